@@ -1,0 +1,1 @@
+"""EUGen layers for neural fields: nerfstudio methods, closed-form distillation and evaluation."""

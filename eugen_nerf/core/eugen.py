@@ -1,0 +1,251 @@
+"""The EUGen layer (Eq. 1 of arXiv 2410.09771): weights and inputs meet in one dot product of random features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from eugen_nerf.core.activations import activation, polynomial_fit
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.layer import FeatureLayer
+from eugen_nerf.core.projections import sample_projection, seeded_generator
+from eugen_nerf.core.solve import MomentSums, ridge_solution
+from eugen_nerf.core.stage import Affine, Stage, hadamard_products
+
+
+@dataclass(frozen=True)
+class EUGenConfig:
+    """Settings of an EUGen layer; the defaults are the instance the paper uses in 3D, `y = A relu(G x+)`."""
+
+    num_features: int = 128
+    """Number of random features m of each degree."""
+    degree: int = 1
+    """Highest degree k of Eq. (1), at least 0."""
+    phi: str = "relu"
+    """Outer function of the inputs' side."""
+    psi: str = "identity"
+    """Outer function of the weights' side."""
+    weights: Literal["free", "tied", "separate"] = "free"
+    """free: Psi = Id and H = I, the features of W are parameters (App. B.3); tied: H = G; separate: H of its own."""
+    projection: str = "gaussian"
+    """Distribution of G: gaussian, rademacher or orthogonal."""
+    shared: bool = True
+    """Whether G_ij = G_j for every degree i."""
+    norm: bool = True
+    """Whether G has a column for the input's norm (zero at the start)."""
+    bias: bool = True
+    """Whether the layer has a bias: one more input entry 1, and the constant feature of degree 0."""
+    train_projection: bool = True
+    """Whether G (and H) is trained or fixed."""
+    seed: int = 0
+    """Seed of the projections and initial weights."""
+
+
+class EUGenLinear(FeatureLayer):
+    """EUGen layer: `y = Psi(features_H(W)) . Phi(features_G(x)) + b` in place of `f(W x)` (Eq. 1).
+
+    The features of degree i are `Phi(prod_{j<=i} G_ij x+)` with `x+ = [x; 1; |x|]` (the bias entry and the norm where
+    configured) and, on the other side, `c_i Psi(prod_j H_ij w+)` with `w+ = [w; w_bias; 1]`. The factor `c_i` carries
+    `a_i / m` of Thm 3.1 with its sign, on the weights' side only, so that arithmetic stays real and one unscaled G
+    can serve every degree; it is 1 unless the layer was made from a polynomial. The constant feature of degree 0 is
+    the bias `b`, which carries `a_0`.
+
+    Args:
+        in_features: width d of the input.
+        out_features: width l of the output.
+        config: see `EUGenConfig`.
+
+    Raises:
+        ConfigError: negative degree or number of features, unknown function or projection.
+    """
+
+    def __init__(self, in_features: int, out_features: int, config: EUGenConfig | None = None) -> None:
+        super().__init__(in_features, out_features)
+        self.config = config = config or EUGenConfig()
+        if config.degree < 0 or config.num_features < 0 or (config.degree > 0 and config.num_features == 0):
+            raise ConfigError(
+                f"an EUGen layer needs degree >= 0 and at least 1 feature, got degree {config.degree} and "
+                f"{config.num_features} features"
+            )
+        if config.weights not in ("free", "tied", "separate"):
+            raise ConfigError(f"weights={config.weights!r} is unknown; choose free, tied or separate")
+        activation(config.phi), activation(config.psi)
+        generator = seeded_generator(config.seed)
+        rows = self._num_blocks * config.num_features
+        gain = math.sqrt((2.0 if config.phi in ("relu", "gelu", "softplus") else 1.0) / in_features)
+        self._add_projection("projection", rows, gain, generator)
+        if config.weights == "separate":
+            self._add_projection("weight_projection", rows, gain, generator)
+        columns = config.degree * config.num_features if config.weights == "free" else in_features
+        weight = torch.randn(out_features, columns, generator=generator, dtype=torch.float64)
+        self.weight = nn.Parameter((weight / math.sqrt(max(1, columns))).to(torch.get_default_dtype()))
+        self.weight_bias = nn.Parameter(torch.zeros(out_features)) if config.weights != "free" and config.bias else None
+        self.bias = nn.Parameter(torch.zeros(out_features)) if config.bias else None
+        self.register_buffer("coefficients", torch.ones(config.degree))
+        self.register_buffer("seed", torch.tensor(config.seed))
+
+    @classmethod
+    def from_polynomial(
+        cls,
+        in_features: int,
+        out_features: int,
+        coefficients: Sequence[float],
+        config: EUGenConfig,
+        *,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> EUGenLinear:
+        """Unbiased estimate of `f(W x + b)`, `f(x) = sum_i a_i x^i` (Thm 3.1 in real arithmetic).
+
+        Args:
+            in_features: d.
+            out_features: l.
+            coefficients: `a_0 .. a_k`; they set the layer's degree.
+            config: number of features, projection, sharing and so on; `phi` and `psi` become the identity and H = G.
+            weight: W, `[l, d]`; a random one where None.
+            bias: b inside f, `[l]`; zeros where None.
+
+        Raises:
+            ConfigError: no coefficients, or weights of another shape.
+        """
+        if len(coefficients) == 0:
+            raise ConfigError("a polynomial needs at least its constant coefficient a_0")
+        config = replace(config, degree=len(coefficients) - 1, phi="identity", psi="identity", weights="tied")
+        layer = cls(in_features, out_features, config)
+        with torch.no_grad():
+            scale = math.sqrt(1.0 / in_features)  # the constructor's gain; Thm 3.1 wants unit variance
+            layer.projection.div_(scale)
+            if layer.projection_bias is not None:
+                layer.projection_bias.div_(scale)
+            values = torch.as_tensor(coefficients, dtype=torch.float64)
+            layer.coefficients.copy_(values[1:] / max(1, config.num_features))
+            if layer.bias is not None:
+                layer.bias.fill_(float(values[0]))
+            elif values[0] != 0:
+                raise ConfigError("a polynomial with a_0 != 0 needs bias=True: the bias carries a_0")
+            if weight is not None:
+                _copy_checked(layer.weight, weight, "weight")
+            if bias is not None and layer.weight_bias is not None:
+                _copy_checked(layer.weight_bias, bias, "bias")
+        return layer
+
+    @classmethod
+    def from_linear(
+        cls, linear: nn.Linear, function: str, config: EUGenConfig, *, inputs: Tensor | None = None
+    ) -> EUGenLinear:
+        """A layer that starts as an approximation of `f(linear(x))`.
+
+        With tied weights, the unbiased estimate of the degree-k polynomial closest to f under Gaussian pre-activations
+        (Thm 3.1). With free weights, the closed-form fit of Eq. (31) on `inputs`, or on standard normal ones.
+
+        Args:
+            linear: the dense layer `W, b`.
+            function: name of the activation that follows it.
+            config: settings; `weights="separate"` has no known start and is refused.
+            inputs: `[n, d]`, real inputs of the layer.
+
+        Raises:
+            ConfigError: unknown activation, or a configuration without such a start.
+        """
+        if config.weights == "separate":
+            raise ConfigError("from_linear starts free or tied weights; build the layer directly for separate ones")
+        if config.weights == "tied":
+            scale = float(linear.weight.detach().double().norm(dim=1).square().mean().sqrt())
+            coefficients = polynomial_fit(function, config.degree, scale=scale or 1.0).tolist()
+            return cls.from_polynomial(
+                linear.in_features,
+                linear.out_features,
+                coefficients,
+                config,
+                weight=linear.weight.detach(),
+                bias=None if linear.bias is None else linear.bias.detach(),
+            ).to(linear.weight)
+        layer = cls(linear.in_features, linear.out_features, config).to(linear.weight)
+        if inputs is None:
+            generator = seeded_generator(config.seed + 1)
+            size = (16 * (config.degree * config.num_features + 1), linear.in_features)
+            inputs = torch.randn(size, generator=generator, dtype=torch.float64).to(linear.weight)
+        with torch.no_grad():
+            moments = MomentSums(config.degree * config.num_features, linear.out_features, bias=config.bias)
+            moments.add(layer.features(inputs), activation(function)(linear(inputs)))
+            layer.set_output(*ridge_solution(moments, ridge=1e-8))
+        return layer
+
+    @property
+    def uses_norm(self) -> bool:
+        """Whether G has a column for the input's norm."""
+        return self.config.norm and self.config.degree > 0
+
+    @torch.no_grad()
+    def set_output(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Sets the free weights A `[l, degree * m]` and the bias `[l]`."""
+        if self.config.weights != "free":
+            raise ConfigError(f"weights={self.config.weights!r} have no free output matrix; use weights='free'")
+        _copy_checked(self.weight, weight, "weight")
+        if self.bias is not None and bias is not None:
+            _copy_checked(self.bias, bias, "bias")
+
+    def features(self, x: Tensor) -> Tensor:
+        """`Phi` features of inputs `[..., d]`: `[..., degree * m]`, without the constant one."""
+        stage, _ = self.pieces()[0]
+        return stage.merge((Affine(),), (self.in_features,))((x,))
+
+    def weight_features(self) -> Tensor:
+        """`g(W)` of Eq. (2), what the inputs' features are multiplied with: `[l, degree * m]`."""
+        config = self.config
+        if config.weights == "free":
+            return self.weight
+        prefix = "projection" if config.weights == "tied" else "weight_projection"
+        v = self.weight @ getattr(self, prefix).T
+        if self.weight_bias is not None:
+            v = v + self.weight_bias[:, None] * getattr(self, f"{prefix}_bias")
+        if config.norm:
+            v = v + getattr(self, f"{prefix}_norm")
+        features = activation(config.psi)(hadamard_products(v, config.degree, config.shared))
+        return features * self.coefficients.repeat_interleave(config.num_features)
+
+    def pieces(self) -> list[tuple[Stage, Affine]]:
+        """One stage (the features of x) and one affine map (the features of W, and the bias)."""
+        c = self.config
+        if c.degree == 0:
+            empty = self.weight.new_zeros(self.out_features, 0)
+            return [(Stage(self.projection, None, None, 1, True, "identity"), Affine(empty, self.bias))]
+        stage = Stage(self.projection, self.projection_bias, self.projection_norm, c.degree, c.shared, c.phi)
+        return [(stage, Affine(self.weight_features(), self.bias))]
+
+    def extra_repr(self) -> str:
+        """Widths and the settings that matter."""
+        c = self.config
+        return f"{super().extra_repr()}, m={c.num_features}, degree={c.degree}, phi={c.phi}, norm={c.norm}"
+
+    @property
+    def _num_blocks(self) -> int:
+        k = self.config.degree
+        return k if self.config.shared else k * (k + 1) // 2
+
+    def _add_projection(self, name: str, rows: int, gain: float, generator: torch.Generator) -> None:
+        """Adds G as `name`, its bias column as `name_bias` and its norm column, which starts at zero, as `name_norm`."""
+        c = self.config
+        columns = self.in_features + int(c.bias)
+        sampled = sample_projection(c.projection, rows, columns, generator=generator, dtype=torch.get_default_dtype())
+        parts: dict[str, Tensor | None] = {
+            name: sampled[:, : self.in_features] * gain,
+            f"{name}_bias": sampled[:, -1] * gain if c.bias else None,
+            f"{name}_norm": torch.zeros(rows) if c.norm else None,
+        }
+        for key, value in parts.items():
+            if value is None or not c.train_projection:
+                self.register_buffer(key, value)
+            else:
+                self.register_parameter(key, nn.Parameter(value))
+
+
+def _copy_checked(target: Tensor, source: Tensor, name: str) -> None:
+    if target.shape != source.shape:
+        raise ConfigError(f"{name} has shape {tuple(source.shape)}, the layer needs {tuple(target.shape)}")
+    target.copy_(source)

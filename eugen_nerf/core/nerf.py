@@ -1,0 +1,144 @@
+"""The NeRF network as a graph of layers, and the choice of its layers: dense, EUGen or a peer of equal cost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.eugen import EUGenConfig
+from eugen_nerf.core.graph import LayerGraph
+from eugen_nerf.core.spec import LayerSpec
+
+Variant = Literal["eugen", "dense", "lowrank", "snnk", "narrow"]
+VARIANTS: tuple[Variant, ...] = ("eugen", "dense", "lowrank", "snnk", "narrow")
+
+
+@dataclass(frozen=True)
+class NeRFShape:
+    """Widths of a NeRF network: a trunk on positions with skips, a density output, a view-dependent head."""
+
+    position_width: int = 63
+    direction_width: int = 27
+    trunk_layers: int = 8
+    trunk_width: int = 256
+    skips: tuple[int, ...] = (4,)
+    """Trunk layers that read the encoded position again, before the hidden values."""
+    head_layers: int = 2
+    head_width: int = 128
+
+    def replaceable(self) -> tuple[str, ...]:
+        """Names of the hidden layers, in order; the two output layers stay linear."""
+        return (*(f"trunk_{i}" for i in range(self.trunk_layers)), *(f"head_{i}" for i in range(self.head_layers)))
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Which hidden layers are replaced, and by how many features."""
+
+    layers: tuple[str, ...] = ("trunk_.*",)
+    """Regular expressions; a layer is replaced when one matches its full name."""
+    num_features: tuple[int, ...] = (128,)
+    """m, one for all replaced layers or one for each, in the network's order."""
+    eugen: EUGenConfig = field(default_factory=EUGenConfig)
+
+
+def match_names(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The names that one of the patterns matches in full, in their order.
+
+    Raises:
+        ConfigError: a pattern that is no regular expression or matches nothing; it lists what there is.
+    """
+    chosen = set()
+    for pattern in patterns:
+        try:
+            hits = [n for n in names if re.fullmatch(pattern, n)]
+        except re.error as error:
+            raise ConfigError(f"layer pattern {pattern!r} is not a regular expression: {error}") from error
+        if not hits:
+            raise ConfigError(f"layer pattern {pattern!r} matches no layer; there are: {', '.join(names)}")
+        chosen.update(hits)
+    return [n for n in names if n in chosen]
+
+
+def layer_specs(shape: NeRFShape, kind: str, replacement: Replacement) -> dict[str, LayerSpec]:
+    """Specifications of the replaced layers.
+
+    Raises:
+        ConfigError: patterns that match nothing, or a number of widths that is neither one nor one a layer.
+    """
+    names = match_names(replacement.layers, shape.replaceable())
+    counts = replacement.num_features
+    if len(counts) not in (1, len(names)):
+        raise ConfigError(
+            f"{len(counts)} numbers of features for {len(names)} layers ({', '.join(names)}); give 1 or each"
+        )
+    counts = counts * len(names) if len(counts) == 1 else counts
+    return {
+        name: LayerSpec(kind, num_features=m, eugen=replacement.eugen, seed=replacement.eugen.seed + i)  # type: ignore[arg-type]
+        for i, (name, m) in enumerate(zip(names, counts, strict=True))
+    }
+
+
+def build_nerf(shape: NeRFShape, specs: Mapping[str, LayerSpec] | None = None) -> LayerGraph:
+    """A NeRF network `(encoded position, encoded direction) -> (raw density, raw colour)`.
+
+    Args:
+        shape: its widths.
+        specs: layers that are not dense, by name.
+
+    Returns:
+        Graph with outputs `[..., 1]` and `[..., 3]`, before softplus and sigmoid.
+    """
+    specs = specs or {}
+    layers, wiring = {}, {}
+    previous: int | str = 0
+    for i in range(shape.trunk_layers):
+        name = f"trunk_{i}"
+        skips = i in shape.skips and i > 0
+        width = shape.position_width if i == 0 else shape.trunk_width + (shape.position_width if skips else 0)
+        layers[name] = specs.get(name, LayerSpec()).build(width, shape.trunk_width)
+        wiring[name] = [0, previous] if skips else [previous]
+        previous = name
+    linear = LayerSpec(function="identity")
+    layers["density"], wiring["density"] = linear.build(shape.trunk_width, 1), [previous]
+    width, reads = shape.direction_width + shape.trunk_width, [1, previous]
+    for i in range(shape.head_layers):
+        name = f"head_{i}"
+        layers[name] = specs.get(name, LayerSpec()).build(width, shape.head_width)
+        wiring[name] = reads
+        width, reads = shape.head_width, [name]
+    layers["rgb"], wiring["rgb"] = linear.build(width, 3), reads
+    return LayerGraph(layers, wiring, (shape.position_width, shape.direction_width), ("density", "rgb"))
+
+
+def build_variant(shape: NeRFShape, variant: str, replacement: Replacement) -> LayerGraph:
+    """The network of one variant: `dense`, `eugen`, or a peer whose multiply-adds match those of `eugen`.
+
+    `lowrank` replaces the same layers at the rank, `narrow` shrinks every width by the factor, that come nearest to
+    the collapsed EUGen network; `snnk` takes the same number of features.
+
+    Raises:
+        ConfigError: unknown variant, or settings that make no sense.
+    """
+    if variant not in VARIANTS:
+        raise ConfigError(f"variant {variant!r} is unknown; choose one of {', '.join(VARIANTS)}")
+    if variant == "dense":
+        return build_nerf(shape)
+    if variant in ("eugen", "snnk"):
+        return build_nerf(shape, layer_specs(shape, variant, replacement))
+    target = build_nerf(shape, layer_specs(shape, "eugen", replacement)).multiply_adds()
+
+    def candidate(size: int) -> LayerGraph:
+        if variant == "narrow":
+            head = max(1, round(shape.head_width * size / shape.trunk_width))
+            return build_nerf(replace(shape, trunk_width=size, head_width=head))
+        return build_nerf(shape, layer_specs(shape, "lowrank", replace(replacement, num_features=(size,))))
+
+    low, high = 1, shape.trunk_width
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if candidate(middle).multiply_adds() <= target else (low, middle)
+    return candidate(min((low, high), key=lambda size: abs(candidate(size).multiply_adds() - target)))

@@ -1,0 +1,154 @@
+"""The layers EUGen is compared with, behind the same interface: dense, low rank and SNNK."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from eugen_nerf.core.activations import activation
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.layer import FeatureLayer
+from eugen_nerf.core.projections import seeded_generator
+from eugen_nerf.core.stage import Affine, Stage
+
+
+class DenseLinear(FeatureLayer):
+    """`f(W x + b)`, initialised as `nn.Linear` does it.
+
+    Args:
+        in_features: d.
+        out_features: l.
+        function: name of the activation f.
+    """
+
+    def __init__(self, in_features: int, out_features: int, function: str = "relu") -> None:
+        super().__init__(in_features, out_features)
+        activation(function)
+        self.function = function
+        linear = nn.Linear(in_features, out_features)
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def pieces(self) -> list[tuple[Stage, Affine]]:
+        """One stage; its output is its features."""
+        return [(Stage(self.weight, self.bias, None, 1, True, self.function), Affine())]
+
+
+class LowRankLinear(FeatureLayer):
+    """`f(U V x + b)` with V of shape `[rank, d]`: Eq. (1) with Psi = Phi = Id, k = 1, H = I, the activation kept.
+
+    Args:
+        in_features: d.
+        out_features: l.
+        rank: between 1 and min(d, l).
+        function: name of the activation f.
+    """
+
+    def __init__(self, in_features: int, out_features: int, rank: int, function: str = "relu") -> None:
+        super().__init__(in_features, out_features)
+        if not 1 <= rank <= min(in_features, out_features):
+            raise ConfigError(
+                f"rank {rank} makes no sense for a {in_features} -> {out_features} layer; "
+                f"choose 1 to {min(in_features, out_features)}"
+            )
+        activation(function)
+        self.function = function
+        self.down = nn.Parameter(torch.empty(rank, in_features))
+        nn.init.normal_(self.down, std=1 / math.sqrt(in_features))
+        up = nn.Linear(rank, out_features)
+        self.up, self.bias = up.weight, up.bias
+
+    def pieces(self) -> list[tuple[Stage, Affine]]:
+        """Two stages: down to the rank without a function, up with f."""
+        down = Stage(self.down, None, None, 1, True, "identity")
+        return [(down, Affine()), (Stage(self.up, self.bias, None, 1, True, self.function), Affine())]
+
+
+class SNNKLinear(FeatureLayer):
+    """Scalable neural network kernel: trigonometric features of x from the activation's Fourier transform.
+
+    For `f(z) = integral F(t) exp(i t z) dt` with `t` drawn from p and `g` standard normal,
+    `exp(i t w.x) = E_g[exp(s g.w - s^2 |w|^2 / 2) exp(i sgn(t) s g.x + s^2 |x|^2 / 2)]`, `s = sqrt(|t|)`. A random
+    phase makes the real part one cosine a feature (SNNK is the case `G = H` of Eq. 1). Weights enter through free
+    parameters, which start at the estimate of `f(linear(x))`.
+
+    Args:
+        in_features: d.
+        out_features: l.
+        num_features: m, at least 1.
+        function: `gaussian`, `sin` or `cos`: its Fourier transform must be a measure.
+        norm_factor: multiply feature r by `exp(s_r^2 |x|^2 / 2)`, which unbiasedness needs; it grows fast, and a layer
+            that is trained learns without it.
+        linear: starting weights; a freshly initialised `nn.Linear` where None.
+        seed: of frequencies, directions and phases.
+
+    Raises:
+        ConfigError: an activation without an integrable transform, or no features.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        num_features: int,
+        function: str = "gaussian",
+        *,
+        norm_factor: bool = False,
+        linear: nn.Linear | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(in_features, out_features)
+        if num_features < 1:
+            raise ConfigError(f"an SNNK layer needs at least 1 feature, got {num_features}")
+        generator = seeded_generator(seed)
+        frequency, amplitude, shift = _sample_transform(function, num_features, generator)
+        self.function, self.norm_factor = function, norm_factor
+        scale = frequency.abs().sqrt()
+        directions = torch.randn(num_features, in_features, generator=generator, dtype=torch.float64) * scale[:, None]
+        phase = 2 * math.pi * torch.rand(num_features, generator=generator, dtype=torch.float64)
+        linear = linear or nn.Linear(in_features, out_features)
+        w = linear.weight.detach().double()
+        b = w.new_zeros(out_features) if linear.bias is None else linear.bias.detach().double()
+        growth = torch.exp(w @ directions.T - 0.5 * scale**2 * w.square().sum(dim=1, keepdim=True))
+        weight = growth * torch.cos(b[:, None] * frequency + shift - phase) * (2 * amplitude / num_features)
+        dtype = linear.weight.dtype
+        self.projection = nn.Parameter((directions * torch.sign(frequency)[:, None]).to(dtype))
+        self.phase = nn.Parameter(phase.to(dtype))
+        self.weight = nn.Parameter(weight.to(dtype))
+        self.bias = nn.Parameter(torch.zeros(out_features, dtype=dtype))
+        self.register_buffer("scale", scale.to(dtype))
+        self.register_buffer("seed", torch.tensor(seed))
+
+    def pieces(self) -> list[tuple[Stage, Affine]]:
+        """One stage of cosines and one affine map.
+
+        Raises:
+            ConfigError: with `norm_factor`, which no merged matrix can express.
+        """
+        if self.norm_factor:
+            raise ConfigError(
+                "an SNNK layer with norm_factor=True cannot be collapsed; build it with norm_factor=False"
+            )
+        return [(Stage(self.projection, self.phase, None, 1, True, "cos"), Affine(self.weight, self.bias))]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs `[..., l]` for inputs `[..., d]`."""
+        features = torch.cos(nn.functional.linear(x, self.projection, self.phase))
+        if self.norm_factor:
+            features = features * torch.exp(0.5 * self.scale**2 * x.square().sum(dim=-1, keepdim=True))
+        return nn.functional.linear(features, self.weight, self.bias)
+
+
+def _sample_transform(function: str, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Frequencies drawn from a density p, and amplitude and phase of `F(t) / p(t)` at each."""
+    if function == "gaussian":  # exp(-z^2 / 2) = E[exp(i t z)], t standard normal
+        t = torch.randn(count, generator=generator, dtype=torch.float64)
+        return t, torch.ones_like(t), torch.zeros_like(t)
+    if function in ("sin", "cos"):
+        t = torch.ones(count, dtype=torch.float64)
+        return t, torch.ones_like(t), torch.full_like(t, -math.pi / 2 if function == "sin" else 0.0)
+    raise ConfigError(
+        f"SNNK needs an activation whose Fourier transform is a measure; {function!r} grows and has none. "
+        "Choose gaussian, sin or cos, or use an EUGen or low-rank layer"
+    )

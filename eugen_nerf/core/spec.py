@@ -1,0 +1,59 @@
+"""Which kind of layer stands where: the settings shared by every network of this project, and what builds them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from torch import nn
+
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
+from eugen_nerf.core.layer import FeatureLayer
+from eugen_nerf.core.peers import DenseLinear, LowRankLinear, SNNKLinear
+
+LayerKind = Literal["dense", "eugen", "lowrank", "snnk"]
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer: its kind, and the activation of the dense layer it stands for."""
+
+    kind: LayerKind = "dense"
+    function: str = "relu"
+    num_features: int = 0
+    """Random features m of eugen and snnk layers, the rank of lowrank ones; unused by dense ones."""
+    eugen: EUGenConfig = field(default_factory=EUGenConfig)
+    """Further settings of an eugen layer; its number of features and seed come from here and `seed`."""
+    seed: int = 0
+
+    def build(self, in_features: int, out_features: int) -> FeatureLayer:
+        """A freshly initialised layer.
+
+        Raises:
+            ConfigError: unknown kind, or settings that make no sense at these widths.
+        """
+        if self.kind == "dense":
+            return DenseLinear(in_features, out_features, self.function)
+        limit = 4 * max(in_features, out_features)
+        if not 1 <= self.num_features <= limit:
+            raise ConfigError(
+                f"{self.num_features} features make no sense for a {in_features} -> {out_features} layer; "
+                f"choose 1 to {limit}"
+            )
+        if self.kind == "eugen":
+            config = replace(self.eugen, num_features=self.num_features, seed=self.seed)
+            return EUGenLinear(in_features, out_features, config)
+        if self.kind == "lowrank":
+            rank = min(self.num_features, in_features, out_features)
+            return LowRankLinear(in_features, out_features, rank, self.function)
+        if self.kind == "snnk":
+            return SNNKLinear(in_features, out_features, self.num_features, "gaussian", seed=self.seed)
+        raise ConfigError(f"layer kind {self.kind!r} is unknown; choose dense, eugen, lowrank or snnk")
+
+
+def count_parameters(module: nn.Module, *, names: Sequence[str] = ()) -> int:
+    """Trainable numbers in a module, or in its sub-modules of the given names."""
+    modules = [module.get_submodule(name) for name in names] or [module]
+    return sum(p.numel() for m in modules for p in m.parameters())

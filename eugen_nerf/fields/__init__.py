@@ -1,0 +1,1 @@
+"""nerfstudio fields made of EUGen networks."""

@@ -1,0 +1,1 @@
+"""nerfstudio methods: one file a method, registration in `register`."""

@@ -1,0 +1,196 @@
+"""Checkpoint files: what nerfstudio's need beyond plain ``torch.load``, ``torch.save`` and ``load_state_dict``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nerfstudio.pipelines.base_pipeline import Pipeline
+from torch import nn
+
+from eugen_nerf.core.errors import RunError
+
+_CHECKPOINT_NAME = re.compile(r"step-(\d+)\.ckpt")
+
+
+def allow_numpy_scalars() -> None:
+    """Let ``torch.load(..., weights_only=True)`` read NumPy float64 scalars.
+
+    nerfstudio's exponential scheduler stores its learning rates as ``np.float64``, and torch 2.6 and later refuse such
+    a checkpoint (nerfstudio#3683). Three names are allowed, all of them plain data: the scalar constructor, in the
+    spelling of NumPy 1 (``numpy.core``) and of NumPy 2 (``numpy._core``); ``numpy.dtype``; the class of the float64
+    dtype. Nothing that can run code is added. Calling it again changes nothing; torch without
+    ``torch.serialization.add_safe_globals`` (before 2.4) has nothing to allow, and nothing happens.
+    """
+    add_safe_globals = getattr(torch.serialization, "add_safe_globals", None)
+    if add_safe_globals is None:
+        return
+    # A float64 scalar unpickles to scalar(dtype, bytes): the constructor is reached from the value itself, because the
+    # module that holds it has moved between NumPy 1 and 2.
+    constructor = np.float64(0.0).__reduce__()[0]
+    add_safe_globals([constructor, np.dtype, type(np.dtype(np.float64))])
+    if _takes_renamed_globals():
+        add_safe_globals(
+            [(constructor, "numpy.core.multiarray.scalar"), (constructor, "numpy._core.multiarray.scalar")]
+        )
+
+
+def _takes_renamed_globals() -> bool:
+    """Whether ``add_safe_globals`` takes (object, name) pairs: torch 2.6; before, a pair breaks every later load."""
+    major, minor = torch.__version__.split(".")[:2]
+    return (int(major), int(minor)) >= (2, 6)
+
+
+def atomic_torch_save(obj: Any, path: Path) -> None:
+    """Write ``obj`` with ``torch.save`` so that ``path`` is always absent, the old file or the whole new file.
+
+    The bytes go to a temporary name in the same folder, are flushed to the disk, and then take the final name in one
+    step. An interrupted write leaves no file under ``path`` that a loader could take for a checkpoint.
+
+    Args:
+        obj: what ``torch.save`` can write.
+        path: the file to write; its folder must exist.
+
+    Raises:
+        RunError: the file cannot be written (no space, no permission, no such folder); the temporary is removed.
+    """
+    # The step number still parses from the temporary's name: stock loaders read a number from every name in the folder.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(obj, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's zip writer turns a failed write into RuntimeError
+        _remove(temporary)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise RunError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
+    except BaseException:  # Ctrl-C: leave nothing behind
+        _remove(temporary)
+        raise
+
+
+def _remove(path: Path) -> None:
+    """Delete a file that may not exist."""
+    path.unlink(missing_ok=True)
+
+
+def read_latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint of the highest step in ``folder``, and its content on the CPU.
+
+    Raises:
+        RunError: there is none, or it cannot be read.
+    """
+    steps = {}
+    for file in folder.iterdir() if folder.is_dir() else ():
+        match = _CHECKPOINT_NAME.fullmatch(file.name)
+        if match:
+            steps[int(match[1])] = file
+    if not steps:
+        raise RunError(f"no checkpoint (step-*.ckpt) in {folder}: train the run further, or copy that folder as well")
+    path = steps[max(steps)]
+    allow_numpy_scalars()
+    try:
+        # Before add_safe_globals the safe loader cannot read NumPy scalars; config.yml has run as code already.
+        safe = hasattr(torch.serialization, "add_safe_globals")
+        state = torch.load(path, map_location="cpu", weights_only=safe)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        raise RunError(f"checkpoint {path} cannot be read (truncated or damaged?): {first_line(error)}") from error
+    if not isinstance(state, dict) or not {"pipeline", "step"} <= set(state):
+        raise RunError(f"{path} is not a nerfstudio checkpoint: it holds no `pipeline` and `step`")
+    return path, state
+
+
+def load_weights(
+    pipeline: Pipeline, saved: Mapping[str, Any], step: int, path: Path, *, check_data_state: bool
+) -> None:
+    """Load a checkpoint's tensors into a pipeline, all but those of LPIPS.
+
+    Args:
+        pipeline: built from the run's config.
+        saved: the checkpoint's ``pipeline``: tensors by name.
+        step: the checkpoint's step; models that grow with training are told of it first.
+        path: the checkpoint's file, for messages.
+        check_data_state: whether tensors outside of the model have to match as well.
+
+    Raises:
+        RunError: any tensor is missing, unexpected or of another shape.
+    """
+    state = {key.removeprefix("module."): value for key, value in saved.items()}
+    model_state = {key.removeprefix("_model."): value for key, value in state.items() if key.startswith("_model.")}
+    if model_state and all(key.startswith("module.") for key in model_state):  # trained on several GPUs
+        model_state = {key.removeprefix("module."): value for key, value in model_state.items()}
+    data_state = {key: value for key, value in state.items() if not key.startswith("_model.")}
+
+    model = pipeline.model
+    model.update_to_step(step)
+    own = model.state_dict()
+    model_state = {key: value for key, value in model_state.items() if "lpips." not in key}
+    model_state.update({key: value for key, value in own.items() if "lpips." in key})
+    try:
+        model.load_state_dict(model_state, strict=True)
+    except RuntimeError as error:
+        differences = _differences(own, model_state) or [first_line(error)]
+        raise _other_architecture(path, differences) from error
+
+    own = {key: value for key, value in pipeline.state_dict().items() if not key.startswith("_model.")}
+    differences = _differences(own, data_state) if check_data_state else []
+    if differences:
+        raise _other_architecture(path, differences)
+    if check_data_state and data_state:
+        nn.Module.load_state_dict(pipeline, data_state, strict=False)  # the model's tensors are in place already
+
+
+def _differences(own: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    """One text for each tensor that is missing, unexpected or of another shape."""
+    found = [f"{key} (missing)" for key in own if key not in saved]
+    found += [f"{key} (unexpected)" for key in saved if key not in own]
+    for key in own:
+        mine, theirs = getattr(own[key], "shape", None), getattr(saved.get(key), "shape", None)
+        if key in saved and mine != theirs:
+            found.append(f"{key} ({_size(theirs)} in the checkpoint, {_size(mine)} in the model)")
+    return found
+
+
+def _other_architecture(path: Path, differences: list[str]) -> RunError:
+    more = ", ..." if len(differences) > 3 else ""
+    return RunError(
+        f"checkpoint {path} is of another architecture: {len(differences)} tensors differ: "
+        f"{', '.join(differences[:3])}{more}"
+    )
+
+
+def _size(shape: Any) -> str:
+    return "no tensor" if shape is None else str(list(shape))
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its class where it has none: messages here are one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def architecture_mismatch(module: torch.nn.Module, state: Mapping[str, Any]) -> str:
+    """One line that says how the names and shapes in ``state`` differ from a module's own."""
+    own = module.state_dict()
+    missing = [key for key in own if key not in state]
+    unexpected = [key for key in state if key not in own]
+    reshaped = [
+        f"{key} {list(state[key].shape)} in place of {list(own[key].shape)}"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    parts = [
+        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        if names
+    ]
+    return f"the checkpoint is of another architecture: {'; '.join(parts)}. Load it with the settings it was trained with"

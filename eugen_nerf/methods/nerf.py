@@ -1,0 +1,158 @@
+"""eugen-nerf: coarse and fine NeRF (as vanilla-nerf) whose networks are EUGen, dense or a peer, by one flag."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from nerfstudio.cameras.rays import RayBundle, RaySamples
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.field_components.field_heads import FieldHeadNames
+from nerfstudio.model_components.losses import MSELoss
+from nerfstudio.model_components.ray_samplers import PDFSampler, UniformSampler
+from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, RGBRenderer
+from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.utils import colormaps
+from torch import Tensor
+from torch.nn import Parameter
+
+from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.nerf import Variant
+from eugen_nerf.data.hull import dataset_alphas, visual_hull
+from eugen_nerf.fields.nerf import NeRFField, NeRFFieldConfig
+from eugen_nerf.fields.occupancy import OccupancyGrid, query_occupied
+from eugen_nerf.methods.checkpoints import architecture_mismatch
+from eugen_nerf.methods.metrics import image_metrics
+
+
+@dataclass
+class EugenNerfModelConfig(ModelConfig):
+    """Coarse and fine NeRF with replaceable layers."""
+
+    _target: type = field(default_factory=lambda: EugenNerfModel)
+    """Class to instantiate."""
+    variant: Variant = "eugen"
+    """Network: eugen; dense, its twin; or lowrank, snnk, narrow at the same number of multiply-adds."""
+    network: NeRFFieldConfig = field(default_factory=NeRFFieldConfig)
+    """Sizes, and the layers that are replaced; coarse and fine fields are alike."""
+    num_coarse_samples: int = 64
+    """Samples a ray of the coarse field, stratified between near and far plane."""
+    num_importance_samples: int = 128
+    """Further samples a ray of the fine field, drawn from the coarse weights."""
+    background_color: Literal["random", "last_sample", "black", "white"] = "white"
+    """Colour behind the scene."""
+    occupancy: Literal["none", "hull"] = "none"
+    """hull: carve a grid of empty cells from the training images' alpha before the first step, for any variant alike."""
+    occupancy_resolution: int = 96
+    """Cells of the grid along each side of the scene box."""
+
+
+class EugenNerfModel(Model):
+    """NeRF (Mildenhall et al. 2020) with two fields and hierarchical sampling."""
+
+    config: EugenNerfModelConfig
+
+    def populate_modules(self) -> None:
+        """Builds fields, samplers and renderers; metrics are functions, so that checkpoints hold the scene alone."""
+        super().populate_modules()
+        config = self.config
+        self.field_coarse = NeRFField(config.network, config.variant)
+        self.field_fine = NeRFField(config.network, config.variant)
+        self.occupancy = (
+            OccupancyGrid(self.scene_box.aabb, config.occupancy_resolution) if config.occupancy == "hull" else None
+        )
+        self.sampler_uniform = UniformSampler(num_samples=config.num_coarse_samples)
+        self.sampler_pdf = PDFSampler(num_samples=config.num_importance_samples)
+        self.renderer_rgb = RGBRenderer(background_color=config.background_color)
+        self.renderer_accumulation = AccumulationRenderer()
+        self.renderer_depth = DepthRenderer()
+        self.rgb_loss = MSELoss()
+
+    def get_param_groups(self) -> dict[str, list[Parameter]]:
+        """All parameters in the group `fields`."""
+        return {"fields": [*self.field_coarse.parameters(), *self.field_fine.parameters()]}
+
+    def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
+        """Carves the occupancy grid once, before the first step of a run that starts from nothing."""
+        if self.occupancy is None:
+            return []
+
+        def carve(step: int) -> None:
+            assert attributes.pipeline is not None and self.occupancy is not None
+            if not self.occupancy.cells.all():
+                return
+            dataset = attributes.pipeline.datamanager.train_dataset  # type: ignore[union-attr]
+            grid = self.occupancy
+            cells = visual_hull(dataset.cameras, dataset_alphas(dataset), grid.aabb, grid.resolution)
+            grid.cells.copy_(cells)
+
+        return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], carve)]
+
+    def sample_coarse(self, ray_bundle: RayBundle) -> tuple[RaySamples, dict[FieldHeadNames, Tensor], Tensor]:
+        """Coarse samples of rays, the coarse field there, and the samples' rendering weights `[rays, samples, 1]`."""
+        samples = self.sampler_uniform(ray_bundle)
+        outputs = query_occupied(self.field_coarse, samples, self.occupancy)
+        return samples, outputs, samples.get_weights(outputs[FieldHeadNames.DENSITY])
+
+    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
+        """Renders rays: `rgb`, `depth`, `accumulation`, and the coarse field's as `*_coarse`; `[rays, channels]`."""
+        samples_coarse, coarse, weights_coarse = self.sample_coarse(ray_bundle)
+        samples_fine = self.sampler_pdf(ray_bundle, samples_coarse, weights_coarse)
+        fine = query_occupied(self.field_fine, samples_fine, self.occupancy)
+        weights = samples_fine.get_weights(fine[FieldHeadNames.DENSITY])
+        return {
+            "rgb": self.renderer_rgb(rgb=fine[FieldHeadNames.RGB], weights=weights),
+            "accumulation": self.renderer_accumulation(weights),
+            "depth": self.renderer_depth(weights, samples_fine),
+            "rgb_coarse": self.renderer_rgb(rgb=coarse[FieldHeadNames.RGB], weights=weights_coarse),
+            "accumulation_coarse": self.renderer_accumulation(weights_coarse),
+            "depth_coarse": self.renderer_depth(weights_coarse, samples_coarse),
+        }
+
+    def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
+        """PSNR of the fine colours of a training batch, dB."""
+        image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
+        return {"psnr": -10 * torch.log10((outputs["rgb"] - image).square().mean())}
+
+    def get_loss_dict(
+        self, outputs: dict[str, Tensor], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Mean squared colour error of the coarse and of the fine field."""
+        image = batch["image"].to(self.device)
+        losses = {}
+        for name, suffix in (("rgb_loss_coarse", "_coarse"), ("rgb_loss_fine", "")):
+            predicted, target = self.renderer_rgb.blend_background_for_loss_computation(
+                pred_image=outputs[f"rgb{suffix}"], pred_accumulation=outputs[f"accumulation{suffix}"], gt_image=image
+            )
+            losses[name] = self.config.loss_coefficients[name] * self.rgb_loss(target, predicted)
+        return losses
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """PSNR, SSIM and (where its weights are at hand) LPIPS of an image, and pictures to look at."""
+        image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
+        metrics = image_metrics(outputs["rgb"], image)
+        accumulation = colormaps.apply_colormap(outputs["accumulation"])
+        depth = colormaps.apply_depth_colormap(outputs["depth"], accumulation=outputs["accumulation"])
+        pictures = {
+            "img": torch.cat([image, outputs["rgb"]], dim=1),
+            "accumulation": accumulation,
+            "depth": depth,
+        }
+        return metrics, pictures
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """As in torch, but a checkpoint of another architecture is an error that nerfstudio cannot pass over.
+
+        nerfstudio's pipeline answers torch's RuntimeError by loading again without `strict`, and so leaves weights at
+        random.
+
+        Raises:
+            RunError: names or shapes differ; the message holds the first few.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except RuntimeError as error:
+            raise RunError(architecture_mismatch(self, state_dict)) from error
