@@ -1,0 +1,1 @@
+"""One module a command; nothing imports from here."""

@@ -1,0 +1,163 @@
+"""`eugen-data`: generate the demonstration scene, fetch public data sets, check a data set."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import tyro
+
+from eugen_nerf.cli.common import run_cli
+from eugen_nerf.core.errors import ConfigError, DataError
+
+DatasetName = Literal[
+    "blender", "dnerf", "mill19", "nerfosr", "nerfstudio", "phototourism", "record3d", "sdfstudio", "sitcoms3d"
+]
+
+# nerfstudio's download classes; its eyefultower needs the AWS client and options of its own: use ns-download-data.
+DOWNLOADS: dict[str, str] = {
+    "blender": "BlenderDownload",
+    "dnerf": "DNerfDownload",
+    "mill19": "Mill19Download",
+    "nerfosr": "NeRFOSRDownload",
+    "nerfstudio": "NerfstudioDownload",
+    "phototourism": "PhototourismDownload",
+    "record3d": "Record3dDownload",
+    "sdfstudio": "SDFstudioDemoDownload",
+    "sitcoms3d": "Sitcoms3DDownload",
+}
+
+
+@dataclass(frozen=True)
+class SceneCommand:
+    """Generate the demonstration scene as a Blender-format data set."""
+
+    output: Path = Path("data/scene")
+    """Directory to make."""
+    resolution: int | tuple[int, int] = 64
+    """Image size in pixels: one number, or width and height."""
+    num_train: int = 60
+    """Number of training views."""
+    num_val: int = 4
+    """Number of validation views."""
+    num_test: int = 8
+    """Number of test views."""
+    seed: int = 0
+    """Seed of layout, colours, textures, light and cameras."""
+    supersample: int = 3
+    """Rays per pixel and axis: 3 averages 9 rays a pixel."""
+    overwrite: bool = False
+    """Replace a data set that is already there, once the new one is complete."""
+
+    def run(self) -> None:
+        """Generates and writes; raises `DataError` or `ConfigError`."""
+        from eugen_nerf.data.scene import SceneConfig, generate_scene
+
+        options = {option.name: getattr(self, option.name) for option in fields(SceneConfig)}
+        config = SceneConfig(**options)
+        path = generate_scene(self.output, config, overwrite=self.overwrite)
+        width, height = config.size
+        counts = ", ".join(f"{split} {count}" for split, count in config.counts.items())
+        print(f"{path}: wrote {counts} views of {width}x{height}")
+
+
+@dataclass(frozen=True)
+class FetchCommand:
+    """Download a public data set with nerfstudio's ns-download-data."""
+
+    dataset: DatasetName = "blender"
+    """Which data set."""
+    capture_name: str | None = None
+    """Which capture of it, where it has several; by default nerfstudio's own choice."""
+    save_dir: Path = Path("data")
+    """Directory that gets a folder named after the data set."""
+
+    def run(self) -> None:
+        """Downloads; raises `ConfigError` for an unknown capture, `DataError` where it fails."""
+        from nerfstudio.scripts.downloads import download_data
+
+        kind = getattr(download_data, DOWNLOADS[self.dataset])
+        options: dict[str, Any] = {"save_dir": self.save_dir}
+        # sdfstudio's class calls it dataset_name.
+        keys = [name for name in ("capture_name", "dataset_name") if name in {option.name for option in fields(kind)}]
+        target = self.save_dir / self.dataset
+        if keys:
+            allowed = get_args(get_type_hints(kind)[keys[0]])
+            capture = self.capture_name or getattr(kind, keys[0])
+            if capture not in allowed:
+                raise ConfigError(
+                    f"data set {self.dataset} has no capture '{capture}': choose one with --capture-name from "
+                    f"{', '.join(map(str, allowed))}"
+                )
+            options[keys[0]] = capture
+            target = target / capture
+        elif self.capture_name is not None:
+            raise ConfigError(f"data set {self.dataset} comes whole: leave out --capture-name '{self.capture_name}'")
+        # nerfstudio deletes an older copy before it knows whether the download works.
+        if target.is_dir() and any(target.iterdir()):
+            raise DataError(f"'{target}' exists and is not empty: move it away, or choose another --save-dir")
+        try:
+            download_data.main(kind(**options))
+        except _download_errors() as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise DataError(
+                f"could not download {self.dataset} to '{self.save_dir}' ({reason}): check the network connection and "
+                "the space left, then run the same command again"
+            ) from error
+        print(f"{target}: downloaded")
+
+
+@dataclass(frozen=True)
+class CheckCommand:
+    """Check a Blender-format data set and print what it holds."""
+
+    data: tyro.conf.Positional[Path]
+    """Directory of the data set."""
+    splits: tuple[str, ...] = ("train", "val", "test")
+    """Splits to check."""
+
+    def run(self) -> None:
+        """Checks; raises `DataError`."""
+        from eugen_nerf.data.checks import check_blender_directory
+
+        if not self.splits:
+            raise ConfigError("--splits is empty: name at least one of train, val, test")
+        summary = check_blender_directory(self.data, self.splits)
+        counts = ", ".join(f"{split} {count}" for split, count in summary.counts.items())
+        width, height = summary.size or (0, 0)
+        print(f"{self.data}: ok: {counts} images of {width}x{height}, field of view {summary.angle_x:.4f} rad")
+
+
+Command = (
+    Annotated[SceneCommand, tyro.conf.subcommand(name="scene")]
+    | Annotated[FetchCommand, tyro.conf.subcommand(name="fetch")]
+    | Annotated[CheckCommand, tyro.conf.subcommand(name="check")]
+)
+
+
+def _download_errors() -> tuple[type[BaseException], ...]:
+    """What nerfstudio's downloads raise: network, disk, external programs, archives that are none.
+
+    It asserts what an archive holds, and ends the program where an external command fails.
+    """
+    from gdown import exceptions
+
+    own = tuple(
+        item for item in vars(exceptions).values() if isinstance(item, type) and issubclass(item, Exception)
+    )  # fmt: skip
+    others = (OSError, subprocess.SubprocessError, zipfile.BadZipFile, tarfile.TarError, EOFError, AssertionError)
+    return (*own, *others, SystemExit)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point; `args` are those of the command line by default."""
+    run_cli(lambda: tyro.cli(Command, prog="eugen-data", description=__doc__, args=args).run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Scene generation and data checks."""
