@@ -64,6 +64,11 @@ class EUGenLinear(FeatureLayer):
         ConfigError: negative degree or number of features, unknown function or projection.
     """
 
+    projection: Tensor
+    projection_bias: Tensor | None
+    projection_norm: Tensor | None
+    coefficients: Tensor
+
     def __init__(self, in_features: int, out_features: int, config: EUGenConfig | None = None) -> None:
         super().__init__(in_features, out_features)
         self.config = config = config or EUGenConfig()
@@ -229,7 +234,7 @@ class EUGenLinear(FeatureLayer):
         return k if self.config.shared else k * (k + 1) // 2
 
     def _add_projection(self, name: str, rows: int, gain: float, generator: torch.Generator) -> None:
-        """Adds G as `name`, its bias column as `name_bias` and its norm column, which starts at zero, as `name_norm`."""
+        """Adds G as `name`, its bias column as `name_bias`, its norm column (zero at the start) as `name_norm`."""
         c = self.config
         columns = self.in_features + int(c.bias)
         sampled = sample_projection(c.projection, rows, columns, generator=generator, dtype=torch.get_default_dtype())

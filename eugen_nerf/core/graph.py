@@ -80,7 +80,7 @@ class LayerGraph(nn.Module):
         for position, name in enumerate(self.names):
             if any(v >= index[name] for v in self.reads[name]):
                 raise ConfigError(f"layer {name!r} reads a value that comes after it")
-            width = sum(self._width(v) for v in self.reads[name])
+            width = sum(self.width(v) for v in self.reads[name])
             if width != self.layer(name).in_features:
                 raise ConfigError(
                     f"layer {name!r} (number {position}) takes {self.layer(name).in_features} inputs, "
@@ -159,7 +159,8 @@ class LayerGraph(nn.Module):
         """Multiply-adds a query costs at evaluation, collapsed."""
         return self.collapsed().multiply_adds()
 
-    def _width(self, value: int) -> int:
+    def width(self, value: int) -> int:
+        """Width of a value: an input, or a layer's output."""
         inputs = len(self.input_widths)
         return self.input_widths[value] if value < inputs else self.layer(self.names[value - inputs]).out_features
 
@@ -175,7 +176,7 @@ class LayerGraph(nn.Module):
         for value, name in enumerate(self.names, start=inputs):
             reads = tuple(position[v] for v in self.reads[name])
             maps = [owed[v] for v in self.reads[name]]
-            widths = [self._width(v) for v in self.reads[name]]
+            widths = [self.width(v) for v in self.reads[name]]
             for stage, affine in pieces[name]:
                 steps.append((stage.merge(maps, widths), reads))
                 reads, maps, widths = (inputs + len(steps) - 1,), [affine], [stage.weight.shape[0]]

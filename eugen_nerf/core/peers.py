@@ -87,6 +87,8 @@ class SNNKLinear(FeatureLayer):
         ConfigError: an activation without an integrable transform, or no features.
     """
 
+    scale: Tensor
+
     def __init__(
         self,
         in_features: int,

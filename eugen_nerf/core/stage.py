@@ -114,7 +114,7 @@ def hadamard_products(u: Tensor, degree: int, shared: bool) -> Tensor:
     if degree <= 1:
         return u
     blocks = u.chunk(degree if shared else degree * (degree + 1) // 2, dim=-1)
-    products = []
+    products: list[Tensor] = []
     for i in range(1, degree + 1):
         factors = blocks[:i] if shared else blocks[i * (i - 1) // 2 : i * (i + 1) // 2]
         product = products[-1] * factors[-1] if shared and products else factors[0]

@@ -13,7 +13,6 @@ from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConf
 from nerfstudio.data.dataparsers.dnerf_dataparser import DNeRFDataParserConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
 
-from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.checks import ImageCheck, check_blender_directory, check_dataparser_outputs, check_directory
 
 
@@ -26,7 +25,7 @@ class EugenDataManagerConfig(VanillaDataManagerConfig):
 
 
 class EugenDataManager(VanillaDataManager[InputDataset]):
-    """`VanillaDataManager` that ends the command with one line where the data set cannot be used.
+    """`VanillaDataManager` that refuses a data set that cannot be used with one clear line.
 
     The directory of a Blender-format (or D-NeRF-format) data set is checked before its parser runs, and what any parser
     returned before a data set is made of it. In inference mode images may be absent, except the one that the Blender
@@ -35,7 +34,8 @@ class EugenDataManager(VanillaDataManager[InputDataset]):
     Arguments:
         config, device, test_mode, world_size, local_rank: as in `VanillaDataManager`.
 
-    Raises `SystemExit` with "error: ..." for a data set that cannot be used.
+    Raises:
+        DataError: a data set that cannot be used.
     """
 
     config: EugenDataManagerConfig
@@ -49,13 +49,8 @@ class EugenDataManager(VanillaDataManager[InputDataset]):
         local_rank: int = 0,
         **kwargs: object,
     ) -> None:
-        # Only ns-* commands and this package's own tools build a data manager. nerfstudio has no handler for errors of
-        # ours and would print a traceback, so this boundary, and no function below it, ends the command.
-        try:
-            _check_source(config, test_mode)
-            super().__init__(config, device, test_mode, world_size, local_rank, **kwargs)
-        except DataError as error:
-            raise SystemExit(f"error: {error}") from error
+        _check_source(config, test_mode)
+        super().__init__(config, device, test_mode, world_size, local_rank, **kwargs)
 
     def create_train_dataset(self) -> InputDataset:
         """The training data set, once its parser's outputs are checked; raises `DataError`."""

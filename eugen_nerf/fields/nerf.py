@@ -102,7 +102,11 @@ class NeRFField(Field):
             include_input=True,
         )
         self.direction_encoding = NeRFEncoding(
-            in_dim=3, num_frequencies=config.direction_frequencies, min_freq_exp=0.0, max_freq_exp=4.0, include_input=True
+            in_dim=3,
+            num_frequencies=config.direction_frequencies,
+            min_freq_exp=0.0,
+            max_freq_exp=4.0,
+            include_input=True,
         )
         self.half_training = config.train_precision == "bfloat16"
         self.network = build_variant(config.shape(), variant, config.replacement())

@@ -48,6 +48,10 @@ def query_occupied(field: Field, ray_samples: RaySamples, grid: OccupancyGrid | 
     if grid is None:
         return field(ray_samples)
     mask = grid.occupied(ray_samples.frustums.get_positions())
+    if not mask.any():
+        # nerfstudio's encodings cannot take an empty batch, and a training step needs a graph to go back through
+        found = field(ray_samples[:1, :1])
+        return {key: 0 * found[key].expand(*mask.shape, -1) for key in (FieldHeadNames.DENSITY, FieldHeadNames.RGB)}
     found = field(ray_samples[mask])
     return {
         key: found[key].new_zeros(*mask.shape, found[key].shape[-1]).masked_scatter(mask[..., None], found[key])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 import pickle
 import re
 from collections.abc import Mapping
@@ -137,7 +136,7 @@ def load_weights(
     model_state.update({key: value for key, value in own.items() if "lpips." in key})
     try:
         model.load_state_dict(model_state, strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, RunError) as error:  # our own models raise RunError
         differences = _differences(own, model_state) or [first_line(error)]
         raise _other_architecture(path, differences) from error
 
@@ -193,4 +192,6 @@ def architecture_mismatch(module: torch.nn.Module, state: Mapping[str, Any]) -> 
         for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
         if names
     ]
-    return f"the checkpoint is of another architecture: {'; '.join(parts)}. Load it with the settings it was trained with"
+    return (
+        f"the checkpoint is of another architecture: {'; '.join(parts)}. Load it with the settings it was trained with"
+    )

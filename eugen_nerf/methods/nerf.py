@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from nerfstudio.cameras.rays import RayBundle, RaySamples
+from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.model_components.losses import MSELoss
@@ -43,7 +44,7 @@ class EugenNerfModelConfig(ModelConfig):
     background_color: Literal["random", "last_sample", "black", "white"] = "white"
     """Colour behind the scene."""
     occupancy: Literal["none", "hull"] = "none"
-    """hull: carve a grid of empty cells from the training images' alpha before the first step, for any variant alike."""
+    """hull: carve empty cells from the training images' alpha before the first step, for any variant alike."""
     occupancy_resolution: int = 96
     """Cells of the grid along each side of the scene box."""
 
@@ -78,14 +79,15 @@ class EugenNerfModel(Model):
         if self.occupancy is None:
             return []
 
+        grid, pipeline = self.occupancy, attributes.pipeline
+
         def carve(step: int) -> None:
-            assert attributes.pipeline is not None and self.occupancy is not None
-            if not self.occupancy.cells.all():
+            if not grid.cells.all():
                 return
-            dataset = attributes.pipeline.datamanager.train_dataset  # type: ignore[union-attr]
-            grid = self.occupancy
-            cells = visual_hull(dataset.cameras, dataset_alphas(dataset), grid.aabb, grid.resolution)
-            grid.cells.copy_(cells)
+            assert pipeline is not None
+            dataset = pipeline.datamanager.train_dataset
+            assert isinstance(dataset, InputDataset)
+            grid.cells.copy_(visual_hull(dataset.cameras, dataset_alphas(dataset), grid.aabb, grid.resolution))
 
         return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], carve)]
 

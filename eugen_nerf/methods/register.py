@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
+from pathlib import Path
+from types import TracebackType
 
 from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
@@ -11,6 +13,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from eugen_nerf.core.errors import EugenError
 from eugen_nerf.data.manager import EugenDataManagerConfig
 from eugen_nerf.fields.nerf import NeRFFieldConfig
 from eugen_nerf.methods.checkpoints import allow_numpy_scalars
@@ -18,6 +21,23 @@ from eugen_nerf.methods.nerf import EugenNerfModelConfig
 
 # every ns-* command imports this module before it loads a checkpoint, and stock runs need it as much as ours
 allow_numpy_scalars()
+
+
+def _report_errors_in_one_line() -> None:
+    """Under an ns-* command, prints our own errors without a traceback: nerfstudio has no handler for bad input."""
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if isinstance(error, EugenError):
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        else:
+            previous(kind, error, trace)
+
+    sys.excepthook = hook
+
+
+if Path(sys.argv[0]).name.startswith("ns-"):
+    _report_errors_in_one_line()
 
 
 def _trainer(name: str, model: EugenNerfModelConfig, *, steps: int, rays: int, lr: float) -> TrainerConfig:
@@ -48,7 +68,9 @@ _PAPER = EugenNerfModelConfig(
     network=NeRFFieldConfig(layers=("trunk_[567]",), num_features=(256,), norm=True),
 )
 _SMALL = EugenNerfModelConfig(
-    network=NeRFFieldConfig(trunk_layers=4, trunk_width=128, skips=(2,), head_layers=1, head_width=64, num_features=(64,)),
+    network=NeRFFieldConfig(
+        trunk_layers=4, trunk_width=128, skips=(2,), head_layers=1, head_width=64, num_features=(64,)
+    ),
     num_coarse_samples=32,
     num_importance_samples=32,
 )
@@ -62,6 +84,6 @@ eugen_nerf_paper = MethodSpecification(
     description="NeRF with the EUGen paper's choice: three layers of 256 features.",
 )
 eugen_nerf_small = MethodSpecification(
-    config=_trainer("eugen-nerf-small", replace(_SMALL), steps=10_000, rays=512, lr=2e-3),
+    config=_trainer("eugen-nerf-small", _SMALL, steps=10_000, rays=512, lr=2e-3),
     description="eugen-nerf small enough to train on a CPU.",
 )

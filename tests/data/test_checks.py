@@ -239,7 +239,7 @@ def test_manager_ends_the_command_with_one_line(data: Path, parser_holds_path: b
 
     (data / "val" / "r_0.png").write_bytes(b"")
     parser = BlenderDataParserConfig(data=data) if parser_holds_path else BlenderDataParserConfig()
-    with pytest.raises(SystemExit, match=r"^error: image '.*val/r_0.png' is damaged"):
+    with pytest.raises(DataError, match=r"^image '.*val/r_0.png' is damaged"):
         manager_of(None if parser_holds_path else data, dataparser=parser)
     assert manager_of(data, "test")  # does not read the validation split
 
@@ -248,9 +248,9 @@ def test_manager_checks_what_other_parsers_return(data: Path, tmp_path: Path) ->
     from nerfstudio.data.dataparsers.dnerf_dataparser import DNeRFDataParserConfig
     from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
-    with pytest.raises(SystemExit, match=r"^error: data set '.*nowhere' does not exist"):
+    with pytest.raises(DataError, match=r"^data set '.*nowhere' does not exist"):
         manager_of(tmp_path / "nowhere", dataparser=NerfstudioDataParserConfig())
-    with pytest.raises(SystemExit, match=r"^error: frame 0 .* lacks 'time'"):
+    with pytest.raises(DataError, match=r"^frame 0 .* lacks 'time'"):
         manager_of(data, dataparser=DNeRFDataParserConfig())
     frames = json.loads((data / "transforms_train.json").read_text())["frames"]
     for frame in frames:
@@ -259,5 +259,5 @@ def test_manager_checks_what_other_parsers_return(data: Path, tmp_path: Path) ->
     document = {"fl_x": 9.0, "fl_y": 9.0, "cx": 3.0, "cy": 2.0, "w": 6, "h": 4, "frames": frames}
     (data / "transforms.json").write_text(json.dumps(document))
     parser = NerfstudioDataParserConfig(orientation_method="none", center_method="none", downscale_factor=1)
-    with pytest.raises(SystemExit, match=r"^error: the camera pose in frame .* is not rigid"):
+    with pytest.raises(DataError, match=r"^the camera pose in frame .* is not rigid"):
         manager_of(data, dataparser=parser)

@@ -1,0 +1,88 @@
+"""eugen-distill: turn a trained run into an EUGen run in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from eugen_nerf.cli.common import run_cli
+
+
+@dataclass
+class Distill:
+    """Convert a trained run (eugen-nerf's dense twin, or stock vanilla-nerf) into an EUGen run in closed form."""
+
+    load_config: Path
+    """config.yml of the teacher. It is read as nerfstudio reads it, which can run code: load only runs you trust."""
+    layers: tuple[str, ...] = ("trunk_.*",)
+    """Layers to replace: regular expressions on trunk_0, trunk_1, ..., head_0, ..."""
+    num_features: tuple[int, ...] = (128,)
+    """Random features m: one number for all layers, or one for each in the network's order."""
+    recipe: Literal["rows", "random"] = "rows"
+    """rows: projections made of rows of the teacher, chosen greedily; random: drawn at random, the paper's Eq. (31)."""
+    projection: Literal["gaussian", "rademacher", "orthogonal"] = "gaussian"
+    """Distribution of random projections."""
+    degree: int = 1
+    """Degree of random features."""
+    norm: bool = False
+    """Whether random features see the input's norm."""
+    train_steps: int = 0
+    """Steps of gradient descent on each layer alone after the closed form (trained G, bias, Huber loss)."""
+    train_lr: float = 1e-3
+    """Learning rate of those steps."""
+    ray_fraction: float = 1 / 64
+    """Fraction of the training views' pixels whose rays are used."""
+    max_rays: int = 4096
+    """Largest number of rays."""
+    seed: int = 0
+    """Seed of the rays and of random projections."""
+    experiment_name: str | None = None
+    """Name of the new run; the teacher's with -distilled by default."""
+    timestamp: str | None = None
+    """Last folder of the new run; the present time by default."""
+    output_dir: Path | None = None
+    """Folder of runs; the teacher's by default."""
+    data: Path | None = None
+    """Data set, where it no longer lies where the teacher was trained."""
+
+    def run(self) -> None:
+        """Converts, writes the run and prints what became of each layer."""
+        from datetime import datetime
+
+        from rich.console import Console
+
+        from eugen_nerf.conversion.distill import DistillConfig, distill, write_run
+        from eugen_nerf.conversion.report import print_reports
+        from eugen_nerf.core.convert import ConversionConfig
+        from eugen_nerf.core.eugen import EUGenConfig
+        from eugen_nerf.methods.runs import load_run
+
+        console = Console()
+        run = load_run(self.load_config, test_mode="val", data=self.data)
+        eugen = EUGenConfig(degree=self.degree, norm=self.norm, projection=self.projection, seed=self.seed)
+        conversion = ConversionConfig(self.recipe, eugen, self.train_steps, self.train_lr)
+        config = DistillConfig(self.layers, self.num_features, conversion, self.ray_fraction, self.max_rays, self.seed)
+        with console.status("gathering moments") as status:
+            trainer, model, reports = distill(
+                run, config, lambda which, layer: status.update(f"{which} field: {layer} done")
+            )
+        trainer.output_dir = self.output_dir or run.config.output_dir
+        trainer.experiment_name = self.experiment_name or f"{run.config.experiment_name}-distilled"
+        trainer.timestamp = self.timestamp or datetime.now().strftime("%Y-%m-%d_%H%M%S")
+        path = write_run(trainer, model, run.step)
+        print_reports(console, reports)
+        console.print(f"run written: {path}", soft_wrap=True)
+        console.print(f"evaluate:    eugen-eval --load-config {self.load_config} {path}", soft_wrap=True)
+        console.print(f"train on:    ns-train {trainer.method_name} --load-config {path}", soft_wrap=True)
+
+
+def main() -> None:
+    """Entry point of eugen-distill."""
+    run_cli(lambda: tyro.cli(Distill, prog="eugen-distill").run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""``eugen-eval``: compare runs of one scene by quality, speed and size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from rich.console import Console
+
+from eugen_nerf.cli.common import run_cli
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.evaluation.compare import evaluate
+from eugen_nerf.evaluation.protocol import Protocol, Timing
+from eugen_nerf.evaluation.report import check_output, print_table, write_report
+
+
+@dataclass
+class EvalCommand:
+    """Compare trained runs (ours or stock nerfstudio's) on their test views.
+
+    Renders, scores and times all runs in one process, prints a table, and writes report.json and report.html. A run's
+    config.yml can run code when it is loaded: give only runs whose origin you trust.
+    """
+
+    load_config: tuple[Path, ...]
+    """The config.yml of each run."""
+    names: tuple[str, ...] = ()
+    """What to call the runs, in the same order (default: their methods)."""
+    baseline: str | None = None
+    """The run that speeds are compared with (default: the first)."""
+    output: Path = Path("outputs/evaluation")
+    """Folder of report.json and report.html."""
+    overwrite: bool = False
+    """Replace an older report in that folder."""
+    data: Path | None = None
+    """Read the scene from here instead of where the runs' configs say."""
+    split: Literal["test", "val"] = "test"
+    """Split whose views are scored."""
+    views: int | None = None
+    """Score at most this many views, spread evenly over the split (default: all)."""
+    lpips_net: Literal["alex", "vgg", "squeeze"] = "alex"
+    """Network of LPIPS; its weights must be on disk, or LPIPS is left out."""
+    repeats: int = 5
+    """Timed rounds; in each, the runs take turns."""
+    warmup: int = 1
+    """Untimed rounds before."""
+    queries: int = 32768
+    """Points a field is asked for in one timed call."""
+    chunk_size: int = 4096
+    """Points evaluated at once, the same for all runs."""
+    timed_views: int = 1
+    """Views rendered in one timed call."""
+    seed: int = 0
+    """Of the random points."""
+    device: str | None = None
+    """Device for all runs, such as cpu or cuda (default: the GPU where there is one)."""
+    threads: int | None = None
+    """CPU threads of torch (default: torch's own choice)."""
+    shown_views: Annotated[int, tyro.conf.arg(metavar="INT")] = 4
+    """Views shown in report.html."""
+
+    def run(self) -> None:
+        """Check the settings, measure, print, write."""
+        if not self.load_config:
+            raise ConfigError("give the config.yml of at least one run with --load-config")
+        if self.threads is not None:
+            if self.threads < 1:
+                raise ConfigError(f"--threads must be at least 1, not {self.threads}")
+            torch.set_num_threads(self.threads)
+        protocol = Protocol(split=self.split, limit=self.views, lpips_net=self.lpips_net)
+        timing = Timing(self.warmup, self.repeats, self.queries, self.chunk_size, self.timed_views, self.seed)
+        check_output(self.output, overwrite=self.overwrite)
+        comparison = evaluate(
+            self.load_config,
+            names=self.names or None,
+            baseline=self.baseline,
+            protocol=protocol,
+            timing=timing,
+            device=self.device,
+            data=self.data,
+        )
+        console = Console()
+        print_table(comparison, console)
+        for path in write_report(comparison, self.output, overwrite=self.overwrite, max_views=self.shown_views):
+            console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    run_cli(lambda: tyro.cli(EvalCommand).run())
+
+
+if __name__ == "__main__":
+    main()

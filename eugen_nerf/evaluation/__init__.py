@@ -1,0 +1,1 @@
+"""Protocol, metrics, timing and the comparison report."""

@@ -1,0 +1,144 @@
+"""What a run costs besides time: parameters, multiply-adds, memory; and what the numbers were taken on."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from eugen_nerf.evaluation.timing import random_queries
+
+PEAK_MEMORY_NOTES = {
+    "cuda": "CUDA: rise of torch.cuda.max_memory_allocated while rendering one view, in bytes",
+    "cpu": (
+        "CPU: highest sum of the bytes of live tensors made while rendering one view, counted operation by operation; "
+        "weights, and scratch memory inside an operation, are not in it. Resident memory is not used: it depends on "
+        "what ran before in the process"
+    ),
+}
+
+
+def count_parameters(module: nn.Module, *, trainable_only: bool = False) -> int:
+    """Number of parameter values of a module."""
+    return sum(value.numel() for value in module.parameters() if value.requires_grad or not trainable_only)
+
+
+def macs_per_query(field: nn.Module, device: str | torch.device) -> tuple[int | None, str]:
+    """Multiply-adds of matrix products for one query (density and colour) of a field.
+
+    Returns:
+        (number, how it was got): the field's own ``macs_per_query()`` where it has one, else the sum over the
+        ``nn.Linear`` layers that a real query of 8 points runs through; (None, reason) where there is neither.
+    """
+    own = getattr(field, "macs_per_query", None)
+    if callable(own):
+        return int(own()), "the field's own count"
+    points, total = 8, 0
+
+    def count(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
+        nonlocal total
+        assert isinstance(layer, nn.Linear)
+        total += output.numel() * layer.in_features
+
+    hooks = [layer.register_forward_hook(count) for layer in field.modules() if isinstance(layer, nn.Linear)]
+    try:
+        with torch.inference_mode():
+            field(random_queries(points, seed=0, device=device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if total == 0:
+        return None, "not counted: the field has no nn.Linear layer and no macs_per_query()"
+    return total // points, "counted at the nn.Linear layers of a query"
+
+
+def peak_memory(render: Callable[[], Any], device: str | torch.device) -> int:
+    """Peak memory of one call in bytes, beyond what was held before; `PEAK_MEMORY_NOTES` says what is counted."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        render()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with _LiveTensorBytes() as tracker:
+        render()
+    return tracker.peak
+
+
+class _LiveTensorBytes(TorchDispatchMode):
+    """Follows the bytes of tensor storages that operations allocate under it, and their peak."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._seen: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        known = [leaf.untyped_storage() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        inputs = {id(storage) for storage in known}
+        output = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, torch.Tensor):
+                self._add(leaf.untyped_storage(), inputs)
+        return output
+
+    def _add(self, storage: torch.UntypedStorage, inputs: set[int]) -> None:
+        # A view or an in-place result shares its input's storage: nothing new is allocated.
+        if id(storage) in inputs or self._seen.get(id(storage)) is storage:
+            return
+        size = storage.nbytes()
+        self._seen[id(storage)] = storage
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._release, size).atexit = False
+
+    def _release(self, size: int) -> None:
+        self.live -= size
+
+
+def environment(device: str | torch.device, dtypes: list[str]) -> dict[str, Any]:
+    """What the numbers were taken on: device, dtype, threads, versions, git revision."""
+    device = torch.device(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {
+        "device": device.type,
+        "device_name": name,
+        "dtype": dtypes[0] if len(dtypes) == 1 else dtypes,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "git_revision": git_revision(),
+        "peak_memory": PEAK_MEMORY_NOTES.get(device.type, PEAK_MEMORY_NOTES["cpu"]),
+    }
+
+
+def git_revision() -> str | None:
+    """Revision of the checkout that this package lies in, with "-dirty" where files differ; None outside of git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,238 @@
+"""Comparing runs of one scene: the same views, the same protocol, times taken in turns in one process."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.evaluation.accounting import count_parameters, environment, macs_per_query, peak_memory
+from eugen_nerf.evaluation.protocol import Protocol, Timing
+from eugen_nerf.evaluation.render import eval_dataset, images_hash, poses_hash, render_rgb, render_views, view_camera
+from eugen_nerf.evaluation.timing import field_query_callable, medians, speed_ratios, time_interleaved
+from eugen_nerf.evaluation.truth import baseline_images, shared_truth
+from eugen_nerf.methods.metrics import Image8, LpipsMetric, load_lpips, psnr, ssim
+from eugen_nerf.methods.runs import Run, fine_field, load_run
+
+BASELINE_VARIANTS = ("mean-image", "white")
+
+
+@dataclass
+class Comparison:
+    """The result of `evaluate`.
+
+    Attributes:
+        rows: one dictionary a variant (the runs in their order, then `BASELINE_VARIANTS`); `report` explains the keys.
+        protocol: the settings of scores and times.
+        environment: what the numbers were taken on.
+        notes: what a reader has to know: metrics left out and why, settings that differ between runs.
+        views: indices of the scored views.
+        truth: the views' photographs, uint8 [H, W, 3].
+        renders: each run's renders of them, by variant.
+    """
+
+    rows: list[dict[str, Any]]
+    protocol: dict[str, Any]
+    environment: dict[str, Any]
+    notes: list[str]
+    views: list[int]
+    truth: list[Image8] = field(repr=False)
+    renders: dict[str, list[Image8]] = field(repr=False)
+
+
+def evaluate(
+    config_paths: Sequence[Path],
+    *,
+    names: Sequence[str] | None = None,
+    baseline: str | None = None,
+    protocol: Protocol | None = None,
+    timing: Timing | None = None,
+    repeats: int | None = None,
+    device: str | None = None,
+    data: Path | None = None,
+    console: Console | None = None,
+) -> Comparison:
+    """Load runs, check that they saw the same test views, render, score and time them.
+
+    Args:
+        config_paths: the ``config.yml`` of each run.
+        names: what to call them; by default the method's name, numbered where it repeats.
+        baseline: the name that speeds are compared with; the first run by default.
+        protocol: views and metrics.
+        timing: warm-ups, repeats, number of queries, chunk size, views timed, seed.
+        repeats: shorthand for ``timing.repeats``.
+        device: where all runs are loaded; None takes CUDA where there is a GPU, else the CPU.
+        data: read the scene from here instead of where the configs say.
+        console: where progress goes; standard error by default.
+
+    Raises:
+        RunError: a run cannot be loaded or rendered.
+        DataError: the runs' test views differ.
+        ConfigError: names or baseline do not fit.
+    """
+    protocol, timing = protocol or Protocol(), timing or Timing()
+    if repeats is not None:
+        timing = replace(timing, repeats=repeats)
+    if not config_paths:
+        raise ConfigError("nothing to compare: give the config.yml of at least one run")
+    if names is not None:
+        _check_names(names, len(config_paths))  # before minutes are spent on loading
+    mode = "val" if protocol.split == "val" else "test"
+    runs = [load_run(path, device=device, test_mode=mode, data=data) for path in config_paths]  # type: ignore[arg-type]
+    names = list(names) if names is not None else _default_names(runs)
+    baseline = baseline or names[0]
+    if baseline not in names:
+        raise ConfigError(f"no run is called {baseline!r}: --baseline takes one of {', '.join(names)}")
+    for run in runs:
+        _stop_background_loaders(run)
+
+    indices = protocol.view_indices(len(eval_dataset(runs[0])))
+    truth = shared_truth(runs, names, indices)
+    where = runs[0].pipeline.device
+    lpips, reason = load_lpips(protocol.lpips_net, side=min(min(image.shape[:2]) for image in truth), device=where)
+    notes = [reason] if reason else []
+
+    rows, renders = [], {}
+    for name, run in zip(names, runs, strict=True):
+        rendered = render_views(run, indices, label=name, console=console)
+        renders[name] = rendered.images
+        scores = _scores(rendered.images, truth, lpips)
+        rows.append({"variant": name, **scores, **_costs(run, indices[0], notes, name)})
+    _add_times(rows, dict(zip(names, runs, strict=True)), indices, timing, baseline)
+    for name, images in baseline_images(runs[0], truth, notes).items():
+        rows.append({"variant": name, **_scores(images, truth, lpips), **_NO_COSTS})
+
+    if len({row["rays_per_chunk"] for row in rows if row["config"] is not None}) > 1:
+        notes.append("the runs render with different numbers of rays at once (rays_per_chunk): it affects image times")
+    if any(eval_dataset(run)._dataparser_outputs.mask_filenames for run in runs):
+        notes.append("the data set has masks; metrics are over whole images, masks are not applied")
+    dtypes = sorted({str(value.dtype).removeprefix("torch.") for run in runs for value in run.model.parameters()})
+    settings = {
+        **protocol.to_dict(),
+        "timing": timing.to_dict(),
+        "baseline": baseline,
+        "views": indices,
+        "number_of_views": len(indices),
+        "resolution": sorted({f"{image.shape[1]}x{image.shape[0]}" for image in truth}),
+        "lpips_left_out": reason,
+        "ground_truth_sha256": images_hash(truth),
+        "poses_sha256": poses_hash(runs[0], indices),
+    }
+    return Comparison(rows, settings, environment(where, dtypes), notes, indices, truth, renders)
+
+
+_NO_COSTS: dict[str, Any] = dict.fromkeys(
+    [
+        *("seconds_per_image", "image_speed_ratio", "image_speed_ratio_quartiles", "image_seconds"),
+        *("queries_per_second", "query_speed_ratio", "query_speed_ratio_quartiles", "query_seconds"),
+        *("parameters", "model_parameters", "macs_per_query", "macs_source", "checkpoint_bytes", "peak_memory_bytes"),
+        *("rays_per_chunk", "seed", "step", "method", "checkpoint", "config"),
+    ]
+)  # baselines are no networks: nothing is timed or counted
+
+
+def _check_names(names: Sequence[str], count: int) -> None:
+    if len(names) != count:
+        raise ConfigError(f"{len(names)} names for {count} runs: give one name a run, in the same order")
+    taken = [name for name in names if name in BASELINE_VARIANTS or list(names).count(name) > 1 or not name.strip()]
+    if taken:
+        raise ConfigError(f"the name {taken[0]!r} is empty, repeated or reserved: every run needs a name of its own")
+
+
+def _default_names(runs: Sequence[Run]) -> list[str]:
+    names: list[str] = []
+    for run in runs:
+        name = str(run.config.method_name or "run")
+        number = sum(other == name or other.startswith(f"{name}-#") for other in names)
+        names.append(f"{name}-#{number + 1}" if number else name)
+    return names
+
+
+def _stop_background_loaders(run: Run) -> None:
+    """End the processes that prepare training rays (nerfacto's data manager): they would compete with what is timed."""
+    for process in getattr(run.pipeline.datamanager, "data_procs", []):
+        process.terminate()
+        process.join()
+
+
+def _scores(images: Sequence[Image8], truth: Sequence[Image8], lpips: LpipsMetric | None) -> dict[str, Any]:
+    """Means over the views, the values of each view, and the hash of what was scored."""
+    pairs = list(zip(images, truth, strict=True))
+    psnrs, ssims = [psnr(*pair) for pair in pairs], [ssim(*pair) for pair in pairs]
+    distances = [lpips(*pair) for pair in pairs] if lpips else None
+    return {
+        "psnr": statistics.fmean(psnrs),
+        "ssim": statistics.fmean(ssims),
+        "lpips": statistics.fmean(distances) if distances else None,
+        "psnr_per_view": psnrs,
+        "ssim_per_view": ssims,
+        "lpips_per_view": distances,
+        "predictions_sha256": images_hash(images),
+    }
+
+
+def _costs(run: Run, view: int, notes: list[str], name: str) -> dict[str, Any]:
+    """Sizes, operations and memory of a run."""
+    network, device = fine_field(run.model), run.pipeline.device
+    macs, source = macs_per_query(network, device)
+    if macs is None:
+        notes.append(f"{name}: macs_per_query {source}")
+    camera = view_camera(run, view)
+    return {
+        "parameters": count_parameters(network),
+        "model_parameters": count_parameters(run.model, trainable_only=True),
+        "macs_per_query": macs,
+        "macs_source": source,
+        "checkpoint_bytes": run.checkpoint.stat().st_size,
+        "peak_memory_bytes": peak_memory(lambda: render_rgb(run, camera), device),
+        "rays_per_chunk": run.model.config.eval_num_rays_per_chunk,
+        "seed": run.config.machine.seed,
+        "step": run.step,
+        "method": run.config.method_name,
+        "checkpoint": str(run.checkpoint),
+        "config": str(run.path),
+    }
+
+
+def _add_times(
+    rows: list[dict[str, Any]], runs: dict[str, Run], indices: Sequence[int], timing: Timing, baseline: str
+) -> None:
+    """Time field queries and whole images in turns, and write both into the rows."""
+    device = next(iter(runs.values())).pipeline.device
+    timed_views = indices[: timing.num_views]
+
+    def render(run: Run):
+        cameras = [view_camera(run, index) for index in timed_views]
+
+        def once() -> None:
+            for camera in cameras:
+                render_rgb(run, camera)
+
+        return once
+
+    queries = {
+        name: field_query_callable(
+            fine_field(run.model), timing.num_queries, timing.seed, device, chunk_size=timing.chunk_size
+        )
+        for name, run in runs.items()
+    }
+    query_seconds = time_interleaved(queries, warmup=timing.warmup, repeats=timing.repeats, device=device)
+    renders = {name: render(run) for name, run in runs.items()}
+    image_seconds = time_interleaved(renders, warmup=timing.warmup, repeats=timing.repeats, device=device)
+    image_seconds = {name: [value / len(timed_views) for value in values] for name, values in image_seconds.items()}
+    query_ratios, image_ratios = speed_ratios(query_seconds, baseline), speed_ratios(image_seconds, baseline)
+    for row in rows:
+        name = row["variant"]
+        query, image = asdict(query_ratios[name]), asdict(image_ratios[name])
+        row["seconds_per_image"] = medians(image_seconds)[name]
+        row["queries_per_second"] = timing.num_queries / medians(query_seconds)[name]
+        row["query_speed_ratio"] = query["median"]
+        row["query_speed_ratio_quartiles"] = [query["lower_quartile"], query["upper_quartile"]]
+        row["image_speed_ratio"] = image["median"]
+        row["image_speed_ratio_quartiles"] = [image["lower_quartile"], image["upper_quartile"]]
+        row["query_seconds"], row["image_seconds"] = query_seconds[name], image_seconds[name]

@@ -1,0 +1,59 @@
+"""Parameters, multiply-adds and memory against counts made by hand."""
+
+import pytest
+import torch
+from nerfstudio.fields.vanilla_nerf_field import NeRFField
+from torch import nn
+
+from eugen_nerf.evaluation.accounting import count_parameters, macs_per_query, peak_memory
+
+
+def test_macs_of_a_nerf_field_by_hand() -> None:
+    """3 -> 16 -> 16 (skip: 19 -> 16), density 16 -> 1, colour head (16 + 3) -> 8 -> 8 -> 3; each once a query."""
+    field = NeRFField(
+        base_mlp_num_layers=3,
+        base_mlp_layer_width=16,
+        head_mlp_num_layers=2,
+        head_mlp_layer_width=8,
+        skip_connections=(1,),
+    )
+    expected = 3 * 16 + (16 + 3) * 16 + 16 * 16 + 16 * 1 + (16 + 3) * 8 + 8 * 8 + 8 * 3
+    assert macs_per_query(field, "cpu") == (expected, "counted at the nn.Linear layers of a query")
+    biases = 16 * 3 + 1 + 8 * 2 + 3
+    assert count_parameters(field) == expected + biases
+    assert not any(module._forward_hooks for module in field.modules())
+
+
+def test_the_fields_own_count_wins() -> None:
+    field = nn.Linear(3, 3)
+    field.macs_per_query = lambda: 7  # type: ignore[assignment]
+    assert macs_per_query(field, "cpu") == (7, "the field's own count")
+
+
+def test_a_field_without_linear_layers_is_not_counted_as_free() -> None:
+    macs, reason = macs_per_query(nn.Identity(), "cpu")
+    assert macs is None
+    assert "no nn.Linear" in reason
+
+
+def test_frozen_parameters_are_not_trainable() -> None:
+    layer = nn.Linear(3, 2)
+    layer.bias.requires_grad_(False)
+    assert (count_parameters(layer), count_parameters(layer, trainable_only=True)) == (8, 6)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_peak_memory_counts_live_tensors(mode) -> None:
+    held = torch.zeros(5000)
+
+    def work() -> torch.Tensor:
+        first = held + 1  # 20,000 bytes
+        second = first * 2  # both live: 40,000, the peak
+        del first
+        view = second[:100]  # no new storage
+        second.mul_(3)
+        return view.sum()
+
+    with mode():
+        assert peak_memory(work, "cpu") == 40_000
+        assert peak_memory(work, "cpu") == 40_000  # it does not depend on what ran before

@@ -1,0 +1,89 @@
+"""Checkpoint files: NumPy scalars under the safe loader, and writes that leave no half file."""
+
+import errno
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from eugen_nerf.core.errors import RunError
+from eugen_nerf.methods.checkpoints import allow_numpy_scalars, atomic_torch_save
+
+
+class NotData:
+    """Any class that nobody allowed."""
+
+
+def test_numpy_learning_rates_load_under_weights_only(tmp_path: Path) -> None:
+    state = {"base_lrs": [np.float64(1e-3)], "last_lr": [np.float64(0.1) * 3]}
+    torch.save(state, tmp_path / "state.ckpt")
+    allow_numpy_scalars()
+    allow_numpy_scalars()
+    loaded = torch.load(tmp_path / "state.ckpt", weights_only=True)
+    assert loaded == state
+    assert isinstance(loaded["base_lrs"][0], np.float64)
+
+
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+def test_both_spellings_of_the_scalar_load(module: str) -> None:
+    """A checkpoint written under NumPy 1 or 2 names its own module; bytes are rewritten to get either."""
+    buffer = io.BytesIO()
+    torch.save({"lr": np.float64(0.25)}, buffer, _use_new_zipfile_serialization=False)
+    data = buffer.getvalue()
+    written = next(name for name in (b"numpy._core.multiarray", b"numpy.core.multiarray") if name in data)
+    allow_numpy_scalars()
+    loaded = torch.load(io.BytesIO(data.replace(written, module.encode())), weights_only=True)
+    assert loaded == {"lr": 0.25}
+
+
+def test_other_classes_stay_refused(tmp_path: Path) -> None:
+    torch.save({"x": NotData()}, tmp_path / "state.ckpt")
+    allow_numpy_scalars()
+    with pytest.raises(Exception, match="NotData"):
+        torch.load(tmp_path / "state.ckpt", weights_only=True)
+
+
+def test_old_torch_without_the_function_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.serialization, "add_safe_globals")
+    allow_numpy_scalars()
+
+
+def test_atomic_save_round_trip_and_replacement(tmp_path: Path) -> None:
+    path = tmp_path / "step-000000001.ckpt"
+    for value in (1.0, 2.0):
+        atomic_torch_save({"x": torch.full((3,), value)}, path)
+        assert torch.equal(torch.load(path, weights_only=True)["x"], torch.full((3,), value))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_full_disk_is_one_line_and_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "step-000000001.ckpt"
+    path.write_bytes(b"old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunError, match="No space left on device") as caught:
+        atomic_torch_save({"x": torch.zeros(3)}, path)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_write_failure_inside_torch_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed\nmore")
+
+    monkeypatch.setattr(torch, "save", broken)
+    with pytest.raises(RunError, match="PytorchStreamWriter failed") as caught:
+        atomic_torch_save({}, tmp_path / "a.ckpt")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="No such file or directory"):
+        atomic_torch_save({}, tmp_path / "absent" / "a.ckpt")
