@@ -131,11 +131,13 @@ class EUGenLinear(FeatureLayer):
             layer.coefficients.copy_(values[1:] / max(1, config.num_features))
             if layer.bias is not None:
                 layer.bias.fill_(float(values[0]))
-            elif values[0] != 0:
+            elif values[0].abs() > 1e-9 * values.abs().max():
                 raise ConfigError("a polynomial with a_0 != 0 needs bias=True: the bias carries a_0")
             if weight is not None:
                 _copy_checked(layer.weight, weight, "weight")
-            if bias is not None and layer.weight_bias is not None:
+            if bias is not None:
+                if layer.weight_bias is None:
+                    raise ConfigError("a bias inside f needs bias=True: without it f(W x) is what is estimated")
                 _copy_checked(layer.weight_bias, bias, "bias")
         return layer
 
@@ -162,7 +164,7 @@ class EUGenLinear(FeatureLayer):
         if config.weights == "tied":
             scale = float(linear.weight.detach().double().norm(dim=1).square().mean().sqrt())
             coefficients = polynomial_fit(function, config.degree, scale=scale or 1.0).tolist()
-            return cls.from_polynomial(
+            layer = cls.from_polynomial(
                 linear.in_features,
                 linear.out_features,
                 coefficients,
@@ -170,6 +172,9 @@ class EUGenLinear(FeatureLayer):
                 weight=linear.weight.detach(),
                 bias=None if linear.bias is None else linear.bias.detach(),
             ).to(linear.weight)
+            with torch.no_grad():
+                layer.weight.copy_(linear.weight)
+            return layer
         layer = cls(linear.in_features, linear.out_features, config).to(linear.weight)
         if inputs is None:
             generator = seeded_generator(config.seed + 1)
@@ -237,7 +242,15 @@ class EUGenLinear(FeatureLayer):
         """Adds G as `name`, its bias column as `name_bias`, its norm column (zero at the start) as `name_norm`."""
         c = self.config
         columns = self.in_features + int(c.bias)
-        sampled = sample_projection(c.projection, rows, columns, generator=generator, dtype=torch.get_default_dtype())
+        # one draw a block: rows that meet in a Hadamard product must be independent (Thm 3.1), so no two G_ij may
+        # share an orthogonal block
+        blocks = [
+            sample_projection(
+                c.projection, c.num_features, columns, generator=generator, dtype=torch.get_default_dtype()
+            )
+            for _ in range(self._num_blocks)
+        ]
+        sampled = torch.cat(blocks) if blocks else torch.zeros(0, columns)
         parts: dict[str, Tensor | None] = {
             name: sampled[:, : self.in_features] * gain,
             f"{name}_bias": sampled[:, -1] * gain if c.bias else None,

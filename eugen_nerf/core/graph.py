@@ -73,6 +73,16 @@ class LayerGraph(nn.Module):
         self.input_widths = tuple(input_widths)
         self.names = tuple(layers)
         index = {name: len(input_widths) + i for i, name in enumerate(self.names)}
+        known = {*range(len(input_widths) + len(self.names)), *self.names}
+        for name in self.names:
+            for v in wiring.get(name, ("nothing",)):
+                if v not in known:
+                    raise ConfigError(
+                        f"layer {name!r} reads {v!r}; there are {len(input_widths)} inputs and {', '.join(self.names)}"
+                    )
+        for name in outputs:
+            if name not in index:
+                raise ConfigError(f"output {name!r} is no layer; there are {', '.join(self.names)}")
         self.reads = {name: tuple(v if isinstance(v, int) else index[v] for v in wiring[name]) for name in self.names}
         self.outputs = tuple(index[name] for name in outputs)
         self._plan: CollapsedGraph | None = None
@@ -140,7 +150,10 @@ class LayerGraph(nn.Module):
         return self._merge()(*inputs)
 
     def collapsed(self) -> CollapsedGraph:
-        """The collapsed graph of the present weights, kept until a weight changes."""
+        """The collapsed graph of the present weights, kept until a weight changes.
+
+        Changes through `.data` leave no trace that could be seen here: call `collapse` after them.
+        """
         tensors = [*self.parameters(), *self.buffers()]
         key = tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in tensors)
         if self._plan is None or key != self._plan_key:
@@ -152,7 +165,7 @@ class LayerGraph(nn.Module):
     @torch.no_grad()
     def collapse(self) -> CollapsedGraph:
         """Multiplies every affine map into its consumers, in float64, and returns the result in the graph's dtype."""
-        with torch.inference_mode(False):
+        with torch.inference_mode(False), torch.no_grad():  # leaving inference mode turns gradients on again
             return self._merge(torch.float64).cast(next(iter(self.parameters())).dtype)
 
     def multiply_adds(self) -> int:
@@ -179,7 +192,8 @@ class LayerGraph(nn.Module):
             widths = [self.width(v) for v in self.reads[name]]
             for stage, affine in pieces[name]:
                 steps.append((stage.merge(maps, widths), reads))
-                reads, maps, widths = (inputs + len(steps) - 1,), [affine], [stage.weight.shape[0]]
+                reads, maps = (inputs + len(steps) - 1,), [affine]
+                widths = [stage.num_features if affine.weight is None else affine.weight.shape[0]]
             if not self._pays_to_merge(value, maps[0], pieces):
                 steps.append((_as_stage(maps[0]), reads))
                 reads, maps = (inputs + len(steps) - 1,), [Affine()]
@@ -216,9 +230,9 @@ def _cast_stage(s: Stage, dtype: torch.dtype) -> Stage:
 def _cast_merged(s: MergedStage, dtype: torch.dtype) -> MergedStage:
     factors = tuple(None if f is None else (f[0].to(dtype), f[1].to(dtype)) for f in s.factors)
     return MergedStage(
-        s.weight.to(dtype), _cast(s.bias, dtype), _cast(s.norm, dtype), s.degree, s.shared, s.phi, factors
+        s.weight.to(dtype, copy=True), _cast(s.bias, dtype), _cast(s.norm, dtype), s.degree, s.shared, s.phi, factors
     )
 
 
 def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if tensor is None else tensor.to(dtype)
+    return None if tensor is None else tensor.to(dtype, copy=True)

@@ -65,7 +65,7 @@ class MomentSums:
         kept = torch.cat([columns, torch.tensor([self.gram.shape[0] - 1])]) if self.bias else columns
         chosen = MomentSums(0, 0, bias=self.bias)
         chosen.gram, chosen.cross = self.gram[kept][:, kept], self.cross[kept]
-        chosen.energy, chosen.total, chosen.count = self.energy, self.total, self.count
+        chosen.energy, chosen.total, chosen.count = self.energy.clone(), self.total.clone(), self.count
         return chosen
 
     def squared_error(self, weight: Tensor, bias: Tensor | None) -> float:
@@ -88,7 +88,7 @@ def ridge_solution(moments: MomentSums, *, ridge: float) -> tuple[Tensor, Tensor
     """Minimises `|phi A^T + b - y|^2 + ridge * s * |A|^2` (Eq. 31 with a ridge term; b is not penalised).
 
     `s` is the mean diagonal of the features' moments, so that `ridge` has no unit. A singular system takes the
-    Moore-Penrose solution.
+    Moore-Penrose solution of the problem with features scaled to equal length.
 
     Args:
         moments: sums over at least one sample.
@@ -106,6 +106,8 @@ def ridge_solution(moments: MomentSums, *, ridge: float) -> tuple[Tensor, Tensor
         raise ConfigError(f"the ridge term must be at least 0, got {ridge}")
     gram = moments.gram.clone()
     size = gram.shape[0] - int(moments.bias)
+    if gram.shape[0] == 0:
+        return moments.cross.T, None
     diagonal = gram.diagonal()[:size]
     diagonal += ridge * diagonal.mean() if size else 0.0
     # columns of unit length before solving: features differ by orders of magnitude, and the rank test must not see it

@@ -45,6 +45,12 @@ class Stage:
     shared: bool
     phi: str
 
+    @property
+    def num_features(self) -> int:
+        """Number of features F = degree * m."""
+        blocks = self.degree if self.shared else self.degree * (self.degree + 1) // 2
+        return self.weight.shape[0] // blocks * self.degree
+
     def merge(self, maps: Sequence[Affine], widths: Sequence[int]) -> MergedStage:
         """This stage as a function of its producers' features: their affine maps are multiplied in.
 

@@ -1,0 +1,149 @@
+"""The shape of the code, read from its sources: imports run one way, files stay short, core stands alone."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "eugen_nerf"
+ALLOWED = {
+    "core": set(),
+    "fields": {"core"},
+    "data": {"core"},
+    "methods": {"fields", "data", "core"},
+    "conversion": {"methods", "data", "fields", "core"},
+    "evaluation": {"methods", "data", "core", "fields"},
+}
+"""What each part of the package may import besides itself; `cli` and the scripts may import anything."""
+STANDARD = set(sys.stdlib_module_names)
+BLOCKER = """
+import sys
+from importlib.abc import MetaPathFinder
+class Blocker(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ImportError(f"{{name}} is blocked by the test")
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def _imports(source: str, module: str, is_package: bool) -> Iterator[str]:
+    """Absolute dotted names of everything imported anywhere in the file, inside functions too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = module.split(".")
+                parts = parts[: len(parts) - node.level + int(is_package)]
+                base = ".".join([*parts, base]).strip(".")
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _sources(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*.py") if "__pycache__" not in p.parts)
+
+
+def _imported_by(path: Path) -> set[str]:
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    is_package = path.name == "__init__.py"
+    return set(_imports(path.read_text(), module.removesuffix(".__init__"), is_package))
+
+
+def _parts_of_package(names: set[str]) -> set[str]:
+    """Sub-packages of eugen_nerf among imported names."""
+    folders = {p.name for p in PACKAGE.iterdir() if p.is_dir()}
+    return {n.split(".")[1] for n in names if n.startswith("eugen_nerf.") and n.split(".")[1] in folders}
+
+
+def _run(code: str, *blocked: str) -> subprocess.CompletedProcess[str]:
+    code = BLOCKER.format(blocked=set(blocked)) + code
+    return subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_reader_of_imports_sees_every_form() -> None:
+    source = "import a.b\nfrom c import d\ndef f():\n    from . import g\n    from ..h.i import j\n"
+    assert set(_imports(source, "p.q.r", False)) == {"a.b", "c", "c.d", "p.q", "p.q.g", "p.h.i", "p.h.i.j"}
+    assert set(_imports("from .x import y", "p.q", True)) == {"p.q.x", "p.q.x.y"}
+
+
+@pytest.mark.parametrize("part", sorted(ALLOWED))
+def test_imports_run_one_way(part: str) -> None:
+    files = _sources(PACKAGE / part)
+    assert files
+    for path in files:
+        wrong = _parts_of_package(_imported_by(path)) - ALLOWED[part] - {part}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {sorted(wrong)}; {part} may import {sorted(ALLOWED[part])}"
+
+
+def test_every_part_of_the_package_has_a_rule() -> None:
+    folders = {p.name for p in PACKAGE.iterdir() if p.is_dir() and _sources(p)}
+    assert folders <= set(ALLOWED) | {"cli"}
+
+
+def test_nobody_imports_the_commands_or_the_scripts() -> None:
+    scripts = {p.stem for p in _sources(ROOT / "scripts")} - STANDARD
+    for path in _sources(PACKAGE):
+        names = _imported_by(path)
+        if "cli" not in path.relative_to(PACKAGE).parts:
+            assert "cli" not in _parts_of_package(names), path
+        assert not {n.split(".")[0] for n in names} & ({"scripts"} | scripts), path
+
+
+def test_core_imports_only_torch_and_the_standard_library() -> None:
+    """safetensors is allowed inside functions: it is needed when a bundle is read or written, not before."""
+    for path in _sources(PACKAGE / "core"):
+        names = _imported_by(path)
+        foreign = {n.split(".")[0] for n in names} - STANDARD - {"torch", "eugen_nerf", "safetensors"}
+        assert not foreign, f"{path.relative_to(ROOT)} imports {sorted(foreign)}"
+        inside = {n for n in names if n.startswith("eugen_nerf")} - {"eugen_nerf"}
+        assert all(n.startswith("eugen_nerf.core") for n in inside), path
+        top = ast.Module([n for n in ast.parse(path.read_text()).body if not isinstance(n, ast.FunctionDef)], [])
+        outside = [n for n in top.body if isinstance(n, ast.Import | ast.ImportFrom)]
+        assert not any("safetensors" in ast.unparse(n) for n in outside), path
+
+
+def test_core_works_without_nerfstudio() -> None:
+    modules = [f"eugen_nerf.core.{p.stem}" for p in _sources(PACKAGE / "core") if p.stem != "__init__"]
+    code = (
+        f"import importlib; [importlib.import_module(n) for n in {modules!r}]\n"
+        "import torch; from eugen_nerf.core import NeRFShape, Replacement, build_variant\n"
+        "graph = build_variant(NeRFShape(trunk_width=8, head_width=4), 'eugen', Replacement(num_features=(2,)))\n"
+        "print(graph(torch.zeros(1, 63), torch.zeros(1, 27))[1].shape[-1])"
+    )
+    absent = ("nerfstudio", "numpy", "scipy", "open3d", "plotly", "rich", "tyro", "safetensors", "imageio", "PIL")
+    done = _run(code, *(a for a in absent if a != "numpy"))  # torch itself looks for numpy
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "3"
+
+
+def test_the_blocker_blocks() -> None:
+    done = _run("import nerfstudio", "nerfstudio")
+    assert done.returncode != 0
+    assert "blocked by the test" in done.stderr
+
+
+def test_registration_needs_no_heavy_or_absent_package() -> None:
+    """What nerfstudio itself does not load when a method registers must not be loaded by us."""
+    absent = ("open3d", "plotly", "timm", "tinycudann", "lpips", "skimage", "wandb", "safetensors", "dash")
+    code = (
+        "import sys, eugen_nerf.methods.register\n"
+        "print([n for n in sys.modules if n.startswith(('eugen_nerf.cli', 'eugen_nerf.evaluation', 'scripts'))])"
+    )
+    done = _run(code, *absent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_files_stay_short() -> None:
+    folders = [PACKAGE, ROOT / "scripts", ROOT / "tests"]
+    long = {
+        str(p.relative_to(ROOT)): n for f in folders for p in _sources(f) if (n := len(p.read_text().split("\n"))) > 401
+    }
+    assert not long, f"over 400 lines: {long}"
