@@ -29,6 +29,8 @@ class Distill:
     """Degree of random features."""
     norm: bool = False
     """Whether random features see the input's norm."""
+    sweeps: int = 4
+    """Re-solves of the teacher's rows for the inputs the layer really gets, aware of its ReLU; for rows only."""
     train_steps: int = 0
     """Steps of gradient descent on each layer alone after the closed form (trained G, bias, Huber loss)."""
     train_lr: float = 1e-3
@@ -63,7 +65,9 @@ class Distill:
         console = Console()
         run = load_run(self.load_config, test_mode="val", data=self.data)
         eugen = EUGenConfig(degree=self.degree, norm=self.norm, projection=self.projection, seed=self.seed)
-        conversion = ConversionConfig(self.recipe, eugen, self.train_steps, self.train_lr)
+        conversion = ConversionConfig(
+            recipe=self.recipe, eugen=eugen, sweeps=self.sweeps, train_steps=self.train_steps, train_lr=self.train_lr
+        )
         config = DistillConfig(self.layers, self.num_features, conversion, self.ray_fraction, self.max_rays, self.seed)
         with console.status("gathering moments") as status:
             trainer, model, reports = distill(
@@ -72,7 +76,7 @@ class Distill:
         trainer.output_dir = self.output_dir or run.config.output_dir
         trainer.experiment_name = self.experiment_name or f"{run.config.experiment_name}-distilled"
         trainer.timestamp = self.timestamp or datetime.now().strftime("%Y-%m-%d_%H%M%S")
-        path = write_run(trainer, model, run.step)
+        path = write_run(trainer, model, run.step, reports)
         print_reports(console, reports)
         console.print(f"run written: {path}", soft_wrap=True)
         console.print(f"evaluate:    eugen-eval --load-config {self.load_config} {path}", soft_wrap=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -99,7 +100,7 @@ def distill(
     return student_config, student.to(teacher.device).eval(), reports
 
 
-def write_run(trainer: TrainerConfig, model: EugenNerfModel, step: int) -> Path:
+def write_run(trainer: TrainerConfig, model: EugenNerfModel, step: int, reports: Sequence[FieldReport] = ()) -> Path:
     """Writes `config.yml` and a checkpoint that `ns-train --load-config` goes on from.
 
     The run is written under a temporary name beside its place and renamed when it is complete.
@@ -108,6 +109,7 @@ def write_run(trainer: TrainerConfig, model: EugenNerfModel, step: int) -> Path:
         trainer: decides the place: output_dir / experiment_name / method_name / timestamp.
         model: weights to store.
         step: of the checkpoint.
+        reports: what became of each field, kept beside the config as `distill.json`.
 
     Returns:
         The path of `config.yml`.
@@ -126,6 +128,8 @@ def write_run(trainer: TrainerConfig, model: EugenNerfModel, step: int) -> Path:
         checkpoints.mkdir(parents=True)
         atomic_torch_save(checkpoint_state(trainer, model, step), checkpoints / f"step-{step:09d}.ckpt")
         (folder / "config.yml").write_text(yaml.dump(trainer), encoding="utf8")
+        record = {"seconds": sum(r.seconds for r in reports), "fields": [asdict(r) for r in reports]}
+        (folder / "distill.json").write_text(json.dumps(record, indent=1), encoding="utf8")
         folder.replace(final)
     except OSError as error:
         raise RunError(f"cannot write the run to {final}: {error.strerror or error}") from error

@@ -1,16 +1,17 @@
 """Closed-form conversion of the dense layers of a graph, one after another (Sec. 4 of the paper, App. B.2).
 
 Each layer is fitted on what its already converted predecessors really put out, against what the teacher's layer puts
-out for the same sample. Samples come as batches that can be gone through again; only second moments are kept.
+out for the same sample. Samples come as batches that can be gone through again; second moments are kept, and at most
+`CACHE_BYTES` of one layer's inputs and outputs, so that memory does not grow with the number of samples.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,11 +20,35 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.core.peers import DenseLinear
-from eugen_nerf.core.solve import MomentSums, best_ridge, greedy_columns
+from eugen_nerf.core.solve import MomentSums, best_ridge, greedy_columns, ridge_solution
 from eugen_nerf.core.spec import count_parameters
 
-Batches = Callable[[], Iterable[tuple[Tensor, ...]]]
 HOLD_OUT_EVERY = 5
+CACHE_BYTES = 1 << 30
+_SWEEP_RIDGE = 1e-6
+
+
+class Batch(NamedTuple):
+    """Inputs of a graph for some samples."""
+
+    inputs: tuple[Tensor, ...]
+    """`[n, d_i]` each."""
+    weights: Tensor | None = None
+    """How much each sample counts, `[n]`; all alike where None."""
+
+
+Batches = Callable[[], Iterable[Batch]]
+
+
+class LayerBatch(NamedTuple):
+    """What one layer sees, and what it should put out."""
+
+    x: Tensor
+    """Inputs as the converted prefix makes them, `[n, d]`."""
+    y: Tensor
+    """The teacher's outputs, `[n, l]`."""
+    weights: Tensor | None
+    held_out: bool
 
 
 @dataclass(frozen=True)
@@ -36,6 +61,8 @@ class ConversionConfig:
     eugen: EUGenConfig = field(default_factory=lambda: EUGenConfig(norm=False))
     """Degree, Phi, norm and distribution of a random G; `rows` takes Phi from the teacher's activation, degree 1, no
     norm."""
+    sweeps: int = 4
+    """Re-solves of the teacher's rows for the inputs the layer really gets, aware of its ReLU (`rows` only)."""
     train_steps: int = 0
     """Steps of gradient descent on the layer alone after the closed form: G, A and bias, Huber loss (App. E.4)."""
     train_lr: float = 1e-3
@@ -78,8 +105,8 @@ def convert_graph(
 
     Args:
         teacher: trained graph; it is not changed.
-        batches: called once a layer (and once an epoch of training); yields the graph's inputs, `[n, d_i]` each, the
-            same ones every time. Every fifth batch is held out: it chooses the ridge term and gives the errors.
+        batches: called at least once a layer; yields the same batches every time. Every fifth batch is held out: it
+            chooses the ridge term and gives the errors.
         num_features: m for each layer to replace.
         config: see `ConversionConfig`.
         progress: called with a layer's name when it is done.
@@ -97,56 +124,122 @@ def convert_graph(
     student = copy.deepcopy(teacher).requires_grad_(False)
     reports = []
     for name in teacher.names:
-        if name in num_features:
-            start = time.perf_counter()
-            layer, error, ridge = _convert_layer(teacher, student, name, batches, num_features[name], config)
-            old = teacher.layer(name)
-            student.replace_layer(name, layer)
-            reports.append(
-                LayerReport(
-                    name=name,
-                    num_features=num_features[name],
-                    relative_error=error,
-                    ridge=ridge,
-                    parameters=(count_parameters(old), count_parameters(layer)),
-                    multiply_adds=(old.multiply_adds(), layer.multiply_adds()),
-                    seconds=time.perf_counter() - start,
-                )
+        if name not in num_features:
+            continue
+        start = time.perf_counter()
+        old = teacher.layer(name)
+        assert isinstance(old, DenseLinear)
+        layer = _projection_layer(old, num_features[name], config)
+        replay = _Replay(lambda name=name: _layer_batches(teacher, student, name, batches))  # type: ignore[misc]
+        error, ridge = _fit_layer(layer, old, replay, _readers(teacher, name), config)
+        student.replace_layer(name, layer)
+        reports.append(
+            LayerReport(
+                name=name,
+                num_features=num_features[name],
+                relative_error=error,
+                ridge=ridge,
+                parameters=(count_parameters(old), count_parameters(layer)),
+                multiply_adds=(old.multiply_adds(), layer.multiply_adds()),
+                seconds=time.perf_counter() - start,
             )
-            progress(name)
+        )
+        progress(name)
     return student.requires_grad_(True), reports
 
 
-def _convert_layer(
-    teacher: LayerGraph, student: LayerGraph, name: str, batches: Batches, count: int, config: ConversionConfig
-) -> tuple[EUGenLinear, float, float]:
-    old = teacher.layer(name)
-    assert isinstance(old, DenseLinear)
-    layer = _projection_layer(old, count, config)
-    features = old if config.recipe == "rows" else layer.features
-    width = old.out_features if config.recipe == "rows" else layer.weight.shape[1]
+class _Replay:
+    """Goes through a layer's batches again and again, from memory where they fit in `CACHE_BYTES`."""
+
+    def __init__(self, source: Callable[[], Iterator[LayerBatch]]) -> None:
+        self.source = source
+        self.kept: list[LayerBatch] | None = None
+
+    def __call__(self) -> Iterator[LayerBatch]:
+        if self.kept is not None:
+            yield from self.kept
+            return
+        kept: list[LayerBatch] | None = []
+        size = 0
+        for batch in self.source():
+            size += batch.x.nbytes + batch.y.nbytes
+            kept = None if kept is None or size > CACHE_BYTES else [*kept, batch]
+            yield batch
+        self.kept = kept
+
+
+def _fit_layer(
+    layer: EUGenLinear, old: DenseLinear, replay: _Replay, readers: Tensor, config: ConversionConfig
+) -> tuple[float, float]:
+    """Sets G (for `rows`), A and the bias; returns the relative held-out error and the ridge chosen."""
+    rows = config.recipe == "rows"
+    candidates = copy.deepcopy(old).requires_grad_(False)
+    if rows and old.function == "relu" and config.sweeps:
+        _resolve_rows(candidates, replay, config.sweeps)
+    features = candidates if rows else layer.features
+    width = old.out_features if rows else layer.weight.shape[1]
     fit, held_out = (MomentSums(width, old.out_features) for _ in range(2))
-    for index, (x, y) in enumerate(_pairs(teacher, student, name, batches)):
-        with torch.no_grad():
-            (held_out if index % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1 else fit).add(features(x), y)
+    with torch.no_grad():
+        for batch in replay():
+            (held_out if batch.held_out else fit).add(features(batch.x), batch.y, batch.weights)
     if held_out.count == 0:
-        raise ConfigError(f"too few samples to convert {name!r}: at least {HOLD_OUT_EVERY} batches are needed")
-    if config.recipe == "rows":
-        rows = greedy_columns(fit, count, _readers(teacher, name))
-        fit, held_out = fit.select(rows), held_out.select(rows)
+        raise ConfigError(f"too few samples to convert a layer: at least {HOLD_OUT_EVERY} batches are needed")
+    if rows:
+        chosen = greedy_columns(fit, layer.config.num_features, readers)
+        fit, held_out = fit.select(chosen), held_out.select(chosen)
         with torch.no_grad():
-            layer.projection.copy_(old.weight[rows])
+            layer.projection.copy_(candidates.weight[chosen])
             assert layer.projection_bias is not None
-            layer.projection_bias.copy_(old.bias[rows])
+            layer.projection_bias.copy_(candidates.bias[chosen])
     weight, bias, ridge, error = best_ridge(fit, held_out)
     layer.set_output(weight, bias)
     if config.train_steps:
-        error = _train_layer(layer, lambda: _pairs(teacher, student, name, batches), config, held_out.variation())
-    return layer, error, ridge
+        error = _train_layer(layer, replay, config) / max(held_out.variation(), 1e-300)
+    return error, ridge
+
+
+@torch.no_grad()
+def _resolve_rows(rows: DenseLinear, replay: _Replay, sweeps: int) -> None:
+    """Regresses the teacher's pre-activations on the inputs the layer really gets, aware of the ReLU that follows.
+
+    Majorise-minimise: where the teacher's output is 0, any negative pre-activation is as good, so the target there is
+    the present one clipped at 0. Each sweep solves against the same Gram matrix. A row keeps the solution that does
+    best on held-out samples, so none ends worse than the teacher's own.
+    """
+    best, best_error = (rows.weight.clone(), rows.bias.clone()), _row_errors(rows, replay)
+    if not best_error.any():  # no predecessor is converted: the teacher's rows are exact
+        return
+    for _ in range(sweeps):
+        moments = MomentSums(rows.in_features, rows.out_features)
+        for batch in replay():
+            if not batch.held_out:
+                u = torch.nn.functional.linear(batch.x, rows.weight, rows.bias)
+                target = torch.where(batch.y > 0, batch.y, u.clamp(max=0))
+                moments.add(batch.x, target, batch.weights)
+        weight, bias = ridge_solution(moments, ridge=_SWEEP_RIDGE)
+        assert bias is not None
+        rows.weight.copy_(weight)
+        rows.bias.copy_(bias)
+        error = _row_errors(rows, replay)
+        better = error < best_error
+        best = torch.where(better[:, None], rows.weight, best[0]), torch.where(better, rows.bias, best[1])
+        best_error = torch.minimum(error, best_error)
+    rows.weight.copy_(best[0])
+    rows.bias.copy_(best[1])
+
+
+def _row_errors(rows: DenseLinear, replay: _Replay) -> Tensor:
+    """Squared error of each output on held-out samples, `[l]`, float64."""
+    error = torch.zeros(rows.out_features, dtype=torch.float64, device=rows.weight.device)
+    for batch in replay():
+        if batch.held_out:
+            square = (rows(batch.x) - batch.y).double().square()
+            error += (square if batch.weights is None else square * batch.weights[:, None]).sum(dim=0)
+    return error
 
 
 def _projection_layer(old: DenseLinear, count: int, config: ConversionConfig) -> EUGenLinear:
-    """A layer with G in place and nothing fitted yet."""
+    """A layer with nothing fitted yet, and a random G."""
     if config.recipe == "rows":
         if not 1 <= count <= old.out_features:
             raise ConfigError(f"{count} features asked for, and the layer has {old.out_features} rows to choose from")
@@ -162,16 +255,15 @@ def _projection_layer(old: DenseLinear, count: int, config: ConversionConfig) ->
     return EUGenLinear(old.in_features, old.out_features, eugen).to(old.weight)
 
 
-def _pairs(teacher: LayerGraph, student: LayerGraph, name: str, batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs of a layer as the converted prefix makes them, and the teacher's outputs, `[n, d]` and `[n, l]`."""
+def _layer_batches(teacher: LayerGraph, student: LayerGraph, name: str, batches: Batches) -> Iterator[LayerBatch]:
     before = teacher.names[: teacher.names.index(name)]
-    for inputs in batches():
+    for index, (inputs, weights) in enumerate(batches()):
         with torch.no_grad():
             values = list(inputs)
             if before:
                 values += student.values(*inputs, upto=before[-1]).values()
-            pair = student.gather(name, values), teacher.values(*inputs, upto=name)[name]
-        yield pair
+            x, y = student.gather(name, values), teacher.values(*inputs, upto=name)[name]
+        yield LayerBatch(x, y, weights, index % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1)
 
 
 def _readers(graph: LayerGraph, name: str) -> Tensor:
@@ -188,38 +280,36 @@ def _readers(graph: LayerGraph, name: str) -> Tensor:
     return torch.cat(parts) if parts else torch.eye(graph.width(value))
 
 
-def _train_layer(
-    layer: EUGenLinear, pairs: Callable[[], Iterable[tuple[Tensor, Tensor]]], config: ConversionConfig, variation: float
-) -> float:
-    """Gradient descent on one layer; returns the relative error on held-out samples, never worse than at the start."""
-    parameters = [p for p in layer.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=config.train_lr)
+def _train_layer(layer: EUGenLinear, replay: _Replay, config: ConversionConfig) -> float:
+    """Gradient descent on one layer; returns the squared error on held-out samples, never worse than at the start."""
+    optimizer = torch.optim.Adam([p for p in layer.parameters() if p.requires_grad], lr=config.train_lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.train_steps)
-    best, kept = _held_out_error(layer, pairs), copy.deepcopy(layer.state_dict())
+    best, kept = _held_out_error(layer, replay), copy.deepcopy(layer.state_dict())
     step = 0
     while step < config.train_steps:
-        for index, (x, y) in enumerate(pairs()):
-            if index % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1 or step >= config.train_steps:
+        for batch in replay():
+            if batch.held_out or step >= config.train_steps:
                 continue
             with torch.enable_grad():
-                loss = torch.nn.functional.huber_loss(layer(x), y)
+                losses = torch.nn.functional.huber_loss(layer(batch.x), batch.y, reduction="none").mean(dim=1)
+                loss = (losses if batch.weights is None else losses * batch.weights).mean()
                 optimizer.zero_grad()
                 loss.backward()
             optimizer.step()
             schedule.step()
             step += 1
-    error = _held_out_error(layer, pairs)
+    error = _held_out_error(layer, replay)
     if not error < best:
         layer.load_state_dict(kept)
         error = best
-    return error / max(variation, 1e-300)
+    return error
 
 
 @torch.no_grad()
-def _held_out_error(layer: EUGenLinear, pairs: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> float:
-    batches: Sequence[float] = [
-        float((layer(x) - y).double().square().sum())
-        for index, (x, y) in enumerate(pairs())
-        if index % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1
-    ]
-    return sum(batches)
+def _held_out_error(layer: EUGenLinear, replay: _Replay) -> float:
+    total = 0.0
+    for batch in replay():
+        if batch.held_out:
+            square = (layer(batch.x) - batch.y).double().square().sum(dim=1)
+            total += float((square if batch.weights is None else square * batch.weights).sum())
+    return total

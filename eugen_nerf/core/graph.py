@@ -42,6 +42,14 @@ class CollapsedGraph:
         kept = sum(a.weight.numel() for _, a in self.outputs if a.weight is not None)
         return kept + sum(stage.multiply_adds() for stage, _ in self.steps)
 
+    def count_numbers(self) -> int:
+        """Weights, biases and norm columns and factors that evaluation keeps."""
+        tensors = [
+            t for s, _ in self.steps for t in (s.weight, s.bias, s.norm, *(t for f in s.factors if f for t in f))
+        ]
+        tensors += [t for _, a in self.outputs for t in (a.weight, a.bias)]
+        return sum(t.numel() for t in tensors if t is not None)
+
     def cast(self, dtype: torch.dtype) -> CollapsedGraph:
         """The same graph with tensors of another dtype."""
         steps = tuple((_cast_merged(stage, dtype), reads) for stage, reads in self.steps)

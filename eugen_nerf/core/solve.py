@@ -16,7 +16,7 @@ RIDGES = (1e-9, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
 
 class MomentSums:
-    """Sums over samples of `phi phi^T`, `phi y^T` and `y^2`, in float64.
+    """Weighted sums over samples of `phi phi^T`, `phi y^T` and `y^2`, in float64.
 
     Args:
         num_features: F.
@@ -32,13 +32,15 @@ class MomentSums:
         self.energy = torch.zeros(num_targets, dtype=torch.float64)
         self.total = torch.zeros(num_targets, dtype=torch.float64)
         self.count = 0
+        self.mass = 0.0
 
-    def add(self, features: Tensor, targets: Tensor) -> None:
+    def add(self, features: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
         """Adds samples.
 
         Args:
             features: `[n, F]`, any float dtype.
             targets: `[n, l]`.
+            weights: `[n]`, at least 0; ones where None.
 
         Raises:
             ConfigError: if a value is not finite.
@@ -47,13 +49,15 @@ class MomentSums:
         y = targets.detach().double()
         if self.bias:
             phi = torch.cat([phi, phi.new_ones(phi.shape[0], 1)], dim=1)
-        gram, cross = phi.T @ phi, phi.T @ y
+        scale = phi.new_ones(len(phi), 1) if weights is None else weights.detach().double()[:, None]
+        gram, cross = phi.T @ (scale * phi), phi.T @ (scale * y)
         if not (torch.isfinite(gram).all() and torch.isfinite(cross).all()):
             raise ConfigError("features or targets hold a value that is not finite: check the teacher for NaN weights")
         self.gram += gram.cpu()
         self.cross += cross.cpu()
-        self.energy += y.square().sum(dim=0).cpu()
-        self.total += y.sum(dim=0).cpu()
+        self.energy += (scale * y.square()).sum(dim=0).cpu()
+        self.total += (scale * y).sum(dim=0).cpu()
+        self.mass += float(scale.sum())
         self.count += phi.shape[0]
 
     def select(self, columns: Tensor) -> MomentSums:
@@ -66,10 +70,11 @@ class MomentSums:
         chosen = MomentSums(0, 0, bias=self.bias)
         chosen.gram, chosen.cross = self.gram[kept][:, kept], self.cross[kept]
         chosen.energy, chosen.total, chosen.count = self.energy.clone(), self.total.clone(), self.count
+        chosen.mass = self.mass
         return chosen
 
     def squared_error(self, weight: Tensor, bias: Tensor | None) -> float:
-        """Sum over samples and targets of `|A phi + b - y|^2`, from the moments alone.
+        """Weighted sum over samples of `|A phi + b - y|^2`, from the moments alone.
 
         Args:
             weight: A, `[l, F]`.
@@ -80,8 +85,8 @@ class MomentSums:
         return float(quadratic - 2 * (joined * self.cross).sum() + self.energy.sum())
 
     def variation(self) -> float:
-        """Sum over samples and targets of `|y - mean(y)|^2`, the scale of a relative error."""
-        return float((self.energy - self.total.square() / max(1, self.count)).sum())
+        """Weighted sum over samples of `|y - mean(y)|^2`, the scale of a relative error."""
+        return float((self.energy - self.total.square() / max(self.mass, 1e-300)).sum())
 
 
 def ridge_solution(moments: MomentSums, *, ridge: float) -> tuple[Tensor, Tensor | None]:

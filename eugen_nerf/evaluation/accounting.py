@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import weakref
@@ -30,6 +31,21 @@ PEAK_MEMORY_NOTES = {
 def count_parameters(module: nn.Module, *, trainable_only: bool = False) -> int:
     """Number of parameter values of a module."""
     return sum(value.numel() for value in module.parameters() if value.requires_grad or not trainable_only)
+
+
+def inference_parameters(field: nn.Module) -> int:
+    """Numbers that evaluation needs: a field's own count of its collapsed network, else its parameters."""
+    own = getattr(field, "inference_parameters", None)
+    return int(own()) if callable(own) else count_parameters(field)
+
+
+def fit_seconds(config_path: Path) -> float | None:
+    """Seconds that training or conversion took, where a record of it lies beside the config."""
+    for name in ("training.json", "distill.json"):
+        record = config_path.with_name(name)
+        if record.is_file():
+            return float(json.loads(record.read_text(encoding="utf8"))["seconds"])
+    return None
 
 
 def macs_per_query(field: nn.Module, device: str | torch.device) -> tuple[int | None, str]:

@@ -11,7 +11,14 @@ from typing import Any
 from rich.console import Console
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.evaluation.accounting import count_parameters, environment, macs_per_query, peak_memory
+from eugen_nerf.evaluation.accounting import (
+    count_parameters,
+    environment,
+    fit_seconds,
+    inference_parameters,
+    macs_per_query,
+    peak_memory,
+)
 from eugen_nerf.evaluation.protocol import Protocol, Timing
 from eugen_nerf.evaluation.render import eval_dataset, images_hash, poses_hash, render_rgb, render_views, view_camera
 from eugen_nerf.evaluation.timing import field_query_callable, medians, speed_ratios, time_interleaved
@@ -131,6 +138,7 @@ _NO_COSTS: dict[str, Any] = dict.fromkeys(
         *("seconds_per_image", "image_speed_ratio", "image_speed_ratio_quartiles", "image_seconds"),
         *("queries_per_second", "query_speed_ratio", "query_speed_ratio_quartiles", "query_seconds"),
         *("parameters", "model_parameters", "macs_per_query", "macs_source", "checkpoint_bytes", "peak_memory_bytes"),
+        *("inference_parameters", "fit_seconds"),
         *("rays_per_chunk", "seed", "step", "method", "checkpoint", "config"),
     ]
 )  # baselines are no networks: nothing is timed or counted
@@ -189,7 +197,9 @@ def _costs(run: Run, view: int, notes: list[str], name: str) -> dict[str, Any]:
         "macs_per_query": macs,
         "macs_source": source,
         "checkpoint_bytes": run.checkpoint.stat().st_size,
+        "inference_parameters": inference_parameters(network),
         "peak_memory_bytes": peak_memory(lambda: render_rgb(run, camera), device),
+        "fit_seconds": fit_seconds(run.path),
         "rays_per_chunk": run.model.config.eval_num_rays_per_chunk,
         "seed": run.config.machine.seed,
         "step": run.step,

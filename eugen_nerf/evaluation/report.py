@@ -32,9 +32,11 @@ COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("queries_per_second", "queries/s", lambda value: f"{value / 1e3:,.1f}k"),
     ("query_speed_ratio", "query x", lambda value: f"{value:.2f}x"),
     ("parameters", "parameters", lambda value: f"{value:,}"),
+    ("inference_parameters", "collapsed", lambda value: f"{value:,}"),
     ("macs_per_query", "MACs/query", lambda value: f"{value:,}"),
     ("checkpoint_bytes", "checkpoint MB", lambda value: f"{value / 1e6:.2f}"),
     ("peak_memory_bytes", "peak MB", lambda value: f"{value / 1e6:.1f}"),
+    ("fit_seconds", "fit s", lambda value: f"{value:.1f}"),
 )
 _SIZES_FROM = 8  # columns before are scores and times
 

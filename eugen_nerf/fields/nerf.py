@@ -130,6 +130,10 @@ class NeRFField(Field):
         assert density_embedding is not None
         return {FieldHeadNames.RGB: torch.sigmoid(density_embedding)}
 
+    def inference_parameters(self) -> int:
+        """Numbers that evaluation keeps: the collapsed network's weights and biases."""
+        return self.network.collapsed().count_numbers()
+
     def macs_per_query(self) -> int:
         """Multiply-adds of the collapsed network for one point."""
         return self.network.multiply_adds()

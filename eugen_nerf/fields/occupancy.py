@@ -30,7 +30,7 @@ class OccupancyGrid(nn.Module):
         """Whether each point `[..., 3]` lies in an occupied cell: `[...]`; outside the box nothing is occupied."""
         unit = (positions - self.aabb[0]) / (self.aabb[1] - self.aabb[0])
         inside = ((unit >= 0) & (unit < 1)).all(dim=-1)
-        index = (unit.clamp(0, 1) * self.resolution).long().clamp(max=self.resolution - 1)
+        index = (unit.clamp(0, 1) * self.resolution).long().clamp(0, self.resolution - 1)  # NaN becomes int64's minimum
         return inside & self.cells[index[..., 0], index[..., 1], index[..., 2]]
 
 

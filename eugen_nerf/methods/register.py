@@ -55,7 +55,7 @@ def _trainer(name: str, model: EugenNerfModelConfig, *, steps: int, rays: int, l
         optimizers={
             "fields": {
                 "optimizer": AdamOptimizerConfig(lr=lr, eps=1e-8),
-                "scheduler": ExponentialDecaySchedulerConfig(lr_final=lr / 20, max_steps=steps),
+                "scheduler": ExponentialDecaySchedulerConfig(lr_final=lr / 50, max_steps=steps),
             }
         },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 12, websocket_host="127.0.0.1"),
@@ -69,10 +69,18 @@ _PAPER = EugenNerfModelConfig(
 )
 _SMALL = EugenNerfModelConfig(
     network=NeRFFieldConfig(
-        trunk_layers=4, trunk_width=128, skips=(2,), head_layers=1, head_width=64, num_features=(64,)
+        trunk_layers=4,
+        trunk_width=128,
+        skips=(2,),
+        head_layers=1,
+        head_width=64,
+        position_frequencies=6,
+        position_max_exponent=4.0,
+        num_features=(96,),
     ),
     num_coarse_samples=32,
     num_importance_samples=32,
+    occupancy="hull",
 )
 
 eugen_nerf = MethodSpecification(
@@ -84,6 +92,6 @@ eugen_nerf_paper = MethodSpecification(
     description="NeRF with the EUGen paper's choice: three layers of 256 features.",
 )
 eugen_nerf_small = MethodSpecification(
-    config=_trainer("eugen-nerf-small", _SMALL, steps=10_000, rays=512, lr=2e-3),
-    description="eugen-nerf small enough to train on a CPU.",
+    config=_trainer("eugen-nerf-small", _SMALL, steps=4000, rays=512, lr=5e-3),
+    description="eugen-nerf small enough to train on a CPU; carves empty space from the images' alpha first.",
 )
