@@ -34,7 +34,7 @@ COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("parameters", "parameters", lambda value: f"{value:,}"),
     ("inference_parameters", "collapsed", lambda value: f"{value:,}"),
     ("macs_per_query", "MACs/query", lambda value: f"{value:,}"),
-    ("checkpoint_bytes", "checkpoint MB", lambda value: f"{value / 1e6:.2f}"),
+    ("checkpoint_bytes", "file MB", lambda value: f"{value / 1e6:.2f}"),
     ("peak_memory_bytes", "peak MB", lambda value: f"{value / 1e6:.1f}"),
     ("fit_seconds", "fit s", lambda value: f"{value:.1f}"),
 )

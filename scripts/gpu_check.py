@@ -1,0 +1,100 @@
+#!/usr/bin/env python
+"""Correctness and speed of collapsed networks on the device at hand, with torch alone (no nerfstudio).
+
+    python scripts/gpu_check.py [--device cuda] [--queries 1048576]
+
+Prints, for NeRF's 8 x 256 network, how far collapsed outputs are from uncollapsed ones, and the time of a field query
+against the dense twin: the same code path, dtype and chunk, timed in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from eugen_nerf.core import EUGenConfig, LayerGraph, NeRFShape, Replacement, build_variant, count_parameters
+
+
+def networks() -> dict[str, LayerGraph]:
+    """The dense network and its variants."""
+    found = {"dense": build_variant(NeRFShape(), "dense", Replacement())}
+    for m in (256, 128, 64):
+        for norm in (False, True):
+            eugen = EUGenConfig(norm=norm)
+            name = f"eugen {m}{' norm' if norm else ''}"
+            found[name] = build_variant(NeRFShape(), "eugen", Replacement(num_features=(m,), eugen=eugen))
+    for peer in ("lowrank", "narrow"):
+        found[f"{peer} ~ eugen 64"] = build_variant(
+            NeRFShape(), peer, Replacement(num_features=(64,), eugen=EUGenConfig(norm=False))
+        )
+    return found
+
+
+@torch.no_grad()
+def deviation(network: LayerGraph, device: str) -> float:
+    """Largest difference between collapsed and uncollapsed outputs in float64, over the largest output."""
+    double = network.double().to(device)
+    inputs = [torch.randn(4096, width, dtype=torch.float64, device=device) for width in network.input_widths]
+    values = double.values(*inputs)
+    pairs = [(collapsed, values[name]) for collapsed, name in zip(double(*inputs), ("density", "rgb"), strict=True)]
+    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+
+
+@torch.inference_mode()
+def seconds(network: LayerGraph, inputs: list[torch.Tensor], chunk: int) -> float:
+    """Time of one pass over the inputs, chunk by chunk."""
+    if inputs[0].is_cuda:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    for parts in zip(*(x.split(chunk) for x in inputs), strict=True):
+        network(*parts)
+    if inputs[0].is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Prints both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--queries", type=int, default=1 << (20 if torch.cuda.is_available() else 15))
+    parser.add_argument("--repeats", type=int, default=9)
+    options = parser.parse_args()
+    device, cuda = options.device, options.device.startswith("cuda")
+    name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
+    print(f"{name}, torch {torch.__version__}, {options.queries} queries, {options.repeats} rounds in turns")
+    built = networks()
+    for key, network in built.items():
+        error = deviation(network, device)
+        print(f"{key:20} collapsed against uncollapsed, float64: {error:.1e}")
+        if not error < 1e-10:
+            sys.exit(f"{key}: collapsed outputs differ")
+    chunk = options.queries if cuda else 4096
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = [torch.randn(options.queries, w, device=device).to(dtype) for w in built["dense"].input_widths]
+        cast = {key: network.to(device=device, dtype=dtype) for key, network in built.items()}
+        times: dict[str, list[float]] = {key: [] for key in cast}
+        for repeat in range(options.repeats + 2):
+            for key, network in cast.items():
+                elapsed = seconds(network, inputs, chunk)
+                if repeat >= 2:
+                    times[key].append(elapsed)
+        print(f"\n{dtype}, chunks of {chunk}")
+        print(f"{'network':20}{'parameters':>12}{'MACs':>10}{'Mq/s':>9}{'ratio':>8}{'IQR':>14}")
+        for key, network in cast.items():
+            ratios = [d / t for d, t in zip(times["dense"], times[key], strict=True)]
+            low, middle, high = statistics.quantiles(ratios, n=4)
+            speed = options.queries / statistics.median(times[key]) / 1e6
+            size, macs = count_parameters(network), network.multiply_adds()
+            print(f"{key:20}{size:12,}{macs:10,}{speed:9.2f}{middle:7.2f}x{low:7.2f}-{high:.2f}")
+
+
+if __name__ == "__main__":
+    main()
