@@ -1,13 +1,18 @@
-"""Fixtures shared by the tests: a tiny Blender-format data set and a tiny trained stock run."""
+"""Fixtures shared by the tests: a tiny Blender-format data set, and tiny trained runs on it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
 
 def _look_at_origin(azimuth: float, height: float = 0.5, distance: float = 4.0) -> list[list[float]]:
@@ -54,8 +59,58 @@ def second_stock_run(tiny_blender: Path, tmp_path_factory: pytest.TempPathFactor
     return train_stock(tiny_blender, tmp_path_factory.mktemp("second_stock_run"), seed=1)
 
 
+@pytest.fixture(scope="session")
+def tiny_eugen_run(tiny_blender: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The config.yml of an ``eugen-nerf-small`` run, two iterations with a narrow network, on the CPU."""
+    return train_eugen(tiny_blender, tmp_path_factory.mktemp("eugen_run"))[0]
+
+
+@pytest.fixture(scope="session")
+def tiny_dense_run(tiny_blender: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_eugen_run`, its dense twin."""
+    return train_eugen(tiny_blender, tmp_path_factory.mktemp("dense_run"), variant="dense")[0]
+
+
+@pytest.fixture(scope="session")
+def train_tiny(tiny_blender: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Trainer]]:
+    """`train_eugen` on the tiny data set, into a folder of its own each time."""
+
+    def train(**settings: Any) -> tuple[Path, Trainer]:
+        return train_eugen(tiny_blender, tmp_path_factory.mktemp("tiny_run"), **settings)
+
+    return train
+
+
 def train_stock(data: Path, output: Path, *, seed: int = 0, iterations: int = 2) -> Path:
     """Train a tiny stock ``vanilla-nerf`` in this process; returns its config.yml."""
+    return _train("vanilla-nerf", data, output, seed, iterations, lambda config: None)[0]
+
+
+def train_eugen(
+    data: Path, output: Path, *, method: str = "eugen-nerf-small", variant: str = "eugen", **model: Any
+) -> tuple[Path, Trainer]:
+    """Train two iterations of one of our methods in this process, narrow but with the layers it replaces.
+
+    Returns its config.yml and the trainer, which holds the trained pipeline; `model` sets fields of the model config.
+    """
+
+    def shrink(config: TrainerConfig) -> None:
+        settings = config.pipeline.model
+        settings.variant = variant
+        network = settings.network
+        network.trunk_width, network.head_width = 32, 16
+        network.num_features = (12,) * len(network.num_features)
+        network.position_frequencies, network.position_max_exponent = 4, 3.0
+        for name, value in model.items():
+            setattr(settings, name, value)
+
+    return _train(method, data, output, 0, 2, shrink)
+
+
+def _train(
+    method: str, data: Path, output: Path, seed: int, iterations: int, change: Callable[[TrainerConfig], None]
+) -> tuple[Path, Trainer]:
+    import random
     from copy import deepcopy
 
     import torch
@@ -63,7 +118,7 @@ def train_stock(data: Path, output: Path, *, seed: int = 0, iterations: int = 2)
 
     from eugen_nerf.methods.runs import without_lpips
 
-    config = deepcopy(all_methods["vanilla-nerf"])  # never the shared one
+    config = deepcopy(all_methods[method])  # never the shared one
     config.output_dir, config.experiment_name, config.timestamp = output, "tiny", f"run{seed}"
     config.vis = "tensorboard"  # "viewer" would start a server
     config.machine.device_type, config.machine.seed = "cpu", seed
@@ -75,11 +130,15 @@ def train_stock(data: Path, output: Path, *, seed: int = 0, iterations: int = 2)
     config.pipeline.datamanager.train_num_rays_per_batch = 32
     config.pipeline.datamanager.eval_num_rays_per_batch = 32
     config.pipeline.model.num_coarse_samples = config.pipeline.model.num_importance_samples = 8
+    change(config)
     config.save_config()
+    state = random.getstate()  # nerfstudio draws from both
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        random.seed(seed)
         trainer = config.setup(local_rank=0, world_size=1)
         with without_lpips():
             trainer.setup()
         trainer.train()
-    return config.get_base_dir() / "config.yml"
+    random.setstate(state)
+    return config.get_base_dir() / "config.yml", trainer

@@ -52,8 +52,6 @@ class Distill:
 
     def run(self) -> None:
         """Converts, writes the run and prints what became of each layer."""
-        from datetime import datetime
-
         from rich.console import Console
 
         from eugen_nerf.conversion.distill import DistillConfig, distill, write_run
@@ -68,19 +66,30 @@ class Distill:
         conversion = ConversionConfig(
             recipe=self.recipe, eugen=eugen, sweeps=self.sweeps, train_steps=self.train_steps, train_lr=self.train_lr
         )
-        config = DistillConfig(self.layers, self.num_features, conversion, self.ray_fraction, self.max_rays, self.seed)
+        config = DistillConfig(
+            layers=self.layers,
+            num_features=self.num_features,
+            conversion=conversion,
+            ray_fraction=self.ray_fraction,
+            max_rays=self.max_rays,
+            seed=self.seed,
+            output_dir=self.output_dir,
+            experiment_name=self.experiment_name,
+            timestamp=self.timestamp,
+        )
         with console.status("gathering moments") as status:
             trainer, model, reports = distill(
                 run, config, lambda which, layer: status.update(f"{which} field: {layer} done")
             )
-        trainer.output_dir = self.output_dir or run.config.output_dir
-        trainer.experiment_name = self.experiment_name or f"{run.config.experiment_name}-distilled"
-        trainer.timestamp = self.timestamp or datetime.now().strftime("%Y-%m-%d_%H%M%S")
         path = write_run(trainer, model, run.step, reports)
         print_reports(console, reports)
-        console.print(f"run written: {path}", soft_wrap=True)
-        console.print(f"evaluate:    eugen-eval --load-config {self.load_config} {path}", soft_wrap=True)
-        console.print(f"train on:    ns-train {trainer.method_name} --load-config {path}", soft_wrap=True)
+        further = {
+            "run written": path,
+            "evaluate": f"eugen-eval --load-config {self.load_config} {path}",
+            "train on": f"ns-train {trainer.method_name} --load-config {path}",
+        }
+        for what, line in further.items():
+            console.print(f"{what + ':':13}{line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -40,6 +41,12 @@ class DistillConfig:
     ray_fraction: float = 1 / 64
     max_rays: int = 4096
     seed: int = 0
+    output_dir: Path | None = None
+    """Folder of runs; the teacher's where None."""
+    experiment_name: str | None = None
+    """The teacher's with `-distilled` where None."""
+    timestamp: str | None = None
+    """The present time where None."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +77,15 @@ def distill(
 
     Raises:
         ConfigError: patterns that match nothing, or numbers of features that make no sense.
-        RunError: a run of a method that cannot be converted.
+        RunError: a run of a method that cannot be converted, or a place that is taken.
     """
     trainer, teacher = teacher_of(run)
+    model_config = teacher.config
+    if model_config.variant not in ("dense", "narrow"):
+        raise RunError(f"the run's variant is {model_config.variant!r}; convert its dense twin (variant dense)")
     features = _features_of(teacher.field_fine.network, config)
     student_config = _student_config(trainer, teacher, features, config)
+    _refuse_existing(student_config)
     cameras = training_cameras(run.pipeline.datamanager)
     rays = choose_rays(cameras, config.ray_fraction, config.max_rays, config.seed)
     student = student_config.pipeline.model.setup(scene_box=teacher.scene_box, num_train_data=teacher.num_train_data)
@@ -117,12 +128,12 @@ def write_run(trainer: TrainerConfig, model: EugenNerfModel, step: int, reports:
     Raises:
         RunError: the place is taken, or writing fails; nothing is left behind.
     """
+    _refuse_existing(trainer)
     final = trainer.get_base_dir()
-    if final.exists():
-        raise RunError(f"{final} exists; choose another --experiment-name or --timestamp")
     folder = final.with_name(f".{final.name}.partial-{os.getpid()}")
     trainer = copy.deepcopy(trainer)
     trainer.load_dir = trainer.get_checkpoint_dir().resolve()
+    trainer.load_step = trainer.load_checkpoint = None  # a resumed teacher's, and none of the student's
     try:
         checkpoints = folder / trainer.relative_model_dir
         checkpoints.mkdir(parents=True)
@@ -136,6 +147,12 @@ def write_run(trainer: TrainerConfig, model: EugenNerfModel, step: int, reports:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return final / "config.yml"
+
+
+def _refuse_existing(trainer: TrainerConfig) -> None:
+    place = trainer.get_base_dir()
+    if place.exists():
+        raise RunError(f"{place} exists; choose another --experiment-name or --timestamp")
 
 
 def checkpoint_state(trainer: TrainerConfig, model: EugenNerfModel, step: int) -> dict[str, object]:
@@ -165,8 +182,6 @@ def _student_config(
 ) -> TrainerConfig:
     model = trainer.pipeline.model
     assert isinstance(model, EugenNerfModelConfig)
-    if model.variant not in ("dense", "narrow"):
-        raise RunError(f"the run's variant is {model.variant!r}; convert its dense twin (variant dense)")
     if model.variant == "narrow":
         widths = teacher.field_fine.network
         model.network.trunk_width = widths.layer("trunk_0").out_features
@@ -181,4 +196,7 @@ def _student_config(
     model.network.norm = not rows and eugen.norm
     model.network.projection = eugen.projection
     model.network.train_projection = True
+    trainer.output_dir = config.output_dir or trainer.output_dir
+    trainer.experiment_name = config.experiment_name or f"{trainer.experiment_name}-distilled"
+    trainer.timestamp = config.timestamp or datetime.now().strftime("%Y-%m-%d_%H%M%S")
     return trainer

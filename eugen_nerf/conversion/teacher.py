@@ -53,6 +53,7 @@ def _from_stock(run: Run, stock: StockModel) -> tuple[TrainerConfig, EugenNerfMo
     model_config = config.pipeline.model
     assert isinstance(model_config, EugenNerfModelConfig)
     model_config.variant = "dense"
+    model_config.reset_near_plane = True  # the stock model's behaviour: the student renders as its teacher does
     model_config.network = _network_of(stock.field_fine)  # type: ignore[arg-type]
     for name in (
         "enable_collider",

@@ -122,14 +122,14 @@ def convert_graph(
     if unknown:
         raise ConfigError(f"{unknown[0]!r} is no dense hidden layer; there are: {', '.join(possible) or 'none'}")
     student = copy.deepcopy(teacher).requires_grad_(False)
-    reports = []
+    reports: list[LayerReport] = []
     for name in teacher.names:
         if name not in num_features:
             continue
         start = time.perf_counter()
         old = teacher.layer(name)
         assert isinstance(old, DenseLinear)
-        layer = _projection_layer(old, num_features[name], config)
+        layer = _projection_layer(old, num_features[name], config, seed=config.eugen.seed + len(reports))
         replay = _Replay(lambda name=name: _layer_batches(teacher, student, name, batches))  # type: ignore[misc]
         error, ridge = _fit_layer(layer, old, replay, _readers(teacher, name), config)
         student.replace_layer(name, layer)
@@ -238,7 +238,7 @@ def _row_errors(rows: DenseLinear, replay: _Replay) -> Tensor:
     return error
 
 
-def _projection_layer(old: DenseLinear, count: int, config: ConversionConfig) -> EUGenLinear:
+def _projection_layer(old: DenseLinear, count: int, config: ConversionConfig, *, seed: int) -> EUGenLinear:
     """A layer with nothing fitted yet, and a random G."""
     if config.recipe == "rows":
         if not 1 <= count <= old.out_features:
@@ -251,7 +251,7 @@ def _projection_layer(old: DenseLinear, count: int, config: ConversionConfig) ->
             raise ConfigError(
                 f"{count} features make no sense for a layer {old.out_features} wide; choose 1 to {limit}"
             )
-    eugen = replace(eugen, num_features=count, weights="free", bias=True)
+    eugen = replace(eugen, num_features=count, weights="free", bias=True, seed=seed)
     return EUGenLinear(old.in_features, old.out_features, eugen).to(old.weight)
 
 

@@ -176,7 +176,7 @@ def greedy_columns(moments: MomentSums, count: int, metric: Tensor | None = None
     if not 0 < count <= size:
         raise ConfigError(f"{count} features asked for, and the layer has {size} rows to choose from")
     gram = moments.gram.clone()
-    cross = moments.cross if metric is None else moments.cross @ metric.double().T
+    cross = moments.cross if metric is None else moments.cross @ metric.to(moments.cross).T
     cross = cross.clone()
     if moments.bias:
         gram, cross = _deflate(gram, cross, size)

@@ -13,6 +13,7 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.model_components.losses import MSELoss
 from nerfstudio.model_components.ray_samplers import PDFSampler, UniformSampler
 from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, RGBRenderer
+from nerfstudio.model_components.scene_colliders import NearFarCollider
 from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
 from torch import Tensor
@@ -43,6 +44,8 @@ class EugenNerfModelConfig(ModelConfig):
     """Further samples a ray of the fine field, drawn from the coarse weights."""
     background_color: Literal["random", "last_sample", "black", "white"] = "white"
     """Colour behind the scene."""
+    reset_near_plane: bool = False
+    """Start evaluation rays at the camera, as stock methods do, although no sample so near was ever trained."""
     occupancy: Literal["none", "hull"] = "none"
     """hull: carve empty cells from the training images' alpha before the first step, for any variant alike."""
     occupancy_resolution: int = 96
@@ -58,6 +61,10 @@ class EugenNerfModel(Model):
         """Builds fields, samplers and renderers; metrics are functions, so that checkpoints hold the scene alone."""
         super().populate_modules()
         config = self.config
+        if config.enable_collider and config.collider_params is not None:
+            self.collider = NearFarCollider(  # type: ignore[assignment]
+                **config.collider_params, reset_near_plane=config.reset_near_plane
+            )
         self.field_coarse = NeRFField(config.network, config.variant)
         self.field_fine = NeRFField(config.network, config.variant)
         self.occupancy = (

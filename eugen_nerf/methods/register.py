@@ -92,6 +92,6 @@ eugen_nerf_paper = MethodSpecification(
     description="NeRF with the EUGen paper's choice: three layers of 256 features.",
 )
 eugen_nerf_small = MethodSpecification(
-    config=_trainer("eugen-nerf-small", _SMALL, steps=4000, rays=512, lr=5e-3),
+    config=_trainer("eugen-nerf-small", _SMALL, steps=3000, rays=512, lr=5e-3),
     description="eugen-nerf small enough to train on a CPU; carves empty space from the images' alpha first.",
 )

@@ -1,0 +1,400 @@
+"""eugen-nerf in nerfstudio: every preset and variant trains, saves and comes back; the real commands take the runs."""
+
+import copy
+import os
+import pickle
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.engine.optimizers import Optimizers
+from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.models.base_model import Model
+from PIL import Image
+
+from eugen_nerf.core.errors import DataError, RunError
+from eugen_nerf.core.eugen import EUGenLinear
+from eugen_nerf.core.nerf import VARIANTS
+from eugen_nerf.core.peers import DenseLinear, LowRankLinear, SNNKLinear
+from eugen_nerf.methods import metrics
+from eugen_nerf.methods.runs import load_run
+
+PRESETS = ("eugen-nerf", "eugen-nerf-paper", "eugen-nerf-small")
+REPLACED = {
+    "eugen-nerf": {f"trunk_{i}" for i in range(8)},
+    "eugen-nerf-paper": {"trunk_5", "trunk_6", "trunk_7"},
+    "eugen-nerf-small": {f"trunk_{i}" for i in range(4)},
+}
+KINDS = {
+    "eugen": EUGenLinear,
+    "lowrank": LowRankLinear,
+    "snnk": SNNKLinear,
+    "dense": DenseLinear,
+    "narrow": DenseLinear,
+}
+COMMANDS = Path(sys.executable).parent
+
+
+def render(model: Model, pipeline, view: int = 0) -> dict[str, torch.Tensor]:
+    """A test view of a run, in evaluation mode."""
+    camera = pipeline.datamanager.eval_dataset.cameras[view : view + 1]
+    return model.eval().get_outputs_for_camera(camera)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("method", PRESETS)
+def test_train_save_and_reload(method: str, variant: str, train_tiny: Callable) -> None:
+    path, trainer = train_tiny(method=method, variant=variant)
+    trained = trainer.pipeline.model
+    for field in (trained.field_coarse, trained.field_fine):
+        found = {name for name in field.network.names if not isinstance(field.network.layer(name), DenseLinear)}
+        assert found == (REPLACED[method] if variant in ("eugen", "lowrank", "snnk") else set())
+        assert all(type(field.network.layer(name)) is KINDS[variant] for name in REPLACED[method])
+    run = load_run(path, device="cpu", test_mode="val")
+    outputs, expected = render(run.model, run.pipeline), render(trained, trainer.pipeline)
+    assert outputs.keys() == expected.keys() >= {"rgb", "depth", "accumulation"}
+    for key, channels in {"rgb": 3, "depth": 1, "accumulation": 1}.items():
+        for name in (key, f"{key}_coarse"):
+            assert outputs[name].shape == (16, 16, channels)
+            assert torch.isfinite(outputs[name]).all()
+    assert outputs["rgb"].std() > 1e-4
+    assert outputs["depth"].min() > 0  # nerfstudio moves the near plane to 0 in evaluation
+    assert outputs["depth"].max() <= 6
+    assert all(torch.equal(outputs[key], expected[key]) for key in outputs)
+    assert not [key for key in run.pipeline.state_dict() if "lpips" in key]
+
+
+def test_training_changes_every_layer(train_tiny: Callable) -> None:
+    _, trainer = train_tiny(method="eugen-nerf-paper")
+    fresh = trainer.config.pipeline.model.setup(
+        scene_box=trainer.pipeline.model.scene_box, num_train_data=4
+    ).state_dict()
+    # projections are drawn from their own seed, so a difference is training's
+    after = trainer.pipeline.model.state_dict()
+    for name in ("projection", "projection_bias", "projection_norm"):
+        key = f"field_fine.network.layers.trunk_6.{name}"
+        assert not torch.equal(after[key], fresh[key]), name
+        assert (after[key] - fresh[key]).abs().max() < 0.02, "two steps of Adam from the seeded start"
+
+
+def test_hull_is_carved_once_and_comes_back(train_tiny: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, trainer = train_tiny(variant="eugen", occupancy="hull", occupancy_resolution=48)
+    cells = trainer.pipeline.model.occupancy.cells
+    assert 0 < cells.float().mean() < 0.9
+    run = load_run(path, device="cpu", test_mode="val")
+    assert torch.equal(run.model.occupancy.cells, cells)
+    outputs, expected = render(run.model, run.pipeline), render(trainer.pipeline.model, trainer.pipeline)
+    assert all(torch.equal(outputs[key], expected[key]) for key in outputs)
+    monkeypatch.setattr("eugen_nerf.methods.nerf.visual_hull", lambda *_: pytest.fail("carved again"))
+    for callback in trainer.callbacks:
+        callback.run_callback_at_location(2, location=callback.where_to_run[0])
+    run.model.occupancy.cells.zero_()
+    empty = render(run.model, run.pipeline)
+    assert empty["accumulation"].max() == 0
+    assert torch.equal(empty["rgb"], torch.ones(16, 16, 3)), "nothing but the white background"
+
+
+@pytest.mark.parametrize("side", [8, 16, 32])
+def test_image_metrics_need_no_download(
+    side: int, tiny_eugen_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    metrics._cached_lpips.cache_clear()
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("a download was tried"))
+    model = load_run(tiny_eugen_run, device="cpu").model
+    generator = torch.Generator().manual_seed(0)
+    outputs = {
+        "rgb": torch.rand(side, side, 3, generator=generator),
+        "accumulation": torch.rand(side, side, 1, generator=generator),
+        "depth": 2 + torch.rand(side, side, 1, generator=generator),
+    }
+    truth = torch.rand(side, side, 4, generator=generator)
+    found, pictures = model.get_image_metrics_and_images(outputs, {"image": truth})
+    metrics._cached_lpips.cache_clear()
+    assert set(found) == ({"psnr"} if side < 11 else {"psnr", "ssim"})
+    # RGBA on white, both rounded to 8 bits
+    on_white = truth[..., :3] * truth[..., 3:] + 1 - truth[..., 3:]
+    a, b = (np.floor(image.double().numpy() * 255 + 0.5) / 255 for image in (outputs["rgb"], on_white))
+    assert found["psnr"] == pytest.approx(-10 * np.log10(((a - b) ** 2).mean()), abs=1e-3)
+    assert pictures["img"].shape == (side, 2 * side, 3)
+    torch.testing.assert_close(pictures["img"][:, side:], outputs["rgb"])
+    assert pictures["depth"].shape == pictures["accumulation"].shape == (side, side, 3)
+
+
+@pytest.mark.parametrize("method", PRESETS)
+def test_optimizers_are_those_of_the_parameter_groups(method: str) -> None:
+    config = copy.deepcopy(all_methods[method])
+    model = config.pipeline.model.setup(scene_box=_box(), num_train_data=1)
+    groups = model.get_param_groups()
+    assert set(groups) == set(config.optimizers)
+    listed = [id(p) for group in groups.values() for p in group]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {id(p) for name, p in model.named_parameters() if name != "device_indicator_param"}
+    assert set(Optimizers(config.optimizers.copy(), groups).optimizers) == set(groups)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_config_can_be_built_twice(variant: str, tiny_blender: Path) -> None:
+    config = copy.deepcopy(all_methods["eugen-nerf-small"]).pipeline
+    # nerfstudio's data manager itself copies the one into the other
+    config.datamanager.data, config.datamanager.dataparser.data = tiny_blender, Path(tiny_blender)
+    config.model.variant = variant
+    before = repr(config)
+    keys = []
+    for _ in range(2):
+        keys.append(config.setup(device="cpu", test_mode="inference").state_dict().keys())
+    assert keys[0] == keys[1]
+    assert repr(config) == before
+
+
+def test_keys_names_and_entry_points_agree() -> None:
+    ours = {e.name: e for e in entry_points(group="nerfstudio.method_configs") if e.value.startswith("eugen_nerf.")}
+    assert set(ours) == set(PRESETS)
+    for name, entry in ours.items():
+        specification = entry.load()
+        assert specification.config.method_name == name
+        assert specification.description
+        assert all_methods[name].method_name == name
+        assert type(all_methods[name]) is TrainerConfig
+        assert all_methods[name].viewer.websocket_host == "127.0.0.1"
+
+
+def test_a_broken_image_is_refused_before_anything_is_written(
+    tiny_blender: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    data = Path(shutil.copytree(tiny_blender, tmp_path / "data"))
+    image = data / "train" / "r_2.png"
+    image.write_bytes(image.read_bytes()[:60])
+    config = copy.deepcopy(all_methods["eugen-nerf-small"])
+    config.output_dir, config.experiment_name, config.timestamp = tmp_path / "out", "tiny", "now"
+    config.machine.device_type, config.vis = "cpu", "tensorboard"
+    config.pipeline.datamanager.data = data
+    with pytest.raises(DataError, match=r"train/r_2\.png"):
+        config.setup(local_rank=0, world_size=1).setup()
+    assert not list((tmp_path / "out").rglob("*.ckpt"))
+
+
+def test_a_hull_without_alpha_is_refused_at_the_first_step(tiny_blender: Path, tmp_path: Path) -> None:
+    """The data set's images as RGB: the whole way from PNG to the message."""
+    data = Path(shutil.copytree(tiny_blender, tmp_path / "data"))
+    for image in data.rglob("*.png"):
+        Image.open(image).convert("RGB").save(image)
+    config = copy.deepcopy(all_methods["eugen-nerf-small"])
+    config.output_dir, config.experiment_name, config.timestamp = tmp_path / "out", "tiny", "now"
+    config.machine.device_type, config.vis = "cpu", "tensorboard"
+    config.pipeline.datamanager.data = data
+    config.pipeline.model.occupancy = "hull"
+    trainer = config.setup(local_rank=0, world_size=1)
+    trainer.setup()
+    with pytest.raises(DataError, match=r"r_0\.png has no alpha channel"):
+        trainer.train()
+
+
+def test_another_width_is_refused_by_name_and_shape(tiny_eugen_run: Path, tmp_path: Path) -> None:
+    """By nerfstudio's own loading too, which would go on with random weights."""
+    path = _with_another_width(tiny_eugen_run, tmp_path)
+    with pytest.raises(RunError, match=r"another architecture.*field_coarse\.network\.layers\.trunk_0\.weight"):
+        load_run(path, device="cpu")
+    config = yaml.load(path.read_text(), Loader=yaml.Loader)
+    pipeline = config.pipeline.setup(device="cpu", test_mode="inference")
+    state = torch.load(next(path.parent.rglob("*.ckpt")), weights_only=True)
+    with pytest.raises(RunError) as caught:
+        pipeline.load_pipeline(state["pipeline"], state["step"])
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "field_coarse.network.layers.trunk_0.weight [32, 12] in place of [40, 12]" in message
+    assert "Load it with the settings it was trained with" in message
+
+
+# From here on, the commands as they are typed.
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment without any torch weights on disk, where every download fails at once."""
+    nowhere = "http://127.0.0.1:9"
+    torch_home, programs = tmp_path_factory.mktemp("torch_home"), tmp_path_factory.mktemp("programs")
+    # ns-render asks for ffmpeg even where it writes images, and never calls it then
+    (programs / "ffmpeg").write_text("#!/bin/sh\nexit 1\n")
+    (programs / "ffmpeg").chmod(0o755)
+    return {
+        **os.environ,
+        "TORCH_HOME": str(torch_home),
+        "PATH": os.pathsep.join([str(COMMANDS), os.environ["PATH"], str(programs)]),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONWARNINGS": "ignore",
+        "COLUMNS": "200",
+        **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), nowhere),
+    }
+
+
+def command(environment: dict[str, str], *words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([str(w) for w in words], env=environment, capture_output=True, text=True, timeout=240)
+    if check:
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+def train_words(output: Path, timestamp: str) -> list[object]:
+    shrink = {
+        "network.trunk-width": 16,
+        "network.head-width": 8,
+        "network.num-features": 6,
+        "num-coarse-samples": 6,
+        "num-importance-samples": 6,
+    }
+    words: list[object] = ["ns-train", "eugen-nerf-small", "--vis", "tensorboard", "--machine.device-type", "cpu"]
+    words += ["--output-dir", output, "--experiment-name", "shell", "--timestamp", timestamp]
+    words += ["--max-num-iterations", 2, "--pipeline.datamanager.train-num-rays-per-batch", 32]
+    for name, value in shrink.items():
+        words += [f"--pipeline.model.{name}", value]
+    return words
+
+
+@pytest.fixture(scope="module")
+def shell_run(tiny_blender: Path, tmp_path_factory: pytest.TempPathFactory, offline: dict[str, str]) -> Path:
+    """The config.yml of a run that ``ns-train`` made from the command line."""
+    output = tmp_path_factory.mktemp("shell")
+    command(offline, *train_words(output, "first"), "blender-data", "--data", tiny_blender)
+    path = output / "shell" / "eugen-nerf-small" / "first" / "config.yml"
+    assert path.is_file()
+    assert not list(Path(offline["TORCH_HOME"]).iterdir()), "something was downloaded"
+    return path
+
+
+def test_ns_train_resumes(shell_run: Path, tiny_blender: Path, offline: dict[str, str]) -> None:
+    words = train_words(shell_run.parents[3], "second")
+    before = shell_run.parent / "nerfstudio_models"
+    assert _needs_numpy_scalars(next(before.iterdir())), "resuming would not prove that the plugin allows them"
+    command(offline, *words, "--load-dir", before, "blender-data", "--data", tiny_blender)
+    after = shell_run.parents[1] / "second" / "nerfstudio_models"
+    assert [file.name for file in after.iterdir()] == ["step-000000003.ckpt"]
+    first, second = (torch.load(next(folder.iterdir()), weights_only=True) for folder in (before, after))
+    steps = [{float(s["step"]) for s in state["optimizers"]["fields"]["state"].values()} for state in (first, second)]
+    assert steps == [{2}, {4}]
+    key = "_model.field_fine.network.layers.trunk_1.weight"
+    change = (first["pipeline"][key] - second["pipeline"][key]).abs().max()
+    assert 0 < change < 0.02, "two steps on from the old weights, not from random ones"
+
+
+def test_ns_eval(shell_run: Path, tmp_path: Path, offline: dict[str, str]) -> None:
+    import json
+
+    command(offline, "ns-eval", "--load-config", shell_run, "--output-path", tmp_path / "eval.json")
+    results = json.loads((tmp_path / "eval.json").read_text())["results"]
+    run = load_run(shell_run, device="cpu")
+    values = []
+    for view in range(3):
+        truth = run.pipeline.datamanager.eval_dataset[view]["image"]
+        found, _ = run.model.get_image_metrics_and_images(render(run.model, run.pipeline, view), {"image": truth})
+        values.append(found)
+    assert results["psnr"] == pytest.approx(np.mean([v["psnr"] for v in values]), abs=1e-2)
+    assert results["ssim"] == pytest.approx(np.mean([v["ssim"] for v in values]), abs=1e-3)
+    assert "lpips" not in results
+
+
+def test_ns_render(shell_run: Path, tmp_path: Path, offline: dict[str, str]) -> None:
+    words = ["ns-render", "interpolate", "--load-config", shell_run, "--output-path", tmp_path / "frames"]
+    words += ["--output-format", "images", "--image-format", "png", "--interpolation-steps", 2]
+    command(offline, *words, "--pose-source", "eval", "--rendered-output-names", "rgb", "depth", "accumulation")
+    images = sorted((tmp_path / "frames").glob("*.png"))
+    assert len(images) == 4, "two frames between each of three views"
+    for image in images:
+        pixels = np.asarray(Image.open(image))
+        assert pixels.shape == (16, 48, 3)
+        assert pixels.std() > 0
+
+
+def test_ns_export_pointcloud(shell_run: Path, tmp_path: Path, offline: dict[str, str]) -> None:
+    words = ["ns-export", "pointcloud", "--load-config", shell_run, "--output-dir", tmp_path]
+    command(offline, *words, "--normal-method", "open3d", "--num-points", 200, "--num-rays-per-batch", 128)
+    head, _, _ = (tmp_path / "point_cloud.ply").read_bytes().partition(b"end_header")
+    count = int(head.split(b"element vertex ")[1].split()[0])
+    assert 100 < count <= 400
+    assert b"property double nx" in head or b"property float nx" in head
+
+
+def test_ns_viewer_answers(shell_run: Path, tmp_path: Path, offline: dict[str, str]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = ["ns-viewer", "--load-config", str(shell_run), "--viewer.websocket-host", "127.0.0.1"]
+    words += ["--viewer.websocket-port", str(port)]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(words, env=offline, stdout=file, stderr=file, start_new_session=True)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    answer = b""
+    try:
+        end = time.monotonic() + 120
+        while not answer and time.monotonic() < end and process.poll() is None:
+            try:
+                with opener.open(f"http://127.0.0.1:{port}/", timeout=5) as response:
+                    assert response.status == 200
+                    answer = response.read()
+            except (urllib.error.URLError, ConnectionError, TimeoutError):
+                time.sleep(0.2)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert b"<html" in answer.lower(), log.read_text()[-3000:]
+
+
+def test_a_wrong_checkpoint_ends_a_command_in_one_line(
+    shell_run: Path, tmp_path: Path, offline: dict[str, str]
+) -> None:
+    path = _with_another_width(shell_run, tmp_path)
+    words = ["ns-eval", "--load-config", path, "--output-path", tmp_path / "eval.json"]
+    done = command(offline, *words, check=False)
+    assert done.returncode not in (0, None)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: the checkpoint is of another architecture: ")
+    assert "trunk_0.weight [16, 6] in place of [40, 6]" in last
+    assert "Traceback" not in done.stderr + done.stdout
+    assert not (tmp_path / "eval.json").exists()
+
+
+def _with_another_width(path: Path, folder: Path) -> Path:
+    """A copy of a run whose config says a trunk 40 wide."""
+    config = yaml.load(path.read_text(), Loader=yaml.Loader)
+    config.output_dir = folder
+    config.pipeline.model.network.trunk_width = 40
+    shutil.copytree(path.parent, config.get_base_dir())
+    changed = config.get_base_dir() / "config.yml"
+    changed.write_text(yaml.dump(config))
+    return changed
+
+
+def _needs_numpy_scalars(checkpoint: Path) -> bool:
+    """Whether torch, as it comes, refuses the checkpoint because of them."""
+    allowed = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        torch.load(checkpoint, weights_only=True)
+    except pickle.UnpicklingError as error:
+        return "multiarray.scalar" in str(error)
+    else:
+        return False
+    finally:
+        torch.serialization.add_safe_globals(allowed)
+
+
+def _box():
+    from nerfstudio.data.scene_box import SceneBox
+
+    return SceneBox(torch.tensor([[-1.5] * 3, [1.5] * 3]))
