@@ -111,6 +111,7 @@ def psnr_time_svg(rows: Sequence[dict[str, Any]]) -> str:
         axes = figure.add_subplot()
         axes.patch.set_alpha(0.0)
         for number, row in enumerate(rows):
+            marker = "os^Dv"[number // 10 % 5]
             if not math.isfinite(row["psnr"]):
                 continue
             if row["seconds_per_image"] is None:
@@ -120,7 +121,9 @@ def psnr_time_svg(rows: Sequence[dict[str, Any]]) -> str:
                     fontsize=9, color=_INK,
                 )  # fmt: skip
                 continue
-            axes.plot(row["seconds_per_image"], row["psnr"], "o", ms=9, color=f"C{number % 10}", label=row["variant"])
+            axes.plot(
+                row["seconds_per_image"], row["psnr"], marker, ms=9, color=f"C{number % 10}", label=row["variant"]
+            )
         times = [row["seconds_per_image"] for row in rows if row["seconds_per_image"] is not None]
         axes.set_xscale("log")
         axes.set_xlim(min(times) / 2, max(times) * 3)  # never so narrow that noise looks like a difference

@@ -62,6 +62,9 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
         console.print(table)
     baseline = comparison.protocol["baseline"]
     console.print(f"image x, query x: speed relative to {baseline}, median of the ratios in a round", markup=False)
+    console.print(
+        "collapsed: numbers kept in evaluation; file: a trained run's checkpoint holds its optimizer's state too"
+    )
     for note in comparison.notes:
         console.print(f"note: {note}", markup=False)
 
