@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from eugen_nerf.cli.common import run_cli
+from eugen_nerf.cli.common import print_lines, run_cli
 from eugen_nerf.cli.suite import read_suite, run_suite
 
 
@@ -38,8 +38,7 @@ class Bench:
             "look at a run": f"{viewer} {runs / name / method / 'run' / 'config.yml'}",
             "compare again": f"eugen-eval --load-config {runs}/*/{method}/run/config.yml",
         }
-        for what, line in further.items():
-            console.print(f"{what + ':':16}{line}", markup=False, highlight=False, soft_wrap=True)
+        print_lines(console, further)
 
 
 def main() -> None:

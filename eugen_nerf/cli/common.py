@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from rich.console import Console
 
 from eugen_nerf.core.errors import EugenError
 
@@ -25,3 +27,10 @@ def run_cli(function: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def print_lines(console: Console, lines: Mapping[str, object]) -> None:
+    """Prints what to look at or type next, one unwrapped line each, so that paths and commands can be copied."""
+    width = max(map(len, lines)) + 2
+    for what, line in lines.items():
+        console.print(f"{what + ':':{width}}{line}", markup=False, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from eugen_nerf.cli.common import run_cli
+from eugen_nerf.cli.common import print_lines, run_cli
 
 
 @dataclass
@@ -88,8 +88,7 @@ class Distill:
             "evaluate": f"eugen-eval --load-config {self.load_config} {path}",
             "train on": f"ns-train {trainer.method_name} --load-config {path}",
         }
-        for what, line in further.items():
-            console.print(f"{what + ':':13}{line}", markup=False, highlight=False, soft_wrap=True)
+        print_lines(console, further)
 
 
 def main() -> None:
