@@ -32,7 +32,7 @@ lint: install
 	$(BIN)/mypy
 
 bench-lego: install
-	$(BIN)/python scripts/bench_lego.py
+	$(BIN)/eugen-bench configs/lego_cpu.yml
 
 clean:
 	rm -rf $(VENV) outputs/demo

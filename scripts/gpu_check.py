@@ -47,25 +47,48 @@ def deviation(network: LayerGraph, device: str) -> float:
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
 
 
-@torch.inference_mode()
-def seconds(network: LayerGraph, inputs: list[torch.Tensor], chunk: int) -> float:
-    """Time of one pass over the inputs, chunk by chunk."""
-    if inputs[0].is_cuda:
+def seconds(network: LayerGraph, inputs: list[torch.Tensor], chunk: int, *, train: bool) -> float:
+    """Time of one pass over the inputs, chunk by chunk; with `train`, backward pass included."""
+    cuda = inputs[0].is_cuda
+    if cuda:
         torch.cuda.synchronize()
     start = time.perf_counter()
-    for parts in zip(*(x.split(chunk) for x in inputs), strict=True):
-        network(*parts)
-    if inputs[0].is_cuda:
+    with torch.set_grad_enabled(train):
+        for parts in zip(*(x.split(chunk) for x in inputs), strict=True):
+            outputs = network(*parts)
+            if train:
+                sum(x.square().mean() for x in outputs).backward()  # type: ignore[union-attr]
+    if cuda:
         torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
+def compare(networks: dict[str, LayerGraph], inputs: list[torch.Tensor], chunk: int, repeats: int, train: bool) -> None:
+    """Prints a table of times taken in turns, and the ratios within a round to the first network."""
+    times: dict[str, list[float]] = {key: [] for key in networks}
+    for repeat in range(repeats + 2):
+        for key, network in networks.items():
+            elapsed = seconds(network, inputs, chunk, train=train)
+            if repeat >= 2:  # the first rounds warm up
+                times[key].append(elapsed)
+    what = "training steps (forward and backward)" if train else "queries"
+    print(f"\n{what}, {inputs[0].dtype}, chunks of {chunk}")
+    print(f"{'network':20}{'parameters':>12}{'MACs':>11}{'Mq/s':>9}{'ratio':>9}{'quartiles':>13}")
+    baseline = times[next(iter(networks))]
+    for key, network in networks.items():
+        ratios = [d / t for d, t in zip(baseline, times[key], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        speed = len(inputs[0]) / statistics.median(times[key]) / 1e6
+        size, macs = count_parameters(network), network.multiply_adds()
+        print(f"{key:20}{size:12,}{macs:11,}{speed:9.2f}{middle:8.2f}x{f'{low:.2f}-{high:.2f}':>13}")
+
+
 def main() -> None:
-    """Prints both tables."""
+    """Prints all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--queries", type=int, default=1 << (20 if torch.cuda.is_available() else 15))
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
     device, cuda = options.device, options.device.startswith("cuda")
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
@@ -76,24 +99,13 @@ def main() -> None:
         print(f"{key:20} collapsed against uncollapsed, float64: {error:.1e}")
         if not error < 1e-10:
             sys.exit(f"{key}: collapsed outputs differ")
-    chunk = options.queries if cuda else 4096
+    chunk = min(options.queries, 1 << 18) if cuda else 4096
     for dtype in (torch.float32, torch.bfloat16):
         inputs = [torch.randn(options.queries, w, device=device).to(dtype) for w in built["dense"].input_widths]
         cast = {key: network.to(device=device, dtype=dtype) for key, network in built.items()}
-        times: dict[str, list[float]] = {key: [] for key in cast}
-        for repeat in range(options.repeats + 2):
-            for key, network in cast.items():
-                elapsed = seconds(network, inputs, chunk)
-                if repeat >= 2:
-                    times[key].append(elapsed)
-        print(f"\n{dtype}, chunks of {chunk}")
-        print(f"{'network':20}{'parameters':>12}{'MACs':>10}{'Mq/s':>9}{'ratio':>8}{'IQR':>14}")
-        for key, network in cast.items():
-            ratios = [d / t for d, t in zip(times["dense"], times[key], strict=True)]
-            low, middle, high = statistics.quantiles(ratios, n=4)
-            speed = options.queries / statistics.median(times[key]) / 1e6
-            size, macs = count_parameters(network), network.multiply_adds()
-            print(f"{key:20}{size:12,}{macs:10,}{speed:9.2f}{middle:7.2f}x{low:7.2f}-{high:.2f}")
+        compare(cast, inputs, chunk, options.repeats, train=False)
+        if dtype == torch.float32:
+            compare(cast, inputs, chunk, options.repeats, train=True)
 
 
 if __name__ == "__main__":

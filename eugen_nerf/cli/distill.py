@@ -47,6 +47,8 @@ class Distill:
     """Last folder of the new run; the present time by default."""
     output_dir: Path | None = None
     """Folder of runs; the teacher's by default."""
+    device: str | None = None
+    """Where to fit, such as cpu or cuda; a GPU where there is one by default."""
     data: Path | None = None
     """Data set, where it no longer lies where the teacher was trained."""
 
@@ -61,7 +63,7 @@ class Distill:
         from eugen_nerf.methods.runs import load_run
 
         console = Console()
-        run = load_run(self.load_config, test_mode="val", data=self.data)
+        run = load_run(self.load_config, device=self.device, test_mode="val", data=self.data)
         eugen = EUGenConfig(degree=self.degree, norm=self.norm, projection=self.projection, seed=self.seed)
         conversion = ConversionConfig(
             recipe=self.recipe, eugen=eugen, sweeps=self.sweeps, train_steps=self.train_steps, train_lr=self.train_lr

@@ -47,10 +47,10 @@ class EvalCommand:
     """Timed rounds; in each, the runs take turns."""
     warmup: int = 1
     """Untimed rounds before."""
-    queries: int = 32768
-    """Points a field is asked for in one timed call."""
-    chunk_size: int = 4096
-    """Points evaluated at once, the same for all runs."""
+    queries: int | None = None
+    """Points a field is asked for in one timed call (default: 32768 on a CPU, 1048576 on a GPU)."""
+    chunk_size: int | None = None
+    """Points evaluated at once, the same for all runs (default: 4096 on a CPU, 262144 on a GPU)."""
     timed_views: int = 1
     """Views rendered in one timed call."""
     seed: int = 0
@@ -71,7 +71,10 @@ class EvalCommand:
                 raise ConfigError(f"--threads must be at least 1, not {self.threads}")
             torch.set_num_threads(self.threads)
         protocol = Protocol(split=self.split, limit=self.views, lpips_net=self.lpips_net)
-        timing = Timing(self.warmup, self.repeats, self.queries, self.chunk_size, self.timed_views, self.seed)
+        cuda = (self.device or ("cuda" if torch.cuda.is_available() else "cpu")).startswith("cuda")
+        queries = self.queries if self.queries is not None else 1 << (20 if cuda else 15)
+        chunk_size = self.chunk_size if self.chunk_size is not None else 1 << (18 if cuda else 12)
+        timing = Timing(self.warmup, self.repeats, queries, chunk_size, self.timed_views, self.seed)
         check_output(self.output, overwrite=self.overwrite)
         comparison = evaluate(
             self.load_config,

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from eugen_nerf.core.errors import ConfigError, DataError, RunError
 
+_RUNNING: set[subprocess.Popen[bytes]] = set()
 _PERCENT = re.compile(r"\((\d+(?:\.\d+)?)%\)")
 
 
@@ -69,6 +70,9 @@ def read_suite(path: Path) -> Suite:
         suite = Suite(**content)
     except (OSError, yaml.YAMLError, TypeError) as error:
         raise ConfigError(f"{path} is no suite: {str(error).splitlines()[0]}") from error
+    strangers = [name for name, (teacher, *_) in suite.distilled.items() if teacher not in suite.runs]
+    if strangers:
+        raise ConfigError(f"{path}: {strangers[0]!r} has no teacher among the runs {', '.join(suite.runs)}")
     data = None if suite.data is None else Path(suite.data)
     return Suite(**{**suite.__dict__, "output": Path(suite.output), "data": data})
 
@@ -104,7 +108,14 @@ def run_suite(suite: Suite, console: Console) -> Path:
             progress.update(tasks[name], completed=100)
 
         with ThreadPoolExecutor(suite.workers) as pool:
-            list(pool.map(train, suite.runs))
+            try:
+                for done in as_completed([pool.submit(train, name) for name in suite.runs]):
+                    done.result()
+            except BaseException:  # a run that failed, or Ctrl-C: the report will not come, so stop the others
+                pool.shutdown(wait=False, cancel_futures=True)
+                for process in list(_RUNNING):
+                    process.terminate()
+                raise
         for name, (teacher, *args) in suite.distilled.items():
             task = progress.add_task(f"distil {name}", total=100)
             if not _config(suite, name).exists():
@@ -163,12 +174,15 @@ def _run(
         file.write(" ".join(command) + "\n")
         file.flush()
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
-        with _watching(log, on_percent):
-            try:
+        _RUNNING.add(process)
+        try:
+            with _watching(log, on_percent):
                 code = process.wait()
-            except BaseException:  # Ctrl-C, or a step beside this one that failed: leave no process behind
-                process.terminate()
-                raise
+        except BaseException:  # Ctrl-C: leave no process behind
+            process.terminate()
+            raise
+        finally:
+            _RUNNING.discard(process)
     if code != 0:
         lines = [line for line in log.read_text(encoding="utf8", errors="replace").splitlines() if line.strip()]
         raise RunError(f"{Path(command[0]).name} failed: {lines[-1].strip()[:300]} (all of its output: {log})")

@@ -11,9 +11,9 @@ from eugen_nerf.conversion.distill import FieldReport
 
 
 def print_reports(console: Console, reports: Sequence[FieldReport]) -> None:
-    """One row a converted layer and one a field; errors are relative to the outputs' variation on held-out samples."""
+    """One row a converted layer and one a field; errors are on rays not fitted to, over the outputs' variation."""
     table = Table(title="closed-form conversion")
-    for column in ("field", "layer", "features", "held-out error", "ridge", "parameters", "multiply-adds", "seconds"):
+    for column in ("field", "layer", "features", "check error", "ridge", "parameters", "multiply-adds", "seconds"):
         table.add_column(column, justify="left" if column in ("field", "layer") else "right")
     for report in reports:
         for layer in report.layers:

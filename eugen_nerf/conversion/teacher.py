@@ -44,7 +44,7 @@ def teacher_of(run: Run) -> tuple[TrainerConfig, EugenNerfModel]:
 def _from_stock(run: Run, stock: StockModel) -> tuple[TrainerConfig, EugenNerfModel]:
     config = copy.deepcopy(eugen_nerf.config)
     old = copy.deepcopy(run.config)
-    for name in ("output_dir", "experiment_name", "data", "machine", "logging", "viewer", "vis", "relative_model_dir"):
+    for name in ("output_dir", "experiment_name", "data", "machine", "logging", "vis", "relative_model_dir"):
         setattr(config, name, getattr(old, name))
     shared = {f.name for f in fields(EugenDataManagerConfig)} - {"_target"}
     for f in fields(old.pipeline.datamanager):

@@ -1,6 +1,7 @@
 """EUGen layers in plain PyTorch: nothing here knows nerfstudio, and any model can use it."""
 
 from eugen_nerf.core.activations import ACTIVATIONS, activation, polynomial_fit
+from eugen_nerf.core.convert import Batch, ConversionConfig, LayerReport, convert_graph
 from eugen_nerf.core.errors import ConfigError, DataError, EugenError, RunError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.graph import CollapsedGraph, LayerGraph
@@ -15,8 +16,10 @@ __all__ = [
     "ACTIVATIONS",
     "PROJECTIONS",
     "VARIANTS",
+    "Batch",
     "CollapsedGraph",
     "ConfigError",
+    "ConversionConfig",
     "DataError",
     "DenseLinear",
     "EUGenConfig",
@@ -24,6 +27,7 @@ __all__ = [
     "EugenError",
     "FeatureLayer",
     "LayerGraph",
+    "LayerReport",
     "LayerSpec",
     "LowRankLinear",
     "MomentSums",
@@ -35,6 +39,7 @@ __all__ = [
     "best_ridge",
     "build_nerf",
     "build_variant",
+    "convert_graph",
     "count_parameters",
     "greedy_columns",
     "polynomial_fit",

@@ -76,7 +76,8 @@ class LayerReport:
     name: str
     num_features: int
     relative_error: float
-    """Squared error on held-out samples over the variation of the teacher's outputs there."""
+    """Squared error over the variation of the teacher's outputs, on samples that were not fitted to but chose the ridge
+    term and the sweeps."""
     ridge: float
     parameters: tuple[int, int]
     """Before and after."""
@@ -252,7 +253,9 @@ def _projection_layer(old: DenseLinear, count: int, config: ConversionConfig, *,
                 f"{count} features make no sense for a layer {old.out_features} wide; choose 1 to {limit}"
             )
     eugen = replace(eugen, num_features=count, weights="free", bias=True, seed=seed)
-    return EUGenLinear(old.in_features, old.out_features, eugen).to(old.weight)
+    layer = EUGenLinear(old.in_features, old.out_features, eugen).to(old.weight)
+    layer.draw_norm_column()
+    return layer
 
 
 def _layer_batches(teacher: LayerGraph, student: LayerGraph, name: str, batches: Batches) -> Iterator[LayerBatch]:

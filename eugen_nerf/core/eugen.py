@@ -37,7 +37,7 @@ class EUGenConfig:
     shared: bool = True
     """Whether G_ij = G_j for every degree i."""
     norm: bool = True
-    """Whether G has a column for the input's norm (zero at the start)."""
+    """Whether G has a column for the input's norm: zero at the start where G is trained, drawn where it is fixed."""
     bias: bool = True
     """Whether the layer has a bias: one more input entry 1, and the constant feature of degree 0."""
     train_projection: bool = True
@@ -91,6 +91,8 @@ class EUGenLinear(FeatureLayer):
         self.weight = nn.Parameter((weight / math.sqrt(max(1, columns))).to(torch.get_default_dtype()))
         self.weight_bias = nn.Parameter(torch.zeros(out_features)) if config.weights != "free" and config.bias else None
         self.bias = nn.Parameter(torch.zeros(out_features)) if config.bias else None
+        if not config.train_projection:
+            self.draw_norm_column()
         self.register_buffer("coefficients", torch.ones(config.degree))
         self.register_buffer("seed", torch.tensor(config.seed))
 
@@ -125,6 +127,8 @@ class EUGenLinear(FeatureLayer):
         with torch.no_grad():
             scale = math.sqrt(1.0 / in_features)  # the constructor's gain; Thm 3.1 wants unit variance
             layer.projection.div_(scale)
+            if layer.projection_norm is not None:
+                layer.projection_norm.zero_()  # Thm 3.1 holds without the norm
             if layer.projection_bias is not None:
                 layer.projection_bias.div_(scale)
             values = torch.as_tensor(coefficients, dtype=torch.float64)
@@ -176,6 +180,7 @@ class EUGenLinear(FeatureLayer):
                 layer.weight.copy_(linear.weight)
             return layer
         layer = cls(linear.in_features, linear.out_features, config).to(linear.weight)
+        layer.draw_norm_column()
         if inputs is None:
             generator = seeded_generator(config.seed + 1)
             size = (16 * (config.degree * config.num_features + 1), linear.in_features)
@@ -199,6 +204,17 @@ class EUGenLinear(FeatureLayer):
         _copy_checked(self.weight, weight, "weight")
         if self.bias is not None and bias is not None:
             _copy_checked(self.bias, bias, "bias")
+
+    @torch.no_grad()
+    def draw_norm_column(self) -> None:
+        """Draws the norm's columns as the other columns of G are drawn, for a G that is fitted to and not trained."""
+        for name in ("projection", "weight_projection"):
+            column = getattr(self, f"{name}_norm", None)
+            if column is not None and column.numel():
+                generator = seeded_generator(self.config.seed + 1)
+                drawn = sample_projection(self.config.projection, len(column), 1, generator=generator)
+                spread = getattr(self, name).double().square().mean().sqrt()
+                column.copy_(drawn[:, 0] * spread)
 
     def features(self, x: Tensor) -> Tensor:
         """`Phi` features of inputs `[..., d]`: `[..., degree * m]`, without the constant one."""
@@ -239,7 +255,7 @@ class EUGenLinear(FeatureLayer):
         return k if self.config.shared else k * (k + 1) // 2
 
     def _add_projection(self, name: str, rows: int, gain: float, generator: torch.Generator) -> None:
-        """Adds G as `name`, its bias column as `name_bias`, its norm column (zero at the start) as `name_norm`."""
+        """Adds G as `name`, its bias column as `name_bias`, its norm column as `name_norm`."""
         c = self.config
         columns = self.in_features + int(c.bias)
         # one draw a block: rows that meet in a Hadamard product must be independent (Thm 3.1), so no two G_ij may
@@ -254,7 +270,7 @@ class EUGenLinear(FeatureLayer):
         parts: dict[str, Tensor | None] = {
             name: sampled[:, : self.in_features] * gain,
             f"{name}_bias": sampled[:, -1] * gain if c.bias else None,
-            f"{name}_norm": torch.zeros(rows) if c.norm else None,
+            f"{name}_norm": torch.zeros(rows) if c.norm else None,  # learns from zero, if it learns
         }
         for key, value in parts.items():
             if value is None or not c.train_projection:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -18,10 +17,11 @@ LayerKind = Literal["dense", "eugen", "lowrank", "snnk"]
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One layer: its kind, and the activation of the dense layer it stands for."""
+    """One layer."""
 
     kind: LayerKind = "dense"
     function: str = "relu"
+    """Activation of dense and lowrank layers; eugen ones have Phi, snnk ones stand for a Gaussian activation."""
     num_features: int = 0
     """Random features m of eugen and snnk layers, the rank of lowrank ones; unused by dense ones."""
     eugen: EUGenConfig = field(default_factory=EUGenConfig)
@@ -53,7 +53,6 @@ class LayerSpec:
         raise ConfigError(f"layer kind {self.kind!r} is unknown; choose dense, eugen, lowrank or snnk")
 
 
-def count_parameters(module: nn.Module, *, names: Sequence[str] = ()) -> int:
-    """Trainable numbers in a module, or in its sub-modules of the given names."""
-    modules = [module.get_submodule(name) for name in names] or [module]
-    return sum(p.numel() for m in modules for p in m.parameters())
+def count_parameters(module: nn.Module) -> int:
+    """Numbers in a module's parameters."""
+    return sum(p.numel() for p in module.parameters())

@@ -159,11 +159,12 @@ def _differences(own: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _other_architecture(path: Path, differences: list[str]) -> RunError:
+def _other_architecture(path: Path | None, differences: list[str]) -> RunError:
+    which = "the checkpoint" if path is None else f"checkpoint {path}"
     more = ", ..." if len(differences) > 3 else ""
     return RunError(
-        f"checkpoint {path} is of another architecture: {len(differences)} tensors differ: "
-        f"{', '.join(differences[:3])}{more}"
+        f"{which} is of another architecture: {len(differences)} tensors differ: {', '.join(differences[:3])}{more}; "
+        "load it with the settings it was trained with"
     )
 
 
@@ -177,21 +178,6 @@ def first_line(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def architecture_mismatch(module: torch.nn.Module, state: Mapping[str, Any]) -> str:
-    """One line that says how the names and shapes in ``state`` differ from a module's own."""
-    own = module.state_dict()
-    missing = [key for key in own if key not in state]
-    unexpected = [key for key in state if key not in own]
-    reshaped = [
-        f"{key} {list(state[key].shape)} in place of {list(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    parts = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
-        if names
-    ]
-    return (
-        f"the checkpoint is of another architecture: {'; '.join(parts)}. Load it with the settings it was trained with"
-    )
+def architecture_mismatch(module: nn.Module, state: Mapping[str, Any]) -> RunError:
+    """The error that says how the names and shapes in ``state`` differ from a module's own."""
+    return _other_architecture(None, _differences(module.state_dict(), state))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -19,7 +19,6 @@ from nerfstudio.utils import colormaps
 from torch import Tensor
 from torch.nn import Parameter
 
-from eugen_nerf.core.errors import RunError
 from eugen_nerf.core.nerf import Variant
 from eugen_nerf.data.hull import dataset_alphas, visual_hull
 from eugen_nerf.fields.nerf import NeRFField, NeRFFieldConfig
@@ -66,7 +65,8 @@ class EugenNerfModel(Model):
                 **config.collider_params, reset_near_plane=config.reset_near_plane
             )
         self.field_coarse = NeRFField(config.network, config.variant)
-        self.field_fine = NeRFField(config.network, config.variant)
+        # other random projections than the coarse field's
+        self.field_fine = NeRFField(replace(config.network, seed=config.network.seed + 1000), config.variant)
         self.occupancy = (
             OccupancyGrid(self.scene_box.aabb, config.occupancy_resolution) if config.occupancy == "hull" else None
         )
@@ -87,10 +87,14 @@ class EugenNerfModel(Model):
             return []
 
         grid, pipeline = self.occupancy, attributes.pipeline
+        done = False
 
         def carve(step: int) -> None:
-            if not grid.cells.all():
+            nonlocal done
+            if done or not grid.cells.all():
+                done = True
                 return
+            done = True
             assert pipeline is not None
             dataset = pipeline.datamanager.train_dataset
             assert isinstance(dataset, InputDataset)
@@ -164,4 +168,4 @@ class EugenNerfModel(Model):
         try:
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         except RuntimeError as error:
-            raise RunError(architecture_mismatch(self, state_dict)) from error
+            raise architecture_mismatch(self, state_dict) from error

@@ -79,13 +79,12 @@ def load_run(
         _set_data(config, Path(data))
     _check_data(config, config_path)
     checkpoint, state = read_latest_checkpoint(checkpoint_dir(config_path, config.relative_model_dir))
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _usable_device(device)
     # A copy: stock models change their config while they are built (D-NeRF pops a key) and could not be built twice.
     pipeline_config = copy.deepcopy(config.pipeline)
     try:
         with without_lpips():
-            pipeline = pipeline_config.setup(device=torch.device(device), test_mode=test_mode)
+            pipeline = pipeline_config.setup(device=device, test_mode=test_mode)
     except EugenError:
         raise
     except (OSError, KeyError, ValueError, AssertionError, IndexError) as error:
@@ -96,6 +95,18 @@ def load_run(
     load_weights(pipeline, state["pipeline"], state["step"], checkpoint, check_data_state=test_mode != "inference")
     pipeline.eval()
     return Run(config=config, pipeline=pipeline, checkpoint=checkpoint, step=state["step"], path=config_path)
+
+
+def _usable_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for; CUDA where there is a GPU, else the CPU, where None."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(f"device {str(device)!r} cannot be used here: {first_line(error)}; try --device cpu") from error
+    return found
 
 
 def fine_field(model: Model) -> nn.Module:

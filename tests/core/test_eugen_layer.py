@@ -313,3 +313,17 @@ def test_every_activation_can_be_phi() -> None:
         with default_dtype(torch.float64):
             layer = EUGenLinear(2, 2, EUGenConfig(3, 2, phi=name))
         np.testing.assert_allclose(array(layer(x)), eugen_numpy(layer, x.numpy()), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("weights", ["free", "separate"])
+def test_a_fixed_projection_still_sees_the_norm(weights: str) -> None:
+    settings = {"num_features": 6, "norm": True, "weights": weights}
+    fixed = EUGenLinear(4, 3, EUGenConfig(**settings, train_projection=False))
+    trained = EUGenLinear(4, 3, EUGenConfig(**settings))
+    assert fixed.projection_norm is not None
+    assert trained.projection_norm is not None
+    assert (fixed.projection_norm != 0).all(), "a column that stays zero would cost its multiply-adds for nothing"
+    assert (trained.projection_norm == 0).all(), "a trained column starts at zero"
+    fitted = EUGenLinear.from_linear(torch.nn.Linear(4, 3), "relu", EUGenConfig(num_features=6, norm=True))
+    assert fitted.projection_norm is not None
+    assert (fitted.projection_norm != 0).all()
