@@ -56,7 +56,7 @@ class NeRFFieldConfig(FieldConfig):
     seed: int = 0
     """Seed of the projections and of the replaced layers' first weights; `--machine.seed` is the dense layers'."""
     train_precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the matrix products while training; bfloat16 halves the step on processors that have it (nerfstudio
+    """Precision of the matrix products while training, worth trying on processors with bfloat16 units (nerfstudio
     switches its own mixed precision off on a CPU). Weights, encodings and evaluation stay float32."""
 
     def shape(self) -> NeRFShape:
