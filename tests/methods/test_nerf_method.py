@@ -215,8 +215,8 @@ def test_another_width_is_refused_by_name_and_shape(tiny_eugen_run: Path, tmp_pa
         pipeline.load_pipeline(state["pipeline"], state["step"])
     message = str(caught.value)
     assert "\n" not in message
-    assert "field_coarse.network.layers.trunk_0.weight [32, 12] in place of [40, 12]" in message
-    assert "Load it with the settings it was trained with" in message
+    assert "field_coarse.network.layers.trunk_0.weight ([32, 12] in the checkpoint, [40, 12] in the model)" in message
+    assert "load it with the settings it was trained with" in message
 
 
 # From here on, the commands as they are typed.
@@ -364,7 +364,7 @@ def test_a_wrong_checkpoint_ends_a_command_in_one_line(
     assert done.returncode not in (0, None)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: the checkpoint is of another architecture: ")
-    assert "trunk_0.weight [16, 6] in place of [40, 6]" in last
+    assert "trunk_0.weight ([16, 6] in the checkpoint, [40, 6] in the model)" in last
     assert "Traceback" not in done.stderr + done.stdout
     assert not (tmp_path / "eval.json").exists()
 
