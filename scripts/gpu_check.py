@@ -30,6 +30,8 @@ def networks() -> dict[str, LayerGraph]:
             eugen = EUGenConfig(norm=norm)
             name = f"eugen {m}{' norm' if norm else ''}"
             found[name] = build_variant(NeRFShape(), "eugen", Replacement(num_features=(m,), eugen=eugen))
+    paper = Replacement(("trunk_[567]",), (256,), EUGenConfig(norm=True))
+    found["eugen-nerf-paper"] = build_variant(NeRFShape(), "eugen", paper)
     for peer in ("lowrank", "narrow"):
         found[f"{peer} ~ eugen 64"] = build_variant(
             NeRFShape(), peer, Replacement(num_features=(64,), eugen=EUGenConfig(norm=False))
