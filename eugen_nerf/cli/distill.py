@@ -13,14 +13,17 @@ from eugen_nerf.cli.common import print_lines, run_cli
 
 @dataclass
 class Distill:
-    """Convert a trained run (eugen-nerf's dense twin, or stock vanilla-nerf) into an EUGen run in closed form."""
+    """Convert a trained run (of any eugen-* method, dense or hybrid, or stock vanilla-nerf) in closed form."""
 
     load_config: Path
     """config.yml of the teacher. It is read as nerfstudio reads it, which can run code: load only runs you trust."""
-    layers: tuple[str, ...] = ("trunk_.*",)
-    """Layers to replace: regular expressions on trunk_0, trunk_1, ..., head_0, ..."""
-    num_features: tuple[int, ...] = (128,)
-    """Random features m: one number for all layers, or one for each in the network's order."""
+    layers: tuple[str, ...] = ()
+    """Layers to replace: regular expressions on trunk_0, trunk_1, ..., head_0, ... (default: those that the run's
+    method replaces)."""
+    num_features: tuple[int, ...] = ()
+    """Random features m: one number for all layers, or one for each in the network's order (default: the method's)."""
+    proposals: bool = False
+    """Convert the proposal networks too, by the layers and numbers of features of their own settings."""
     recipe: Literal["rows", "random"] = "rows"
     """rows: projections made of rows of the teacher, chosen greedily; random: drawn at random, the paper's Eq. (31)."""
     projection: Literal["gaussian", "rademacher", "orthogonal"] = "gaussian"
@@ -71,6 +74,7 @@ class Distill:
         config = DistillConfig(
             layers=self.layers,
             num_features=self.num_features,
+            proposals=self.proposals,
             conversion=conversion,
             ray_fraction=self.ray_fraction,
             max_rays=self.max_rays,

@@ -1,4 +1,4 @@
-"""From a trained run to a converted run: fit both fields, then write a complete run that every ns-* command loads."""
+"""From a trained run to a converted run: fit its fields, then write a complete run that every ns-* command loads."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import torch
 import yaml
@@ -23,11 +22,10 @@ from eugen_nerf.conversion.rays import choose_rays, network_inputs, training_cam
 from eugen_nerf.conversion.teacher import teacher_of
 from eugen_nerf.core.convert import ConversionConfig, LayerReport, convert_graph, convertible_layers
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.graph import LayerGraph
-from eugen_nerf.core.nerf import match_names
-from eugen_nerf.core.spec import count_parameters
+from eugen_nerf.core.nerf import layer_specs, match_names
+from eugen_nerf.core.spec import LayerSpec, count_parameters
+from eugen_nerf.methods.base import GraphModel, GraphModelConfig
 from eugen_nerf.methods.checkpoints import atomic_torch_save
-from eugen_nerf.methods.nerf import EugenNerfModel, EugenNerfModelConfig
 from eugen_nerf.methods.runs import Run
 
 
@@ -35,8 +33,12 @@ from eugen_nerf.methods.runs import Run
 class DistillConfig:
     """What to replace, how, and on which rays."""
 
-    layers: tuple[str, ...] = ("trunk_.*",)
-    num_features: tuple[int, ...] = (128,)
+    layers: tuple[str, ...] = ()
+    """Regular expressions on layers' names; where empty, those that the run's own configuration would replace."""
+    num_features: tuple[int, ...] = ()
+    """One number for all layers or one for each; where empty, the run's own configuration's."""
+    proposals: bool = False
+    """Whether proposal networks are converted too, by the layers and numbers of their own configuration."""
     conversion: ConversionConfig = field(default_factory=ConversionConfig)
     ray_fraction: float = 1 / 64
     max_rays: int = 4096
@@ -53,7 +55,8 @@ class DistillConfig:
 class FieldReport:
     """One field's conversion."""
 
-    name: Literal["coarse", "fine"]
+    name: str
+    """coarse and fine, or proposal_0, ... and field."""
     layers: list[LayerReport]
     parameters: tuple[int, int]
     """Of the whole network, teacher and student."""
@@ -64,8 +67,8 @@ class FieldReport:
 
 def distill(
     run: Run, config: DistillConfig, progress: Callable[[str, str], None] = lambda which, layer: None
-) -> tuple[TrainerConfig, EugenNerfModel, list[FieldReport]]:
-    """Converts both fields of a run.
+) -> tuple[TrainerConfig, GraphModel, list[FieldReport]]:
+    """Converts the fields of a run.
 
     Args:
         run: the teacher, loaded with its training views; unchanged.
@@ -80,38 +83,43 @@ def distill(
         RunError: a run of a method that cannot be converted, or a place that is taken.
     """
     trainer, teacher = teacher_of(run)
-    model_config = teacher.config
-    if model_config.variant not in ("dense", "narrow"):
-        raise RunError(f"the run's variant is {model_config.variant!r}; convert its dense twin (variant dense)")
-    features = _features_of(teacher.field_fine.network, config)
-    student_config = _student_config(trainer, teacher, features, config)
-    _refuse_existing(student_config)
+    fields = teacher.graph_fields()
+    chosen = [name for name in fields if config.proposals or not name.startswith("proposal")]
+    model_config = trainer.pipeline.model
+    assert isinstance(model_config, GraphModelConfig)
+    # fields that share their settings are alike, and the last of them says the same as the first
+    plans = {name: _plan(teacher, name, config) for name in chosen}
+    for name, plan in plans.items():
+        _describe_student(model_config, teacher, name, plan, config.conversion)
+    _place(trainer, config)
+    _refuse_existing(trainer)
     cameras = training_cameras(run.pipeline.datamanager)
     rays = choose_rays(cameras, config.ray_fraction, config.max_rays, config.seed)
-    student = student_config.pipeline.model.setup(scene_box=teacher.scene_box, num_train_data=teacher.num_train_data)
-    reports = []
-    fields: tuple[Literal["coarse", "fine"], ...] = ("coarse", "fine")
-    for which in fields:
+    student = model_config.setup(scene_box=teacher.scene_box, num_train_data=teacher.num_train_data)
+    assert isinstance(student, GraphModel)
+    state, reports = dict(teacher.state_dict()), []
+    for name, plan in plans.items():
         start = time.perf_counter()
-        network: LayerGraph = getattr(teacher, f"field_{which}").network
-        batches = network_inputs(teacher, cameras, rays, which)
-        converted, layers = convert_graph(network, batches, features, config.conversion, partial(progress, which))
-        getattr(student, f"field_{which}").network.load_state_dict(converted.state_dict())
+        network = fields[name].network
+        batches = network_inputs(teacher, cameras, rays, name)
+        converted, layers = convert_graph(network, batches, plan, config.conversion, partial(progress, name))
+        prefix = next(key for key, module in teacher.named_modules() if module is network)
+        state = {key: value for key, value in state.items() if not key.startswith(f"{prefix}.")}
+        state |= {f"{prefix}.{key}": value for key, value in converted.state_dict().items()}
         reports.append(
             FieldReport(
-                name=which,
+                name=name,
                 layers=layers,
                 parameters=(count_parameters(network), count_parameters(converted)),
                 multiply_adds=(network.multiply_adds(), converted.multiply_adds()),
                 seconds=time.perf_counter() - start,
             )
         )
-    if teacher.occupancy is not None:
-        student.occupancy.load_state_dict(teacher.occupancy.state_dict())
-    return student_config, student.to(teacher.device).eval(), reports
+    student.load_state_dict(state)
+    return trainer, student.to(teacher.device).eval(), reports
 
 
-def write_run(trainer: TrainerConfig, model: EugenNerfModel, step: int, reports: Sequence[FieldReport] = ()) -> Path:
+def write_run(trainer: TrainerConfig, model: GraphModel, step: int, reports: Sequence[FieldReport] = ()) -> Path:
     """Writes `config.yml` and a checkpoint that `ns-train --load-config` goes on from.
 
     The run is written under a temporary name beside its place and renamed when it is complete.
@@ -155,7 +163,7 @@ def _refuse_existing(trainer: TrainerConfig) -> None:
         raise RunError(f"{place} exists; choose another --experiment-name or --timestamp")
 
 
-def checkpoint_state(trainer: TrainerConfig, model: EugenNerfModel, step: int) -> dict[str, object]:
+def checkpoint_state(trainer: TrainerConfig, model: GraphModel, step: int) -> dict[str, object]:
     """A checkpoint as nerfstudio's trainer writes it, with optimizers that have not made a step."""
     optimizers = Optimizers(trainer.optimizers.copy(), model.get_param_groups())
     return {
@@ -167,9 +175,16 @@ def checkpoint_state(trainer: TrainerConfig, model: EugenNerfModel, step: int) -
     }
 
 
-def _features_of(network: LayerGraph, config: DistillConfig) -> dict[str, int]:
-    names = match_names(config.layers, convertible_layers(network))
-    counts = config.num_features
+def _plan(teacher: GraphModel, name: str, config: DistillConfig) -> dict[str, int]:
+    """Numbers of features by layer, for one field; layers that are no longer dense stay as they are."""
+    settings, attribute = teacher.config.settings_of(name)
+    variant = getattr(teacher.config, attribute)
+    if variant not in ("dense", "narrow", "eugen"):
+        raise RunError(f"the run's {attribute} is {variant!r}; convert its dense twin ({attribute} dense)")
+    own = name.startswith("proposal")
+    patterns = settings.layers if own or not config.layers else config.layers
+    counts = settings.num_features if own or not config.num_features else config.num_features
+    names = match_names(patterns, convertible_layers(teacher.graph_fields()[name].network))
     if len(counts) not in (1, len(names)):
         raise ConfigError(
             f"{len(counts)} numbers of features for {len(names)} layers ({', '.join(names)}); give 1 or each"
@@ -177,26 +192,34 @@ def _features_of(network: LayerGraph, config: DistillConfig) -> dict[str, int]:
     return dict(zip(names, counts * len(names) if len(counts) == 1 else counts, strict=True))
 
 
-def _student_config(
-    trainer: TrainerConfig, teacher: EugenNerfModel, features: dict[str, int], config: DistillConfig
-) -> TrainerConfig:
-    model = trainer.pipeline.model
-    assert isinstance(model, EugenNerfModelConfig)
-    if model.variant == "narrow":
-        widths = teacher.field_fine.network
-        model.network.trunk_width = widths.layer("trunk_0").out_features
-        model.network.head_width = widths.layer("head_0").out_features
-    eugen = config.conversion.eugen
-    rows = config.conversion.recipe == "rows"
-    model.variant = "eugen"
-    model.network.layers = tuple(features)
-    model.network.num_features = tuple(features.values())
-    model.network.degree = 1 if rows else eugen.degree
-    model.network.phi = "relu" if rows else eugen.phi
-    model.network.norm = not rows and eugen.norm
-    model.network.projection = eugen.projection
-    model.network.train_projection = True
+def _describe_student(
+    model: GraphModelConfig, teacher: GraphModel, name: str, plan: dict[str, int], conversion: ConversionConfig
+) -> None:
+    """Writes into a copy of the teacher's configuration what its converted field will be."""
+    network = teacher.graph_fields()[name].network
+    settings, attribute = model.settings_of(name)
+    variant = getattr(teacher.config, attribute)
+    if variant == "narrow":
+        for layer, width in (("trunk_0", "trunk_width"), ("bottleneck", "bottleneck_width"), ("head_0", "head_width")):
+            if layer in network.names:
+                setattr(settings, width, network.layer(layer).out_features)
+    eugen = replace(conversion.eugen, train_projection=True)
+    if conversion.recipe == "rows":
+        eugen = replace(eugen, degree=1, phi="relu", norm=False)
+    if variant == "eugen":  # a hybrid: the layers that it has already keep their own settings
+        specs = layer_specs(settings.shape(), "eugen", settings.replacement())
+        specs |= {layer: LayerSpec("eugen", num_features=m, eugen=eugen) for layer, m in plan.items()}
+        order = [layer for layer in network.names if layer in specs]
+        settings.specs = {layer: specs[layer] for layer in order}
+        settings.layers, settings.num_features = tuple(order), tuple(specs[layer].num_features for layer in order)
+        return
+    setattr(model, attribute, "eugen")
+    settings.layers, settings.num_features = tuple(plan), tuple(plan.values())
+    settings.degree, settings.phi, settings.norm = eugen.degree, eugen.phi, eugen.norm
+    settings.projection, settings.train_projection = eugen.projection, True
+
+
+def _place(trainer: TrainerConfig, config: DistillConfig) -> None:
     trainer.output_dir = config.output_dir or trainer.output_dir
     trainer.experiment_name = config.experiment_name or f"{trainer.experiment_name}-distilled"
     trainer.timestamp = config.timestamp or datetime.now().strftime("%Y-%m-%d_%H%M%S")
-    return trainer

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.cameras.rays import RayBundle, RaySamples
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
-from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 
 from eugen_nerf.core.convert import Batch
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.fields.nerf import NeRFField
-from eugen_nerf.fields.occupancy import query_occupied
-from eugen_nerf.methods.nerf import EugenNerfModel
+from eugen_nerf.methods.base import GraphModel
 
 RAYS_PER_BATCH = 64
 
@@ -66,30 +62,29 @@ def training_cameras(datamanager: object) -> Cameras:
     return datamanager.train_dataset.cameras
 
 
-def network_inputs(
-    model: EugenNerfModel, cameras: Cameras, rays: Tensor, which: Literal["coarse", "fine"]
-) -> Callable[[], Iterator[Batch]]:
-    """Batches of what the coarse or fine network is asked along rays, as `convert_graph` takes them.
+def network_inputs(model: GraphModel, cameras: Cameras, rays: Tensor, name: str) -> Callable[[], Iterator[Batch]]:
+    """Batches of what the network of one field is asked along rays, as `convert_graph` takes them.
 
-    The samples are the ones evaluation takes: bin centres for the coarse field, the teacher's coarse weights for the
-    fine one, empty cells left out. They are made anew on each pass, so memory does not grow with the number of rays.
-    Half of a batch's mass is spread evenly over its samples, half by the teacher's rendering weights: what is seen
-    counts more, and what is not seen must still stay empty.
+    The samples are the ones evaluation takes, placed by the teacher. They are made anew on each pass, so memory does
+    not grow with the number of rays. Half of a batch's mass is spread evenly over its samples, half by the teacher's
+    rendering weights: what is seen counts more, and what is not seen must still stay empty.
 
     Args:
         model: teacher, in evaluation mode.
         cameras: the training cameras.
         rays: from `choose_rays`.
-        which: whose inputs.
+        name: of the field.
     """
-    field: NeRFField = getattr(model, f"field_{which}")
     device_cameras = cameras.to(model.device)
 
     def batches() -> Iterator[Batch]:
         for part in rays.split(RAYS_PER_BATCH):
             with torch.no_grad():
-                samples, weights = _samples(model, _bundle(device_cameras, part.to(model.device)), which)
-                yield Batch(field.encode(samples), 0.5 + 0.5 * weights / weights.mean().clamp_min(1e-6))
+                bundle = _bundle(device_cameras, part.to(model.device))
+                if model.collider is not None:
+                    bundle = model.collider(bundle)
+                inputs, weights = model.field_samples(bundle, name)
+                yield Batch(inputs, 0.5 + 0.5 * weights / weights.mean().clamp_min(1e-6))
 
     return batches
 
@@ -97,20 +92,3 @@ def network_inputs(
 def _bundle(cameras: Cameras, rays: Tensor) -> RayBundle:
     coords = rays[:, 1:].float() + 0.5  # rows and columns of pixel centres
     return cameras.generate_rays(camera_indices=rays[:, :1], coords=coords)
-
-
-def _samples(model: EugenNerfModel, bundle: RayBundle, which: str) -> tuple[RaySamples, Tensor]:
-    """Samples `[n]` and the teacher's rendering weights there, `[n]`."""
-    if model.collider is not None:
-        bundle = model.collider(bundle)
-    samples, outputs, weights = model.sample_coarse(bundle)
-    if which == "fine":
-        samples = model.sampler_pdf(bundle, samples, weights)
-        outputs = query_occupied(model.field_fine, samples, model.occupancy)
-        weights = samples.get_weights(outputs[FieldHeadNames.DENSITY])
-    if model.occupancy is None:
-        return samples.flatten(), weights.flatten()
-    mask = model.occupancy.occupied(samples.frustums.get_positions())
-    # an empty batch breaks nerfstudio's encodings; one sample of empty space does no harm to a fit
-    mask[0, 0] |= ~mask.any()
-    return samples[mask], weights[..., 0][mask]

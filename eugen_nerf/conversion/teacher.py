@@ -1,4 +1,4 @@
-"""A run this project can convert as a dense eugen-nerf model: ours as they are, stock vanilla-nerf copied."""
+"""A run this project can convert: ours as they are, stock vanilla-nerf copied into a dense eugen-nerf model."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from eugen_nerf.core.errors import RunError
 from eugen_nerf.core.peers import DenseLinear
 from eugen_nerf.data.manager import EugenDataManagerConfig
 from eugen_nerf.fields.nerf import NeRFField, NeRFFieldConfig
+from eugen_nerf.methods.base import GraphModel
 from eugen_nerf.methods.nerf import EugenNerfModel, EugenNerfModelConfig
 from eugen_nerf.methods.register import eugen_nerf
 from eugen_nerf.methods.runs import Run
 
 
-def teacher_of(run: Run) -> tuple[TrainerConfig, EugenNerfModel]:
-    """The run's model as an `EugenNerfModel`, and a trainer configuration that describes it.
+def teacher_of(run: Run) -> tuple[TrainerConfig, GraphModel]:
+    """The run's model as a `GraphModel`, and a trainer configuration that describes it.
 
     Args:
-        run: of any eugen-nerf method, or stock vanilla-nerf without temporal distortion.
+        run: of any method of ours, or stock vanilla-nerf without temporal distortion.
 
     Raises:
         RunError: a run of another method.
     """
     model = run.pipeline.model
-    if isinstance(model, EugenNerfModel):
+    if isinstance(model, GraphModel):
         return copy.deepcopy(run.config), model
     if type(model) is StockModel and model.temporal_distortion is None:
         return _from_stock(run, model)
     raise RunError(
         f"{run.path} is a run of {run.config.method_name}, which cannot be converted; "
-        "eugen-distill takes runs of vanilla-nerf and of eugen-nerf (train one with --pipeline.model.variant dense)"
+        "eugen-distill takes runs of vanilla-nerf and of eugen methods (train one with --pipeline.model.variant dense)"
     )
 
 

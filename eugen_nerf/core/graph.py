@@ -198,8 +198,12 @@ class LayerGraph(nn.Module):
             reads = tuple(position[v] for v in self.reads[name])
             maps = [owed[v] for v in self.reads[name]]
             widths = [self.width(v) for v in self.reads[name]]
-            for stage, affine in pieces[name]:
-                steps.append((stage.merge(maps, widths), reads))
+            for number, (stage, affine) in enumerate(pieces[name], start=1):
+                merged = stage.merge(maps, widths)
+                if number == len(pieces[name]) and len(reads) == 1 and stage.linear and affine.weight is None:
+                    maps = [Affine(merged.weight, merged.bias)]  # nothing but a matrix: its readers may take it over
+                    break
+                steps.append((merged, reads))
                 reads, maps = (inputs + len(steps) - 1,), [affine]
                 widths = [stage.num_features if affine.weight is None else affine.weight.shape[0]]
             if not self._pays_to_merge(value, maps[0], pieces):

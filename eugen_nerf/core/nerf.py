@@ -26,12 +26,25 @@ class NeRFShape:
     trunk_width: int = 256
     skips: tuple[int, ...] = (4,)
     """Trunk layers that read the encoded position again, before the hidden values."""
+    bottleneck_width: int = 0
+    """Width of a linear layer between trunk and head; 0 for none."""
     head_layers: int = 2
     head_width: int = 128
+    """Width of the head's layers; 0 leaves the head out: a network for density alone."""
 
     def replaceable(self) -> tuple[str, ...]:
-        """Names of the hidden layers, in order; the two output layers stay linear."""
-        return (*(f"trunk_{i}" for i in range(self.trunk_layers)), *(f"head_{i}" for i in range(self.head_layers)))
+        """Names of the hidden layers, in order; the linear layers stay as they are."""
+        head = range(self.head_layers if self.head_width else 0)
+        return (*(f"trunk_{i}" for i in range(self.trunk_layers)), *(f"head_{i}" for i in head))
+
+    def narrowed(self, width: int) -> NeRFShape:
+        """The same network with the trunk `width` wide, and bottleneck and head narrower in proportion."""
+
+        def scale(value: int) -> int:
+            return max(1, round(value * width / self.trunk_width)) if value else 0
+
+        bottleneck, head = scale(self.bottleneck_width), scale(self.head_width)
+        return replace(self, trunk_width=width, bottleneck_width=bottleneck, head_width=head)
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,8 @@ class Replacement:
     num_features: tuple[int, ...] = (128,)
     """m, one for all replaced layers or one for each, in the network's order."""
     eugen: EUGenConfig = field(default_factory=EUGenConfig)
+    specs: Mapping[str, LayerSpec] = field(default_factory=dict)
+    """EUGen layers by name, where they are not all alike; goes before the rest."""
 
 
 def match_names(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -69,6 +84,9 @@ def layer_specs(shape: NeRFShape, kind: str, replacement: Replacement) -> dict[s
     Raises:
         ConfigError: patterns that match nothing, or a number of widths that is neither one nor one a layer.
     """
+    if kind == "eugen" and replacement.specs:
+        match_names([re.escape(name) for name in replacement.specs], shape.replaceable())
+        return dict(replacement.specs)
     names = match_names(replacement.layers, shape.replaceable())
     counts = replacement.num_features
     if len(counts) not in (1, len(names)):
@@ -83,14 +101,15 @@ def layer_specs(shape: NeRFShape, kind: str, replacement: Replacement) -> dict[s
 
 
 def build_nerf(shape: NeRFShape, specs: Mapping[str, LayerSpec] | None = None) -> LayerGraph:
-    """A NeRF network `(encoded position, encoded direction) -> (raw density, raw colour)`.
+    """A NeRF network `(encoded position, encoded direction) -> (raw density, raw colour)`, or the density alone.
 
     Args:
         shape: its widths.
         specs: layers that are not dense, by name.
 
     Returns:
-        Graph with outputs `[..., 1]` and `[..., 3]`, before softplus and sigmoid.
+        Graph with outputs `[..., 1]` and `[..., 3]`, before any activation; without a head its one input is the
+        encoded position, its one output `[..., 1]`.
     """
     specs = specs or {}
     layers, wiring = {}, {}
@@ -104,7 +123,13 @@ def build_nerf(shape: NeRFShape, specs: Mapping[str, LayerSpec] | None = None) -
         previous = name
     linear = LayerSpec(function="identity")
     layers["density"], wiring["density"] = linear.build(shape.trunk_width, 1), [previous]
-    width, reads = shape.direction_width + shape.trunk_width, [1, previous]
+    if not shape.head_width:
+        return LayerGraph(layers, wiring, (shape.position_width,), ("density",))
+    width = shape.trunk_width
+    if shape.bottleneck_width:
+        layers["bottleneck"] = linear.build(width, shape.bottleneck_width)
+        wiring["bottleneck"], width, previous = [previous], shape.bottleneck_width, "bottleneck"
+    width, reads = shape.direction_width + width, [1, previous]
     for i in range(shape.head_layers):
         name = f"head_{i}"
         layers[name] = specs.get(name, LayerSpec()).build(width, shape.head_width)
@@ -133,8 +158,7 @@ def build_variant(shape: NeRFShape, variant: str, replacement: Replacement) -> L
 
     def candidate(size: int) -> LayerGraph:
         if variant == "narrow":
-            head = max(1, round(shape.head_width * size / shape.trunk_width))
-            return build_nerf(replace(shape, trunk_width=size, head_width=head))
+            return build_nerf(shape.narrowed(size))
         return build_nerf(shape, layer_specs(shape, "lowrank", replace(replacement, num_features=(size,))))
 
     low, high = 1, shape.trunk_width

@@ -51,6 +51,11 @@ class Stage:
         blocks = self.degree if self.shared else self.degree * (self.degree + 1) // 2
         return self.weight.shape[0] // blocks * self.degree
 
+    @property
+    def linear(self) -> bool:
+        """Whether the features are the projection itself."""
+        return self.phi == "identity" and self.degree == 1 and self.norm is None
+
     def merge(self, maps: Sequence[Affine], widths: Sequence[int]) -> MergedStage:
         """This stage as a function of its producers' features: their affine maps are multiplied in.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import torch
 from nerfstudio.cameras.rays import RayBundle, RaySamples
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
@@ -14,21 +13,19 @@ from nerfstudio.model_components.losses import MSELoss
 from nerfstudio.model_components.ray_samplers import PDFSampler, UniformSampler
 from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, RGBRenderer
 from nerfstudio.model_components.scene_colliders import NearFarCollider
-from nerfstudio.models.base_model import Model, ModelConfig
-from nerfstudio.utils import colormaps
 from torch import Tensor
 from torch.nn import Parameter
 
 from eugen_nerf.core.nerf import Variant
 from eugen_nerf.data.hull import dataset_alphas, visual_hull
+from eugen_nerf.fields.base import GraphField
 from eugen_nerf.fields.nerf import NeRFField, NeRFFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid, query_occupied
-from eugen_nerf.methods.checkpoints import architecture_mismatch
-from eugen_nerf.methods.metrics import image_metrics
+from eugen_nerf.methods.base import GraphModel, GraphModelConfig
 
 
 @dataclass
-class EugenNerfModelConfig(ModelConfig):
+class EugenNerfModelConfig(GraphModelConfig):
     """Coarse and fine NeRF with replaceable layers."""
 
     _target: type = field(default_factory=lambda: EugenNerfModel)
@@ -50,8 +47,12 @@ class EugenNerfModelConfig(ModelConfig):
     occupancy_resolution: int = 96
     """Cells of the grid along each side of the scene box."""
 
+    def settings_of(self, name: str) -> tuple[NeRFFieldConfig, str]:
+        """`network` and `variant`, for both fields."""
+        return self.network, "variant"
 
-class EugenNerfModel(Model):
+
+class EugenNerfModel(GraphModel):
     """NeRF (Mildenhall et al. 2020) with two fields and hierarchical sampling."""
 
     config: EugenNerfModelConfig
@@ -102,6 +103,25 @@ class EugenNerfModel(Model):
 
         return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], carve)]
 
+    def graph_fields(self) -> dict[str, GraphField]:
+        """`coarse` and `fine`."""
+        return {"coarse": self.field_coarse, "fine": self.field_fine}
+
+    def field_samples(self, ray_bundle: RayBundle, name: str) -> tuple[tuple[Tensor, ...], Tensor]:
+        """What a field's network is asked along rays, empty cells left out, and the samples' rendering weights."""
+        samples, _, weights = self.sample_coarse(ray_bundle)
+        if name == "fine":
+            samples = self.sampler_pdf(ray_bundle, samples, weights)
+            outputs = query_occupied(self.field_fine, samples, self.occupancy)
+            weights = samples.get_weights(outputs[FieldHeadNames.DENSITY])
+        field = self.graph_fields()[name]
+        if self.occupancy is None:
+            return field.encode(samples.flatten()), weights.flatten()
+        mask = self.occupancy.occupied(samples.frustums.get_positions())
+        # an empty batch breaks nerfstudio's encodings; one sample of empty space does no harm to a fit
+        mask[0, 0] |= ~mask.any()
+        return field.encode(samples[mask]), weights[..., 0][mask]
+
     def sample_coarse(self, ray_bundle: RayBundle) -> tuple[RaySamples, dict[FieldHeadNames, Tensor], Tensor]:
         """Coarse samples of rays, the coarse field there, and the samples' rendering weights `[rays, samples, 1]`."""
         samples = self.sampler_uniform(ray_bundle)
@@ -123,11 +143,6 @@ class EugenNerfModel(Model):
             "depth_coarse": self.renderer_depth(weights_coarse, samples_coarse),
         }
 
-    def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """PSNR of the fine colours of a training batch, dB."""
-        image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
-        return {"psnr": -10 * torch.log10((outputs["rgb"] - image).square().mean())}
-
     def get_loss_dict(
         self, outputs: dict[str, Tensor], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
@@ -140,32 +155,3 @@ class EugenNerfModel(Model):
             )
             losses[name] = self.config.loss_coefficients[name] * self.rgb_loss(target, predicted)
         return losses
-
-    def get_image_metrics_and_images(
-        self, outputs: dict[str, Tensor], batch: dict[str, Any]
-    ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """PSNR, SSIM and (where its weights are at hand) LPIPS of an image, and pictures to look at."""
-        image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
-        metrics = image_metrics(outputs["rgb"], image)
-        accumulation = colormaps.apply_colormap(outputs["accumulation"])
-        depth = colormaps.apply_depth_colormap(outputs["depth"], accumulation=outputs["accumulation"])
-        pictures = {
-            "img": torch.cat([image, outputs["rgb"]], dim=1),
-            "accumulation": accumulation,
-            "depth": depth,
-        }
-        return metrics, pictures
-
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """As in torch, but a checkpoint of another architecture is an error that nerfstudio cannot pass over.
-
-        nerfstudio's pipeline answers torch's RuntimeError by loading again without `strict`, and so leaves weights at
-        random.
-
-        Raises:
-            RunError: names or shapes differ; the message holds the first few.
-        """
-        try:
-            return super().load_state_dict(state_dict, strict=strict, assign=assign)
-        except RuntimeError as error:
-            raise architecture_mismatch(self, state_dict) from error

@@ -1,0 +1,95 @@
+"""What every field here shares: a graph of layers, the settings that choose its layers, and what a query costs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from nerfstudio.cameras.rays import RaySamples
+from nerfstudio.fields.base_field import Field, FieldConfig
+from torch import Tensor
+
+from eugen_nerf.core.eugen import EUGenConfig
+from eugen_nerf.core.graph import LayerGraph
+from eugen_nerf.core.nerf import NeRFShape, Replacement, Variant, build_variant
+from eugen_nerf.core.spec import LayerSpec
+
+
+@dataclass
+class GraphFieldConfig(FieldConfig):
+    """Which layers of a field's network are replaced, and by what."""
+
+    layers: tuple[str, ...] = ("trunk_.*",)
+    """Hidden layers to replace: regular expressions on trunk_0, trunk_1, ..., head_0, ...; unused by dense."""
+    num_features: tuple[int, ...] = (128,)
+    """Random features m: one number for all replaced layers, or one for each in the network's order."""
+    degree: int = 1
+    """Highest degree k of Eq. (1)."""
+    phi: str = "relu"
+    """Outer function of the features."""
+    norm: bool = False
+    """Whether the features see the input's norm; collapsed it costs about a second matrix, so it is off by default."""
+    projection: str = "gaussian"
+    """Distribution of the projections at the start: gaussian, rademacher or orthogonal."""
+    train_projection: bool = True
+    """Whether the projections are trained or stay as they were drawn."""
+    seed: int = 0
+    """Seed of the projections and of the replaced layers' first weights; `--machine.seed` is the dense layers'."""
+    train_precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the matrix products while training, worth trying on processors with bfloat16 units (nerfstudio
+    switches its own mixed precision off on a CPU). Weights, encodings and evaluation stay float32."""
+    specs: Annotated[dict[str, LayerSpec], tyro.conf.Suppress] = field(default_factory=dict)
+    """Replaced layers by name, where they are not all alike: a conversion writes it, and it goes before the others."""
+
+    def shape(self) -> NeRFShape:
+        """The network's widths, with those of the encodings filled in."""
+        raise NotImplementedError
+
+    def replacement(self) -> Replacement:
+        """Which layers are replaced, by what."""
+        eugen = EUGenConfig(
+            degree=self.degree,
+            phi=self.phi,
+            norm=self.norm,
+            projection=self.projection,
+            train_projection=self.train_projection,
+            seed=self.seed,
+        )
+        return Replacement(tuple(self.layers), tuple(self.num_features), eugen, dict(self.specs))
+
+
+class GraphField(Field, ABC):
+    """A nerfstudio field whose network is a graph of layers.
+
+    Args:
+        config: sizes and replaced layers.
+        variant: eugen, dense, lowrank, snnk or narrow.
+    """
+
+    def __init__(self, config: GraphFieldConfig, variant: Variant) -> None:
+        super().__init__()
+        self.half_training = config.train_precision == "bfloat16"
+        self.network: LayerGraph = build_variant(config.shape(), variant, config.replacement())
+
+    @abstractmethod
+    def encode(self, ray_samples: RaySamples) -> tuple[Tensor, ...]:
+        """The network's inputs at the samples, `[..., d_i]` each."""
+
+    def query(self, ray_samples: RaySamples) -> tuple[Tensor, ...]:
+        """The network's outputs at the samples, float32 `[..., channels]` each, before any activation."""
+        inputs = self.encode(ray_samples)
+        with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self.training and self.half_training):
+            outputs = self.network(*inputs)
+        return tuple(v.float() for v in outputs)
+
+    def inference_parameters(self) -> int:
+        """Numbers that evaluation keeps: the collapsed network's weights and biases, and what the encoding reads."""
+        outside = sum(p.numel() for p in self.parameters()) - sum(p.numel() for p in self.network.parameters())
+        return self.network.collapsed().count_numbers() + outside
+
+    def macs_per_query(self) -> int:
+        """Multiply-adds of the collapsed network for one point."""
+        return self.network.multiply_adds()

@@ -1,0 +1,99 @@
+"""What a network is told of the frustum round a sample: integrated frequencies, or grid features at the right scale."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from nerfstudio.cameras.rays import Frustums, RaySamples
+from nerfstudio.field_components.encodings import NeRFEncoding
+from nerfstudio.utils.math import generate_polyhedron_basis
+from torch import Tensor, nn
+
+from eugen_nerf.core.contraction import contract, contract_gaussian, contraction_scale
+from eugen_nerf.core.hashgrid import HashGrid
+from eugen_nerf.core.integrated import IntegratedEncoding
+from eugen_nerf.core.multisample import NUM_POINTS, hexagonal_points, perpendicular_axes
+
+NUM_DIRECTIONS = 21
+"""Vertices of the twice tessellated icosahedron, opposite ones counted once."""
+FOOTPRINT = 0.5
+"""Standard deviation of a multisample's Gaussian over its distance to the cone's axis, as Zip-NeRF configures it."""
+
+
+def direction_encoding(frequencies: int) -> NeRFEncoding:
+    """Sines and cosines of view directions `[..., 3]`, and the directions: `[..., 3 + 6 frequencies]`."""
+    return NeRFEncoding(in_dim=3, num_frequencies=frequencies, min_freq_exp=0.0, max_freq_exp=4.0, include_input=True)
+
+
+class FrustumEncoder(nn.Module, ABC):
+    """Features of conical frustums in contracted space."""
+
+    out_features: int
+
+    @abstractmethod
+    def forward(self, ray_samples: RaySamples) -> Tensor:
+        """Features `[..., out_features]` of samples `[...]`."""
+
+
+class GaussianEncoder(FrustumEncoder):
+    """Mip-NeRF 360's encoding: a Gaussian a frustum, contracted, its expected sines and cosines off-axis.
+
+    nerfstudio's own integrated encodings scale the mean by 2 pi and the covariance by nothing.
+
+    Args:
+        num_frequencies: L; frequencies `2^0, ..., 2^(L - 1)` along each of the 21 directions.
+    """
+
+    def __init__(self, num_frequencies: int) -> None:
+        super().__init__()
+        directions = torch.as_tensor(generate_polyhedron_basis("icosahedron", 2)).to(torch.get_default_dtype())
+        self.encoding = IntegratedEncoding(directions, num_frequencies)
+        self.out_features = self.encoding.out_features
+
+    def forward(self, ray_samples: RaySamples) -> Tensor:
+        """Features `[..., 42 L]` in [-1, 1]."""
+        blob = ray_samples.frustums.get_gaussian_blob()
+        return self.encoding(*contract_gaussian(blob.mean, blob.cov))
+
+
+class MultisampleEncoder(FrustumEncoder):
+    """Zip-NeRF's encoding: six Gaussians a frustum, contracted, and their mean grid features at the right scale.
+
+    Training turns and mirrors every hexagon at random; evaluation turns and mirrors every other one along a ray.
+
+    Args:
+        grid: the pyramid of grids over the contracted ball, `[-2, 2]^3`.
+    """
+
+    def __init__(self, grid: HashGrid) -> None:
+        super().__init__()
+        self.grid = grid
+        self.out_features = grid.out_features
+
+    def forward(self, ray_samples: RaySamples) -> Tensor:
+        """Features `[..., grid.out_features]`."""
+        points, widths = self.multisamples(ray_samples.frustums)
+        # the ball of radius 2 becomes the unit cube
+        features = self.grid(((points + 2) / 4).flatten(0, -3), (widths / 4).flatten(0, -2))
+        return features.reshape(*points.shape[:-2], self.out_features)
+
+    def multisamples(self, frustums: Frustums) -> tuple[Tensor, Tensor]:
+        """Contracted means `[..., 6, 3]` and standard deviations `[..., 6]` of the Gaussians."""
+        starts, ends, area = (v[..., 0] for v in (frustums.starts, frustums.ends, frustums.pixel_area))
+        if self.training:
+            angle = torch.rand_like(starts) * (2 * math.pi)
+            mirror = torch.rand_like(starts) < 0.5
+        else:
+            odd = torch.arange(starts.shape[-1], device=starts.device) % 2
+            angle, mirror = (odd * (math.pi / 6)).expand_as(starts), odd.bool().expand_as(starts)
+        radius = (area / math.pi).sqrt()  # a disc as large as the pixel, as nerfstudio's Gaussians have it
+        local, across = hexagonal_points(starts, ends, radius, angle, mirror)
+        axes = (*perpendicular_axes(frustums.directions), frustums.directions)
+        points = frustums.origins[..., None, :]
+        for k in range(3):
+            points = points + local[..., k, None] * axes[k][..., None, :]
+        widths = FOOTPRINT * across * contraction_scale(points)[..., 0]
+        assert points.shape[-2] == NUM_POINTS
+        return contract(points), widths.clamp_min(1e-9)

@@ -1,0 +1,83 @@
+"""The fields of Zip-NeRF (Barron et al. 2023, arXiv 2304.06706): small networks on a pyramid of hash grids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nerfstudio.field_components.activations import trunc_exp
+from torch import Tensor
+
+from eugen_nerf.core.hashgrid import HashGrid, pyramid
+from eugen_nerf.core.nerf import Variant
+from eugen_nerf.fields.encoders import MultisampleEncoder
+from eugen_nerf.fields.tcnn_grid import TcnnHashGrid
+from eugen_nerf.fields.unbounded import UnboundedField, UnboundedFieldConfig
+
+
+@dataclass
+class ZipNeRFFieldConfig(UnboundedFieldConfig):
+    """Zip-NeRF's NeRF MLP at full size, its view-dependent head of EUGen layers."""
+
+    _target: type = field(default_factory=lambda: ZipNeRFField)
+    """Class to instantiate."""
+    layers: tuple[str, ...] = ("head_.*",)
+    """Hidden layers to replace: regular expressions on trunk_0, head_0, head_1, ...; unused by dense."""
+    num_features: tuple[int, ...] = (64,)
+    """Random features m: one number for all replaced layers, or one for each in the network's order."""
+    trunk_layers: int = 1
+    """Number of layers on the grid's features."""
+    trunk_width: int = 64
+    """Width of the trunk's layers."""
+    skips: tuple[int, ...] = ()
+    """Trunk layers that read the grid's features again."""
+    head_layers: int = 2
+    """Number of layers of the view-dependent head."""
+    head_width: int = 256
+    """Width of the head's layers; 0 for a field of density alone, as proposals are."""
+    grid: Literal["torch", "tcnn"] = "torch"
+    """Interpolation of the grid: plain PyTorch, or tiny-cuda-nn where it is installed. Checkpoints fit both."""
+    min_resolution: int = 16
+    """Vertices along each side of the coarsest level; every further level doubles it."""
+    max_resolution: int = 8192
+    """Vertices along each side of the finest level."""
+    features_per_level: int = 4
+    """Numbers a vertex."""
+    log2_table_size: int = 21
+    """Levels with more vertices than 2 to this power are hashed."""
+
+    def position_width(self) -> int:
+        """Width of the grid's features."""
+        return len(self.resolutions()) * (self.features_per_level + 1)
+
+    def resolutions(self) -> tuple[int, ...]:
+        """Vertices along each side, by level."""
+        return pyramid(self.min_resolution, self.max_resolution)
+
+
+class ZipNeRFField(UnboundedField):
+    """Zip-NeRF's field.
+
+    Args:
+        config: sizes and replaced layers.
+        variant: eugen, dense, lowrank, snnk or narrow.
+
+    Raises:
+        ConfigError: resolutions that do not double, or tinycudann asked for and absent.
+    """
+
+    def __init__(self, config: ZipNeRFFieldConfig, variant: Variant) -> None:
+        kind = TcnnHashGrid if config.grid == "tcnn" else HashGrid
+        grid = kind(config.resolutions(), config.features_per_level, config.log2_table_size, seed=config.seed)
+        super().__init__(config, variant, MultisampleEncoder(grid))
+
+    @property
+    def grid(self) -> HashGrid:
+        """The pyramid of grids."""
+        assert isinstance(self.encoder, MultisampleEncoder)
+        return self.encoder.grid
+
+    def density_activation(self, raw: Tensor) -> Tensor:
+        """Density from the network's raw output plus `density_bias`; the gradient of the exponential is bounded."""
+        density: Tensor = trunc_exp(raw)
+        return density

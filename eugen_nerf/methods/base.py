@@ -1,0 +1,86 @@
+"""What every model here shares: loading that cannot go wrong in silence, image metrics, and what a conversion asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.model_components.renderers import RGBRenderer
+from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.utils import colormaps
+from torch import Tensor
+
+from eugen_nerf.fields.base import GraphField, GraphFieldConfig
+from eugen_nerf.methods.checkpoints import architecture_mismatch
+from eugen_nerf.methods.metrics import image_metrics
+
+
+@dataclass
+class GraphModelConfig(ModelConfig):
+    """Settings of a model whose fields are graphs of layers."""
+
+    def settings_of(self, name: str) -> tuple[GraphFieldConfig, str]:
+        """The settings that describe a field of `GraphModel.graph_fields`, and the attribute that holds its variant.
+
+        Fields may share both: then they can only be changed together.
+        """
+        raise NotImplementedError
+
+
+class GraphModel(Model):
+    """A nerfstudio model whose fields are graphs of layers."""
+
+    config: GraphModelConfig
+    renderer_rgb: RGBRenderer
+
+    def graph_fields(self) -> dict[str, GraphField]:
+        """The fields by the names that reports use, in the order a ray meets them; proposals are `proposal_...`."""
+        raise NotImplementedError
+
+    def field_samples(self, ray_bundle: RayBundle, name: str) -> tuple[tuple[Tensor, ...], Tensor]:
+        """What a field's network is asked along rays, and how much each sample weighs in a picture.
+
+        Args:
+            ray_bundle: rays `[rays]`, near and far planes set.
+            name: of the field.
+
+        Returns:
+            The network's inputs `[samples, d_i]`, and rendering weights `[samples]`.
+        """
+        raise NotImplementedError
+
+    def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
+        """PSNR of the final colours of a training batch, dB."""
+        image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
+        return {"psnr": -10 * torch.log10((outputs["rgb"] - image).square().mean())}
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """PSNR, SSIM and (where its weights are at hand) LPIPS of an image, and pictures to look at."""
+        image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
+        metrics = image_metrics(outputs["rgb"], image)
+        accumulation = colormaps.apply_colormap(outputs["accumulation"])
+        depth = colormaps.apply_depth_colormap(outputs["depth"], accumulation=outputs["accumulation"])
+        pictures = {
+            "img": torch.cat([image, outputs["rgb"]], dim=1),
+            "accumulation": accumulation,
+            "depth": depth,
+        }
+        return metrics, pictures
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """As in torch, but a checkpoint of another architecture is an error that nerfstudio cannot pass over.
+
+        nerfstudio's pipeline answers torch's RuntimeError by loading again without `strict`, and so leaves weights at
+        random.
+
+        Raises:
+            RunError: names or shapes differ; the message holds the first few.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except RuntimeError as error:
+            raise architecture_mismatch(self, state_dict) from error
