@@ -37,7 +37,8 @@ def hexagonal_points(starts: Tensor, ends: Tensor, radius: Tensor, angle: Tensor
     angles = starts.new_tensor(_ANGLES)
     turned = torch.where(mirror[..., None], angles.flip(0), angles) + angle[..., None]
     across = radius[..., None] * z / math.sqrt(2)
-    return torch.stack([across * turned.cos(), across * turned.sin(), z], dim=-1), across
+    # coordinates come first in memory: torch is slow along a last dimension of 3
+    return torch.stack([across * turned.cos(), across * turned.sin(), z]).movedim(0, -1), across
 
 
 def perpendicular_axes(directions: Tensor) -> tuple[Tensor, Tensor]:

@@ -91,9 +91,11 @@ class MultisampleEncoder(FrustumEncoder):
         radius = (area / math.pi).sqrt()  # a disc as large as the pixel, as nerfstudio's Gaussians have it
         local, across = hexagonal_points(starts, ends, radius, angle, mirror)
         axes = (*perpendicular_axes(frustums.directions), frustums.directions)
-        points = frustums.origins[..., None, :]
+        # coordinates come first in memory, here too
+        points = frustums.origins.movedim(-1, 0)[..., None]
         for k in range(3):
-            points = points + local[..., k, None] * axes[k][..., None, :]
+            points = points + local[..., k] * axes[k].movedim(-1, 0)[..., None]
+        points = points.movedim(0, -1)
         widths = FOOTPRINT * across * contraction_scale(points)[..., 0]
         assert points.shape[-2] == NUM_POINTS
         return contract(points), widths.clamp_min(1e-9)

@@ -62,5 +62,6 @@ class TcnnHashGrid(HashGrid):
         encoding.params = self.table.flatten()
         n, group, _ = points.shape
         features = encoding(points.clamp(0, 1).reshape(-1, 3)).float()
+        del encoding.params  # no leaf of the graph, and such a tensor cannot be copied with its module
         features = features.reshape(n, group, len(self.resolutions), self.features)
         return (features * torch.stack(list(known), dim=-1)[..., None]).mean(dim=1)

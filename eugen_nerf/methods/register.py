@@ -168,7 +168,7 @@ eugen_mipnerf360_paper = MethodSpecification(
 )
 eugen_mipnerf360_small = MethodSpecification(
     config=_unbounded_trainer(
-        "eugen-mipnerf360-small", _MIP_SMALL, steps=3000, rays=512, lr=(2e-3, 1e-4), warmup=100, clip=False
+        "eugen-mipnerf360-small", _MIP_SMALL, steps=2000, rays=512, lr=(2e-3, 1e-4), warmup=100, clip=False
     ),
     description="eugen-mipnerf360 small enough to train on a CPU.",
 )
@@ -186,7 +186,7 @@ eugen_zipnerf_paper = MethodSpecification(
 )
 eugen_zipnerf_small = MethodSpecification(
     config=_unbounded_trainer(
-        "eugen-zipnerf-small", _ZIP_SMALL, steps=3000, rays=512, lr=(1e-2, 1e-3), warmup=100, clip=False
+        "eugen-zipnerf-small", _ZIP_SMALL, steps=2000, rays=512, lr=(1e-2, 1e-3), warmup=100, clip=False
     ),
     description="eugen-zipnerf small enough to train on a CPU.",
 )
