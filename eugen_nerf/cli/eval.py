@@ -53,8 +53,12 @@ class EvalCommand:
     """Points evaluated at once, the same for all runs (default: 4096 on a CPU, 262144 on a GPU)."""
     timed_views: int = 1
     """Views rendered in one timed call."""
+    split_repeats: int = 3
+    """Rounds that take a render's time apart: encoding, MLP, sampling, compositing, other."""
+    train_iterations: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Training iterations to time as well, in memory, after everything else; 0 for none."""
     seed: int = 0
-    """Of the random points."""
+    """Of the random points, and of the pixels trained on."""
     device: str | None = None
     """Device for all runs, such as cpu or cuda (default: the GPU where there is one)."""
     threads: int | None = None
@@ -74,7 +78,16 @@ class EvalCommand:
         cuda = (self.device or ("cuda" if torch.cuda.is_available() else "cpu")).startswith("cuda")
         queries = self.queries if self.queries is not None else 1 << (20 if cuda else 15)
         chunk_size = self.chunk_size if self.chunk_size is not None else 1 << (18 if cuda else 12)
-        timing = Timing(self.warmup, self.repeats, queries, chunk_size, self.timed_views, self.seed)
+        timing = Timing(
+            warmup=self.warmup,
+            repeats=self.repeats,
+            num_queries=queries,
+            chunk_size=chunk_size,
+            num_views=self.timed_views,
+            seed=self.seed,
+            split_repeats=self.split_repeats,
+            train_iterations=self.train_iterations,
+        )
         check_output(self.output, overwrite=self.overwrite)
         comparison = evaluate(
             self.load_config,

@@ -19,9 +19,13 @@ from eugen_nerf.evaluation.accounting import (
     macs_per_query,
     peak_memory,
 )
+from eugen_nerf.evaluation.curves import psnr_curve
 from eugen_nerf.evaluation.protocol import Protocol, Timing
 from eugen_nerf.evaluation.render import eval_dataset, images_hash, poses_hash, render_rgb, render_views, view_camera
+from eugen_nerf.evaluation.split import ceiling, image_splits
 from eugen_nerf.evaluation.timing import field_query_callable, medians, speed_ratios, time_interleaved
+from eugen_nerf.evaluation.training import KEYS as TRAINING_KEYS
+from eugen_nerf.evaluation.training import draw_batches, seeded, training_costs
 from eugen_nerf.evaluation.truth import baseline_images, shared_truth
 from eugen_nerf.methods.metrics import Image8, LpipsMetric, load_lpips, psnr, ssim
 from eugen_nerf.methods.runs import Run, fine_field, load_run
@@ -71,14 +75,14 @@ def evaluate(
         names: what to call them; by default the method's name, numbered where it repeats.
         baseline: the name that speeds are compared with; the first run by default.
         protocol: views and metrics.
-        timing: warm-ups, repeats, number of queries, chunk size, views timed, seed.
+        timing: warm-ups, repeats, number of queries, chunk size, views timed, seed, training iterations.
         repeats: shorthand for ``timing.repeats``.
         device: where all runs are loaded; None takes CUDA where there is a GPU, else the CPU.
         data: read the scene from here instead of where the configs say.
         console: where progress goes; standard error by default.
 
     Raises:
-        RunError: a run cannot be loaded or rendered.
+        RunError: a run cannot be loaded or rendered, or trained where that is asked for.
         DataError: the runs' test views differ.
         ConfigError: names or baseline do not fit.
     """
@@ -90,11 +94,17 @@ def evaluate(
     if names is not None:
         _check_names(names, len(config_paths))  # before minutes are spent on loading
     mode = "val" if protocol.split == "val" else "test"
-    runs = [load_run(path, device=device, test_mode=mode, data=data) for path in config_paths]  # type: ignore[arg-type]
+    runs = []
+    for path in config_paths:
+        with seeded(timing.seed):  # data managers shuffle the training images, and all runs train on the same rays
+            runs.append(load_run(path, device=device, test_mode=mode, data=data))  # type: ignore[arg-type]
     names = list(names) if names is not None else _default_names(runs)
     baseline = baseline or names[0]
     if baseline not in names:
         raise ConfigError(f"no run is called {baseline!r}: --baseline takes one of {', '.join(names)}")
+    named = dict(zip(names, runs, strict=True))
+    training = timing.train_iterations
+    batches = {name: draw_batches(run, training, seed=timing.seed) for name, run in named.items()} if training else {}
     for run in runs:
         _stop_background_loaders(run)
 
@@ -105,17 +115,23 @@ def evaluate(
     notes = [reason] if reason else []
 
     rows, renders = [], {}
-    for name, run in zip(names, runs, strict=True):
+    for name, run in named.items():
         rendered = render_views(run, indices, label=name, console=console)
         renders[name] = rendered.images
         scores = _scores(rendered.images, truth, lpips)
         rows.append({"variant": name, **scores, **_costs(run, indices[0], notes, name)})
-    _add_times(rows, dict(zip(names, runs, strict=True)), indices, timing, baseline)
+    _add_times(rows, named, indices, timing, baseline)
+    _add_splits(rows, named, indices[0], timing)
+    costs = training_costs(named, batches, baseline) if batches else {}  # last: it changes the weights
+    for row in rows:
+        row.update(costs.get(row["variant"], dict.fromkeys(TRAINING_KEYS)))
     for name, images in baseline_images(runs[0], truth, notes).items():
         rows.append({"variant": name, **_scores(images, truth, lpips), **_NO_COSTS})
 
     if len({row["rays_per_chunk"] for row in rows if row["config"] is not None}) > 1:
         notes.append("the runs render with different numbers of rays at once (rays_per_chunk): it affects image times")
+    if len({row["rays_per_iteration"] for row in rows if row["config"] is not None}) > 1:
+        notes.append("the runs train with different numbers of rays an iteration (rays_per_iteration)")
     if any(eval_dataset(run)._dataparser_outputs.mask_filenames for run in runs):
         notes.append("the data set has masks; metrics are over whole images, masks are not applied")
     dtypes = sorted({str(value.dtype).removeprefix("torch.") for run in runs for value in run.model.parameters()})
@@ -138,7 +154,7 @@ _NO_COSTS: dict[str, Any] = dict.fromkeys(
         *("seconds_per_image", "image_speed_ratio", "image_speed_ratio_quartiles", "image_seconds"),
         *("queries_per_second", "query_speed_ratio", "query_speed_ratio_quartiles", "query_seconds"),
         *("parameters", "model_parameters", "macs_per_query", "macs_source", "checkpoint_bytes", "peak_memory_bytes"),
-        *("inference_parameters", "fit_seconds"),
+        *("inference_parameters", "fit_seconds", "image_split", "image_ceiling", "psnr_curve", *TRAINING_KEYS),
         *("rays_per_chunk", "seed", "step", "method", "checkpoint", "config"),
     ]
 )  # baselines are no networks: nothing is timed or counted
@@ -200,6 +216,7 @@ def _costs(run: Run, view: int, notes: list[str], name: str) -> dict[str, Any]:
         "inference_parameters": inference_parameters(network),
         "peak_memory_bytes": peak_memory(lambda: render_rgb(run, camera), device),
         "fit_seconds": fit_seconds(run.path),
+        "psnr_curve": psnr_curve(run.path.parent / run.config.logging.relative_log_dir),
         "rays_per_chunk": run.model.config.eval_num_rays_per_chunk,
         "seed": run.config.machine.seed,
         "step": run.step,
@@ -246,3 +263,11 @@ def _add_times(
         row["image_speed_ratio"] = image["median"]
         row["image_speed_ratio_quartiles"] = [image["lower_quartile"], image["upper_quartile"]]
         row["query_seconds"], row["image_seconds"] = query_seconds[name], image_seconds[name]
+
+
+def _add_splits(rows: list[dict[str, Any]], runs: dict[str, Run], view: int, timing: Timing) -> None:
+    """Take the time of one view apart, and write it into the rows."""
+    splits = image_splits(runs, view, repeats=timing.split_repeats)
+    for row in rows:
+        row["image_split"] = splits[row["variant"]]
+        row["image_ceiling"] = ceiling(row["image_split"])

@@ -6,23 +6,19 @@ import base64
 import html
 import io
 import json
-import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 from PIL import Image
 
 from eugen_nerf.evaluation.compare import Comparison
+from eugen_nerf.evaluation.curves import REMARK as CURVES_REMARK
+from eugen_nerf.evaluation.plots import psnr_curves_svg, psnr_time_svg
+from eugen_nerf.evaluation.tables import TextTable, full_table, further_tables
 from eugen_nerf.methods.metrics import Image8
 
 DIFFERENCE_GAIN = 4
-_INK = "#010203"  # drawn in this colour, then replaced by the page's text colour, light or dark
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8885; --soft: #8882; }
@@ -43,21 +39,16 @@ dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
-def html_page(
-    comparison: Comparison, headings: Sequence[str], rows: Sequence[Sequence[str]], *, max_views: int = 4
-) -> str:
+def html_page(comparison: Comparison, *, max_views: int = 4) -> str:
     """The page as text.
 
     Args:
         comparison: what to show.
-        headings: of the table.
-        rows: the table's texts.
         max_views: views shown, spread evenly over the scored ones.
     """
     protocol = comparison.protocol
     title = f"Comparison of {', '.join(comparison.renders)}"
     notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in comparison.notes)
-    plot = psnr_time_svg(comparison.rows)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -72,12 +63,11 @@ def html_page(
 Scores are means over the views; times are medians over {protocol["timing"]["repeats"]} rounds in which the runs take
 turns; speeds are relative to {html.escape(protocol["baseline"])} (median of the ratios within a round).</p>
 {notes}
-<div class="scroll"><table>
-<thead><tr>{"".join(f"<th>{html.escape(text)}</th>" for text in headings)}</tr></thead>
-<tbody>{"".join(_table_row(row) for row in rows)}</tbody>
-</table></div>
+{_table(full_table(comparison))}
+{"".join(_section(table) for table in further_tables(comparison))}
 <h2>Quality against time</h2>
-<div class="plot">{plot}</div>
+<div class="plot">{psnr_time_svg(comparison.rows)}</div>
+{_curves(comparison)}
 <h2>Views</h2>
 <p>Difference images show {DIFFERENCE_GAIN} times the absolute difference from the ground truth, clipped at white.</p>
 {"".join(_view(comparison, position) for position in _shown(len(comparison.views), max_views))}
@@ -103,55 +93,29 @@ def png_data_uri(image: Image8) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def psnr_time_svg(rows: Sequence[dict[str, Any]]) -> str:
-    """PSNR against seconds an image, one point a run; the baselines, which take no time, as dashed lines."""
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "eugen", "font.family": "sans-serif", "font.size": 11}):
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
-        figure.patch.set_alpha(0.0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0.0)
-        for number, row in enumerate(rows):
-            marker = "os^Dv"[number // 10 % 5]
-            if not math.isfinite(row["psnr"]):
-                continue
-            if row["seconds_per_image"] is None:
-                axes.axhline(row["psnr"], linestyle="--", linewidth=1, color="#888888")
-                axes.annotate(
-                    row["variant"], (0.99, row["psnr"]), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                    fontsize=9, color=_INK,
-                )  # fmt: skip
-                continue
-            axes.plot(
-                row["seconds_per_image"], row["psnr"], marker, ms=9, color=f"C{number % 10}", label=row["variant"]
-            )
-        times = [row["seconds_per_image"] for row in rows if row["seconds_per_image"] is not None]
-        axes.set_xscale("log")
-        axes.set_xlim(min(times) / 2, max(times) * 3)  # never so narrow that noise looks like a difference
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.margins(y=0.15)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, labelcolor=_INK)  # names beside the points would overlap where runs are close
-        axes.set_xlabel("seconds per image (log scale)", color=_INK)
-        axes.set_ylabel("PSNR [dB]", color=_INK)
-        axes.tick_params(which="both", colors=_INK)
-        axes.grid(alpha=0.3)
-        for spine in axes.spines.values():
-            spine.set_edgecolor(_INK)
-        buffer = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]  # no prolog: it is a part of a page now
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
-    return svg.replace(_INK, "currentColor")
-
-
 def _shown(count: int, limit: int) -> list[int]:
     if count <= limit:
         return list(range(count))
     return [int(position) for position in np.linspace(0, count - 1, limit).round()]
+
+
+def _section(table: TextTable) -> str:
+    title = table.title[:1].upper() + table.title[1:]
+    return f"<h2>{html.escape(title)}</h2>\n<p>{html.escape(table.remark)}</p>\n{_table(table)}\n"
+
+
+def _table(table: TextTable) -> str:
+    headings = "".join(f"<th>{html.escape(text)}</th>" for text in table.headings)
+    rows = "".join(_table_row(row) for row in table.rows)
+    return f'<div class="scroll"><table>\n<thead><tr>{headings}</tr></thead>\n<tbody>{rows}</tbody>\n</table></div>'
+
+
+def _curves(comparison: Comparison) -> str:
+    svg = psnr_curves_svg(comparison.rows)
+    if not svg:
+        return ""
+    remark = html.escape(CURVES_REMARK)
+    return f'<h2>Held-out PSNR while training</h2>\n<p>{remark}</p>\n<div class="plot">{svg}</div>'
 
 
 def _table_row(texts: Sequence[str]) -> str:

@@ -86,7 +86,9 @@ class Timing:
         num_queries: points (position and direction) evaluated by a field in one timed call.
         chunk_size: points evaluated at once, the same for all runs: intermediate values of a chunk stay in the cache.
         num_views: test views rendered in one timed call of the whole-image time.
-        seed: of the random points.
+        seed: of the random points, and of the pixels trained on.
+        split_repeats: rounds that take a render's time apart.
+        train_iterations: timed training iterations of each run; 0 leaves training out.
     """
 
     warmup: int = 1
@@ -95,10 +97,16 @@ class Timing:
     chunk_size: int = 4096
     num_views: int = 1
     seed: int = 0
+    split_repeats: int = 3
+    train_iterations: int = 0
 
     def __post_init__(self) -> None:
-        if self.warmup < 0 or min(self.repeats, self.num_queries, self.chunk_size, self.num_views) < 1:
-            raise ConfigError("warmup must be at least 0; repeats, queries, chunk size and timed views at least 1")
+        counts = (self.repeats, self.num_queries, self.chunk_size, self.num_views, self.split_repeats)
+        if min(self.warmup, self.train_iterations) < 0 or min(counts) < 1:
+            raise ConfigError(
+                "warmup and training iterations must be at least 0; repeats, split repeats, queries, chunk size and "
+                "timed views at least 1"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data for a result file."""

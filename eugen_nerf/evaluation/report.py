@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,57 +16,44 @@ from rich.text import Text
 
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.evaluation.compare import Comparison
+from eugen_nerf.evaluation.curves import curve_line
 from eugen_nerf.evaluation.html import html_page
+from eugen_nerf.evaluation.tables import TextTable, further_tables, scores_table, sizes_table
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
 
-# (key, heading, format) of the columns shown; the JSON file holds more.
-COLUMNS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
-    ("variant", "variant", str),
-    ("psnr", "PSNR", lambda value: f"{value:.2f}"),
-    ("ssim", "SSIM", lambda value: f"{value:.3f}"),
-    ("lpips", "LPIPS", lambda value: f"{value:.3f}"),
-    ("seconds_per_image", "s/image", lambda value: f"{value:.4g}"),
-    ("image_speed_ratio", "image x", lambda value: f"{value:.2f}x"),
-    ("queries_per_second", "queries/s", lambda value: f"{value / 1e3:,.1f}k"),
-    ("query_speed_ratio", "query x", lambda value: f"{value:.2f}x"),
-    ("parameters", "parameters", lambda value: f"{value:,}"),
-    ("inference_parameters", "collapsed", lambda value: f"{value:,}"),
-    ("macs_per_query", "MACs/query", lambda value: f"{value:,}"),
-    ("checkpoint_bytes", "file MB", lambda value: f"{value / 1e6:.2f}"),
-    ("peak_memory_bytes", "peak MB", lambda value: f"{value / 1e6:.1f}"),
-    ("fit_seconds", "fit s", lambda value: f"{value:.1f}"),
-)
-_SIZES_FROM = 8  # columns before are scores and times
-
-
-def cells(row: Mapping[str, Any]) -> list[str]:
-    """The row's texts for `COLUMNS`; a missing value is a dash."""
-    return ["-" if row.get(key) is None else form(row[key]) for key, _, form in COLUMNS]
-
 
 def print_table(comparison: Comparison, console: Console | None = None) -> None:
-    """Print the table and the notes."""
+    """Print the tables, the curves' lines and the notes."""
     console = console or Console()
-    views, sizes = comparison.protocol["number_of_views"], ", ".join(comparison.protocol["resolution"])
-    title = f"{views} {comparison.protocol['split']} views of {sizes}, {comparison.environment['device']}"
-    texts = [cells(row) for row in comparison.rows]
     # Two tables: one with every column does not fit a terminal of 80 characters.
-    for part_title, columns in ((title, range(_SIZES_FROM)), ("sizes", [0, *range(_SIZES_FROM, len(COLUMNS))])):
-        table = Table(title=part_title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for column in columns:
-            table.add_column(COLUMNS[column][1], justify="right" if column else "left", overflow="fold")
-        for row in texts:
-            table.add_row(*(Text(row[column]) for column in columns))  # a name is no markup
-        console.print(table)
+    for table in (scores_table(comparison), sizes_table(comparison)):
+        console.print(_rich_table(table))
     baseline = comparison.protocol["baseline"]
     console.print(f"image x, query x: speed relative to {baseline}, median of the ratios in a round", markup=False)
     console.print(
         "collapsed: numbers kept in evaluation; file: a trained run's checkpoint holds its optimizer's state too"
     )
+    for table in further_tables(comparison):
+        console.print()
+        console.print(_rich_table(table))
+        console.print(table.remark, markup=False, highlight=False)
+    for row in comparison.rows:
+        if row["psnr_curve"]:
+            console.print(curve_line(row["variant"], row["psnr_curve"]), markup=False, highlight=False, soft_wrap=True)
     for note in comparison.notes:
         console.print(f"note: {note}", markup=False)
+
+
+def _rich_table(texts: TextTable) -> Table:
+    narrow = (0, 1, 0, 0)  # terminals have 80 columns
+    table = Table(title=texts.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=narrow)
+    for number, heading in enumerate(texts.headings):
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    for row in texts.rows:
+        table.add_row(*map(Text, row))  # a name is no markup
+    return table
 
 
 def to_json(comparison: Comparison) -> str:
@@ -121,8 +108,7 @@ def write_report(comparison: Comparison, folder: Path, *, overwrite: bool = Fals
         RunError: an older result is there, or the folder cannot be written.
     """
     check_output(folder, overwrite=overwrite)
-    headings = [heading for _, heading, _ in COLUMNS]
-    page = html_page(comparison, headings, [cells(row) for row in comparison.rows], max_views=max_views)
+    page = html_page(comparison, max_views=max_views)
     contents = {folder / JSON_NAME: to_json(comparison), folder / HTML_NAME: page}
     for path, text in contents.items():
         _atomic_write(path, text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -41,7 +41,8 @@ class GraphFieldConfig(FieldConfig):
     train_precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the matrix products while training, worth trying on processors with bfloat16 units (nerfstudio
     switches its own mixed precision off on a CPU). Weights, encodings and evaluation stay float32."""
-    specs: Annotated[dict[str, LayerSpec], tyro.conf.Suppress] = field(default_factory=dict)
+    # None and not an empty dictionary: a config.yml from before this field existed finds it as the class's attribute
+    specs: Annotated[dict[str, LayerSpec] | None, tyro.conf.Suppress] = None
     """Replaced layers by name, where they are not all alike: a conversion writes it, and it goes before the others."""
 
     def shape(self) -> NeRFShape:
@@ -58,7 +59,7 @@ class GraphFieldConfig(FieldConfig):
             train_projection=self.train_projection,
             seed=self.seed,
         )
-        return Replacement(tuple(self.layers), tuple(self.num_features), eugen, dict(self.specs))
+        return Replacement(tuple(self.layers), tuple(self.num_features), eugen, self.specs or {})
 
 
 class GraphField(Field, ABC):

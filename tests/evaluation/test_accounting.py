@@ -57,3 +57,17 @@ def test_peak_memory_counts_live_tensors(mode) -> None:
     with mode():
         assert peak_memory(work, "cpu") == 40_000
         assert peak_memory(work, "cpu") == 40_000  # it does not depend on what ran before
+
+
+def test_peak_memory_counts_what_backward_keeps_and_makes() -> None:
+    weights = torch.zeros(1000, requires_grad=True)
+
+    def forward() -> torch.Tensor:
+        return weights.exp().sin().sin().sum()  # three results of 4,000 bytes and a sum of 4
+
+    with torch.no_grad():
+        assert peak_memory(forward, "cpu") == 8_000  # each is gone when the next but one is made
+    kept = 2 * 4_000  # of the three, those that backward needs: exp keeps its own result, each sin its input
+    assert peak_memory(lambda: forward().detach(), "cpu") == kept + 4_000 + 4
+    # at the first of backward's products: the kept two, the gradient of the sum, a cosine and the product
+    assert peak_memory(lambda: forward().backward(), "cpu") == kept + 4 + 4 + 2 * 4_000

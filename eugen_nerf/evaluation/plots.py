@@ -1,0 +1,91 @@
+"""Plots of a comparison as SVG that a page can hold: no fonts, no links, colours that follow the page."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
+
+_INK = "#010203"  # drawn in this colour, then replaced by the page's text colour, light or dark
+
+
+def psnr_time_svg(rows: Sequence[dict[str, Any]]) -> str:
+    """PSNR against seconds an image, one point a run; the baselines, which take no time, as dashed lines."""
+
+    def draw(axes: Axes) -> None:
+        for number, row in enumerate(rows):
+            if not math.isfinite(row["psnr"]):
+                continue
+            if row["seconds_per_image"] is None:
+                axes.axhline(row["psnr"], linestyle="--", linewidth=1, color="#888888")
+                axes.annotate(
+                    row["variant"], (0.99, row["psnr"]), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                    fontsize=9, color=_INK,
+                )  # fmt: skip
+                continue
+            marker, colour = _style(number)
+            axes.plot(row["seconds_per_image"], row["psnr"], marker, ms=9, color=colour, label=row["variant"])
+        times = [row["seconds_per_image"] for row in rows if row["seconds_per_image"] is not None]
+        axes.set_xscale("log")
+        axes.set_xlim(min(times) / 2, max(times) * 3)  # never so narrow that noise looks like a difference
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel("seconds per image (log scale)", color=_INK)
+
+    return _psnr_plot(draw, "time")
+
+
+def psnr_curves_svg(rows: Sequence[dict[str, Any]]) -> str:
+    """Held-out PSNR against training steps, a line a run; empty text where no run has a curve."""
+    if not any(row["psnr_curve"] for row in rows):
+        return ""
+
+    def draw(axes: Axes) -> None:
+        for number, row in enumerate(rows):
+            if row["psnr_curve"]:
+                marker, colour = _style(number)
+                steps, values = zip(*row["psnr_curve"], strict=True)
+                axes.plot(steps, values, f"{marker}-", ms=4, color=colour, label=row["variant"])
+        axes.set_xlabel("training step", color=_INK)
+
+    return _psnr_plot(draw, "curves")
+
+
+def _style(number: int) -> tuple[str, str]:
+    """Marker and colour of the n-th run, the same in every plot."""
+    return "os^Dv"[number // 10 % 5], f"C{number % 10}"
+
+
+def _psnr_plot(draw: Callable[[Axes], None], name: str) -> str:
+    """The SVG of a plot whose y axis is PSNR; `name` keeps the ids inside two plots of one page apart."""
+    salt = f"eugen-{name}"
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "font.size": 11}):
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        figure.patch.set_alpha(0.0)
+        axes = figure.add_subplot()
+        axes.patch.set_alpha(0.0)
+        draw(axes)
+        axes.margins(y=0.15)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, labelcolor=_INK)  # names beside the points would overlap where runs are close
+        axes.set_ylabel("PSNR [dB]", color=_INK)
+        axes.tick_params(which="both", colors=_INK)
+        axes.grid(alpha=0.3)
+        for spine in axes.spines.values():
+            spine.set_edgecolor(_INK)
+        buffer = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]  # no prolog: it is a part of a page now
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
+    return svg.replace(_INK, "currentColor")

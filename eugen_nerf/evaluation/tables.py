@@ -1,0 +1,97 @@
+"""The tables of a comparison as texts, for the console and for the page alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eugen_nerf.evaluation.compare import Comparison
+from eugen_nerf.evaluation.split import CATEGORIES
+from eugen_nerf.evaluation.split import REMARK as SPLIT_REMARK
+
+Column = tuple[str, str, Callable[[Any], str]]
+"""Key of a row's value, heading, format."""
+
+SCORES: tuple[Column, ...] = (
+    ("variant", "variant", str),
+    ("psnr", "PSNR", lambda value: f"{value:.2f}"),
+    ("ssim", "SSIM", lambda value: f"{value:.3f}"),
+    ("lpips", "LPIPS", lambda value: f"{value:.3f}"),
+    ("seconds_per_image", "s/image", lambda value: f"{value:.4g}"),
+    ("image_speed_ratio", "image x", lambda value: f"{value:.2f}x"),
+    ("queries_per_second", "queries/s", lambda value: f"{value / 1e3:,.1f}k"),
+    ("query_speed_ratio", "query x", lambda value: f"{value:.2f}x"),
+)
+SIZES: tuple[Column, ...] = (
+    ("parameters", "parameters", lambda value: f"{value:,}"),
+    ("inference_parameters", "collapsed", lambda value: f"{value:,}"),
+    ("macs_per_query", "MACs/query", lambda value: f"{value:,}"),
+    ("checkpoint_bytes", "file MB", lambda value: f"{value / 1e6:.2f}"),
+    ("peak_memory_bytes", "peak MB", lambda value: f"{value / 1e6:.1f}"),
+    ("fit_seconds", "fit s", lambda value: f"{value:.1f}"),
+)
+TRAINING: tuple[Column, ...] = (
+    ("iteration_seconds", "s/iteration", lambda value: f"{value:.4g}"),
+    ("iteration_speed_ratio", "iteration x", lambda value: f"{value:.2f}x"),
+    ("iteration_peak_memory_bytes", "peak MB", lambda value: f"{value / 1e6:.1f}"),
+    ("rays_per_iteration", "rays", lambda value: f"{value:,}"),
+)
+SPLIT: tuple[Column, ...] = (
+    *((name, name, lambda value: f"{value:.3g}") for name in CATEGORIES),
+    ("total", "total", lambda value: f"{value:.3g}"),
+    ("image_ceiling", "ceiling", lambda value: f"{value:.2f}x"),
+)
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table ready to be shown: rows of texts under headings, and what a reader has to know of it."""
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
+    remark: str = ""
+
+
+def scores_table(comparison: Comparison) -> TextTable:
+    """Quality and speed of every variant, baselines included."""
+    protocol = comparison.protocol
+    sizes = ", ".join(protocol["resolution"])
+    title = f"{protocol['number_of_views']} {protocol['split']} views of {sizes}, {comparison.environment['device']}"
+    return _table(title, SCORES, comparison.rows)
+
+
+def sizes_table(comparison: Comparison) -> TextTable:
+    """Numbers, operations, memory and time to fit, of every variant."""
+    return _table("sizes", (SCORES[0], *SIZES), comparison.rows)
+
+
+def full_table(comparison: Comparison) -> TextTable:
+    """Scores and sizes side by side: too wide for a terminal."""
+    return _table("", (*SCORES, *SIZES), comparison.rows)
+
+
+def further_tables(comparison: Comparison) -> list[TextTable]:
+    """Where the time of an image goes, and what training costs where it was measured; runs only, no baselines."""
+    runs = [row for row in comparison.rows if row.get("image_split") is not None]
+    splits = [{**row, **row["image_split"], "total": sum(row["image_split"].values())} for row in runs]
+    tables = [_table("where the time of an image goes, seconds", (SCORES[0], *SPLIT), splits, SPLIT_REMARK)]
+    if any(row["iteration_seconds"] is not None for row in runs):
+        tables.append(_table("training", (SCORES[0], *TRAINING), runs, _training_remark(comparison)))
+    return tables
+
+
+def _training_remark(comparison: Comparison) -> str:
+    count, baseline = comparison.protocol["timing"]["train_iterations"], comparison.protocol["baseline"]
+    return (
+        f"Medians over {count} training iterations that the runs make in turns from their checkpoints on, batches "
+        f"drawn beforehand; iteration x: speed relative to {baseline}. peak MB: of one iteration, gradients included; "
+        "weights and the optimizers' state are not in it."
+    )
+
+
+def _table(title: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], remark: str = "") -> TextTable:
+    """A missing value is a dash."""
+    texts = [["-" if row.get(key) is None else form(row[key]) for key, _, form in columns] for row in rows]
+    return TextTable(title, [heading for _, heading, _ in columns], texts, remark)
