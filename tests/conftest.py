@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: a tiny Blender-format data set, and tiny trained runs on it."""
+"""Fixtures shared by the tests: tiny data sets in two formats, and tiny trained runs on them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_runs import train_eugen, train_stock, train_unbounded
 
 # the networks here are tiny: more threads only get in each other's way (torch reads it on its first import)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
-    from nerfstudio.engine.trainer import Trainer, TrainerConfig
+    from nerfstudio.engine.trainer import Trainer
 
 
 def _look_at_origin(azimuth: float, height: float = 0.5, distance: float = 4.0) -> list[list[float]]:
@@ -48,6 +49,28 @@ def tiny_blender(tmp_path_factory: pytest.TempPathFactory) -> Path:
             frames.append({"file_path": f"./{split}/r_{view}", "transform_matrix": _look_at_origin(azimuth)})
         meta = {"camera_angle_x": 0.7, "frames": frames}
         (root / f"transforms_{split}.json").write_text(json.dumps(meta))
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_nerfstudio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set in nerfstudio's format: 5 training, 2 validation, 3 test views, 16 x 12 RGB, one lens with distortion."""
+    root = tmp_path_factory.mktemp("tiny_nerfstudio")
+    (root / "images").mkdir()
+    x, y = np.meshgrid((np.arange(16) + 0.5) / 8 - 1, (np.arange(12) + 0.5) / 6 - 1)
+    splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    frames = []
+    for view in range(10):
+        azimuth = 2 * np.pi * view / 10
+        name = f"images/frame_{view:02d}.png"
+        colour = np.stack([0.5 + 0.4 * np.cos(azimuth + k + 2 * x - y) for k in (0, 2, 4)], axis=-1)
+        Image.fromarray((colour * 255).round().astype(np.uint8)).save(root / name)
+        frames.append({"file_path": name, "transform_matrix": _look_at_origin(azimuth)})
+        splits["train" if view % 2 == 0 else "val" if view in (3, 7) else "test"].append(name)
+    lens = {"camera_model": "OPENCV", "k1": 0.05, "k2": -0.01, "p1": 1e-3, "p2": -2e-3}
+    size = {"fl_x": 20.0, "fl_y": 21.0, "cx": 8.5, "cy": 5.5, "w": 16, "h": 12}
+    meta = {**lens, **size, "frames": frames, **{f"{split}_filenames": names for split, names in splits.items()}}
+    (root / "transforms.json").write_text(json.dumps(meta))
     return root
 
 
@@ -85,64 +108,14 @@ def train_tiny(tiny_blender: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return train
 
 
-def train_stock(data: Path, output: Path, *, seed: int = 0, iterations: int = 2) -> Path:
-    """Train a tiny stock ``vanilla-nerf`` in this process; returns its config.yml."""
-    return _train("vanilla-nerf", data, output, seed, iterations, lambda config: None)[0]
+@pytest.fixture(scope="session")
+def train_tiny_unbounded(
+    tiny_blender: Path, tiny_nerfstudio: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., tuple[Path, Trainer]]:
+    """`train_unbounded` on the set in nerfstudio's format, or on the Blender one where asked; a folder each time."""
 
+    def train(*, blender: bool = False, **settings: Any) -> tuple[Path, Trainer]:
+        data = tiny_blender if blender else tiny_nerfstudio
+        return train_unbounded(data, tmp_path_factory.mktemp("tiny_unbounded"), **settings)
 
-def train_eugen(
-    data: Path, output: Path, *, method: str = "eugen-nerf-small", variant: str = "eugen", **model: Any
-) -> tuple[Path, Trainer]:
-    """Train two iterations of one of our methods in this process, narrow but with the layers it replaces.
-
-    Returns its config.yml and the trainer, which holds the trained pipeline; `model` sets fields of the model config.
-    """
-
-    def shrink(config: TrainerConfig) -> None:
-        settings = config.pipeline.model
-        settings.variant = variant
-        network = settings.network
-        network.trunk_width, network.head_width = 32, 16
-        network.num_features = (12,) * len(network.num_features)
-        network.position_frequencies, network.position_max_exponent = 4, 3.0
-        for name, value in model.items():
-            setattr(settings, name, value)
-
-    return _train(method, data, output, 0, 2, shrink)
-
-
-def _train(
-    method: str, data: Path, output: Path, seed: int, iterations: int, change: Callable[[TrainerConfig], None]
-) -> tuple[Path, Trainer]:
-    import random
-    from copy import deepcopy
-
-    import torch
-    from nerfstudio.configs.method_configs import all_methods
-
-    from eugen_nerf.methods.runs import without_lpips
-
-    config = deepcopy(all_methods[method])  # never the shared one
-    config.output_dir, config.experiment_name, config.timestamp = output, "tiny", f"run{seed}"
-    config.vis = "tensorboard"  # "viewer" would start a server
-    config.machine.device_type, config.machine.seed = "cpu", seed
-    config.max_num_iterations, config.steps_per_save = iterations, 1000
-    config.logging.steps_per_log = 1000
-    config.logging.local_writer.enable = False
-    config.logging.profiler = "none"
-    config.pipeline.datamanager.data = data
-    config.pipeline.datamanager.train_num_rays_per_batch = 32
-    config.pipeline.datamanager.eval_num_rays_per_batch = 32
-    config.pipeline.model.num_coarse_samples = config.pipeline.model.num_importance_samples = 8
-    change(config)
-    config.save_config()
-    state = random.getstate()  # nerfstudio draws from both
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        trainer = config.setup(local_rank=0, world_size=1)
-        with without_lpips():
-            trainer.setup()
-        trainer.train()
-    random.setstate(state)
-    return config.get_base_dir() / "config.yml", trainer
+    return train

@@ -129,16 +129,25 @@ def test_the_blocker_blocks() -> None:
     assert "blocked by the test" in done.stderr
 
 
-def test_registration_needs_no_heavy_or_absent_package() -> None:
+def test_registration_and_fields_need_no_heavy_or_absent_package() -> None:
     """What nerfstudio itself does not load when a method registers must not be loaded by us."""
     absent = ("open3d", "plotly", "timm", "tinycudann", "lpips", "skimage", "wandb", "safetensors", "dash")
+    fields = [f"eugen_nerf.fields.{p.stem}" for p in _sources(PACKAGE / "fields") if p.stem != "__init__"]
     code = (
-        "import sys, eugen_nerf.methods.register\n"
-        "print([n for n in sys.modules if n.startswith(('eugen_nerf.cli', 'eugen_nerf.evaluation', 'scripts'))])"
+        "import importlib, sys, eugen_nerf.methods.register\n"
+        "print([n for n in sys.modules if n.startswith(('eugen_nerf.cli', 'eugen_nerf.evaluation', 'scripts'))])\n"
+        f"[importlib.import_module(n) for n in {fields!r}]\n"
+        "from eugen_nerf.core import ConfigError\n"
+        "from eugen_nerf.fields.zipnerf import ZipNeRFFieldConfig\n"
+        "ZipNeRFFieldConfig(log2_table_size=8).setup(variant='eugen')\n"
+        "try: ZipNeRFFieldConfig(log2_table_size=8, grid='tcnn').setup(variant='eugen')\n"
+        "except ConfigError as error: print(error)\n"
     )
     done = _run(code, *absent)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().splitlines()[-1] == "[]"
+    loaded, refusal = done.stdout.strip().splitlines()[-2:]
+    assert loaded == "[]"
+    assert refusal.startswith("grid 'tcnn' needs tinycudann, which is not installed")
 
 
 def test_files_stay_short() -> None:

@@ -214,6 +214,7 @@ def _describe_student(
         settings.layers, settings.num_features = tuple(order), tuple(specs[layer].num_features for layer in order)
         return
     setattr(model, attribute, "eugen")
+    settings.specs = {}  # a dense network did not use them, the student would
     settings.layers, settings.num_features = tuple(plan), tuple(plan.values())
     settings.degree, settings.phi, settings.norm = eugen.degree, eugen.phi, eugen.norm
     settings.projection, settings.train_projection = eugen.projection, True

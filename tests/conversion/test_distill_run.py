@@ -18,8 +18,9 @@ from eugen_nerf.cli import distill as cli
 from eugen_nerf.conversion.distill import DistillConfig, distill, write_run
 from eugen_nerf.conversion.teacher import teacher_of
 from eugen_nerf.core.convert import ConversionConfig
-from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
+from eugen_nerf.core.spec import LayerSpec
 from eugen_nerf.methods.runs import Run, load_run
 
 FEW = DistillConfig(layers=("trunk_[12]",), num_features=(6,), ray_fraction=0.5)
@@ -189,7 +190,7 @@ def test_seeds_of_rays_and_features(tiny_dense_run: Path) -> None:
     states = []
     for seed in (0, 0, 1):
         random = ConversionConfig("random", EUGenConfig(norm=False, seed=seed))
-        config = DistillConfig(("trunk_1",), (6,), random, ray_fraction=0.5, seed=seed)
+        config = DistillConfig(("trunk_1",), (6,), conversion=random, ray_fraction=0.5, seed=seed)
         states.append(distill(run, config)[1].state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     for name in ("projection", "weight"):
@@ -284,9 +285,63 @@ def test_other_methods_are_refused() -> None:
         teacher_of(run)
 
 
-def test_a_converted_run_is_not_converted_again(tiny_eugen_run: Path) -> None:
-    with pytest.raises(RunError, match="variant is 'eugen'; convert its dense twin"):
-        distill(load(tiny_eugen_run), DistillConfig(("head_0",), (4,), ray_fraction=0.5))
+@pytest.mark.parametrize("variant", ["lowrank", "snnk"])
+def test_peers_are_not_converted(variant: str, train_tiny: Callable) -> None:
+    path, _ = train_tiny(variant=variant)
+    with pytest.raises(
+        RunError, match=rf"^the run's variant is '{variant}'; convert its dense twin \(variant dense\)$"
+    ):
+        distill(load(path), DistillConfig(("trunk_1",), (4,), ray_fraction=0.5))
+
+
+def test_layers_and_features_come_from_the_run_where_none_are_given(train_tiny: Callable) -> None:
+    path, _ = train_tiny(method="eugen-nerf-paper", variant="dense")
+    run = load(path)
+    trainer, _, reports = distill(run, DistillConfig(ray_fraction=0.5))
+    for report in reports:
+        assert [(layer.name, layer.num_features) for layer in report.layers] == [(f"trunk_{i}", 12) for i in (5, 6, 7)]
+    assert trainer.pipeline.model.network.layers == ("trunk_5", "trunk_6", "trunk_7")
+    assert not trainer.pipeline.model.network.norm, "the preset's; rows of the teacher see no norm"
+    found = distill(run, DistillConfig(("trunk_1",), ray_fraction=0.5))[2][0].layers
+    assert [(layer.name, layer.num_features) for layer in found] == [("trunk_1", 12)]
+
+
+def test_the_dense_layers_of_a_converted_run_can_be_converted_too(tiny_eugen_run: Path, tmp_path: Path) -> None:
+    """Its other layers stay as they are, in both fields, and what is written is the student."""
+    run = load(tiny_eugen_run)
+    before = {key: value.clone() for key, value in run.model.state_dict().items()}
+    trainer, student, reports = distill(run, DistillConfig(("head_0",), (16,), ray_fraction=0.5))
+    assert [[layer.name for layer in report.layers] for report in reports] == [["head_0"], ["head_0"]]
+    after = student.state_dict()
+    kept = {key for key in after if ".head_0." not in key}
+    assert {key for key in before if ".head_0." not in key} == kept
+    assert all(torch.equal(after[key], before[key]) for key in kept)
+    expected, found = render(run.model, run), render(student, run)
+    torch.testing.assert_close(found["rgb"], expected["rgb"], rtol=1e-3, atol=1e-3)
+    trainer.output_dir, trainer.experiment_name, trainer.timestamp = tmp_path, "converted", "now"
+    again = load(write_run(trainer, student, run.step, reports))
+    assert all(torch.equal(value, again.model.state_dict()[key]) for key, value in after.items())
+    from_disk = render(again.model, again)
+    assert all(torch.equal(from_disk[key], found[key]) for key in found)
+    assert all(torch.equal(value, before[key]) for key, value in run.model.state_dict().items())
+
+
+def test_where_nothing_dense_is_left_the_message_says_what_there_is(tiny_eugen_run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^layer pattern 'trunk_\.\*' matches no layer; there are: head_0$"):
+        distill(load(tiny_eugen_run), DistillConfig(ray_fraction=0.5))
+
+
+def test_specs_that_a_dense_run_does_not_use_are_forgotten(tiny_dense_run: Path, tmp_path: Path) -> None:
+    """They describe layers of another variant, and would go before those of the student."""
+    path = Path(shutil.copytree(tiny_dense_run.parent, tmp_path / "teacher")) / "config.yml"
+    config = yaml.load(path.read_text(), Loader=yaml.Loader)
+    config.pipeline.model.network.specs = {"head_0": LayerSpec("eugen", num_features=3)}
+    path.write_text(yaml.dump(config))
+    trainer, student, _ = distill(load(path), FEW)
+    assert trainer.pipeline.model.network.specs == {}
+    names = [n for n in student.field_fine.network.names if n in ("trunk_1", "trunk_2", "head_0")]
+    kinds = [isinstance(student.field_fine.network.layer(n), EUGenLinear) for n in names]
+    assert kinds == [True, True, False]
 
 
 def test_a_narrow_run_is_a_dense_one(train_tiny: Callable) -> None:

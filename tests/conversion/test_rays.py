@@ -137,3 +137,36 @@ def test_empty_cells_are_left_out(which: str, train_tiny: Callable) -> None:
             if cells.any():
                 assert grid.occupied(batch.inputs[0][:, -3:]).all()
     assert 8 == counts[2] < counts[0] < counts[1]
+
+
+@pytest.mark.parametrize("method", ["eugen-mipnerf360-small", "eugen-zipnerf-small"])
+def test_inputs_are_what_rendering_asks_of_proposals_and_field(method: str, train_tiny_unbounded: Callable) -> None:
+    """Of the last round that a proposal serves, with that round's weights."""
+    path, _ = train_tiny_unbounded(method=method, variant="dense")
+    run = load(path)
+    model, views = run.model, training_cameras(run.pipeline.datamanager)
+    rays = choose_rays(views, 0.5, 4096, seed=0)
+    part = rays[:RAYS_PER_BATCH]
+    fields, asked = model.graph_fields(), {}
+    handles = [
+        field.network.register_forward_pre_hook(lambda _, inputs, name=name: asked.__setitem__(name, inputs))
+        for name, field in fields.items()
+    ]
+    with torch.no_grad():
+        bundle = views.generate_rays(camera_indices=part[:, :1], coords=part[:, 1:] + 0.5)
+        rounds, samples = model.sampler(model.collider(bundle), model.densities())
+        density, _ = model.field.get_density(samples)
+    for handle in handles:
+        handle.remove()
+    weights = {"field": samples.get_weights(density), "proposal_0": rounds[0].weights, "proposal_1": rounds[1].weights}
+    if len(model.proposals) == 1:
+        weights["proposal_0"] = rounds[1].weights
+    assert set(asked) == set(fields) == {"field", *(f"proposal_{i}" for i in range(len(model.proposals)))}
+    for name, expected in asked.items():
+        first, *others = network_inputs(model, views, rays, name)()
+        assert len(first.inputs) == len(expected) == (2 if name == "field" else 1)
+        for found, value in zip(first.inputs, expected, strict=True):
+            assert torch.equal(found, value.flatten(0, 1))
+        mass = weights[name].flatten().double().numpy()
+        np.testing.assert_allclose(first.weights, 0.5 + 0.5 * mass / mass.mean(), rtol=1e-4)
+        assert sum(len(batch.weights) for batch in (first, *others)) == len(rays) * len(mass) // RAYS_PER_BATCH

@@ -1,16 +1,8 @@
 """eugen-nerf in nerfstudio: every preset and variant trains, saves and comes back; the real commands take the runs."""
 
 import copy
-import os
-import pickle
+import json
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from commands import changed_copy, command, needs_numpy_scalars, optimizer_steps, train_words, viewer_page
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import TrainerConfig
-from nerfstudio.models.base_model import Model
 from PIL import Image
+from tiny_runs import render
 
 from eugen_nerf.core.errors import DataError, RunError
 from eugen_nerf.core.eugen import EUGenLinear
@@ -33,6 +26,7 @@ from eugen_nerf.methods import metrics
 from eugen_nerf.methods.runs import load_run
 
 PRESETS = ("eugen-nerf", "eugen-nerf-paper", "eugen-nerf-small")
+OTHERS = tuple(f"eugen-{name}{size}" for name in ("mipnerf360", "zipnerf") for size in ("", "-paper", "-small"))
 REPLACED = {
     "eugen-nerf": {f"trunk_{i}" for i in range(8)},
     "eugen-nerf-paper": {"trunk_5", "trunk_6", "trunk_7"},
@@ -45,13 +39,6 @@ KINDS = {
     "dense": DenseLinear,
     "narrow": DenseLinear,
 }
-COMMANDS = Path(sys.executable).parent
-
-
-def render(model: Model, pipeline, view: int = 0) -> dict[str, torch.Tensor]:
-    """A test view of a run, in evaluation mode."""
-    camera = pipeline.datamanager.eval_dataset.cameras[view : view + 1]
-    return model.eval().get_outputs_for_camera(camera)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -146,6 +133,14 @@ def test_optimizers_are_those_of_the_parameter_groups(method: str) -> None:
     assert set(Optimizers(config.optimizers.copy(), groups).optimizers) == set(groups)
 
 
+def test_a_configuration_from_before_specs_loads(tiny_eugen_run: Path, tmp_path: Path) -> None:
+    """Runs outlive the code that wrote them: what their config.yml does not say takes its default."""
+    path = changed_copy(tiny_eugen_run, tmp_path, lambda config: vars(config.pipeline.model.network).pop("specs"))
+    assert "specs" not in path.read_text()
+    old, new = (load_run(p, device="cpu", test_mode="val") for p in (path, tiny_eugen_run))
+    assert torch.equal(render(old.model, old.pipeline)["rgb"], render(new.model, new.pipeline)["rgb"])
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_config_can_be_built_twice(variant: str, tiny_blender: Path) -> None:
     config = copy.deepcopy(all_methods["eugen-nerf-small"]).pipeline
@@ -162,7 +157,7 @@ def test_a_config_can_be_built_twice(variant: str, tiny_blender: Path) -> None:
 
 def test_keys_names_and_entry_points_agree() -> None:
     ours = {e.name: e for e in entry_points(group="nerfstudio.method_configs") if e.value.startswith("eugen_nerf.")}
-    assert set(ours) == set(PRESETS)
+    assert set(ours) == {*PRESETS, *OTHERS}
     for name, entry in ours.items():
         specification = entry.load()
         assert specification.config.method_name == name
@@ -222,54 +217,24 @@ def test_another_width_is_refused_by_name_and_shape(tiny_eugen_run: Path, tmp_pa
 # From here on, the commands as they are typed.
 
 
-@pytest.fixture(scope="module")
-def offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment without any torch weights on disk, where every download fails at once."""
-    nowhere = "http://127.0.0.1:9"
-    torch_home, programs = tmp_path_factory.mktemp("torch_home"), tmp_path_factory.mktemp("programs")
-    # ns-render asks for ffmpeg even where it writes images, and never calls it then
-    (programs / "ffmpeg").write_text("#!/bin/sh\nexit 1\n")
-    (programs / "ffmpeg").chmod(0o755)
-    return {
-        **os.environ,
-        "TORCH_HOME": str(torch_home),
-        "PATH": os.pathsep.join([str(COMMANDS), os.environ["PATH"], str(programs)]),
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "PYTHONWARNINGS": "ignore",
-        "COLUMNS": "200",
-        **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), nowhere),
-    }
+SHRINK: dict[str, object] = {
+    "network.trunk-width": 16,
+    "network.head-width": 8,
+    "network.num-features": 6,
+    "num-coarse-samples": 6,
+    "num-importance-samples": 6,
+}
 
 
-def command(environment: dict[str, str], *words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([str(w) for w in words], env=environment, capture_output=True, text=True, timeout=240)
-    if check:
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done
-
-
-def train_words(output: Path, timestamp: str) -> list[object]:
-    shrink = {
-        "network.trunk-width": 16,
-        "network.head-width": 8,
-        "network.num-features": 6,
-        "num-coarse-samples": 6,
-        "num-importance-samples": 6,
-    }
-    words: list[object] = ["ns-train", "eugen-nerf-small", "--vis", "tensorboard", "--machine.device-type", "cpu"]
-    words += ["--output-dir", output, "--experiment-name", "shell", "--timestamp", timestamp]
-    words += ["--max-num-iterations", 2, "--pipeline.datamanager.train-num-rays-per-batch", 32]
-    for name, value in shrink.items():
-        words += [f"--pipeline.model.{name}", value]
-    return words
+def words_of(output: Path, timestamp: str) -> list[object]:
+    return train_words("eugen-nerf-small", output, timestamp, SHRINK)
 
 
 @pytest.fixture(scope="module")
 def shell_run(tiny_blender: Path, tmp_path_factory: pytest.TempPathFactory, offline: dict[str, str]) -> Path:
     """The config.yml of a run that ``ns-train`` made from the command line."""
     output = tmp_path_factory.mktemp("shell")
-    command(offline, *train_words(output, "first"), "blender-data", "--data", tiny_blender)
+    command(offline, *words_of(output, "first"), "blender-data", "--data", tiny_blender)
     path = output / "shell" / "eugen-nerf-small" / "first" / "config.yml"
     assert path.is_file()
     assert not list(Path(offline["TORCH_HOME"]).iterdir()), "something was downloaded"
@@ -277,23 +242,20 @@ def shell_run(tiny_blender: Path, tmp_path_factory: pytest.TempPathFactory, offl
 
 
 def test_ns_train_resumes(shell_run: Path, tiny_blender: Path, offline: dict[str, str]) -> None:
-    words = train_words(shell_run.parents[3], "second")
+    words = words_of(shell_run.parents[3], "second")
     before = shell_run.parent / "nerfstudio_models"
-    assert _needs_numpy_scalars(next(before.iterdir())), "resuming would not prove that the plugin allows them"
+    assert needs_numpy_scalars(next(before.iterdir())), "resuming would not prove that the plugin allows them"
     command(offline, *words, "--load-dir", before, "blender-data", "--data", tiny_blender)
     after = shell_run.parents[1] / "second" / "nerfstudio_models"
     assert [file.name for file in after.iterdir()] == ["step-000000003.ckpt"]
     first, second = (torch.load(next(folder.iterdir()), weights_only=True) for folder in (before, after))
-    steps = [{float(s["step"]) for s in state["optimizers"]["fields"]["state"].values()} for state in (first, second)]
-    assert steps == [{2}, {4}]
+    assert [optimizer_steps(state, "fields") for state in (first, second)] == [{2}, {4}]
     key = "_model.field_fine.network.layers.trunk_1.weight"
     change = (first["pipeline"][key] - second["pipeline"][key]).abs().max()
     assert 0 < change < 0.02, "two steps on from the old weights, not from random ones"
 
 
 def test_ns_eval(shell_run: Path, tmp_path: Path, offline: dict[str, str]) -> None:
-    import json
-
     command(offline, "ns-eval", "--load-config", shell_run, "--output-path", tmp_path / "eval.json")
     results = json.loads((tmp_path / "eval.json").read_text())["results"]
     run = load_run(shell_run, device="cpu")
@@ -329,30 +291,8 @@ def test_ns_export_pointcloud(shell_run: Path, tmp_path: Path, offline: dict[str
 
 
 def test_ns_viewer_answers(shell_run: Path, tmp_path: Path, offline: dict[str, str]) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = ["ns-viewer", "--load-config", str(shell_run), "--viewer.websocket-host", "127.0.0.1"]
-    words += ["--viewer.websocket-port", str(port)]
     log = tmp_path / "log"
-    with log.open("w") as file:
-        process = subprocess.Popen(words, env=offline, stdout=file, stderr=file, start_new_session=True)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    answer = b""
-    try:
-        end = time.monotonic() + 120
-        while not answer and time.monotonic() < end and process.poll() is None:
-            try:
-                with opener.open(f"http://127.0.0.1:{port}/", timeout=5) as response:
-                    assert response.status == 200
-                    answer = response.read()
-            except (urllib.error.URLError, ConnectionError, TimeoutError):
-                time.sleep(0.2)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert b"<html" in answer.lower(), log.read_text()[-3000:]
+    assert b"<html" in viewer_page(shell_run, offline, log).lower(), log.read_text()[-3000:]
 
 
 def test_a_wrong_checkpoint_ends_a_command_in_one_line(
@@ -371,27 +311,11 @@ def test_a_wrong_checkpoint_ends_a_command_in_one_line(
 
 def _with_another_width(path: Path, folder: Path) -> Path:
     """A copy of a run whose config says a trunk 40 wide."""
-    config = yaml.load(path.read_text(), Loader=yaml.Loader)
-    config.output_dir = folder
-    config.pipeline.model.network.trunk_width = 40
-    shutil.copytree(path.parent, config.get_base_dir())
-    changed = config.get_base_dir() / "config.yml"
-    changed.write_text(yaml.dump(config))
-    return changed
 
+    def widen(config: TrainerConfig) -> None:
+        config.pipeline.model.network.trunk_width = 40
 
-def _needs_numpy_scalars(checkpoint: Path) -> bool:
-    """Whether torch, as it comes, refuses the checkpoint because of them."""
-    allowed = torch.serialization.get_safe_globals()
-    torch.serialization.clear_safe_globals()
-    try:
-        torch.load(checkpoint, weights_only=True)
-    except pickle.UnpicklingError as error:
-        return "multiarray.scalar" in str(error)
-    else:
-        return False
-    finally:
-        torch.serialization.add_safe_globals(allowed)
+    return changed_copy(path, folder, widen)
 
 
 def _box():

@@ -1,0 +1,139 @@
+"""Tiny runs, trained in this process: two iterations of narrow networks on tiny images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nerfstudio.engine.trainer import Trainer, TrainerConfig
+    from nerfstudio.models.base_model import Model
+    from nerfstudio.pipelines.base_pipeline import Pipeline
+    from torch import Tensor
+
+
+def render(model: Model, pipeline: Pipeline, view: int = 0) -> dict[str, Tensor]:
+    """An evaluation view of a pipeline, by a model in evaluation mode."""
+    camera = pipeline.datamanager.eval_dataset.cameras[view : view + 1]
+    return model.eval().get_outputs_for_camera(camera)
+
+
+def train_stock(data: Path, output: Path, *, seed: int = 0, iterations: int = 2) -> Path:
+    """Train a tiny stock ``vanilla-nerf`` in this process; returns its config.yml."""
+
+    def shrink(config: TrainerConfig) -> None:
+        config.pipeline.model.num_coarse_samples = config.pipeline.model.num_importance_samples = 8
+
+    return _train("vanilla-nerf", data, output, seed, iterations, shrink)[0]
+
+
+def train_eugen(
+    data: Path, output: Path, *, method: str = "eugen-nerf-small", variant: str = "eugen", **model: Any
+) -> tuple[Path, Trainer]:
+    """Train two iterations of one of our methods in this process, narrow but with the layers it replaces.
+
+    Returns its config.yml and the trainer, which holds the trained pipeline; `model` sets fields of the model config.
+    """
+
+    def shrink(config: TrainerConfig) -> None:
+        settings = config.pipeline.model
+        settings.variant = variant
+        settings.num_coarse_samples = settings.num_importance_samples = 8
+        network = settings.network
+        network.trunk_width, network.head_width = 32, 16
+        network.num_features = (12,) * len(network.num_features)
+        network.position_frequencies, network.position_max_exponent = 4, 3.0
+        for name, value in model.items():
+            setattr(settings, name, value)
+
+    return _train(method, data, output, 0, 2, shrink)
+
+
+def train_unbounded(
+    data: Path,
+    output: Path,
+    *,
+    method: str,
+    variant: str = "eugen",
+    proposal_variant: str = "dense",
+    watch: Callable[[Trainer], None] = lambda trainer: None,
+    **model: Any,
+) -> tuple[Path, Trainer]:
+    """Train two iterations of an eugen-mipnerf360 or eugen-zipnerf preset: narrow, few samples, the layers it replaces.
+
+    Returns as `train_eugen`; `watch` is called with the trainer before its first step. `model` sets fields of the model
+    config, `network__degree` that of the config inside it.
+    """
+
+    def shrink(config: TrainerConfig) -> None:
+        if not (data / "transforms.json").is_file():
+            from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+
+            config.pipeline.datamanager.dataparser = BlenderDataParserConfig()
+        settings = config.pipeline.model
+        settings.variant, settings.proposal_variant = variant, proposal_variant
+        shrink_unbounded(settings)
+        for name, value in model.items():
+            *path, last = name.split("__")
+            setattr(reduce(getattr, path, settings), last, value)
+
+    return _train(method, data, output, 0, 2, shrink, watch)
+
+
+def shrink_unbounded(settings: Any) -> None:
+    """Makes the model of a preset tiny in place, with the layers and options that it has."""
+    settings.num_proposal_samples, settings.num_samples = (8, 7), 6
+    network, proposal = settings.network, settings.proposal
+    network.trunk_width, network.bottleneck_width, network.head_width = 24, 16, 16
+    network.num_features = (10,) * len(network.num_features)
+    proposal.trunk_width, proposal.num_features = 16, (8,) * len(proposal.num_features)
+    if hasattr(settings, "proposal_resolutions"):
+        network.max_resolution, settings.proposal_resolutions = 64, (32, 64)
+        network.log2_table_size = proposal.log2_table_size = 10
+    else:
+        network.position_frequencies, proposal.position_frequencies = 4, 3
+
+
+def _train(
+    method: str,
+    data: Path,
+    output: Path,
+    seed: int,
+    iterations: int,
+    change: Callable[[TrainerConfig], None],
+    watch: Callable[[Trainer], None] = lambda trainer: None,
+) -> tuple[Path, Trainer]:
+    import random
+    from copy import deepcopy
+
+    import torch
+    from nerfstudio.configs.method_configs import all_methods
+
+    from eugen_nerf.methods.runs import without_lpips
+
+    config = deepcopy(all_methods[method])  # never the shared one
+    config.output_dir, config.experiment_name, config.timestamp = output, "tiny", f"run{seed}"
+    config.vis = "tensorboard"  # "viewer" would start a server
+    config.machine.device_type, config.machine.seed = "cpu", seed
+    config.max_num_iterations, config.steps_per_save = iterations, 1000
+    config.logging.steps_per_log = 1000
+    config.logging.local_writer.enable = False
+    config.logging.profiler = "none"
+    config.pipeline.datamanager.data = data
+    config.pipeline.datamanager.train_num_rays_per_batch = 32
+    config.pipeline.datamanager.eval_num_rays_per_batch = 32
+    change(config)
+    config.save_config()
+    state = random.getstate()  # nerfstudio draws from both
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        trainer = config.setup(local_rank=0, world_size=1)
+        with without_lpips():
+            trainer.setup()
+        watch(trainer)
+        trainer.train()
+    random.setstate(state)
+    return config.get_base_dir() / "config.yml", trainer
