@@ -15,6 +15,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
     "relu": F.relu,
     "softplus": F.softplus,
+    "softplus100": lambda x: F.softplus(x, beta=100.0),  # the smooth stand-in for ReLU of signed distance networks
     "gelu": F.gelu,
     "sin": torch.sin,
     "cos": torch.cos,

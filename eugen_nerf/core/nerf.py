@@ -18,7 +18,7 @@ VARIANTS: tuple[Variant, ...] = ("eugen", "dense", "lowrank", "snnk", "narrow")
 
 @dataclass(frozen=True)
 class NeRFShape:
-    """Widths of a NeRF network: a trunk on positions with skips, a density output, a view-dependent head."""
+    """Widths of a NeRF network: a trunk on positions with skips, a linear output on it, a view-dependent head."""
 
     position_width: int = 63
     direction_width: int = 27
@@ -30,7 +30,13 @@ class NeRFShape:
     """Width of a linear layer between trunk and head; 0 for none."""
     head_layers: int = 2
     head_width: int = 128
-    """Width of the head's layers; 0 leaves the head out: a network for density alone."""
+    """Width of the head's layers; 0 leaves the head out: a network with one output alone."""
+    output: str = "density"
+    """Name of the linear output on the trunk: density, offset or distance."""
+    output_width: int = 1
+    """Width of that output."""
+    function: str = "relu"
+    """Activation of the layers that are dense or of low rank."""
 
     def replaceable(self) -> tuple[str, ...]:
         """Names of the hidden layers, in order; the linear layers stay as they are."""
@@ -95,36 +101,37 @@ def layer_specs(shape: NeRFShape, kind: str, replacement: Replacement) -> dict[s
         )
     counts = counts * len(names) if len(counts) == 1 else counts
     return {
-        name: LayerSpec(kind, num_features=m, eugen=replacement.eugen, seed=replacement.eugen.seed + i)  # type: ignore[arg-type]
+        name: LayerSpec(kind, shape.function, m, replacement.eugen, replacement.eugen.seed + i)  # type: ignore[arg-type]
         for i, (name, m) in enumerate(zip(names, counts, strict=True))
     }
 
 
 def build_nerf(shape: NeRFShape, specs: Mapping[str, LayerSpec] | None = None) -> LayerGraph:
-    """A NeRF network `(encoded position, encoded direction) -> (raw density, raw colour)`, or the density alone.
+    """A NeRF network `(encoded position, encoded direction) -> (raw density, raw colour)`, or the first output alone.
 
     Args:
         shape: its widths.
         specs: layers that are not dense, by name.
 
     Returns:
-        Graph with outputs `[..., 1]` and `[..., 3]`, before any activation; without a head its one input is the
-        encoded position, its one output `[..., 1]`.
+        Graph with outputs `[..., output_width]` and `[..., 3]`, before any activation; without a head its one input
+        is the encoded position, its one output the first.
     """
     specs = specs or {}
+    dense = LayerSpec(function=shape.function)
     layers, wiring = {}, {}
     previous: int | str = 0
     for i in range(shape.trunk_layers):
         name = f"trunk_{i}"
         skips = i in shape.skips and i > 0
         width = shape.position_width if i == 0 else shape.trunk_width + (shape.position_width if skips else 0)
-        layers[name] = specs.get(name, LayerSpec()).build(width, shape.trunk_width)
+        layers[name] = specs.get(name, dense).build(width, shape.trunk_width)
         wiring[name] = [0, previous] if skips else [previous]
         previous = name
     linear = LayerSpec(function="identity")
-    layers["density"], wiring["density"] = linear.build(shape.trunk_width, 1), [previous]
+    layers[shape.output], wiring[shape.output] = linear.build(shape.trunk_width, shape.output_width), [previous]
     if not shape.head_width:
-        return LayerGraph(layers, wiring, (shape.position_width,), ("density",))
+        return LayerGraph(layers, wiring, (shape.position_width,), (shape.output,))
     width = shape.trunk_width
     if shape.bottleneck_width:
         layers["bottleneck"] = linear.build(width, shape.bottleneck_width)
@@ -132,11 +139,11 @@ def build_nerf(shape: NeRFShape, specs: Mapping[str, LayerSpec] | None = None) -
     width, reads = shape.direction_width + width, [1, previous]
     for i in range(shape.head_layers):
         name = f"head_{i}"
-        layers[name] = specs.get(name, LayerSpec()).build(width, shape.head_width)
+        layers[name] = specs.get(name, dense).build(width, shape.head_width)
         wiring[name] = reads
         width, reads = shape.head_width, [name]
     layers["rgb"], wiring["rgb"] = linear.build(width, 3), reads
-    return LayerGraph(layers, wiring, (shape.position_width, shape.direction_width), ("density", "rgb"))
+    return LayerGraph(layers, wiring, (shape.position_width, shape.direction_width), (shape.output, "rgb"))
 
 
 def build_variant(shape: NeRFShape, variant: str, replacement: Replacement) -> LayerGraph:

@@ -19,6 +19,7 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "identity": lambda z: z,
     "relu": lambda z: np.where(z > 0, z, 0.0),
     "softplus": lambda z: np.where(z > 20, z, np.log1p(np.exp(np.minimum(z, 20)))),  # torch is linear above 20
+    "softplus100": lambda z: np.where(z > 0.2, z, np.log1p(np.exp(np.minimum(100 * z, 20))) / 100),
     "gelu": lambda z: z * 0.5 * (1.0 + _erf(z / math.sqrt(2.0))),
     "sin": np.sin,
     "cos": np.cos,

@@ -139,3 +139,38 @@ def test_refusals() -> None:
     assert layer_specs(SMALL, "eugen", Replacement(num_features=(4,)))["trunk_2"] == LayerSpec(
         "eugen", num_features=4, eugen=EUGenConfig(), seed=2
     )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_named_output_of_any_width(variant: str) -> None:
+    """What a deformation or a distance needs: no head, another name and width, another activation."""
+    shape = replace(SMALL, head_width=0, output="offset", output_width=3, function="softplus100")
+    replacement = Replacement(("trunk_[12]",), (6,), EUGenConfig(norm=False, phi="softplus100"))
+    graph = build_variant(shape, variant, replacement)
+    assert graph.names == ("trunk_0", "trunk_1", "trunk_2", "trunk_3", "offset")
+    (output,) = graph(torch.randn(5, 9))
+    assert output.shape == (5, 3)
+    if variant != "narrow":
+        assert graph.layer("trunk_0").function == "softplus100"
+    if variant == "lowrank":
+        assert graph.layer("trunk_1").function == "softplus100"
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("variant", ["dense", "eugen"])
+def test_second_derivatives(variant: str, norm: bool) -> None:
+    """A loss on the gradient of the output reaches the weights, merged (no norm) or layer by layer (norm)."""
+    torch.manual_seed(0)
+    shape = replace(SMALL, head_width=0, output="distance", function="softplus100")
+    replacement = Replacement(("trunk_[12]",), (6,), EUGenConfig(norm=norm, phi="softplus"))
+    graph = build_variant(shape, variant, replacement).double()
+    points = torch.randn(4, 9, dtype=torch.float64, requires_grad=True)
+    parameters = [p for p in graph.parameters() if p.requires_grad]
+
+    def squared_gradient(*values: Tensor) -> Tensor:
+        state = dict(zip((n for n, p in graph.named_parameters() if p.requires_grad), values, strict=True))
+        (distance,) = torch.func.functional_call(graph, state, (points,))
+        (gradient,) = torch.autograd.grad(distance.sum(), points, create_graph=True)
+        return gradient.square().sum()
+
+    assert torch.autograd.gradcheck(squared_gradient, [p.detach().requires_grad_() for p in parameters], atol=1e-4)
