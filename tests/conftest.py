@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_runs import train_eugen, train_stock, train_unbounded
+from tiny_runs import train_dnerf, train_eugen, train_stock, train_unbounded
 
 # the networks here are tiny: more threads only get in each other's way (torch reads it on its first import)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -72,6 +72,51 @@ def tiny_nerfstudio(tmp_path_factory: pytest.TempPathFactory) -> Path:
     meta = {**lens, **size, "frames": frames, **{f"{split}_filenames": names for split, names in splits.items()}}
     (root / "transforms.json").write_text(json.dumps(meta))
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_dnerf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A D-NeRF-format data set: 6 training, 2 validation, 3 test views, 16x16 RGB on black of a disc that moves."""
+    root = tmp_path_factory.mktemp("tiny_dnerf")
+    grid = (np.arange(16) + 0.5) / 8 - 1
+    x, y = np.meshgrid(grid, grid)
+    for split, count in (("train", 6), ("val", 2), ("test", 3)):
+        (root / split).mkdir()
+        frames = []
+        for view in range(count):
+            time, azimuth = view / (count - 1), 2.4 * view + {"train": 0.0, "val": 0.2, "test": 0.4}[split]
+            alpha = np.clip((0.45 - np.hypot(x - 0.5 * time + 0.25, y)) * 8, 0, 1)
+            colour = np.stack([0.5 + 0.5 * np.cos(azimuth + phase + x) for phase in (0, 2, 4)], axis=-1)
+            Image.fromarray((colour * alpha[..., None] * 255).round().astype(np.uint8)).save(
+                root / split / f"r_{view}.png"
+            )
+            pose = _look_at_origin(azimuth)
+            frames.append({"file_path": f"./{split}/r_{view}", "transform_matrix": pose, "time": time})
+        meta = {"camera_angle_x": 0.7, "frames": frames}
+        (root / f"transforms_{split}.json").write_text(json.dumps(meta))
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_stock_dnerf_run(tiny_dnerf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The config.yml of a stock ``dnerf`` run: two iterations, on the CPU."""
+    return train_stock(tiny_dnerf, tmp_path_factory.mktemp("stock_dnerf_run"), method="dnerf")
+
+
+@pytest.fixture(scope="session")
+def tiny_dense_dnerf_run(tiny_dnerf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The config.yml of a dense ``eugen-dnerf-small`` run, two iterations with narrow networks, on the CPU."""
+    return train_dnerf(tiny_dnerf, tmp_path_factory.mktemp("dense_dnerf_run"), variant="dense")[0]
+
+
+@pytest.fixture(scope="session")
+def train_tiny_dnerf(tiny_dnerf: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Trainer]]:
+    """`train_dnerf` on the tiny dynamic data set, into a folder of its own each time."""
+
+    def train(**settings: Any) -> tuple[Path, Trainer]:
+        return train_dnerf(tiny_dnerf, tmp_path_factory.mktemp("tiny_dnerf_run"), **settings)
+
+    return train
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,8 @@ ALLOWED = {
     "data": {"core"},
     "methods": {"fields", "data", "core"},
     "conversion": {"methods", "data", "fields", "core"},
-    "evaluation": {"methods", "data", "core", "fields"},
+    "surfaces": {"methods", "data", "core", "fields"},
+    "evaluation": {"surfaces", "methods", "data", "core", "fields"},
 }
 """What each part of the package may import besides itself; `cli` and the scripts may import anything."""
 STANDARD = set(sys.stdlib_module_names)

@@ -20,13 +20,13 @@ def render(model: Model, pipeline: Pipeline, view: int = 0) -> dict[str, Tensor]
     return model.eval().get_outputs_for_camera(camera)
 
 
-def train_stock(data: Path, output: Path, *, seed: int = 0, iterations: int = 2) -> Path:
-    """Train a tiny stock ``vanilla-nerf`` in this process; returns its config.yml."""
+def train_stock(data: Path, output: Path, *, method: str = "vanilla-nerf", seed: int = 0, iterations: int = 2) -> Path:
+    """Train a tiny stock ``vanilla-nerf`` or ``dnerf`` in this process; returns its config.yml."""
 
     def shrink(config: TrainerConfig) -> None:
         config.pipeline.model.num_coarse_samples = config.pipeline.model.num_importance_samples = 8
 
-    return _train("vanilla-nerf", data, output, seed, iterations, shrink)[0]
+    return _train(method, data, output, seed, iterations, shrink)[0]
 
 
 def train_eugen(
@@ -49,6 +49,41 @@ def train_eugen(
             setattr(settings, name, value)
 
     return _train(method, data, output, 0, 2, shrink)
+
+
+def train_dnerf(
+    data: Path, output: Path, *, method: str = "eugen-dnerf-small", variant: str = "eugen", **model: Any
+) -> tuple[Path, Trainer]:
+    """Train two iterations of an eugen-dnerf preset, narrow but with the layers it replaces.
+
+    Returns as `train_eugen`; `model` sets fields of the model config, `deformation__layers` that of one inside it.
+    """
+
+    def shrink(config: TrainerConfig) -> None:
+        settings = config.pipeline.model
+        settings.variant = variant
+        shrink_dnerf(settings)
+        for name, value in model.items():
+            *path, last = name.split("__")
+            setattr(reduce(getattr, path, settings), last, value)
+
+    return _train(method, data, output, 0, 2, shrink)
+
+
+def shrink_dnerf(settings: Any) -> None:
+    """Makes the model of an eugen-dnerf preset tiny in place."""
+    settings.num_coarse_samples = settings.num_importance_samples = 8
+    network, deformation = settings.network, settings.deformation
+    for part in (network, deformation):
+        part.trunk_width = 24
+        part.num_features = (10,) * len(part.num_features)
+    deformation.position_frequencies, deformation.position_max_exponent = 3, 2.0
+    deformation.time_frequencies, deformation.time_max_exponent = 2, 1.0
+    network.head_width = 16
+    if hasattr(network, "log2_table_size"):
+        network.max_resolution, network.log2_table_size = 64, 9
+    else:
+        network.position_frequencies, network.position_max_exponent = 4, 3.0
 
 
 def train_unbounded(

@@ -9,7 +9,10 @@ import tyro
 from rich.console import Console
 
 from eugen_nerf.cli.common import print_lines, run_cli
-from eugen_nerf.cli.suite import read_suite, run_suite
+from eugen_nerf.cli.suite import EVALUATORS, read_suite, run_suite
+
+_TITLES = (" views of ", "errors against", "held-out depth")
+"""What the first table of an evaluation begins with."""
 
 
 @dataclass
@@ -26,7 +29,7 @@ class Bench:
         report = run_suite(suite, console)
         log = (suite.output / "logs" / "evaluate.log").read_text(encoding="utf8")
         lines = log.splitlines()
-        first = next((i for i, line in enumerate(lines) if " views of " in line), 0)
+        first = next((i for i, line in enumerate(lines) if any(text in line for text in _TITLES)), 0)
         console.print("\n".join(lines[first:]), highlight=False, markup=False, soft_wrap=True)
         for row in suite.published:
             console.print(f"published: {row['text']} ({row['source']})", markup=False, soft_wrap=True)
@@ -36,7 +39,7 @@ class Bench:
         further = {
             "report": report / "report.html",
             "look at a run": f"{viewer} {runs / name / method / 'run' / 'config.yml'}",
-            "compare again": f"eugen-eval --load-config {runs}/*/{method}/run/config.yml",
+            "compare again": f"{' '.join(EVALUATORS[suite.evaluator])} --load-config {runs}/*/{method}/run/config.yml",
         }
         print_lines(console, further)
 

@@ -1,4 +1,4 @@
-"""`eugen-data`: generate the demonstration scene, fetch public data sets, check a data set."""
+"""`eugen-data`: generate scenes and rooms, fetch public data sets, check a data set."""
 
 from __future__ import annotations
 
@@ -67,6 +67,65 @@ class SceneCommand:
 
 
 @dataclass(frozen=True)
+class DynamicCommand(SceneCommand):
+    """Generate a scene that moves as a D-NeRF-format data set: every view at a time of its own, from 0 to 1."""
+
+    output: Path = Path("data/dynamic")
+    """Directory to make."""
+    num_val: int = 5
+    """Number of validation views."""
+    num_test: int = 10
+    """Number of test views."""
+
+    def run(self) -> None:
+        """Generates and writes; raises `DataError` or `ConfigError`."""
+        from eugen_nerf.data.dynamic import DynamicConfig, generate_dynamic
+
+        config = DynamicConfig(**{option.name: getattr(self, option.name) for option in fields(DynamicConfig)})
+        path = generate_dynamic(self.output, config, overwrite=self.overwrite)
+        width, height = config.size
+        counts = ", ".join(f"{split} {count}" for split, count in config.counts.items())
+        print(f"{path}: wrote {counts} views of {width}x{height}, times 0 to 1")
+
+
+@dataclass(frozen=True)
+class RoomCommand:
+    """Generate a room, an RGB-D scan of it, and its exact signed distance (room.json); all in metres."""
+
+    output: Path = Path("data/room")
+    """Directory to make."""
+    size: tuple[float, float, float] = (5.0, 4.0, 2.6)
+    """Width, depth and height of the room in metres."""
+    num_objects: int = 8
+    """Pieces of furniture."""
+    num_frames: int = 200
+    """Frames of the scan."""
+    resolution: tuple[int, int] = (160, 120)
+    """Image width and height in pixels."""
+    fov: float = 75.0
+    """Horizontal field of view in degrees."""
+    fps: float = 10.0
+    """Frames per second, for the timestamps."""
+    depth_noise: float = 0.0
+    """Strength of the depth sensor's errors: 0 measures exactly, 1 is like a Kinect."""
+    seed: int = 0
+    """Seed of furniture, colours, path and noise."""
+    overwrite: bool = False
+    """Replace a room that is already there, once the new one is complete."""
+
+    def run(self) -> None:
+        """Generates and writes; raises `DataError` or `ConfigError`."""
+        from eugen_nerf.data.scan import RoomConfig, generate_room
+
+        config = RoomConfig(**{option.name: getattr(self, option.name) for option in fields(RoomConfig)})
+        path = generate_room(self.output, config, overwrite=self.overwrite)
+        width, height = config.resolution
+        print(
+            f"{path}: wrote {config.num_frames} RGB-D frames of {width}x{height} and the room's exact signed distance"
+        )
+
+
+@dataclass(frozen=True)
 class FetchCommand:
     """Download a public data set with nerfstudio's ns-download-data."""
 
@@ -114,7 +173,7 @@ class FetchCommand:
 
 @dataclass(frozen=True)
 class CheckCommand:
-    """Check a Blender-format data set and print what it holds."""
+    """Check a data set in Blender's or D-NeRF's format and print what it holds."""
 
     data: tyro.conf.Positional[Path]
     """Directory of the data set."""
@@ -123,18 +182,22 @@ class CheckCommand:
 
     def run(self) -> None:
         """Checks; raises `DataError`."""
-        from eugen_nerf.data.checks import check_blender_directory
+        from eugen_nerf.data.checks import check_blender_directory, has_times
 
         if not self.splits:
             raise ConfigError("--splits is empty: name at least one of train, val, test")
-        summary = check_blender_directory(self.data, self.splits)
+        times = any(has_times(self.data, split) for split in self.splits)
+        summary = check_blender_directory(self.data, self.splits, times=times)
         counts = ", ".join(f"{split} {count}" for split, count in summary.counts.items())
         width, height = summary.size or (0, 0)
-        print(f"{self.data}: ok: {counts} images of {width}x{height}, field of view {summary.angle_x:.4f} rad")
+        moving = ", with times" if times else ""
+        print(f"{self.data}: ok: {counts} images of {width}x{height}, field of view {summary.angle_x:.4f} rad{moving}")
 
 
 Command = (
     Annotated[SceneCommand, tyro.conf.subcommand(name="scene")]
+    | Annotated[DynamicCommand, tyro.conf.subcommand(name="dynamic")]
+    | Annotated[RoomCommand, tyro.conf.subcommand(name="room")]
     | Annotated[FetchCommand, tyro.conf.subcommand(name="fetch")]
     | Annotated[CheckCommand, tyro.conf.subcommand(name="check")]
 )

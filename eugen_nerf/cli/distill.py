@@ -13,10 +13,13 @@ from eugen_nerf.cli.common import print_lines, run_cli
 
 @dataclass
 class Distill:
-    """Convert a trained run (of any eugen-* method, dense or hybrid, or stock vanilla-nerf) in closed form."""
+    """Convert a trained run (of any eugen-* method, dense or hybrid, or stock vanilla-nerf or dnerf) in closed form."""
 
     load_config: Path
     """config.yml of the teacher. It is read as nerfstudio reads it, which can run code: load only runs you trust."""
+    fields: tuple[str, ...] = ()
+    """Fields to convert: regular expressions on deformation, coarse, fine, or field and proposal_0, ... (default: all
+    but proposals). The others stay as they are."""
     layers: tuple[str, ...] = ()
     """Layers to replace: regular expressions on trunk_0, trunk_1, ..., head_0, ... (default: those that the run's
     method replaces)."""
@@ -72,6 +75,7 @@ class Distill:
             recipe=self.recipe, eugen=eugen, sweeps=self.sweeps, train_steps=self.train_steps, train_lr=self.train_lr
         )
         config = DistillConfig(
+            fields=self.fields,
             layers=self.layers,
             num_features=self.num_features,
             proposals=self.proposals,

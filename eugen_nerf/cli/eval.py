@@ -63,6 +63,8 @@ class EvalCommand:
     """Device for all runs, such as cpu or cuda (default: the GPU where there is one)."""
     threads: int | None = None
     """CPU threads of torch (default: torch's own choice)."""
+    frames_over_time: Annotated[int, tyro.conf.arg(metavar="INT")] = 6
+    """Frames of the first view in report.html where the data have times, from time 0 to 1; 0 for none."""
     shown_views: Annotated[int, tyro.conf.arg(metavar="INT")] = 4
     """Views shown in report.html."""
 
@@ -74,7 +76,9 @@ class EvalCommand:
             if self.threads < 1:
                 raise ConfigError(f"--threads must be at least 1, not {self.threads}")
             torch.set_num_threads(self.threads)
-        protocol = Protocol(split=self.split, limit=self.views, lpips_net=self.lpips_net)
+        protocol = Protocol(
+            split=self.split, limit=self.views, lpips_net=self.lpips_net, frames_over_time=self.frames_over_time
+        )
         cuda = (self.device or ("cuda" if torch.cuda.is_available() else "cpu")).startswith("cuda")
         queries = self.queries if self.queries is not None else 1 << (20 if cuda else 15)
         chunk_size = self.chunk_size if self.chunk_size is not None else 1 << (18 if cuda else 12)

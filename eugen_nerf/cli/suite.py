@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from eugen_nerf.core.errors import ConfigError, DataError, RunError
 
+EVALUATORS = {"images": ("eugen-eval",), "sdf": ("eugen-sdf", "evaluate")}
 _RUNNING: set[subprocess.Popen[bytes]] = set()
 _PERCENT = re.compile(r"\((\d+(?:\.\d+)?)%\)")
 
@@ -42,17 +43,25 @@ class Suite:
     runs: Mapping[str, Sequence[str]]
     """Arguments of `ns-train` by name of the run; the first is what the others are compared with."""
     data: Path | None = None
-    """A Blender-format data set; None generates a scene."""
+    """A data set that `dataparser` reads; None generates a scene."""
     scene: Sequence[str] = ()
-    """Arguments of `eugen-data scene`, where a scene is generated."""
+    """Arguments of `eugen-data`'s generator, where a scene is generated."""
+    generator: str = "scene"
+    """Subcommand of `eugen-data` that generates it, such as scene or dynamic."""
+    seeds: Sequence[int] = ()
+    """Every run is trained once for each, as NAME-s0, NAME-s1, ...; empty trains each once, under its own name."""
+    seed_args: Sequence[str] = ("--machine.seed={seed}",)
+    """Arguments of `ns-train` that set a seed."""
     train: Sequence[str] = ()
     """Arguments of `ns-train` common to all runs."""
     dataparser: Sequence[str] = ("blender-data",)
     """The dataparser's sub-command and arguments."""
     distilled: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Arguments of `eugen-distill` by name; the first argument is the name of the teacher's run."""
+    evaluator: str = "images"
+    """What compares the runs: images (`eugen-eval`) or sdf (`eugen-sdf evaluate`)."""
     evaluate: Sequence[str] = ()
-    """Arguments of `eugen-eval`."""
+    """Its arguments."""
     workers: int = 2
     """Runs trained side by side; processor cores are shared out evenly."""
     published: Sequence[Mapping[str, Any]] = ()
@@ -68,13 +77,29 @@ def read_suite(path: Path) -> Suite:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf8"))
         suite = Suite(**content)
+        suite = replace(suite, runs=_with_seeds(suite.runs, suite.seeds, suite.seed_args), seeds=())
     except (OSError, yaml.YAMLError, TypeError) as error:
         raise ConfigError(f"{path} is no suite: {str(error).splitlines()[0]}") from error
     strangers = [name for name, (teacher, *_) in suite.distilled.items() if teacher not in suite.runs]
     if strangers:
         raise ConfigError(f"{path}: {strangers[0]!r} has no teacher among the runs {', '.join(suite.runs)}")
+    if suite.evaluator not in EVALUATORS:
+        raise ConfigError(f"{path}: evaluator {suite.evaluator!r} is unknown; choose one of {', '.join(EVALUATORS)}")
     data = None if suite.data is None else Path(suite.data)
     return Suite(**{**suite.__dict__, "output": Path(suite.output), "data": data})
+
+
+def _with_seeds(
+    runs: Mapping[str, Sequence[str]], seeds: Sequence[int], seed_args: Sequence[str]
+) -> Mapping[str, Sequence[str]]:
+    """Each run once for every seed, all runs of a seed together; the runs themselves without seeds."""
+    if not seeds:
+        return runs
+    return {
+        f"{name}-s{seed}": [*args, *(argument.format(seed=seed) for argument in seed_args)]
+        for seed in seeds
+        for name, args in runs.items()
+    }
 
 
 def run_suite(suite: Suite, console: Console) -> Path:
@@ -129,7 +154,8 @@ def run_suite(suite: Suite, console: Console) -> Path:
     out = ["--output", str(report), "--overwrite", *suite.evaluate]
     with console.status("rendering and timing all variants"):
         log = logs / "evaluate.log"
-        _run([*_tool("eugen-eval"), "--load-config", *configs, "--names", *names, *out], log)
+        tool, *command = EVALUATORS[suite.evaluator]
+        _run([*_tool(tool), *command, "--load-config", *configs, "--names", *names, *out], log)
     return report
 
 
@@ -141,7 +167,7 @@ def _data(suite: Suite, logs: Path, console: Console) -> Path:
     data = suite.output / "scene"
     if not data.exists():
         with console.status("generating the scene"):
-            command = [*_tool("eugen-data"), "scene", "--output", str(data), *suite.scene]
+            command = [*_tool("eugen-data"), suite.generator, "--output", str(data), *suite.scene]
             _run(command, logs / "scene.log")
     return data
 

@@ -38,7 +38,10 @@ class DistillConfig:
     num_features: tuple[int, ...] = ()
     """One number for all layers or one for each; where empty, the run's own configuration's."""
     proposals: bool = False
-    """Whether proposal networks are converted too, by the layers and numbers of their own configuration."""
+    """Whether proposal networks are converted too, by the layers and numbers of their own configuration; `fields` goes
+    before it."""
+    fields: tuple[str, ...] = ()
+    """Regular expressions on fields' names; where empty, all but proposals."""
     conversion: ConversionConfig = field(default_factory=ConversionConfig)
     ray_fraction: float = 1 / 64
     max_rays: int = 4096
@@ -56,7 +59,7 @@ class FieldReport:
     """One field's conversion."""
 
     name: str
-    """coarse and fine, or proposal_0, ... and field."""
+    """coarse and fine, deformation before them, or proposal_0, ... and field."""
     layers: list[LayerReport]
     parameters: tuple[int, int]
     """Of the whole network, teacher and student."""
@@ -84,13 +87,18 @@ def distill(
     """
     trainer, teacher = teacher_of(run)
     fields = teacher.graph_fields()
-    chosen = [name for name in fields if config.proposals or not name.startswith("proposal")]
     model_config = trainer.pipeline.model
     assert isinstance(model_config, GraphModelConfig)
-    # fields that share their settings are alike, and the last of them says the same as the first
-    plans = {name: _plan(teacher, name, config) for name in chosen}
-    for name, plan in plans.items():
-        _describe_student(model_config, teacher, name, plan, config.conversion)
+    chosen = _chosen_fields(teacher, config)
+    plans = {name: _plan(teacher, name, chosen, config) for name in chosen}
+    if not any(plans.values()):
+        raise ConfigError(f"the settings of {', '.join(chosen)} replace no layer: name those to convert with --layers")
+    attributes = {model_config.settings_of(name)[1] for name in chosen}
+    for name in fields:
+        # a field that is not converted, but whose variant becomes another, has to be described as well
+        if model_config.settings_of(name)[1] in attributes:
+            # fields that share their settings are alike, and the last of them says the same as the first
+            _describe_student(model_config, teacher, name, plans.get(name, {}), config.conversion)
     _place(trainer, config)
     _refuse_existing(trainer)
     cameras = training_cameras(run.pipeline.datamanager)
@@ -98,14 +106,20 @@ def distill(
     student = model_config.setup(scene_box=teacher.scene_box, num_train_data=teacher.num_train_data)
     assert isinstance(student, GraphModel)
     state, reports = dict(teacher.state_dict()), []
+    asked = teacher  # what later fields are asked depends on it
     for name, plan in plans.items():
+        if not plan:
+            continue
         start = time.perf_counter()
         network = fields[name].network
-        batches = network_inputs(teacher, cameras, rays, name)
+        batches = network_inputs(asked, cameras, rays, name)
         converted, layers = convert_graph(network, batches, plan, config.conversion, partial(progress, name))
         prefix = next(key for key, module in teacher.named_modules() if module is network)
         state = {key: value for key, value in state.items() if not key.startswith(f"{prefix}.")}
         state |= {f"{prefix}.{key}": value for key, value in converted.state_dict().items()}
+        if name in teacher.displacing_fields():
+            asked = copy.deepcopy(asked)
+            asked.graph_fields()[name].network = copy.deepcopy(converted)
         reports.append(
             FieldReport(
                 name=name,
@@ -175,27 +189,48 @@ def checkpoint_state(trainer: TrainerConfig, model: GraphModel, step: int) -> di
     }
 
 
-def _plan(teacher: GraphModel, name: str, config: DistillConfig) -> dict[str, int]:
+def _chosen_fields(teacher: GraphModel, config: DistillConfig) -> list[str]:
+    """Names of the fields to convert, in the order a ray meets them."""
+    names = list(teacher.graph_fields())
+    if not config.fields:
+        return [name for name in names if config.proposals or not name.startswith("proposal")]
+    chosen = match_names(config.fields, names, "field")
+    for name in names:
+        settings, _ = teacher.config.settings_of(name)
+        partner = next((other for other in chosen if teacher.config.settings_of(other)[0] is settings), None)
+        if partner is not None and name not in chosen:
+            raise ConfigError(f"{partner} and {name} share their settings: choose both with --fields, or neither")
+    return chosen
+
+
+def _plan(teacher: GraphModel, name: str, chosen: Sequence[str], config: DistillConfig) -> dict[str, int]:
     """Numbers of features by layer, for one field; layers that are no longer dense stay as they are."""
     settings, attribute = teacher.config.settings_of(name)
     variant = getattr(teacher.config, attribute)
     if variant not in ("dense", "narrow", "eugen"):
         raise RunError(f"the run's {attribute} is {variant!r}; convert its dense twin ({attribute} dense)")
     own = name.startswith("proposal")
-    patterns = settings.layers if own or not config.layers else config.layers
+    fields = teacher.graph_fields()
+    possible = {n: convertible_layers(fields[n].network) for n in chosen if own or not n.startswith("proposal")}
+    if own or not config.layers:
+        names = match_names(settings.patterns(), possible[name])
+    else:
+        # networks differ in their layers: a pattern has to match in one of them
+        everything = [layer for layers in possible.values() for layer in layers]
+        matched = match_names(config.layers, list(dict.fromkeys(everything)))
+        names = [layer for layer in possible[name] if layer in matched]
     counts = settings.num_features if own or not config.num_features else config.num_features
-    names = match_names(patterns, convertible_layers(teacher.graph_fields()[name].network))
-    if len(counts) not in (1, len(names)):
+    if names and len(counts) not in (1, len(names)):
         raise ConfigError(
             f"{len(counts)} numbers of features for {len(names)} layers ({', '.join(names)}); give 1 or each"
         )
-    return dict(zip(names, counts * len(names) if len(counts) == 1 else counts, strict=True))
+    return dict(zip(names, counts * len(names) if len(counts) == 1 else counts, strict=False))
 
 
 def _describe_student(
     model: GraphModelConfig, teacher: GraphModel, name: str, plan: dict[str, int], conversion: ConversionConfig
 ) -> None:
-    """Writes into a copy of the teacher's configuration what its converted field will be."""
+    """Writes into a copy of the teacher's configuration what a field will be; no plan leaves it as it is."""
     network = teacher.graph_fields()[name].network
     settings, attribute = model.settings_of(name)
     variant = getattr(teacher.config, attribute)
@@ -215,7 +250,10 @@ def _describe_student(
         return
     setattr(model, attribute, "eugen")
     settings.specs = {}  # a dense network did not use them, the student would
-    settings.layers, settings.num_features = tuple(plan), tuple(plan.values())
+    settings.layers = tuple(plan)
+    if not plan:
+        return
+    settings.num_features = tuple(plan.values())
     settings.degree, settings.phi, settings.norm = eugen.degree, eugen.phi, eugen.norm
     settings.projection, settings.train_projection = eugen.projection, True
 

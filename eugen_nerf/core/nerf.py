@@ -66,8 +66,8 @@ class Replacement:
     """EUGen layers by name, where they are not all alike; goes before the rest."""
 
 
-def match_names(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The names that one of the patterns matches in full, in their order.
+def match_names(patterns: Sequence[str], names: Sequence[str], what: str = "layer") -> list[str]:
+    """The names that one of the patterns matches in full, in their order; `what` says in errors what they are names of.
 
     Raises:
         ConfigError: a pattern that is no regular expression or matches nothing; it lists what there is.
@@ -77,9 +77,9 @@ def match_names(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
         try:
             hits = [n for n in names if re.fullmatch(pattern, n)]
         except re.error as error:
-            raise ConfigError(f"layer pattern {pattern!r} is not a regular expression: {error}") from error
+            raise ConfigError(f"{what} pattern {pattern!r} is not a regular expression: {error}") from error
         if not hits:
-            raise ConfigError(f"layer pattern {pattern!r} matches no layer; there are: {', '.join(names)}")
+            raise ConfigError(f"{what} pattern {pattern!r} matches no {what}; there are: {', '.join(names)}")
         chosen.update(hits)
     return [n for n in names if n in chosen]
 

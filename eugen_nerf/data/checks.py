@@ -68,7 +68,7 @@ def check_blender_directory(
         path: directory of the data set.
         splits: those that will be read.
         images: how many images of each split must be there, decode, and have one size.
-        times: frames need a finite `time` too, as the D-NeRF format has it.
+        times: frames need a `time` in [0, 1] too, as the D-NeRF format has it.
 
     Returns what it found. Raises `DataError` about the first thing that is wrong.
     """
@@ -93,6 +93,15 @@ def check_blender_directory(
         size = check_images(chosen, split=split, size=size) or size
         counts[split] = len(frames)
     return BlenderSummary(counts, size, angle_x)
+
+
+def has_times(path: Path, split: str) -> bool:
+    """Whether a split's first frame has a `time`, as D-NeRF's format has it; False where that cannot be read."""
+    try:
+        document = json.loads((path / f"transforms_{split}.json").read_text(encoding="utf-8"))
+        return "time" in document["frames"][0]
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return False
 
 
 def check_dataparser_outputs(outputs: DataparserOutputs, *, split: str, images: ImageCheck = "all") -> None:
@@ -227,7 +236,7 @@ def _check_angle(angle: Any, name: Path) -> None:
 
 
 def _check_frame(frame: Any, where: str, *, times: bool) -> None:
-    """Raises unless a frame has a file name, a rigid 4x4 pose and, if asked for, a finite time."""
+    """Raises unless a frame has a file name, a rigid 4x4 pose and, if asked for, a time in [0, 1]."""
     keys = ["file_path", "transform_matrix", *(["time"] if times else [])]
     missing = [key for key in keys if not isinstance(frame, dict) or key not in frame]
     if missing:
@@ -237,8 +246,11 @@ def _check_frame(frame: Any, where: str, *, times: bool) -> None:
     check_pose(frame["transform_matrix"], where)
     if times:
         time = frame["time"]
-        if isinstance(time, bool) or not isinstance(time, int | float) or not np.isfinite(time):
-            raise DataError(f"'time' of {where} is {time!r}: it must be a finite number; correct or remove it")
+        if isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time <= 1:
+            raise DataError(
+                f"'time' of {where} is {time!r}: it must be a number from 0 to 1; scale all splits' times alike, or "
+                "correct or remove the frame"
+            )
 
 
 def _check_present(files: Sequence[Path], *, split: str, what: str) -> None:

@@ -13,6 +13,7 @@ from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConf
 from nerfstudio.data.dataparsers.dnerf_dataparser import DNeRFDataParserConfig
 from nerfstudio.data.datasets.base_dataset import InputDataset
 
+from eugen_nerf.data.background import KEY, data_background
 from eugen_nerf.data.checks import ImageCheck, check_blender_directory, check_dataparser_outputs, check_directory
 
 
@@ -53,15 +54,29 @@ class EugenDataManager(VanillaDataManager[InputDataset]):
         super().__init__(config, device, test_mode, world_size, local_rank, **kwargs)
 
     def create_train_dataset(self) -> InputDataset:
-        """The training data set, once its parser's outputs are checked; raises `DataError`."""
+        """The training data set, once its parser's outputs are checked; raises `DataError`.
+
+        Its metadata, which nerfstudio's pipeline hands to the model, hold the background's colour.
+        """
         self._check(self.train_dataparser_outputs, "train")
-        return super().create_train_dataset()
+        dataset = super().create_train_dataset()
+        if self.test_mode != "inference":  # images may be absent there; a checkpoint has the colour
+            dataset.metadata[KEY] = data_background(dataset)
+        return dataset
 
     def create_eval_dataset(self) -> InputDataset:
         """The data set of the validation or test split, once its parser's outputs are checked; raises `DataError`."""
         outputs = self.dataparser.get_dataparser_outputs(split=self.test_split)
         self._check(outputs, self.test_split)
         return self.dataset_type(dataparser_outputs=outputs, scale_factor=self.config.camera_res_scale_factor)
+
+    def setup_eval(self) -> None:
+        """As nerfstudio's, but for a trap: `ns-render spiral` mixes the focal lengths of its first camera, which
+        Blender's and D-NeRF's parsers make doubles, with poses that are none, and torch refuses.
+        """
+        super().setup_eval()
+        cameras = self.eval_dataloader.cameras  # a copy: the data set's own stays as it is
+        cameras.fx, cameras.fy = cameras.fx.float(), cameras.fy.float()
 
     def _check(self, outputs: DataparserOutputs, split: str) -> None:
         """Generic checks; images only where no earlier check decoded them."""

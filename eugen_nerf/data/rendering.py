@@ -25,11 +25,15 @@ SHADOW_OFFSET = 2e-3
 
 @dataclass(frozen=True)
 class SceneObject:
-    """A mesh in object coordinates, the affine object-to-world matrix [4, 4] float64, and its material."""
+    """A mesh in object coordinates, the affine object-to-world matrix [4, 4] float64, and its material.
+
+    A deformed mesh has the texture of where its vertices were before, `rest` [V, 3]; None where they are the same.
+    """
 
     mesh: Mesh
     material: Material
     transform: Array = field(default_factory=lambda: np.eye(4))
+    rest: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Hits:
         distance: [M] float64, along the unit direction, world units.
         object_index: [M] int64, index into `Scene.objects`.
         position: [M, 3] float64, world coordinates.
-        local: [M, 3] float64, coordinates of the object hit.
+        local: [M, 3] float64, coordinates of the object hit, before it was deformed.
         normal: [M, 3] float64, unit, interpolated over the face, turned towards the ray's origin.
     """
 
@@ -101,7 +105,7 @@ class Tracer:
             turned = item.mesh.normals @ np.linalg.inv(linear)
             world.append(item.mesh.vertices @ linear.T + item.transform[:3, 3])
             normals.append(turned / np.maximum(np.linalg.norm(turned, axis=-1, keepdims=True), 1e-30))
-            local.append(item.mesh.vertices)
+            local.append(item.mesh.vertices if item.rest is None else item.rest)
             faces.append(item.mesh.faces + start)
             owners.append(np.full(len(item.mesh.faces), index))
             start += len(item.mesh.vertices)

@@ -20,6 +20,7 @@ from eugen_nerf.evaluation.accounting import (
     peak_memory,
 )
 from eugen_nerf.evaluation.curves import psnr_curve
+from eugen_nerf.evaluation.film import frames_over_time
 from eugen_nerf.evaluation.protocol import Protocol, Timing
 from eugen_nerf.evaluation.render import eval_dataset, images_hash, poses_hash, render_rgb, render_views, view_camera
 from eugen_nerf.evaluation.split import ceiling, image_splits
@@ -28,7 +29,7 @@ from eugen_nerf.evaluation.training import KEYS as TRAINING_KEYS
 from eugen_nerf.evaluation.training import draw_batches, seeded, training_costs
 from eugen_nerf.evaluation.truth import baseline_images, shared_truth
 from eugen_nerf.methods.metrics import Image8, LpipsMetric, load_lpips, psnr, ssim
-from eugen_nerf.methods.runs import Run, fine_field, load_run
+from eugen_nerf.methods.runs import Run, load_run, query_module
 
 BASELINE_VARIANTS = ("mean-image", "white")
 
@@ -45,6 +46,8 @@ class Comparison:
         views: indices of the scored views.
         truth: the views' photographs, uint8 [H, W, 3].
         renders: each run's renders of them, by variant.
+        times: where the data have times, some from 0 to 1.
+        frames: the first view at those times, by variant.
     """
 
     rows: list[dict[str, Any]]
@@ -54,6 +57,8 @@ class Comparison:
     views: list[int]
     truth: list[Image8] = field(repr=False)
     renders: dict[str, list[Image8]] = field(repr=False)
+    times: list[float] = field(default_factory=list)
+    frames: dict[str, list[Image8]] = field(default_factory=dict, repr=False)
 
 
 def evaluate(
@@ -122,6 +127,7 @@ def evaluate(
         rows.append({"variant": name, **scores, **_costs(run, indices[0], notes, name)})
     _add_times(rows, named, indices, timing, baseline)
     _add_splits(rows, named, indices[0], timing)
+    times, frames = frames_over_time(named, indices[0], protocol.frames_over_time, console)
     costs = training_costs(named, batches, baseline) if batches else {}  # last: it changes the weights
     for row in rows:
         row.update(costs.get(row["variant"], dict.fromkeys(TRAINING_KEYS)))
@@ -146,7 +152,8 @@ def evaluate(
         "ground_truth_sha256": images_hash(truth),
         "poses_sha256": poses_hash(runs[0], indices),
     }
-    return Comparison(rows, settings, environment(where, dtypes), notes, indices, truth, renders)
+    measured_on = environment(where, dtypes)
+    return Comparison(rows, settings, measured_on, notes, indices, truth, renders, times, frames)
 
 
 _NO_COSTS: dict[str, Any] = dict.fromkeys(
@@ -202,7 +209,7 @@ def _scores(images: Sequence[Image8], truth: Sequence[Image8], lpips: LpipsMetri
 
 def _costs(run: Run, view: int, notes: list[str], name: str) -> dict[str, Any]:
     """Sizes, operations and memory of a run."""
-    network, device = fine_field(run.model), run.pipeline.device
+    network, device = query_module(run.model), run.pipeline.device
     macs, source = macs_per_query(network, device)
     if macs is None:
         notes.append(f"{name}: macs_per_query {source}")
@@ -244,7 +251,7 @@ def _add_times(
 
     queries = {
         name: field_query_callable(
-            fine_field(run.model), timing.num_queries, timing.seed, device, chunk_size=timing.chunk_size
+            query_module(run.model), timing.num_queries, timing.seed, device, chunk_size=timing.chunk_size
         )
         for name, run in runs.items()
     }

@@ -14,6 +14,7 @@ from PIL import Image
 
 from eugen_nerf.evaluation.compare import Comparison
 from eugen_nerf.evaluation.curves import REMARK as CURVES_REMARK
+from eugen_nerf.evaluation.film import strip
 from eugen_nerf.evaluation.plots import psnr_curves_svg, psnr_time_svg
 from eugen_nerf.evaluation.tables import TextTable, full_table, further_tables
 from eugen_nerf.methods.metrics import Image8
@@ -32,6 +33,7 @@ tbody tr:hover { background: var(--soft); }
 .views { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: .75rem; }
 figure { margin: 0; } figcaption { font-size: .85rem; overflow-wrap: anywhere; }
 figure img { width: 100%; image-rendering: pixelated; border: 1px solid var(--line); }
+.strip img { max-width: 60rem; }
 .plot svg { width: 100%; max-width: 40rem; height: auto; }
 dl { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: .1rem 1rem; font-size: .9rem; }
 dd { margin: 0; overflow-wrap: anywhere; }
@@ -71,6 +73,7 @@ turns; speeds are relative to {html.escape(protocol["baseline"])} (median of the
 <h2>Views</h2>
 <p>Difference images show {DIFFERENCE_GAIN} times the absolute difference from the ground truth, clipped at white.</p>
 {"".join(_view(comparison, position) for position in _shown(len(comparison.views), max_views))}
+{_over_time(comparison)}
 <h2>Settings</h2>
 {_settings(protocol)}
 <h2>Environment</h2>
@@ -134,9 +137,25 @@ def _view(comparison: Comparison, position: int) -> str:
     return f'<h3>View {comparison.views[position]}</h3>\n<div class="views">{"".join(figures)}</div>\n'
 
 
+def _over_time(comparison: Comparison) -> str:
+    if not comparison.frames:
+        return ""
+    times = ", ".join(f"{time:.2g}" for time in comparison.times)
+    rows = "".join(
+        f'<figure class="strip">{_picture(strip(images), f"{name} over time")}<figcaption>{html.escape(name)}'
+        "</figcaption></figure>\n"
+        for name, images in comparison.frames.items()
+    )
+    view = comparison.views[0]
+    return f"<h2>Frames over time</h2>\n<p>The camera of view {view} at times {times}.</p>\n{rows}"
+
+
 def _figure(image: Image8, caption: str) -> str:
-    text = html.escape(caption)
-    return f'<figure><img alt="{text}" src="{png_data_uri(image)}"><figcaption>{text}</figcaption></figure>\n'
+    return f"<figure>{_picture(image, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>\n"
+
+
+def _picture(image: Image8, text: str) -> str:
+    return f'<img alt="{html.escape(text)}" src="{png_data_uri(image)}">'
 
 
 def _settings(values: dict[str, Any]) -> str:

@@ -28,6 +28,7 @@ class Protocol:
         ssim_sigma: standard deviation of the Gaussian window in pixels.
         ssim_region: the pixels that SSIM is averaged over (a note for the reader).
         lpips_net: the network of LPIPS: "alex", "vgg" or "squeeze".
+        frames_over_time: of a dynamic scene, shown (not scored) for the first view, from time 0 to 1; 0 for none.
     """
 
     split: str = "test"
@@ -41,12 +42,15 @@ class Protocol:
     ssim_sigma: float = 1.5
     ssim_region: str = "pixels whose whole window lies inside the image"
     lpips_net: str = "alex"
+    frames_over_time: int = 6
 
     def __post_init__(self) -> None:
         if self.split not in ("test", "val"):
             raise ConfigError(f"split {self.split!r} cannot be scored: choose 'test' or 'val'")
         if self.stride < 1 or (self.limit is not None and self.limit < 1):
             raise ConfigError(f"stride and limit must be at least 1, not {self.stride} and {self.limit}")
+        if self.frames_over_time < 0:
+            raise ConfigError(f"frames over time must be 0 or more, not {self.frames_over_time}")
         if self.lpips_net not in LPIPS_NETS:
             raise ConfigError(f"no LPIPS network {self.lpips_net!r}: choose one of {', '.join(LPIPS_NETS)}")
         if not self.eight_bit or self.data_range != 1.0 or (self.ssim_window, self.ssim_sigma) != (11, 1.5):

@@ -89,10 +89,10 @@ def speed_ratios(seconds: Mapping[str, list[float]], baseline: str) -> dict[str,
 
 
 def random_queries(num_queries: int, *, seed: int, device: str | torch.device) -> RaySamples:
-    """Random points and view directions as a field takes them, the same for every field, device and call.
+    """Random points, view directions and times as a field takes them, the same for every field, device and call.
 
-    Positions are uniform in [-1, 1]^3, directions uniform on the sphere. Each point is the middle of a frustum 2e-3
-    long and about that wide, so that fields that integrate over a frustum get a proper one.
+    Positions are uniform in [-1, 1]^3, directions uniform on the sphere, times uniform in [0, 1]. Each point is the
+    middle of a frustum 2e-3 long and about that wide, so that fields that integrate over a frustum get a proper one.
 
     Returns:
         RaySamples of shape [num_queries, 1], float32, with camera index 0.
@@ -100,6 +100,7 @@ def random_queries(num_queries: int, *, seed: int, device: str | torch.device) -
     generator = torch.Generator().manual_seed(seed)
     positions = torch.rand(num_queries, 1, 3, generator=generator) * 2 - 1
     directions = nn.functional.normalize(torch.randn(num_queries, 1, 3, generator=generator), dim=-1)
+    times = torch.rand(num_queries, 1, 1, generator=generator)
     ones = torch.ones(num_queries, 1, 1)
     samples = RaySamples(
         frustums=Frustums(
@@ -111,6 +112,7 @@ def random_queries(num_queries: int, *, seed: int, device: str | torch.device) -
         ),
         camera_indices=torch.zeros(num_queries, 1, 1, dtype=torch.long),
         deltas=ones * 2e-3,
+        times=times,
     )
     return samples.to(device)
 
@@ -121,7 +123,7 @@ def field_query_callable(
     """A function that evaluates density and colour of a field at ``num_queries`` random points.
 
     Args:
-        field: a nerfstudio field, in evaluation mode.
+        field: a nerfstudio field, or what stands for one, in evaluation mode.
         num_queries: points a call.
         seed: of the points.
         device: where the field is.

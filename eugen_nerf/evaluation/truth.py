@@ -31,7 +31,7 @@ def composite(run: Run, image: torch.Tensor) -> torch.Tensor:
     if image.shape[-1] == 3:
         return image
     renderer = getattr(run.model, "renderer_rgb", None)
-    if renderer is None or renderer.background_color in ("random", "last_sample"):
+    if renderer is None or str(renderer.background_color) in ("random", "last_sample"):
         raise DataError(
             f"{run.path}: images have alpha, and neither the data set nor the model names a background; "
             "set the dataparser's alpha_color"

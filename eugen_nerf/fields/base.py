@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 from nerfstudio.cameras.rays import RaySamples
+from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.fields.base_field import Field, FieldConfig
 from torch import Tensor
 
@@ -23,7 +24,8 @@ class GraphFieldConfig(FieldConfig):
     """Which layers of a field's network are replaced, and by what."""
 
     layers: tuple[str, ...] = ("trunk_.*",)
-    """Hidden layers to replace: regular expressions on trunk_0, trunk_1, ..., head_0, ...; unused by dense."""
+    """Hidden layers to replace: regular expressions on trunk_0, trunk_1, ..., head_0, ..., or the one word none; unused
+    by dense."""
     num_features: tuple[int, ...] = (128,)
     """Random features m: one number for all replaced layers, or one for each in the network's order."""
     degree: int = 1
@@ -49,6 +51,14 @@ class GraphFieldConfig(FieldConfig):
         """The network's widths, with those of the encodings filled in."""
         raise NotImplementedError
 
+    def build(self, variant: Variant, scene_box: SceneBox) -> GraphField:
+        """The field; `scene_box` is for those whose parameters lie in a part of space."""
+        return self.setup(variant=variant)
+
+    def patterns(self) -> tuple[str, ...]:
+        """`layers`, where the word none stands for no pattern: a command line cannot say that well."""
+        return () if tuple(self.layers) == ("none",) else tuple(self.layers)
+
     def replacement(self) -> Replacement:
         """Which layers are replaced, by what."""
         eugen = EUGenConfig(
@@ -59,7 +69,7 @@ class GraphFieldConfig(FieldConfig):
             train_projection=self.train_projection,
             seed=self.seed,
         )
-        return Replacement(tuple(self.layers), tuple(self.num_features), eugen, self.specs or {})
+        return Replacement(self.patterns(), tuple(self.num_features), eugen, self.specs or {})
 
 
 class GraphField(Field, ABC):

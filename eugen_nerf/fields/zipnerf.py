@@ -54,6 +54,11 @@ class ZipNeRFFieldConfig(UnboundedFieldConfig):
         """Vertices along each side, by level."""
         return pyramid(self.min_resolution, self.max_resolution)
 
+    def build_grid(self) -> HashGrid:
+        """The pyramid of grids, freshly drawn."""
+        kind = TcnnHashGrid if self.grid == "tcnn" else HashGrid
+        return kind(self.resolutions(), self.features_per_level, self.log2_table_size, seed=self.seed)
+
 
 class ZipNeRFField(UnboundedField):
     """Zip-NeRF's field.
@@ -67,9 +72,7 @@ class ZipNeRFField(UnboundedField):
     """
 
     def __init__(self, config: ZipNeRFFieldConfig, variant: Variant) -> None:
-        kind = TcnnHashGrid if config.grid == "tcnn" else HashGrid
-        grid = kind(config.resolutions(), config.features_per_level, config.log2_table_size, seed=config.seed)
-        super().__init__(config, variant, MultisampleEncoder(grid))
+        super().__init__(config, variant, MultisampleEncoder(config.build_grid()))
 
     @property
     def grid(self) -> HashGrid:

@@ -10,7 +10,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
-from torch import Tensor
+from torch import Tensor, nn
 
 from eugen_nerf.fields.base import GraphField, GraphFieldConfig
 from eugen_nerf.methods.checkpoints import architecture_mismatch
@@ -38,6 +38,17 @@ class GraphModel(Model):
     def graph_fields(self) -> dict[str, GraphField]:
         """The fields by the names that reports use, in the order a ray meets them; proposals are `proposal_...`."""
         raise NotImplementedError
+
+    def displacing_fields(self) -> tuple[str, ...]:
+        """Those of `graph_fields` that decide where later ones are asked; a conversion goes by them as converted."""
+        return ()
+
+    def query_module(self) -> nn.Module:
+        """What answers one query, all networks that it takes included: from ray samples to density and colour.
+
+        Evaluation times it and counts its parameters and multiply-adds.
+        """
+        return list(self.graph_fields().values())[-1]
 
     def field_samples(self, ray_bundle: RayBundle, name: str) -> tuple[tuple[Tensor, ...], Tensor]:
         """What a field's network is asked along rays, and how much each sample weighs in a picture.

@@ -60,8 +60,9 @@ def atomic_torch_save(obj: Any, path: Path) -> None:
     Raises:
         RunError: the file cannot be written (no space, no permission, no such folder); the temporary is removed.
     """
-    # The step number still parses from the temporary's name: stock loaders read a number from every name in the folder.
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Stock loaders read a number from every name in the folder and take the highest: this one is always 0, so that what
+    # a killed process leaves behind is never taken for a checkpoint.
+    temporary = path.with_name(f"tmp-0.{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
             torch.save(obj, file)
@@ -82,20 +83,34 @@ def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The checkpoints (step-*.ckpt) in a folder by their steps; none where there is no folder."""
+    steps = {}
+    for file in folder.iterdir() if folder.is_dir() else ():
+        match = _CHECKPOINT_NAME.fullmatch(file.name)
+        if match:
+            steps[int(match[1])] = file
+    return [steps[step] for step in sorted(steps)]
+
+
 def read_latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
     """The checkpoint of the highest step in ``folder``, and its content on the CPU.
 
     Raises:
         RunError: there is none, or it cannot be read.
     """
-    steps = {}
-    for file in folder.iterdir() if folder.is_dir() else ():
-        match = _CHECKPOINT_NAME.fullmatch(file.name)
-        if match:
-            steps[int(match[1])] = file
-    if not steps:
+    files = checkpoint_files(folder)
+    if not files:
         raise RunError(f"no checkpoint (step-*.ckpt) in {folder}: train the run further, or copy that folder as well")
-    path = steps[max(steps)]
+    return files[-1], read_checkpoint(files[-1])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU.
+
+    Raises:
+        RunError: it cannot be read.
+    """
     allow_numpy_scalars()
     try:
         # Before add_safe_globals the safe loader cannot read NumPy scalars; config.yml has run as code already.
@@ -105,7 +120,7 @@ def read_latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
         raise RunError(f"checkpoint {path} cannot be read (truncated or damaged?): {first_line(error)}") from error
     if not isinstance(state, dict) or not {"pipeline", "step"} <= set(state):
         raise RunError(f"{path} is not a nerfstudio checkpoint: it holds no `pipeline` and `step`")
-    return path, state
+    return state
 
 
 def load_weights(
@@ -141,6 +156,8 @@ def load_weights(
         raise _other_architecture(path, differences) from error
 
     own = {key: value for key, value in pipeline.state_dict().items() if not key.startswith("_model.")}
+    if not data_state:  # a converted run has weights alone: its data manager starts anew
+        own = {}
     differences = _differences(own, data_state) if check_data_state else []
     if differences:
         raise _other_architecture(path, differences)

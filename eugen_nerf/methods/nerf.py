@@ -11,16 +11,17 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.model_components.losses import MSELoss
 from nerfstudio.model_components.ray_samplers import PDFSampler, UniformSampler
-from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, RGBRenderer
+from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer
 from nerfstudio.model_components.scene_colliders import NearFarCollider
 from torch import Tensor
 from torch.nn import Parameter
 
 from eugen_nerf.core.nerf import Variant
 from eugen_nerf.data.hull import dataset_alphas, visual_hull
-from eugen_nerf.fields.base import GraphField
-from eugen_nerf.fields.nerf import NeRFField, NeRFFieldConfig
+from eugen_nerf.fields.base import GraphField, GraphFieldConfig
+from eugen_nerf.fields.nerf import NeRFFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid, query_occupied
+from eugen_nerf.methods.background import Background, rgb_renderer
 from eugen_nerf.methods.base import GraphModel, GraphModelConfig
 
 
@@ -32,14 +33,14 @@ class EugenNerfModelConfig(GraphModelConfig):
     """Class to instantiate."""
     variant: Variant = "eugen"
     """Network: eugen; dense, its twin; or lowrank, snnk, narrow at the same number of multiply-adds."""
-    network: NeRFFieldConfig = field(default_factory=NeRFFieldConfig)
+    network: GraphFieldConfig = field(default_factory=NeRFFieldConfig)
     """Sizes, and the layers that are replaced; coarse and fine fields are alike."""
     num_coarse_samples: int = 64
     """Samples a ray of the coarse field, stratified between near and far plane."""
     num_importance_samples: int = 128
     """Further samples a ray of the fine field, drawn from the coarse weights."""
-    background_color: Literal["random", "last_sample", "black", "white"] = "white"
-    """Colour behind the scene."""
+    background_color: Background = "white"
+    """Colour behind the scene; data is that of the data set, found before the first step and kept in the checkpoint."""
     reset_near_plane: bool = False
     """Start evaluation rays at the camera, as stock methods do, although no sample so near was ever trained."""
     occupancy: Literal["none", "hull"] = "none"
@@ -47,7 +48,7 @@ class EugenNerfModelConfig(GraphModelConfig):
     occupancy_resolution: int = 96
     """Cells of the grid along each side of the scene box."""
 
-    def settings_of(self, name: str) -> tuple[NeRFFieldConfig, str]:
+    def settings_of(self, name: str) -> tuple[GraphFieldConfig, str]:
         """`network` and `variant`, for both fields."""
         return self.network, "variant"
 
@@ -65,15 +66,16 @@ class EugenNerfModel(GraphModel):
             self.collider = NearFarCollider(  # type: ignore[assignment]
                 **config.collider_params, reset_near_plane=config.reset_near_plane
             )
-        self.field_coarse = NeRFField(config.network, config.variant)
+        self.field_coarse = config.network.build(config.variant, self.scene_box)
         # other random projections than the coarse field's
-        self.field_fine = NeRFField(replace(config.network, seed=config.network.seed + 1000), config.variant)
+        other = replace(config.network, seed=config.network.seed + 1000)
+        self.field_fine = other.build(config.variant, self.scene_box)
         self.occupancy = (
             OccupancyGrid(self.scene_box.aabb, config.occupancy_resolution) if config.occupancy == "hull" else None
         )
         self.sampler_uniform = UniformSampler(num_samples=config.num_coarse_samples)
         self.sampler_pdf = PDFSampler(num_samples=config.num_importance_samples)
-        self.renderer_rgb = RGBRenderer(background_color=config.background_color)
+        self.renderer_rgb = rgb_renderer(config.background_color, self.kwargs.get("metadata"))
         self.renderer_accumulation = AccumulationRenderer()
         self.renderer_depth = DepthRenderer()
         self.rgb_loss = MSELoss()
@@ -111,9 +113,7 @@ class EugenNerfModel(GraphModel):
         """What a field's network is asked along rays, empty cells left out, and the samples' rendering weights."""
         samples, _, weights = self.sample_coarse(ray_bundle)
         if name == "fine":
-            samples = self.sampler_pdf(ray_bundle, samples, weights)
-            outputs = query_occupied(self.field_fine, samples, self.occupancy)
-            weights = samples.get_weights(outputs[FieldHeadNames.DENSITY])
+            samples, _, weights = self.sample_fine(ray_bundle, samples, weights)
         field = self.graph_fields()[name]
         if self.occupancy is None:
             return field.encode(samples.flatten()), weights.flatten()
@@ -124,16 +124,26 @@ class EugenNerfModel(GraphModel):
 
     def sample_coarse(self, ray_bundle: RayBundle) -> tuple[RaySamples, dict[FieldHeadNames, Tensor], Tensor]:
         """Coarse samples of rays, the coarse field there, and the samples' rendering weights `[rays, samples, 1]`."""
-        samples = self.sampler_uniform(ray_bundle)
+        samples = self.place(self.sampler_uniform(ray_bundle))
         outputs = query_occupied(self.field_coarse, samples, self.occupancy)
         return samples, outputs, samples.get_weights(outputs[FieldHeadNames.DENSITY])
+
+    def sample_fine(
+        self, ray_bundle: RayBundle, samples: RaySamples, weights: Tensor
+    ) -> tuple[RaySamples, dict[FieldHeadNames, Tensor], Tensor]:
+        """As `sample_coarse` for the fine field, by the coarse samples and their weights."""
+        samples = self.place(self.sampler_pdf(ray_bundle, samples, weights))
+        outputs = query_occupied(self.field_fine, samples, self.occupancy)
+        return samples, outputs, samples.get_weights(outputs[FieldHeadNames.DENSITY])
+
+    def place(self, ray_samples: RaySamples) -> RaySamples:
+        """The samples where the fields are asked: along the rays, unless a method bends them."""
+        return ray_samples
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
         """Renders rays: `rgb`, `depth`, `accumulation`, and the coarse field's as `*_coarse`; `[rays, channels]`."""
         samples_coarse, coarse, weights_coarse = self.sample_coarse(ray_bundle)
-        samples_fine = self.sampler_pdf(ray_bundle, samples_coarse, weights_coarse)
-        fine = query_occupied(self.field_fine, samples_fine, self.occupancy)
-        weights = samples_fine.get_weights(fine[FieldHeadNames.DENSITY])
+        samples_fine, fine, weights = self.sample_fine(ray_bundle, samples_coarse, weights_coarse)
         return {
             "rgb": self.renderer_rgb(rgb=fine[FieldHeadNames.RGB], weights=weights),
             "accumulation": self.renderer_accumulation(weights),

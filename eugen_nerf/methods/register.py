@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from nerfstudio.configs.base_config import ViewerConfig
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
@@ -47,15 +48,16 @@ if Path(sys.argv[0]).name.startswith("ns-"):
     _report_errors_in_one_line()
 
 
-def _trainer(
+def method_trainer(
     name: str,
     model: GraphModelConfig,
     *,
     steps: int,
     rays: int,
     lr: float,
-    dataparser: BlenderDataParserConfig | NerfstudioDataParserConfig,
+    dataparser: DataParserConfig,
 ) -> TrainerConfig:
+    """Parts that all methods here share; one parameter group, `fields`."""
     return TrainerConfig(
         method_name=name,
         max_num_iterations=steps,
@@ -84,7 +86,7 @@ def _unbounded_trainer(
     name: str, model: UnboundedModelConfig, *, steps: int, rays: int, lr: tuple[float, float], warmup: int, clip: bool
 ) -> TrainerConfig:
     """Real captures in nerfstudio's format; one schedule for the field and the proposals."""
-    config = _trainer(name, model, steps=steps, rays=rays, lr=lr[0], dataparser=NerfstudioDataParserConfig())
+    config = method_trainer(name, model, steps=steps, rays=rays, lr=lr[0], dataparser=NerfstudioDataParserConfig())
     config.optimizers = {
         group: {
             "optimizer": AdamOptimizerConfig(lr=lr[0], eps=1e-15, max_norm=1e-3 if clip else None),
@@ -118,17 +120,19 @@ _SMALL = EugenNerfModelConfig(
 )
 
 eugen_nerf = MethodSpecification(
-    config=_trainer("eugen-nerf", _FULL, steps=200_000, rays=1024, lr=5e-4, dataparser=BlenderDataParserConfig()),
+    config=method_trainer("eugen-nerf", _FULL, steps=200_000, rays=1024, lr=5e-4, dataparser=BlenderDataParserConfig()),
     description="NeRF with EUGen layers, or its dense twin by --pipeline.model.variant dense.",
 )
 eugen_nerf_paper = MethodSpecification(
-    config=_trainer(
+    config=method_trainer(
         "eugen-nerf-paper", _PAPER, steps=200_000, rays=1024, lr=5e-4, dataparser=BlenderDataParserConfig()
     ),
     description="NeRF with the EUGen paper's choice: three layers of 256 features.",
 )
 eugen_nerf_small = MethodSpecification(
-    config=_trainer("eugen-nerf-small", _SMALL, steps=3000, rays=512, lr=5e-3, dataparser=BlenderDataParserConfig()),
+    config=method_trainer(
+        "eugen-nerf-small", _SMALL, steps=3000, rays=512, lr=5e-3, dataparser=BlenderDataParserConfig()
+    ),
     description="eugen-nerf small enough to train on a CPU; carves empty space from the images' alpha first.",
 )
 

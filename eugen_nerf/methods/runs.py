@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 import torch
 import yaml
+from nerfstudio.cameras.rays import RaySamples
 from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.field_components.temporal_distortions import TemporalDistortion
 from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.base_pipeline import Pipeline
 from torch import nn
@@ -24,6 +26,8 @@ from torchmetrics import Metric
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from eugen_nerf.core.errors import EugenError, RunError
+from eugen_nerf.fields.deformation import DeformedField, times_of
+from eugen_nerf.methods.base import GraphModel
 from eugen_nerf.methods.checkpoints import first_line, load_weights, read_latest_checkpoint
 
 
@@ -122,6 +126,31 @@ def fine_field(model: Model) -> nn.Module:
     raise RunError(
         f"{type(model).__name__} has no field: only models with a `field` or a `field_fine` can be used here"
     )
+
+
+def query_module(model: Model) -> nn.Module:
+    """What answers one query of a model, from ray samples to density and colour: its field, behind a deformation too.
+
+    Raises:
+        RunError: the model has no field.
+    """
+    if isinstance(model, GraphModel):
+        return model.query_module()
+    distortion = getattr(model, "temporal_distortion", None)
+    if isinstance(distortion, TemporalDistortion):
+        return DeformedField(_StockDeformation(distortion), fine_field(model))
+    return fine_field(model)
+
+
+class _StockDeformation(nn.Module):
+    """nerfstudio's distortion asked as our deformation is."""
+
+    def __init__(self, distortion: TemporalDistortion) -> None:
+        super().__init__()
+        self.distortion = distortion
+
+    def forward(self, ray_samples: RaySamples) -> torch.Tensor:
+        return self.distortion(ray_samples.frustums.get_positions(), times_of(ray_samples))
 
 
 def checkpoint_dir(config_path: Path, relative: Path = Path("nerfstudio_models")) -> Path:

@@ -26,7 +26,12 @@ from eugen_nerf.methods import metrics
 from eugen_nerf.methods.runs import load_run
 
 PRESETS = ("eugen-nerf", "eugen-nerf-paper", "eugen-nerf-small")
-OTHERS = tuple(f"eugen-{name}{size}" for name in ("mipnerf360", "zipnerf") for size in ("", "-paper", "-small"))
+OTHERS = (
+    *(f"eugen-{name}{size}" for name in ("mipnerf360", "zipnerf") for size in ("", "-paper", "-small")),
+    *(f"eugen-dnerf{kind}{size}" for kind in ("", "-hash") for size in ("", "-small")),
+    "eugen-isdf",
+    "eugen-isdf-small",
+)
 REPLACED = {
     "eugen-nerf": {f"trunk_{i}" for i in range(8)},
     "eugen-nerf-paper": {"trunk_5", "trunk_6", "trunk_7"},
@@ -163,7 +168,7 @@ def test_keys_names_and_entry_points_agree() -> None:
         assert specification.config.method_name == name
         assert specification.description
         assert all_methods[name].method_name == name
-        assert type(all_methods[name]) is TrainerConfig
+        assert isinstance(all_methods[name], TrainerConfig)
         assert all_methods[name].viewer.websocket_host == "127.0.0.1"
 
 

@@ -1,0 +1,81 @@
+"""eugen-render: a run along time, the camera still or moving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from eugen_nerf.cli.common import run_cli
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.evaluation.film import (
+    CameraPath,
+    check_film_output,
+    film_cameras,
+    has_times,
+    render_film,
+    scene_centre,
+    write_film,
+)
+from eugen_nerf.evaluation.protocol import Protocol
+from eugen_nerf.evaluation.render import eval_dataset
+from eugen_nerf.methods.runs import load_run
+
+
+@dataclass
+class RenderCommand:
+    """Render a run along time, from a fixed or a moving camera; `ns-render interpolate` drops the time.
+
+    Works for runs of dynamic scenes, ours or stock dnerf's, and with a moving camera for any run.
+    """
+
+    load_config: Path
+    """config.yml of the run. It is read as nerfstudio reads it, which can run code: load only runs you trust."""
+    output: Path
+    """NAME.mp4, NAME.gif, NAME.png (frames side by side), or a folder to make."""
+    view: int = 0
+    """Test view whose camera is taken."""
+    path: CameraPath = "fixed"
+    """fixed; orbit: one turn about the vertical through the scene's middle; spiral: a small circle across the line of
+    sight."""
+    frames: int | None = None
+    """Number of frames (default: 60, and 8 of a strip)."""
+    times: tuple[float, float] = (0.0, 1.0)
+    """Times of the first and the last frame; the others are evenly spaced."""
+    fps: float = 24.0
+    """Frames per second."""
+    overwrite: bool = False
+    """Replace a file that is there."""
+    device: str | None = None
+    """Where to render, such as cpu or cuda; a GPU where there is one by default."""
+    data: Path | None = None
+    """Data set, where it no longer lies where the run was trained."""
+
+    def run(self) -> None:
+        """Renders and writes."""
+        check_film_output(self.output, overwrite=self.overwrite)
+        if not self.fps > 0:
+            raise ConfigError(f"--fps must be above 0, not {self.fps:g}")
+        frames = self.frames if self.frames is not None else (8 if self.output.suffix.lower() == ".png" else 60)
+        run = load_run(self.load_config, device=self.device, data=self.data)
+        timed = has_times(run)
+        if not timed and self.path == "fixed":
+            raise ConfigError(
+                f"{self.load_config} is of a scene without times, so a fixed camera sees one image: "
+                "take --path orbit or spiral"
+            )
+        Protocol(views=(self.view,)).view_indices(len(eval_dataset(run)))  # refuses a view that is not there
+        camera = eval_dataset(run).cameras[self.view : self.view + 1]
+        cameras = film_cameras(camera, scene_centre(run), self.path, frames, self.times if timed else None)
+        write_film(render_film(run, cameras), self.output, fps=self.fps)
+        print(f"wrote {self.output}: {frames} frames")
+
+
+def main() -> None:
+    """Entry point of eugen-render."""
+    run_cli(lambda: tyro.cli(RenderCommand, prog="eugen-render").run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""`eugen-sdf`: mesh, slices, volume and comparison of trained signed distances; all in metres, on a CPU too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from eugen_nerf.cli.common import run_cli
+from eugen_nerf.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from eugen_nerf.surfaces.sdf import SignedDistance
+
+Box = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class MeshCommand:
+    """Make a mesh of the surface (PLY, metres) by marching cubes.
+
+    A run's config.yml can run code when it is loaded: give only runs whose origin you trust.
+    """
+
+    load_config: Path
+    """The config.yml of the run."""
+    output: Path = Path("mesh.ply")
+    """File to write, ending in .ply."""
+    voxel: float = 0.02
+    """Edge of a grid cell in metres."""
+    bounds: Box | None = None
+    """Box to mesh: xmin ymin zmin xmax ymax zmax in metres (default: the box that was mapped)."""
+    crop: bool = True
+    """Keep only what a training view saw (up to 10 cm behind the measured depth)."""
+    data: Path | None = None
+    """Where the sequence is, if not where the config says."""
+    device: str | None = None
+    """Such as cpu or cuda (default: the GPU where there is one)."""
+    overwrite: bool = False
+    """Replace an older file."""
+
+    def run(self) -> None:
+        """Makes and writes the mesh."""
+        from eugen_nerf.surfaces.files import check_new_file
+        from eugen_nerf.surfaces.mesh import extract_mesh, write_mesh
+
+        if self.output.suffix != ".ply":
+            raise ConfigError(f"--output {self.output} must end in .ply")
+        check_new_file(self.output, overwrite=self.overwrite)
+        sdf, run = _load(self.load_config, self.device, self.data)
+        with _progress("meshing") as progress:
+            mesh = extract_mesh(sdf.distance, _bounds(sdf, self.bounds), self.voxel, progress)
+        if self.crop:
+            from eugen_nerf.data.views import depth_views
+            from eugen_nerf.evaluation.sdf import SEEN_WIDTH, split_outputs
+            from eugen_nerf.evaluation.sdf_metrics import SEEN_MARGIN
+
+            outputs = split_outputs(run).train
+            stride = max(1, int(outputs.cameras.width.flatten()[0]) // SEEN_WIDTH)
+            mesh = mesh.cropped(depth_views(outputs, stride=stride).observed(mesh.vertices, SEEN_MARGIN))
+        write_mesh(mesh, self.output, normals=_unit(sdf.gradient(mesh.vertices)), overwrite=self.overwrite)
+        print(f"{self.output}: wrote {len(mesh.vertices):,} vertices and {len(mesh.faces):,} faces, in metres")
+
+
+@dataclass(frozen=True)
+class SliceCommand:
+    """Draw slices through the signed distance: colours are metres, black lines are surfaces."""
+
+    load_config: Path
+    """The config.yml of the run."""
+    output: Path = Path("slices.png")
+    """File to write: .png, .svg or .pdf."""
+    axis: Literal["x", "y", "z"] = "z"
+    """Axis that the slices are across."""
+    at: tuple[float, ...] = ()
+    """Where on it, metres; several make several slices (default: a quarter, half and three quarters of the box)."""
+    voxel: float = 0.02
+    """Edge of a pixel in metres."""
+    limit: float = 1.0
+    """Metres at which the colours end."""
+    bounds: Box | None = None
+    """Box to cut: xmin ymin zmin xmax ymax zmax in metres (default: the box that was mapped)."""
+    data: Path | None = None
+    """Where the sequence is, if not where the config says."""
+    device: str | None = None
+    """Such as cpu or cuda (default: the GPU where there is one)."""
+    overwrite: bool = False
+    """Replace an older file."""
+
+    def run(self) -> None:
+        """Draws and writes."""
+        from eugen_nerf.surfaces.files import check_new_file, new_file
+        from eugen_nerf.surfaces.slices import draw_slices, sample_slice
+
+        if self.output.suffix not in (".png", ".svg", ".pdf") or not self.limit > 0.0:
+            raise ConfigError(f"--output {self.output} must end in .png, .svg or .pdf, and --limit must be positive")
+        check_new_file(self.output, overwrite=self.overwrite)
+        sdf, _ = _load(self.load_config, self.device, self.data)
+        box, axis = _bounds(sdf, self.bounds), "xyz".index(self.axis)
+        low, high = float(box[0, axis]), float(box[1, axis])
+        places = self.at or tuple(round(low + share * (high - low), 2) for share in (0.25, 0.5, 0.75))
+        slices = {
+            f"slice {i + 1}": sample_slice(sdf.distance, box, axis, at, self.voxel) for i, at in enumerate(places)
+        }
+        with new_file(self.output, overwrite=self.overwrite) as partial:
+            draw_slices(slices, partial, limit=self.limit)
+        print(
+            f"{self.output}: drew {len(slices)} slices across {self.axis} at {', '.join(f'{at:g}' for at in places)} m"
+        )
+
+
+@dataclass(frozen=True)
+class VolumeCommand:
+    """Save the signed distance on a regular grid as .npz: distance, origin, spacing, axes, version.
+
+    `distance[i, j, k]` (metres, negative inside) belongs to the point `origin + spacing * (i, j, k)`.
+    """
+
+    load_config: Path
+    """The config.yml of the run."""
+    output: Path = Path("volume.npz")
+    """File to write, ending in .npz."""
+    voxel: float = 0.05
+    """Spacing of the grid in metres."""
+    bounds: Box | None = None
+    """Box to sample: xmin ymin zmin xmax ymax zmax in metres (default: the box that was mapped)."""
+    data: Path | None = None
+    """Where the sequence is, if not where the config says."""
+    device: str | None = None
+    """Such as cpu or cuda (default: the GPU where there is one)."""
+    overwrite: bool = False
+    """Replace an older file."""
+
+    def run(self) -> None:
+        """Samples and writes."""
+        from eugen_nerf.surfaces.files import check_new_file
+        from eugen_nerf.surfaces.volume import sample_volume, save_volume
+
+        if self.output.suffix != ".npz":
+            raise ConfigError(f"--output {self.output} must end in .npz")
+        check_new_file(self.output, overwrite=self.overwrite)
+        sdf, _ = _load(self.load_config, self.device, self.data)
+        with _progress("sampling") as progress:
+            volume = sample_volume(sdf.distance, _bounds(sdf, self.bounds), self.voxel, progress)
+        save_volume(volume, self.output, overwrite=self.overwrite)
+        shape = " x ".join(map(str, volume.distance.shape))
+        print(f"{self.output}: wrote {shape} signed distances, {self.voxel:g} m apart, in metres")
+
+
+@dataclass(frozen=True)
+class EvaluateCommand:
+    """Compare runs of one sequence with the exact signed distance (room.json), or with held-out depth and fusion.
+
+    Prints tables, and writes report.json, report.html and slices.png. A run's config.yml can run code when it is
+    loaded: give only runs whose origin you trust.
+    """
+
+    load_config: tuple[Path, ...]
+    """The config.yml of each run."""
+    names: tuple[str, ...] = ()
+    """What to call the runs, in the same order; NAME-s0, NAME-s1, ... are averaged as seeds of NAME."""
+    baseline: str | None = None
+    """The run that speeds are compared with (default: the first)."""
+    output: Path = Path("outputs/sdf")
+    """Folder of the report."""
+    overwrite: bool = False
+    """Replace an older report in that folder."""
+    data: Path | None = None
+    """Read the sequence from here instead of where the runs' configs say."""
+    points: int = 100_000
+    """Points of the volume."""
+    rays: int = 2000
+    """Held-out rays whose depth is compared."""
+    samples_per_ray: int = 50
+    """Points on each of them, where the room is known."""
+    chamfer_points: int = 50_000
+    """Points on the reference surface, and on each mesh."""
+    voxel: float = 0.04
+    """Edge of a cell of the meshes, metres."""
+    bands: tuple[float, ...] = (0.1, 0.5)
+    """Bounds of the bands of true distance that the volume's error is split by, metres."""
+    timed_rays: int = 1000
+    """Random rays of one timed forward pass."""
+    timed_samples: int = 27
+    """Points on each of them."""
+    warmup: int = 3
+    """Untimed rounds before."""
+    repeats: int = 20
+    """Timed rounds; in each, the runs take turns."""
+    train_iterations: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Training iterations to time as well, in memory, after everything else; 0 for none."""
+    slice_voxel: float = 0.02
+    """Edge of a pixel of the slices, metres."""
+    seed: int = 0
+    """Of all random points."""
+    device: str | None = None
+    """Device for all runs (default: the GPU where there is one)."""
+    threads: int | None = None
+    """CPU threads of torch (default: torch's own choice)."""
+
+    def run(self) -> None:
+        """Checks the settings, measures, prints, writes."""
+        import torch
+        from rich.console import Console
+
+        from eugen_nerf.evaluation.sdf import SdfProtocol, evaluate_sdf
+        from eugen_nerf.evaluation.sdf_report import check_report, print_tables, write_report
+
+        if self.threads is not None:
+            if self.threads < 1:
+                raise ConfigError(f"--threads must be at least 1, not {self.threads}")
+            torch.set_num_threads(self.threads)
+        protocol = SdfProtocol(**{option.name: getattr(self, option.name) for option in fields(SdfProtocol)})
+        check_report(self.output, overwrite=self.overwrite)
+        comparison = evaluate_sdf(
+            self.load_config,
+            names=self.names or None,
+            baseline=self.baseline,
+            protocol=protocol,
+            device=self.device,
+            data=self.data,
+        )
+        console = Console()
+        print_tables(comparison, console)
+        for path in write_report(comparison, self.output, overwrite=self.overwrite):
+            console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
+
+
+Command = (
+    Annotated[MeshCommand, tyro.conf.subcommand(name="mesh")]
+    | Annotated[SliceCommand, tyro.conf.subcommand(name="slice")]
+    | Annotated[VolumeCommand, tyro.conf.subcommand(name="volume")]
+    | Annotated[EvaluateCommand, tyro.conf.subcommand(name="evaluate")]
+)
+
+
+def _load(config: Path, device: str | None, data: Path | None) -> tuple[SignedDistance, Any]:
+    """The signed distance of a run, and the run."""
+    from eugen_nerf.methods.runs import load_run
+    from eugen_nerf.surfaces.sdf import SignedDistance
+
+    run = load_run(config, device=device, test_mode="inference", data=data)
+    return SignedDistance.of_model(run.model), run
+
+
+def _bounds(sdf: SignedDistance, given: Box | None) -> NDArray[Any]:
+    """Corners [2, 3] of the box asked for, in metres."""
+    import numpy as np
+
+    return sdf.bounds if given is None else np.array(given).reshape(2, 3)
+
+
+def _unit(vectors: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+@contextmanager
+def _progress(text: str) -> Iterator[Callable[[float], None]]:
+    """A progress bar on stderr that is told the share done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(text, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point; `args` are those of the command line by default."""
+    run_cli(lambda: tyro.cli(Command, prog="eugen-sdf", description=__doc__, args=args).run())
+
+
+if __name__ == "__main__":
+    main()

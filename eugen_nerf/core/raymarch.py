@@ -1,0 +1,104 @@
+"""Along a ray: where a signed distance is asked for training, and where it first becomes negative."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def surface_samples(
+    near: Tensor,
+    depth: Tensor,
+    *,
+    stratified: int,
+    around: int,
+    margin: float,
+    spread: float,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Distances along rays: the surface, Gaussian ones around it, and stratified ones from the camera to behind it.
+
+    Args:
+        near: `[R]`, metres.
+        depth: `[R]`, distance to the surface, metres.
+        stratified: number of samples between `near` and `depth + margin`, one in each of as many equal bins.
+        around: number of samples at the surface (the first one) and around it, at least 1.
+        margin: metres behind the surface; no sample is farther.
+        spread: standard deviation around the surface, metres.
+        generator: of the draws, on the rays' device.
+
+    Returns:
+        `[R, around + stratified]`; the first column is `depth`, the others are not sorted.
+    """
+    rays, far = len(depth), depth + margin
+    noise = torch.randn(rays, around - 1, generator=generator, device=depth.device, dtype=depth.dtype)
+    gaussian = torch.clamp(depth[:, None] + spread * noise, min=near[:, None], max=far[:, None])
+    place = torch.rand(rays, stratified, generator=generator, device=depth.device, dtype=depth.dtype)
+    place = (place + torch.arange(stratified, device=depth.device)) / max(1, stratified)
+    return torch.cat([depth[:, None], gaussian, near[:, None] + place * (far - near)[:, None]], dim=1)
+
+
+def first_crossing(
+    distance: Callable[[Tensor], Tensor],
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    *,
+    step_scale: float = 0.9,
+    min_step: float = 0.01,
+    max_steps: int = 96,
+    refinements: int = 2,
+) -> tuple[Tensor, Tensor]:
+    """Where rays first enter negative distance: sphere tracing until the sign changes, then the false position method.
+
+    Rays that have found their surface, or have left, are not asked any more.
+
+    Args:
+        distance: signed distances `[n]` at points `[n, 3]`, metres.
+        origins: `[R, 3]`.
+        directions: `[R, 3]`, unit vectors.
+        near: `[R]`, where the search begins; a ray that begins inside stops there.
+        far: `[R]`, where it ends.
+        step_scale: step over distance; below 1, because a learnt distance may be too long.
+        min_step: shortest step, metres: what is thinner can be missed, and what is slower to approach is not.
+        max_steps: after which a ray has found nothing.
+        refinements: evaluations inside the last step.
+
+    Returns:
+        Distances along the rays `[R]`, `far` where nothing was found, and whether something was, bool `[R]`.
+    """
+    low, high = near.clone(), far.clone()
+    at_low, at_high = torch.ones_like(near), torch.zeros_like(near)
+    hit = torch.zeros_like(near, dtype=torch.bool)
+    t = near.clone()
+    active = torch.arange(len(near), device=near.device)
+    for _ in range(max_steps):
+        active = active[t[active] <= far[active]]
+        if not len(active):
+            break
+        here = t[active]
+        value = distance(torch.addcmul(origins[active], directions[active], here[:, None]))
+        inside = value <= 0
+        found, going = active[inside], active[~inside]
+        hit[found] = True
+        high[found], at_high[found] = here[inside], value[inside]
+        low[going], at_low[going] = here[~inside], value[~inside]
+        t[going] = here[~inside] + (step_scale * value[~inside]).clamp_min(min_step)
+        active = going
+    chosen = hit.nonzero()[:, 0]
+    for _ in range(refinements if len(chosen) else 0):
+        middle = _false_position(low[chosen], high[chosen], at_low[chosen], at_high[chosen])
+        value = distance(torch.addcmul(origins[chosen], directions[chosen], middle[:, None]))
+        inside = value <= 0
+        high[chosen[inside]], at_high[chosen[inside]] = middle[inside], value[inside]
+        low[chosen[~inside]], at_low[chosen[~inside]] = middle[~inside], value[~inside]
+    t = torch.where(hit, _false_position(low, high, at_low, at_high), far)
+    return t, hit
+
+
+def _false_position(low: Tensor, high: Tensor, at_low: Tensor, at_high: Tensor) -> Tensor:
+    """Zero of the line through two points with values above and at or below 0."""
+    return low + (high - low) * at_low / (at_low - at_high).clamp_min(1e-12)

@@ -1,0 +1,42 @@
+"""A renderer whose background is part of the checkpoint, so that evaluation renders on what training rendered on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from nerfstudio.model_components.renderers import RGBRenderer
+from torch import Tensor
+
+from eugen_nerf.data.background import KEY
+
+Background = Literal["data", "random", "last_sample", "black", "white"]
+"""Choices of a model's background colour; data is the data set's own."""
+
+
+class StoredBackgroundRenderer(RGBRenderer):
+    """nerfstudio's renderer on a colour that is a buffer, `background_color`.
+
+    Args:
+        colour: RGB in [0, 1], `[3]`.
+    """
+
+    def __init__(self, colour: Tensor) -> None:
+        super().__init__("white")
+        del self.background_color
+        self.register_buffer("background_color", colour.detach().clone().float())
+
+
+def rgb_renderer(background: Background, metadata: Mapping[str, Any] | None) -> RGBRenderer:
+    """The renderer of a choice.
+
+    Args:
+        background: the choice.
+        metadata: the training data set's, as nerfstudio's pipeline hands it to a model. Where it does not say the
+            data's background, that is white until a checkpoint is loaded.
+    """
+    if background != "data":
+        return RGBRenderer(background_color=background)
+    colour = (metadata or {}).get(KEY)
+    return StoredBackgroundRenderer(torch.ones(3) if colour is None else colour)

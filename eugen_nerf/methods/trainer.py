@@ -1,0 +1,118 @@
+"""A trainer for maps that grow while they are used: saved every few seconds, and whole or not at all."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.engine.optimizers import OptimizerConfig
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils.decorators import check_main_thread
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from eugen_nerf.core.errors import RunError
+from eugen_nerf.methods.checkpoints import atomic_torch_save, checkpoint_files, read_checkpoint
+
+KEPT = 2
+"""Checkpoints that stay: should the newest be damaged, the one before is at hand."""
+
+
+@dataclass
+class AdamWOptimizerConfig(OptimizerConfig):
+    """Adam with decoupled weight decay."""
+
+    _target: type = torch.optim.AdamW
+    """The optimizer class to use."""
+    weight_decay: float = 0.01
+    """Decay of the weights a step, times the learning rate."""
+
+
+@dataclass
+class StreamTrainerConfig(TrainerConfig):
+    """nerfstudio's trainer, with checkpoints by the clock."""
+
+    _target: type = field(default_factory=lambda: StreamTrainer)
+    """Target class to instantiate."""
+    seconds_per_save: float = 10.0
+    """Seconds between checkpoints, beside those of `steps_per_save`; 0 for none by the clock."""
+
+
+class StreamTrainer(Trainer):
+    """`Trainer` that writes checkpoints atomically, also by the clock, and resumes from the newest whole one.
+
+    A checkpoint holds the stream's state (`RGBDStreamDataManager`), so that `--load-dir` goes on in mid-sequence.
+    """
+
+    config: StreamTrainerConfig
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        """As in nerfstudio; saving by the clock comes after all other callbacks of a step."""
+        super().setup(test_mode)
+        self._saved_at = time.monotonic()
+        self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self._save_when_due))
+
+    def _save_when_due(self, step: int) -> None:
+        interval = self.config.seconds_per_save
+        if interval > 0 and time.monotonic() - self._saved_at >= interval:
+            self.save_checkpoint(step)
+
+    @check_main_thread
+    def save_checkpoint(self, step: int) -> None:
+        """Saves model, stream and optimizers; older files are removed only when the new one is on the disk.
+
+        Raises:
+            RunError: it cannot be written; the files before are still there.
+        """
+        self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        pipeline = getattr(self.pipeline, "module", self.pipeline)
+        state = {
+            "step": step,
+            "pipeline": pipeline.state_dict(),
+            "optimizers": {key: value.state_dict() for key, value in self.optimizers.optimizers.items()},
+            "schedulers": {key: value.state_dict() for key, value in self.optimizers.schedulers.items()},
+            "scalers": self.grad_scaler.state_dict(),
+        }
+        atomic_torch_save(state, self.checkpoint_dir / f"step-{step:09d}.ckpt")
+        self._saved_at = time.monotonic()
+        stale = list(self.checkpoint_dir.glob("tmp-0.*"))  # of a process that was killed while it wrote
+        if self.config.save_only_latest_checkpoint:
+            stale += checkpoint_files(self.checkpoint_dir)[:-KEPT]
+        for path in stale:
+            path.unlink(missing_ok=True)
+
+    def _load_checkpoint(self) -> None:
+        """As in nerfstudio, but a file that was cut off is passed over for the one before it.
+
+        Raises:
+            RunError: `load_dir` holds no checkpoint, or none that can be read.
+        """
+        config = self.config
+        if config.load_dir is None or config.load_step is not None:
+            super()._load_checkpoint()
+            return
+        self.config = replace(config, load_step=newest_readable(config.load_dir))
+        try:
+            super()._load_checkpoint()
+        finally:
+            self.config = config
+
+
+def newest_readable(folder: Path) -> int:
+    """The step of the newest checkpoint in a folder that can be read; says which ones cannot.
+
+    Raises:
+        RunError: there is none.
+    """
+    files = checkpoint_files(folder)
+    for path in reversed(files):
+        try:
+            return int(read_checkpoint(path)["step"])
+        except RunError as error:
+            CONSOLE.print(f"{error}; the one before it is taken", markup=False)
+    raise RunError(
+        f"no checkpoint (step-*.ckpt) in {folder} can be read; --load-dir takes the nerfstudio_models folder of a run"
+    )

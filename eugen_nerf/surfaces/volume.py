@@ -1,0 +1,160 @@
+"""Signed distance on a regular grid, slab by slab, and the file that keeps it.
+
+The file is an `.npz` of numpy with the keys
+
+| key | what |
+|---|---|
+| `distance` | [nx, ny, nz] float32, metres, negative inside |
+| `origin` | [3] float64, metres: where `distance[0, 0, 0]` is |
+| `spacing` | [3] float64, metres from one index to the next, along each axis |
+| `axes` | "xyz": the order of the indices |
+| `version` | 1 |
+
+so that `distance[i, j, k]` belongs to the point `origin + spacing * (i, j, k)`.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.surfaces.files import new_file
+
+VERSION = 1
+AXES = "xyz"
+SLAB_POINTS = 1 << 22
+"""Points of a slab, about: what is held in memory while a mesh is made."""
+
+Distance = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Signed distances [N] in metres at points [N, 3]."""
+Progress = Callable[[float], None]
+"""Is told the share that is done, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Signed distance [nx, ny, nz] float32 in metres on a grid; `origin` [3] and `spacing` [3] in metres."""
+
+    distance: NDArray[np.float32]
+    origin: NDArray[np.float64]
+    spacing: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A regular grid of points.
+
+    Attributes:
+        origin: [3] metres.
+        spacing: metres, the same along all axes.
+        shape: number of points along x, y and z.
+    """
+
+    origin: NDArray[np.float64]
+    spacing: float
+    shape: tuple[int, int, int]
+
+    def layers(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Points [stop - start, ny, nz, 3] of the layers x = start .. stop - 1."""
+        axes = [
+            self.origin[i] + self.spacing * np.arange(a, b)
+            for i, (a, b) in enumerate(((start, stop), (0, self.shape[1]), (0, self.shape[2])))
+        ]
+        return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).astype(np.float32)
+
+
+def make_grid(bounds: NDArray[Any], spacing: float) -> Grid:
+    """The grid that covers a box [2, 3] in metres; raises `ConfigError` for a box or a spacing that makes no sense."""
+    low, high = np.asarray(bounds, dtype=np.float64)
+    if not (np.isfinite([low, high]).all() and (high > low).all()):
+        raise ConfigError(f"the box from {low.tolist()} to {high.tolist()} is empty or not finite: correct --bounds")
+    longest = float((high - low).max())
+    if not longest / 8192 <= spacing <= longest / 2:
+        raise ConfigError(
+            f"a spacing of {spacing:g} m is given for a box {longest:.3g} m long, but {longest / 8192:.2g} to "
+            f"{longest / 2:.2g} m is allowed: correct --voxel"
+        )
+    nx, ny, nz = (int(np.ceil(length / spacing - 1e-6)) + 1 for length in high - low)
+    return Grid(low, spacing, (nx, max(ny, 2), max(nz, 2)))
+
+
+def slabs(
+    distance: Distance, grid: Grid, progress: Progress = lambda share: None
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """The grid's distances slab by slab along x: (first layer, values [layers, ny, nz]).
+
+    A slab begins with the last layer of the one before, taken over and not asked again, so that surfaces made of two of
+    them meet exactly.
+    """
+    nx, ny, nz = grid.shape
+    thick = max(1, SLAB_POINTS // (ny * nz))
+    last: NDArray[np.float32] | None = None
+    for start in range(0, nx, thick):
+        stop = min(start + thick, nx)
+        points = grid.layers(start, stop)
+        values = distance(points.reshape(-1, 3)).reshape(points.shape[:3]).astype(np.float32)
+        yield (start, values) if last is None else (start - 1, np.concatenate([last, values]))
+        last = values[-1:]
+        progress(stop / nx)
+
+
+def sample_volume(
+    distance: Distance, bounds: NDArray[Any], spacing: float, progress: Progress = lambda share: None
+) -> Volume:
+    """Distances on the grid that covers a box.
+
+    Args:
+        distance: of points, metres.
+        bounds: corners [2, 3], metres.
+        spacing: metres.
+        progress: is told the share done.
+
+    Raises:
+        ConfigError: an empty box or an impossible spacing.
+    """
+    grid = make_grid(bounds, spacing)
+    try:
+        values = np.empty(grid.shape, dtype=np.float32)
+    except MemoryError as error:
+        raise ConfigError(f"a grid of {grid.shape} points does not fit into memory: choose a larger --voxel") from error
+    for start, slab in slabs(distance, grid, progress):
+        values[start : start + len(slab)] = slab
+    return Volume(values, grid.origin, np.full(3, grid.spacing))
+
+
+def save_volume(volume: Volume, path: Path, *, overwrite: bool = False) -> None:
+    """Writes a volume as the module describes; the file is whole or absent. Raises `RunError`."""
+    with new_file(path, overwrite=overwrite) as partial, partial.open("wb") as file:
+        np.savez_compressed(
+            file,
+            distance=volume.distance,
+            origin=volume.origin,
+            spacing=volume.spacing,
+            axes=np.array(AXES),
+            version=np.array(VERSION),
+        )
+
+
+def load_volume(path: Path) -> Volume:
+    """Reads what `save_volume` wrote; no code in the file can run. Raises `RunError` for any other file."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            version, axes = int(content["version"]), str(content["axes"])
+            volume = Volume(content["distance"], content["origin"], content["spacing"])
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise RunError(
+            f"{path} is no volume that can be read ({reason}): make it again with eugen-sdf volume"
+        ) from error
+    if version != VERSION or axes != AXES:
+        raise RunError(f"{path} has version {version} and axes {axes}; {VERSION} and {AXES} can be read: make it again")
+    if volume.distance.ndim != 3 or volume.origin.shape != (3,) or volume.spacing.shape != (3,):
+        raise RunError(f"{path} has arrays of wrong shapes: make it again with eugen-sdf volume")
+    return volume

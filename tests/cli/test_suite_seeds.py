@@ -1,0 +1,49 @@
+"""Suites of several seeds, and suites that compare signed distances."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+from test_suite import WRITE_CONFIG, fake_tools
+
+from eugen_nerf.cli.suite import read_suite, run_suite
+from eugen_nerf.core.errors import ConfigError
+
+SUITE = {"name": "n", "method": "m", "runs": {"a": ["--x"], "b": []}}
+
+
+def write(tmp_path: Path, **changes: object) -> Path:
+    (tmp_path / "data").mkdir(exist_ok=True)
+    path = tmp_path / "s.yml"
+    content = {**SUITE, "output": str(tmp_path / "out"), "data": str(tmp_path / "data"), **changes}
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_every_run_is_trained_once_a_seed(tmp_path: Path) -> None:
+    suite = read_suite(write(tmp_path, seeds=[0, 3], seed_args=["--machine.seed={seed}", "--s", "{seed}"]))
+    assert suite.runs == {
+        "a-s0": ["--x", "--machine.seed=0", "--s", "0"],
+        "b-s0": ["--machine.seed=0", "--s", "0"],
+        "a-s3": ["--x", "--machine.seed=3", "--s", "3"],
+        "b-s3": ["--machine.seed=3", "--s", "3"],
+    }
+    assert list(read_suite(write(tmp_path)).runs) == ["a", "b"]
+    with pytest.raises(ConfigError, match="'c' has no teacher among the runs a-s1, b-s1"):
+        read_suite(write(tmp_path, seeds=[1], distilled={"c": ["a"]}))
+    assert read_suite(write(tmp_path, seeds=[1], distilled={"c": ["a-s1"]})).distilled == {"c": ["a-s1"]}
+
+
+def test_signed_distances_are_compared_by_their_own_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = fake_tools(tmp_path, monkeypatch, WRITE_CONFIG)
+    suite = read_suite(write(tmp_path, evaluator="sdf", seeds=[0], evaluate=["--repeats", "3"]))
+    run_suite(suite, Console(quiet=True))
+    last = calls.read_text().splitlines()[-1]
+    assert last.startswith("eugen-sdf evaluate --load-config ")
+    assert "--names a-s0 b-s0 --output" in last
+    assert last.endswith("--overwrite --repeats 3")
+    with pytest.raises(ConfigError, match="evaluator 'mesh' is unknown; choose one of images, sdf"):
+        read_suite(write(tmp_path, evaluator="mesh"))
