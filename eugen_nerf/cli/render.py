@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,8 +56,8 @@ class RenderCommand:
     def run(self) -> None:
         """Renders and writes."""
         check_film_output(self.output, overwrite=self.overwrite)
-        if not self.fps > 0:
-            raise ConfigError(f"--fps must be above 0, not {self.fps:g}")
+        if not 0 < self.fps < math.inf:
+            raise ConfigError(f"--fps must be a finite number above 0, not {self.fps:g}")
         frames = self.frames if self.frames is not None else (8 if self.output.suffix.lower() == ".png" else 60)
         run = load_run(self.load_config, device=self.device, data=self.data)
         timed = has_times(run)

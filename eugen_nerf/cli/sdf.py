@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ import tyro
 
 from eugen_nerf.cli.common import run_cli
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.evaluation.sdf_protocol import SdfProtocol
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,29 +22,35 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float, float, float]
 
 
-@dataclass(frozen=True)
-class MeshCommand:
-    """Make a mesh of the surface (PLY, metres) by marching cubes.
-
-    A run's config.yml can run code when it is loaded: give only runs whose origin you trust.
-    """
+@dataclass(frozen=True, kw_only=True)
+class _OneRun:
+    """What all commands on one run ask for."""
 
     load_config: Path
     """The config.yml of the run."""
-    output: Path = Path("mesh.ply")
-    """File to write, ending in .ply."""
-    voxel: float = 0.02
-    """Edge of a grid cell in metres."""
     bounds: Box | None = None
-    """Box to mesh: xmin ymin zmin xmax ymax zmax in metres (default: the box that was mapped)."""
-    crop: bool = True
-    """Keep only what a training view saw (up to 10 cm behind the measured depth)."""
+    """Box to look at: xmin ymin zmin xmax ymax zmax in metres (default: the box that was mapped)."""
     data: Path | None = None
     """Where the sequence is, if not where the config says."""
     device: str | None = None
     """Such as cpu or cuda (default: the GPU where there is one)."""
     overwrite: bool = False
     """Replace an older file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshCommand(_OneRun):
+    """Make a mesh of the surface (PLY, metres) by marching cubes.
+
+    A run's config.yml can run code when it is loaded: give only runs whose origin you trust.
+    """
+
+    output: Path = Path("mesh.ply")
+    """File to write, ending in .ply."""
+    voxel: float = 0.02
+    """Edge of a grid cell in metres."""
+    crop: bool = True
+    """Keep only what a training view saw (up to 10 cm behind the measured depth)."""
 
     def run(self) -> None:
         """Makes and writes the mesh."""
@@ -53,7 +60,7 @@ class MeshCommand:
         if self.output.suffix != ".ply":
             raise ConfigError(f"--output {self.output} must end in .ply")
         check_new_file(self.output, overwrite=self.overwrite)
-        sdf, run = _load(self.load_config, self.device, self.data)
+        sdf, run = _load(self)
         with _progress("meshing") as progress:
             mesh = extract_mesh(sdf.distance, _bounds(sdf, self.bounds), self.voxel, progress)
         if self.crop:
@@ -68,12 +75,10 @@ class MeshCommand:
         print(f"{self.output}: wrote {len(mesh.vertices):,} vertices and {len(mesh.faces):,} faces, in metres")
 
 
-@dataclass(frozen=True)
-class SliceCommand:
+@dataclass(frozen=True, kw_only=True)
+class SliceCommand(_OneRun):
     """Draw slices through the signed distance: colours are metres, black lines are surfaces."""
 
-    load_config: Path
-    """The config.yml of the run."""
     output: Path = Path("slices.png")
     """File to write: .png, .svg or .pdf."""
     axis: Literal["x", "y", "z"] = "z"
@@ -84,14 +89,6 @@ class SliceCommand:
     """Edge of a pixel in metres."""
     limit: float = 1.0
     """Metres at which the colours end."""
-    bounds: Box | None = None
-    """Box to cut: xmin ymin zmin xmax ymax zmax in metres (default: the box that was mapped)."""
-    data: Path | None = None
-    """Where the sequence is, if not where the config says."""
-    device: str | None = None
-    """Such as cpu or cuda (default: the GPU where there is one)."""
-    overwrite: bool = False
-    """Replace an older file."""
 
     def run(self) -> None:
         """Draws and writes."""
@@ -101,7 +98,7 @@ class SliceCommand:
         if self.output.suffix not in (".png", ".svg", ".pdf") or not self.limit > 0.0:
             raise ConfigError(f"--output {self.output} must end in .png, .svg or .pdf, and --limit must be positive")
         check_new_file(self.output, overwrite=self.overwrite)
-        sdf, _ = _load(self.load_config, self.device, self.data)
+        sdf, _ = _load(self)
         box, axis = _bounds(sdf, self.bounds), "xyz".index(self.axis)
         low, high = float(box[0, axis]), float(box[1, axis])
         places = self.at or tuple(round(low + share * (high - low), 2) for share in (0.25, 0.5, 0.75))
@@ -115,27 +112,17 @@ class SliceCommand:
         )
 
 
-@dataclass(frozen=True)
-class VolumeCommand:
+@dataclass(frozen=True, kw_only=True)
+class VolumeCommand(_OneRun):
     """Save the signed distance on a regular grid as .npz: distance, origin, spacing, axes, version.
 
     `distance[i, j, k]` (metres, negative inside) belongs to the point `origin + spacing * (i, j, k)`.
     """
 
-    load_config: Path
-    """The config.yml of the run."""
     output: Path = Path("volume.npz")
     """File to write, ending in .npz."""
     voxel: float = 0.05
     """Spacing of the grid in metres."""
-    bounds: Box | None = None
-    """Box to sample: xmin ymin zmin xmax ymax zmax in metres (default: the box that was mapped)."""
-    data: Path | None = None
-    """Where the sequence is, if not where the config says."""
-    device: str | None = None
-    """Such as cpu or cuda (default: the GPU where there is one)."""
-    overwrite: bool = False
-    """Replace an older file."""
 
     def run(self) -> None:
         """Samples and writes."""
@@ -145,7 +132,7 @@ class VolumeCommand:
         if self.output.suffix != ".npz":
             raise ConfigError(f"--output {self.output} must end in .npz")
         check_new_file(self.output, overwrite=self.overwrite)
-        sdf, _ = _load(self.load_config, self.device, self.data)
+        sdf, _ = _load(self)
         with _progress("sampling") as progress:
             volume = sample_volume(sdf.distance, _bounds(sdf, self.bounds), self.voxel, progress)
         save_volume(volume, self.output, overwrite=self.overwrite)
@@ -173,32 +160,8 @@ class EvaluateCommand:
     """Replace an older report in that folder."""
     data: Path | None = None
     """Read the sequence from here instead of where the runs' configs say."""
-    points: int = 100_000
-    """Points of the volume."""
-    rays: int = 2000
-    """Held-out rays whose depth is compared."""
-    samples_per_ray: int = 50
-    """Points on each of them, where the room is known."""
-    chamfer_points: int = 50_000
-    """Points on the reference surface, and on each mesh."""
-    voxel: float = 0.04
-    """Edge of a cell of the meshes, metres."""
-    bands: tuple[float, ...] = (0.1, 0.5)
-    """Bounds of the bands of true distance that the volume's error is split by, metres."""
-    timed_rays: int = 1000
-    """Random rays of one timed forward pass."""
-    timed_samples: int = 27
-    """Points on each of them."""
-    warmup: int = 3
-    """Untimed rounds before."""
-    repeats: int = 20
-    """Timed rounds; in each, the runs take turns."""
-    train_iterations: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Training iterations to time as well, in memory, after everything else; 0 for none."""
-    slice_voxel: float = 0.02
-    """Edge of a pixel of the slices, metres."""
-    seed: int = 0
-    """Of all random points."""
+    protocol: Annotated[SdfProtocol, tyro.conf.arg(name="")] = field(default_factory=SdfProtocol)
+    """What is measured."""
     device: str | None = None
     """Device for all runs (default: the GPU where there is one)."""
     threads: int | None = None
@@ -209,20 +172,19 @@ class EvaluateCommand:
         import torch
         from rich.console import Console
 
-        from eugen_nerf.evaluation.sdf import SdfProtocol, evaluate_sdf
+        from eugen_nerf.evaluation.sdf import evaluate_sdf
         from eugen_nerf.evaluation.sdf_report import check_report, print_tables, write_report
 
         if self.threads is not None:
             if self.threads < 1:
                 raise ConfigError(f"--threads must be at least 1, not {self.threads}")
             torch.set_num_threads(self.threads)
-        protocol = SdfProtocol(**{option.name: getattr(self, option.name) for option in fields(SdfProtocol)})
         check_report(self.output, overwrite=self.overwrite)
         comparison = evaluate_sdf(
             self.load_config,
             names=self.names or None,
             baseline=self.baseline,
-            protocol=protocol,
+            protocol=self.protocol,
             device=self.device,
             data=self.data,
         )
@@ -240,12 +202,12 @@ Command = (
 )
 
 
-def _load(config: Path, device: str | None, data: Path | None) -> tuple[SignedDistance, Any]:
+def _load(command: _OneRun) -> tuple[SignedDistance, Any]:
     """The signed distance of a run, and the run."""
     from eugen_nerf.methods.runs import load_run
     from eugen_nerf.surfaces.sdf import SignedDistance
 
-    run = load_run(config, device=device, test_mode="inference", data=data)
+    run = load_run(command.load_config, device=command.device, test_mode="inference", data=command.data)
     return SignedDistance.of_model(run.model), run
 
 

@@ -49,7 +49,7 @@ def check_directory(path: Path) -> None:
     """Raises `DataError` unless `path` is a directory."""
     if not path.exists():
         raise DataError(
-            f"data set '{path}' does not exist: pass its directory with --data, or make one with eugen-data scene"
+            f"data set '{path}' does not exist: pass its directory with --data, or make one with eugen-data"
         )
     if not path.is_dir():
         raise DataError(f"data set '{path}' is a file: pass the directory that holds the data set with --data")

@@ -167,7 +167,12 @@ def read_sequence(path: Path, options: SequenceOptions) -> Sequence:
     previous = -np.inf
     for frame in frames:
         check_pose(frame.pose, f"the frame of '{frame.color}'")
-        if not np.isfinite(frame.time) or frame.time <= previous:
+        if not (np.isfinite(frame.lens).all() and min(frame.lens[:2]) > 0.0):
+            raise DataError(
+                f"the camera of '{frame.color}' has fx, fy, cx, cy = {', '.join(f'{v:g}' for v in frame.lens)}: finite "
+                "numbers and positive focal lengths are needed; correct it, or pass --intrinsics"
+            )
+        if frame.time <= previous:
             raise DataError(
                 f"frames are out of order: '{frame.color}' has the time {frame.time:g} s after {previous:g} s; sort "
                 "the sequence by time and remove what is there twice"

@@ -75,23 +75,34 @@ def read_transforms(path: Path, options: SequenceOptions) -> tuple[list[Frame], 
     """nerfstudio's `transforms.json` with a `depth_file_path` in every frame; pinhole cameras.
 
     Beyond nerfstudio's keys: `depth_unit_scale_factor` (metres a unit, 0.001 by default, as nerfstudio's), `timestamp`
-    of a frame (seconds) or `fps`; without either the option's frame rate. Frames keep the order of the file.
+    of every frame (seconds) or `fps`; without either the option's frame rate. Frames keep the order of the file.
     """
     name = path / "transforms.json"
     document = _json(name)
+    fps = _number(document, "fps", options.fps, f"'{name}'", positive=True)
+    unit = _number(document, "depth_unit_scale_factor", 1e-3, f"'{name}'", positive=True)
     frames = []
-    for index, entry in enumerate(_list_of(document, "frames", name)):
+    entries = _list_of(document, "frames", name)
+    timed = any("timestamp" in entry for entry in entries)
+    for index, entry in enumerate(entries):
         where = f"frame {index} of '{name}'"
-        missing = [key for key in ("file_path", "depth_file_path", "transform_matrix") if key not in entry]
+        keys = ("file_path", "depth_file_path", "transform_matrix", *(("timestamp",) if timed else ()))
+        missing = [key for key in keys if key not in entry]
         if missing:
-            raise DataError(f"{where} lacks {' and '.join(missing)}: RGB-D frames need it; correct or remove the frame")
+            others = " (other frames have one)" if missing == ["timestamp"] else ""
+            raise DataError(
+                f"{where} lacks {' and '.join(missing)}{others}: RGB-D frames need it; correct or remove the frame"
+            )
+        for key in ("file_path", "depth_file_path"):
+            if not isinstance(entry[key], str):
+                raise DataError(f"{key} of {where} is {entry[key]!r}: it must be text; correct or remove the frame")
         pose = entry["transform_matrix"]
         check_pose(pose, where)
-        time = entry.get("timestamp", index / float(document.get("fps", options.fps)))
+        time = _number(entry, "timestamp", index / fps, where)
         lens = options.intrinsics or _json_lens({**document, **entry}, where)
         matrix = _with_axes(np.asarray(pose, dtype=np.float64), options, "nerfstudio")
-        frames.append(Frame(path / entry["file_path"], path / entry["depth_file_path"], matrix, lens, float(time)))
-    return frames, options.depth_unit or float(document.get("depth_unit_scale_factor", 1e-3))
+        frames.append(Frame(path / entry["file_path"], path / entry["depth_file_path"], matrix, lens, time))
+    return frames, options.depth_unit or unit
 
 
 def read_tum(path: Path, options: SequenceOptions) -> tuple[list[Frame], float]:
@@ -210,8 +221,9 @@ def _text(path: Path) -> str:
 
 def _numbers(path: Path) -> Array:
     """All numbers of a text file."""
+    words = _text(path).split()
     try:
-        return np.array([float(value) for value in _text(path).split()])
+        return np.array([float(value) for value in words])
     except ValueError as error:
         raise DataError(f"'{path}' must hold numbers alone ({error}): correct it") from error
 
@@ -241,13 +253,24 @@ def _tum_list(path: Path) -> list[tuple[float, list[str]]]:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    text = _text(path)
     try:
-        document = json.loads(_text(path))
+        document = json.loads(text)
     except ValueError as error:
         raise DataError(f"'{path}' is not valid JSON ({error}): write it again") from error
     if not isinstance(document, dict):
         raise DataError(f"'{path}' must hold an object: write it again")
     return document
+
+
+def _number(values: dict[str, Any], key: str, default: float, where: str, *, positive: bool = False) -> float:
+    """A finite number of a JSON object, or the default where it has none."""
+    value = values.get(key, default)
+    number = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    if not number or (positive and value <= 0):
+        needed = "a positive, finite number" if positive else "a finite number"
+        raise DataError(f"{key} of {where} is {value!r}: {needed} is needed; correct it, or remove it everywhere")
+    return float(value)
 
 
 def _list_of(document: dict[str, Any], key: str, path: Path) -> list[dict[str, Any]]:
@@ -289,9 +312,13 @@ def _replica_camera(path: Path, lens: Lens | None, unit: float | None) -> tuple[
         raise DataError(
             f"no cam_params.json in '{path}' or above it: copy it there, or pass --intrinsics and --depth-unit"
         )
+    document = _json(name)
     try:
-        camera = _json(name)["camera"]
-        found = (camera["fx"], camera["fy"], camera["cx"] + 0.5, camera["cy"] + 0.5)
-        return lens or tuple(map(float, found)), unit or 1.0 / float(camera["scale"])  # type: ignore[return-value]
+        camera = document["camera"]
+        fx, fy, cx, cy, scale = (float(camera[key]) for key in ("fx", "fy", "cx", "cy", "scale"))
+        unit = unit or 1.0 / scale
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise DataError(f"'{name}' must hold camera: fx, fy, cx, cy and scale as numbers: correct it") from error
+    if not 0.0 < unit < np.inf:
+        raise DataError(f"scale in '{name}' is {scale:g}: a positive, finite number is needed; correct it")
+    return lens or (fx, fy, cx + 0.5, cy + 0.5), unit

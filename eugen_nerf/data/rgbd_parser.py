@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
@@ -56,6 +59,20 @@ class EugenRGBDDataParserConfig(DataParserConfig):
     """Metres that the scene box reaches beyond the measured points and the cameras."""
 
 
+_Found = tuple[Sequence, list[Frame], NDArray[np.float32]]
+_shared: ContextVar[dict[Hashable, _Found] | None] = ContextVar("sequences read", default=None)
+
+
+@contextmanager
+def sequences_read_once() -> Iterator[None]:
+    """Within it, parsers with the same settings share one reading of a sequence; its files must stay as they are."""
+    token = _shared.set({})
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
 class EugenRGBDDataParser(DataParser):
     """Parses a posed RGB-D sequence.
 
@@ -84,12 +101,21 @@ class EugenRGBDDataParser(DataParser):
         if self._found is None:
             config = self.config
             options = SequenceOptions(**{f.name: getattr(config, f.name) for f in fields(SequenceOptions)})
-            sequence = read_sequence(Path(config.data), options)
-            sequence, lost, points = inspect_sequence(sequence, config.depth_max)
+            sequence, lost, points = _read(Path(config.data), options)
             if lost:
                 CONSOLE.print(
-                    f"left out {len(lost)} frames without valid depth, the first is {lost[0].depth.name}",
+                    f"left out frames without valid depth: {len(lost)} of {len(lost) + len(sequence.frames)}, the "
+                    f"first is {lost[0].depth.name}",
                     markup=False,
+                    soft_wrap=True,
+                )
+            cx, cy = sequence.frames[0].lens[2:]
+            if not (0.0 < cx < sequence.size[0] and 0.0 < cy < sequence.size[1]):
+                CONSOLE.print(
+                    f"warning: the principal point {cx:g}, {cy:g} lies outside the images of "
+                    f"{sequence.size[0]}x{sequence.size[1]} pixels: where they were resized, pass --intrinsics",
+                    markup=False,
+                    soft_wrap=True,
                 )
             self._found = sequence, _box(points, sequence.frames, config.box_margin)
         return self._found
@@ -130,6 +156,17 @@ class EugenRGBDDataParser(DataParser):
             dataparser_transform=torch.eye(4)[:3],
             dataparser_scale=1.0,
         )
+
+
+def _read(path: Path, options: SequenceOptions) -> _Found:
+    """The sequence, frames without valid depth, and measured points: read, or taken from who read them before."""
+    shared, key = _shared.get(), (path.resolve(), repr(options))
+    if shared is not None and key in shared:
+        return shared[key]
+    found = inspect_sequence(read_sequence(path, options), options.depth_max)
+    if shared is not None:
+        shared[key] = found
+    return found
 
 
 def _split(frames: tuple[Frame, ...], split: str, interval: int, train_on_all: bool) -> list[Frame]:

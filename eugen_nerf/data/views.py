@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,17 +97,39 @@ def depth_views(outputs: DataparserOutputs, *, stride: int = 1) -> DepthViews:
 
     Raises `DataError`: no depth in these outputs, or a damaged image.
     """
+    load = _loader(outputs, stride)
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        depth = np.stack(list(pool.map(load, outputs.metadata["depth_filenames"])))
+    return DepthViews(*_cameras(outputs, stride), depth, tuple(map(Path, outputs.image_filenames)))
+
+
+def stream_views(outputs: DataparserOutputs, *, stride: int = 1) -> Iterator[DepthViews]:
+    """What `depth_views` returns, a view at a time: one image is in memory, however long the sequence is."""
+    load = _loader(outputs, stride)
+    poses, lenses = _cameras(outputs, stride)
+    for index, (path, file) in enumerate(
+        zip(outputs.metadata["depth_filenames"], outputs.image_filenames, strict=True)
+    ):
+        here = slice(index, index + 1)
+        yield DepthViews(poses[here], lenses[here], load(path)[None], (Path(file),))
+
+
+def _loader(outputs: DataparserOutputs, stride: int) -> Callable[[Path], NDArray[np.float32]]:
+    """Reads a depth image of a split and thins it; raises `DataError` where the split has none."""
     metadata = outputs.metadata
     if "depth_filenames" not in metadata or "depth_max" not in metadata:
         raise DataError("this data set has no depth images: read it with the data parser eugen-rgbd")
 
     def load(path: Path) -> NDArray[np.float32]:
         depth = load_depth(path, metadata["depth_unit_scale_factor"], metadata["depth_invalid"], metadata["depth_max"])
-        return depth[stride // 2 :: stride, stride // 2 :: stride]
+        # a copy, so that the whole image is let go
+        return depth[stride // 2 :: stride, stride // 2 :: stride].copy()
 
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        depth = np.stack(list(pool.map(load, metadata["depth_filenames"])))
+    return load
+
+
+def _cameras(outputs: DataparserOutputs, stride: int) -> tuple[Array, Array]:
+    """Poses [V, 3, 4] and lenses [V, 4] of a split's thinned images."""
     cameras = outputs.cameras
     columns = [getattr(cameras, name).double().cpu().numpy().reshape(-1) for name in ("fx", "fy", "cx", "cy")]
-    poses = cameras.camera_to_worlds.double().cpu().numpy()
-    return DepthViews(poses, np.stack(columns, axis=-1) / stride, depth, tuple(map(Path, outputs.image_filenames)))
+    return cameras.camera_to_worlds.double().cpu().numpy(), np.stack(columns, axis=-1) / stride

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from eugen_nerf.evaluation.timing import random_queries
+from eugen_nerf.fields.timing import random_queries
 
 PEAK_MEMORY_NOTES = {
     "cuda": "CUDA: rise of torch.cuda.max_memory_allocated while rendering one view, in bytes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,16 @@ from eugen_nerf.surfaces.mesh import TriangleMesh, to_open3d
 from eugen_nerf.surfaces.volume import Progress
 
 
-def fuse(views: DepthViews, *, voxel: float, progress: Progress = lambda share: None) -> TriangleMesh:
+def fuse(
+    views: Iterable[DepthViews], *, voxel: float, count: int = 1, progress: Progress = lambda share: None
+) -> TriangleMesh:
     """Fuses depth images into a truncated signed distance and meshes it (Curless and Levoy 1996, as open3d has it).
 
     Args:
-        views: all images.
+        views: all images, in parts: one part is in memory at a time.
         voxel: edge of a cell in metres; the distance is truncated at 4 of them.
-        progress: is told the share done.
+        count: number of images in all, for the share done.
+        progress: is told it.
 
     Raises:
         DataError: nothing was measured.
@@ -30,10 +33,10 @@ def fuse(views: DepthViews, *, voxel: float, progress: Progress = lambda share: 
 
     integration = open3d.pipelines.integration
     volume = integration.ScalableTSDFVolume(voxel, 4.0 * voxel, integration.TSDFVolumeColorType.NoColor)
-    height, width = views.depth.shape[1:]
-    blank = open3d.geometry.Image(np.zeros((height, width, 3), dtype=np.uint8))
-    for index, (pose, lens, depth) in enumerate(zip(views.poses, views.lenses, views.depth, strict=True)):
-        fx, fy, cx, cy = lens
+    images = (image for part in views for image in zip(part.poses, part.lenses, part.depth, strict=True))
+    for index, (pose, (fx, fy, cx, cy), depth) in enumerate(images):
+        height, width = depth.shape
+        blank = open3d.geometry.Image(np.zeros((height, width, 3), dtype=np.uint8))
         # open3d counts pixels from the first one's centre
         camera = open3d.camera.PinholeCameraIntrinsic(width, height, fx, fy, cx - 0.5, cy - 0.5)
         image = open3d.geometry.Image(np.ascontiguousarray(np.nan_to_num(depth, nan=0.0)))
@@ -42,7 +45,7 @@ def fuse(views: DepthViews, *, voxel: float, progress: Progress = lambda share: 
         )
         to_world = np.concatenate([pose, [[0.0, 0.0, 0.0, 1.0]]]) @ OPENCV_TO_NERFSTUDIO
         volume.integrate(pair, camera, np.linalg.inv(to_world))
-        progress((index + 1) / len(views))
+        progress((index + 1) / count)
     mesh = volume.extract_triangle_mesh()
     vertices, faces = np.asarray(mesh.vertices, dtype=np.float32), np.asarray(mesh.triangles, dtype=np.int64)
     if not len(faces):

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eugen_nerf.core.errors import DataError, RunError
-from eugen_nerf.evaluation.timing import synchronise
+from eugen_nerf.fields.timing import synchronise
 from eugen_nerf.methods.metrics import Image8, quantise
 from eugen_nerf.methods.runs import Run
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,69 +18,26 @@ from rich.console import Console
 from rich.progress import Progress as ProgressBar
 
 from eugen_nerf.core.errors import ConfigError, DataError, RunError
+from eugen_nerf.data.rgbd_parser import sequences_read_once
 from eugen_nerf.data.room import ROOM_NAME, read_room
-from eugen_nerf.data.views import DepthViews, depth_views
+from eugen_nerf.data.views import depth_views, stream_views
 from eugen_nerf.evaluation.accounting import count_parameters, environment, fit_seconds, inference_parameters
 from eugen_nerf.evaluation.fusion import fuse
 from eugen_nerf.evaluation.sdf_metrics import Truth, chamfer, measured_truth, room_truth, sdf_metrics
-from eugen_nerf.evaluation.timing import medians, speed_ratios, time_interleaved
+from eugen_nerf.evaluation.sdf_protocol import SdfProtocol
 from eugen_nerf.evaluation.training import KEYS as TRAINING_KEYS
 from eugen_nerf.evaluation.training import draw_batches, seeded, training_costs
+from eugen_nerf.fields.timing import medians, speed_ratios, time_interleaved
 from eugen_nerf.methods.runs import Run, load_run
 from eugen_nerf.surfaces.mesh import extract_mesh
 from eugen_nerf.surfaces.sdf import SignedDistance
 from eugen_nerf.surfaces.slices import Slice, sample_slice
-from eugen_nerf.surfaces.volume import Progress
+from eugen_nerf.surfaces.volume import Progress, make_grid
 
 SEEN_WIDTH = 160
 """Depth images are thinned to about this many columns where they only say what was seen."""
 FUSION_VOXEL, FUSION_WIDTH = 0.02, 640
 """Cell of the fused volume in metres, and to about how many columns the depth images are thinned for it."""
-
-
-@dataclass(frozen=True)
-class SdfProtocol:
-    """What is measured and how; lengths in metres. Raises `ConfigError` for a value out of its range."""
-
-    points: int = 100_000
-    """Points of the volume."""
-    rays: int = 2000
-    """Held-out rays whose depth is compared."""
-    samples_per_ray: int = 50
-    """Points on each of them, where the room is known."""
-    chamfer_points: int = 50_000
-    """Points on the reference surface, and on each mesh."""
-    voxel: float = 0.04
-    """Edge of a cell of the meshes."""
-    bands: tuple[float, ...] = (0.1, 0.5)
-    """Bounds of the bands of true distance that the volume's error is split by."""
-    timed_rays: int = 1000
-    """Random rays of one timed forward pass."""
-    timed_samples: int = 27
-    """Points on each of them: 27 is iSDF's training batch."""
-    warmup: int = 3
-    """Untimed rounds before."""
-    repeats: int = 20
-    """Timed rounds; in each, the runs take turns."""
-    train_iterations: int = 0
-    """Training iterations to time as well, in memory, after everything else; 0 for none."""
-    slice_voxel: float = 0.02
-    """Edge of a pixel of the slices."""
-    seed: int = 0
-    """Of all random points."""
-
-    def __post_init__(self) -> None:
-        """Checks the ranges."""
-        counts = ("points", "rays", "samples_per_ray", "chamfer_points", "timed_rays", "timed_samples", "repeats")
-        for name in (*counts, "voxel", "slice_voxel"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} is {getattr(self, name):g}, but it must be positive: correct it")
-        for name in ("warmup", "train_iterations", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}, but it must be at least 0: correct it")
-        edges = [0.0, *self.bands]
-        if sorted(set(edges)) != edges:
-            raise ConfigError(f"bands {list(self.bands)} must be positive and rise (metres): correct them")
 
 
 @dataclass
@@ -159,15 +117,17 @@ def evaluate_sdf(
     if not config_paths:
         raise ConfigError("nothing to compare: give the config.yml of at least one run")
     runs = []
-    for path in config_paths:
-        with seeded(protocol.seed):
-            runs.append(load_run(path, device=device, test_mode="test", data=data))
-    named = dict(zip(_names(names, runs), runs, strict=True))
-    baseline = baseline or next(iter(named))
-    if baseline not in named:
-        raise ConfigError(f"no run is called {baseline!r}: --baseline takes one of {', '.join(named)}")
-    sdfs = {name: SignedDistance.of_model(run.model) for name, run in named.items()}
-    outputs = _shared_outputs(named)
+    with sequences_read_once():
+        for path in config_paths:
+            with seeded(protocol.seed):
+                runs.append(load_run(path, device=device, test_mode="test", data=data))
+        named = dict(zip(_names(names, runs), runs, strict=True))
+        baseline = baseline or next(iter(named))
+        if baseline not in named:
+            raise ConfigError(f"no run is called {baseline!r}: --baseline takes one of {', '.join(named)}")
+        sdfs = {name: SignedDistance.of_model(run.model) for name, run in named.items()}
+        outputs = _shared_outputs(named)
+    make_grid(outputs.train.scene_box.aabb.numpy(), protocol.voxel)  # refuses a cell before minutes of work
     training = protocol.train_iterations
     batches = {name: draw_batches(run, training, seed=protocol.seed) for name, run in named.items()} if training else {}
     console = console or Console(stderr=True)
@@ -240,19 +200,11 @@ def _truth(outputs: SplitOutputs, protocol: SdfProtocol, bar: Callable[[str], Pr
     name = outputs.directory / ROOM_NAME
     if name.is_file():
         return room_truth(read_room(name), train, held_out, protocol), f"exact signed distance of {name}"
-    views = [depth_views(outputs.train, stride=fine)]
-    if set(outputs.held_out.image_filenames) - set(outputs.train.image_filenames):
-        views.append(held_out)
-    every = DepthViews(
-        np.concatenate([view.poses for view in views]),
-        np.concatenate([view.lenses for view in views]),
-        np.concatenate([view.depth for view in views]),
-        tuple(file for view in views for file in view.files),
-    )
-    fused = fuse(every, voxel=FUSION_VOXEL, progress=bar("fusing depth"))
-    text = (
-        f"mesh fused from {len(every)} depth images by open3d, {100 * FUSION_VOXEL:g} cm cells; held-out depth images"
-    )
+    apart = set(outputs.held_out.image_filenames) - set(outputs.train.image_filenames)
+    count = len(outputs.train.image_filenames) + (len(held_out) if apart else 0)
+    every = chain(stream_views(outputs.train, stride=fine), [held_out] if apart else [])
+    fused = fuse(every, voxel=FUSION_VOXEL, count=count, progress=bar("fusing depth"))
+    text = f"mesh fused from {count} depth images by open3d, {100 * FUSION_VOXEL:g} cm cells; held-out depth images"
     return measured_truth(fused, train, held_out, protocol), text
 
 

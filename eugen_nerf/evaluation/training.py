@@ -20,7 +20,7 @@ from nerfstudio.engine.optimizers import Optimizers
 
 from eugen_nerf.core.errors import EugenError, RunError
 from eugen_nerf.evaluation.accounting import peak_memory
-from eugen_nerf.evaluation.timing import medians, speed_ratios, time_interleaved
+from eugen_nerf.fields.timing import medians, speed_ratios, time_interleaved
 from eugen_nerf.methods.checkpoints import first_line, read_latest_checkpoint
 from eugen_nerf.methods.runs import Run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from nerfstudio.cameras.rays import RayBundle, RaySamples
 from torch import Tensor, nn
 from torch.nn import Parameter
@@ -13,6 +14,12 @@ from eugen_nerf.fields.base import GraphField, GraphFieldConfig
 from eugen_nerf.fields.deformation import DeformationField, DeformationFieldConfig, DeformedGraphField, displaced
 from eugen_nerf.methods.background import Background
 from eugen_nerf.methods.nerf import EugenNerfModel, EugenNerfModelConfig
+
+START_OFFSET = 0.01
+"""Factor on the first weights of the offset: a scene that starts by tearing its points apart is learned late."""
+START_DENSITY = -1.0
+"""Added to the first raw densities, as mip-NeRF does: thick fog at the start is cleared to empty space everywhere, which
+on a black background is a minimum without a way out."""
 
 
 @dataclass
@@ -45,6 +52,11 @@ class EugenDNerfModel(EugenNerfModel):
             )
         super().populate_modules()
         self.deformation = DeformationField(self.config.deformation, self.config.variant)
+        with torch.no_grad():
+            for values in self.deformation.network.layer("offset").parameters():
+                values.mul_(START_OFFSET)
+            for canonical in super().graph_fields().values():
+                dict(canonical.network.layer("density").named_parameters())["bias"].add_(START_DENSITY)
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """`fields` for the canonical fields, and `temporal_distortion`, as stock dnerf has them."""

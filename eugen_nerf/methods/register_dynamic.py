@@ -75,7 +75,7 @@ eugen_dnerf = MethodSpecification(
     description="D-NeRF with EUGen layers, or its dense twin by --pipeline.model.variant dense.",
 )
 eugen_dnerf_small = MethodSpecification(
-    config=_dynamic_trainer("eugen-dnerf-small", _SMALL, steps=3000, rays=256, lr=2e-3, deformation_lr=1e-3),
+    config=_dynamic_trainer("eugen-dnerf-small", _SMALL, steps=3000, rays=256, lr=4e-3, deformation_lr=2e-3),
     description="eugen-dnerf small enough to train on a CPU.",
 )
 eugen_dnerf_hash = MethodSpecification(

@@ -12,12 +12,16 @@ from eugen_nerf.core.errors import RunError
 
 def check_new_file(path: Path, *, overwrite: bool) -> None:
     """Refuses early, before minutes of work, a name that is taken or cannot be written; raises `RunError`."""
-    if path.exists() and not overwrite:
+    try:
+        taken = path.exists()
+    except OSError as error:
+        raise RunError(f"cannot look at {path}: {error.strerror}; choose another --output") from error
+    if taken and not overwrite:
         raise RunError(f"{path} exists: choose another --output, or pass --overwrite to replace it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"cannot make the folder {path.parent}: {error.strerror}") from error
+        raise RunError(f"cannot make the folder {path.parent}: {error.strerror}; choose another --output") from error
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise RunError(f"{path} cannot be written: choose another --output")
 

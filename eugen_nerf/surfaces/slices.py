@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.surfaces.volume import Distance
+from eugen_nerf.surfaces.volume import Distance, check_box
 
 AXES = "xyz"
 MAX_PIXELS = 1 << 24
@@ -43,16 +43,16 @@ def slice_points(
     """Points [rows, columns, 3] of a plane inside a box [2, 3], the middles of cells of `spacing` metres; its extent.
 
     Raises:
-        ConfigError: the plane is outside the box, or the cells are too many or too few.
+        ConfigError: the box is empty, the plane is outside it, or the cells are too many or too few.
     """
-    low, high = np.asarray(bounds, dtype=np.float64)
+    low, high = check_box(bounds)
     if not low[axis] <= at <= high[axis]:
         raise ConfigError(
             f"a slice at {AXES[axis]} = {at:g} m is asked for, but the box goes from {low[axis]:.3g} to "
             f"{high[axis]:.3g} m: choose --at in between"
         )
     across, up = (i for i in range(3) if i != axis)
-    columns, rows = (math.ceil((high[i] - low[i]) / spacing) if spacing > 0.0 else 0 for i in (across, up))
+    columns, rows = (math.ceil(min((high[i] - low[i]) / spacing, 1e9)) if spacing > 0.0 else 0 for i in (across, up))
     if not (columns > 1 and rows > 1 and columns * rows <= MAX_PIXELS):
         raise ConfigError(
             f"a spacing of {spacing:g} m makes a slice of {columns}x{rows} pixels: choose another --voxel "

@@ -15,6 +15,7 @@ so that `distance[i, j, k]` belongs to the point `origin + spacing * (i, j, k)`.
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,6 +32,11 @@ VERSION = 1
 AXES = "xyz"
 SLAB_POINTS = 1 << 22
 """Points of a slab, about: what is held in memory while a mesh is made."""
+
+MAX_LAYER_POINTS = 1 << 24
+"""Points of one layer of a grid: about 1 GiB while it is asked."""
+MAX_POINTS = 1 << 29
+"""Points of a volume: 2 GiB of distances."""
 
 Distance = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Signed distances [N] in metres at points [N, 3]."""
@@ -72,9 +78,7 @@ class Grid:
 
 def make_grid(bounds: NDArray[Any], spacing: float) -> Grid:
     """The grid that covers a box [2, 3] in metres; raises `ConfigError` for a box or a spacing that makes no sense."""
-    low, high = np.asarray(bounds, dtype=np.float64)
-    if not (np.isfinite([low, high]).all() and (high > low).all()):
-        raise ConfigError(f"the box from {low.tolist()} to {high.tolist()} is empty or not finite: correct --bounds")
+    low, high = check_box(bounds)
     longest = float((high - low).max())
     if not longest / 8192 <= spacing <= longest / 2:
         raise ConfigError(
@@ -82,7 +86,23 @@ def make_grid(bounds: NDArray[Any], spacing: float) -> Grid:
             f"{longest / 2:.2g} m is allowed: correct --voxel"
         )
     nx, ny, nz = (int(np.ceil(length / spacing - 1e-6)) + 1 for length in high - low)
+    if ny * nz > MAX_LAYER_POINTS:
+        raise ConfigError(
+            f"a spacing of {spacing:g} m makes layers of {ny} x {nz} points, but at most {MAX_LAYER_POINTS:,} are held "
+            "in memory: choose a larger --voxel, or a smaller box with --bounds"
+        )
     return Grid(low, spacing, (nx, max(ny, 2), max(nz, 2)))
+
+
+def check_box(bounds: NDArray[Any]) -> NDArray[np.float64]:
+    """The corners [2, 3] of a box in metres; raises `ConfigError` for one that is empty or not finite."""
+    low, high = box = np.asarray(bounds, dtype=np.float64)
+    if not (np.isfinite(box).all() and (high > low).all()):
+        raise ConfigError(
+            f"the box from {low.tolist()} to {high.tolist()} is empty or not finite: correct --bounds (xmin ymin zmin "
+            "xmax ymax zmax in metres)"
+        )
+    return box
 
 
 def slabs(
@@ -117,13 +137,16 @@ def sample_volume(
         progress: is told the share done.
 
     Raises:
-        ConfigError: an empty box or an impossible spacing.
+        ConfigError: an empty box, or a spacing that is impossible or takes too much memory.
     """
     grid = make_grid(bounds, spacing)
-    try:
-        values = np.empty(grid.shape, dtype=np.float32)
-    except MemoryError as error:
-        raise ConfigError(f"a grid of {grid.shape} points does not fit into memory: choose a larger --voxel") from error
+    # asked of the system, so much memory may be granted and the process killed when it is used
+    if math.prod(grid.shape) > MAX_POINTS:
+        raise ConfigError(
+            f"a spacing of {spacing:g} m makes a volume of {' x '.join(map(str, grid.shape))} points, but at most "
+            f"{MAX_POINTS:,} are allowed: choose a larger --voxel, or a smaller box with --bounds"
+        )
+    values = np.empty(grid.shape, dtype=np.float32)
     for start, slab in slabs(distance, grid, progress):
         values[start : start + len(slab)] = slab
     return Volume(values, grid.origin, np.full(3, grid.spacing))

@@ -153,6 +153,29 @@ def test_every_layout_gives_the_same_cameras_in_metres(tmp_path: Path, layout: s
     assert again.setup().get_dataparser_outputs("train").metadata["depth_unit_scale_factor"] == 0.01
 
 
+def test_parsers_with_the_same_settings_share_one_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eugen_nerf.data import rgbd_parser
+
+    path, readings = write(tmp_path / "set", "7scenes"), []
+    inspect = rgbd_parser.inspect_sequence
+    monkeypatch.setattr(rgbd_parser, "inspect_sequence", lambda *args: readings.append(args) or inspect(*args))
+
+    def outputs(**options):
+        return EugenRGBDDataParserConfig(data=path, **options).setup().get_dataparser_outputs("train")
+
+    alone = outputs()
+    with rgbd_parser.sequences_read_once():
+        first, second = outputs(), outputs(eval_interval=2)
+        assert len(readings) == 2
+        assert outputs(depth_max=2.0).metadata["depth_max"] == 2.0
+        assert len(readings) == 3
+    assert torch.equal(first.cameras.camera_to_worlds, alone.cameras.camera_to_worlds)
+    assert torch.equal(first.scene_box.aabb, alone.scene_box.aabb)
+    assert len(second.image_filenames) == 2
+    outputs()
+    assert len(readings) == 4
+
+
 def test_held_out_frames_come_by_an_interval(tmp_path: Path) -> None:
     path = write(tmp_path / "set", "transforms")
 
@@ -257,7 +280,7 @@ def test_a_frame_without_valid_depth_is_named_and_left_out(tmp_path: Path, capsy
     Image.fromarray(np.full((HEIGHT, WIDTH), 65535, dtype=np.uint16)).save(path / "frame-000010.depth.png")
     outputs = EugenRGBDDataParserConfig(data=path, eval_interval=0).setup().get_dataparser_outputs("train")
     assert [p.name[6:12] for p in outputs.image_filenames] == ["000000", "000005", "000015"]
-    assert "left out 1 frames without valid depth, the first is frame-000010.depth.png" in capsys.readouterr().out
+    assert "left out frames without valid depth: 1 of 4, the first is frame-000010.depth.png" in capsys.readouterr().out
 
 
 def test_nothing_there_and_no_sequence_are_told_apart(tmp_path: Path) -> None:
@@ -293,6 +316,56 @@ def test_bad_transforms_are_refused(tmp_path: Path) -> None:
     assert "'frames' of" in refusal(lambda d: d.update(frames=[]))
     name.write_text('{"frames": [')
     assert "is not valid JSON" in message_of(path)
+    name.write_bytes(b"\xff\xfe")
+    assert message_of(path).startswith(f"'{name}' cannot be read: ")
+
+
+@pytest.mark.parametrize("value", ["late", None, True, float("nan"), float("inf")])
+def test_what_is_no_number_in_transforms_is_named(tmp_path: Path, value: object) -> None:
+    path = write(tmp_path / "set", "transforms")
+    name = path / "transforms.json"
+    good = name.read_text()
+
+    def refusal(key: str, given: object, *, frame: bool = False) -> str:
+        document = json.loads(good)
+        (document["frames"][1] if frame else document)[key] = given
+        name.write_text(json.dumps(document))
+        return message_of(path)
+
+    found = refusal("timestamp", value, frame=True)
+    assert found.startswith(f"timestamp of frame 1 of '{name}' is {value!r}: a finite number is needed")
+    for key in ("fps", "depth_unit_scale_factor"):
+        for bad in (value, 0, -1.0):
+            assert refusal(key, bad).startswith(f"{key} of '{name}' is {bad!r}: a positive, finite number is needed")
+    if value != "late":
+        found = refusal("depth_file_path", value, frame=True)
+        assert found.startswith(f"depth_file_path of frame 1 of '{name}' is {value!r}: it must be text")
+    if isinstance(value, float):
+        assert "c0.png' has fx, fy, cx, cy = " in refusal("cx", value)
+        assert "finite numbers and positive focal lengths are needed" in refusal("fl_y", -value)
+
+
+def test_timestamps_are_in_all_frames_or_in_none(tmp_path: Path) -> None:
+    path = write(tmp_path / "set", "transforms")
+    name = path / "transforms.json"
+    document = json.loads(name.read_text())
+    del document["frames"][2]["timestamp"]
+    name.write_text(json.dumps(document))
+    assert message_of(path).startswith(f"frame 2 of '{name}' lacks timestamp (other frames have one): ")
+    for frame in document["frames"]:
+        frame.pop("timestamp", None)
+    name.write_text(json.dumps({**document, "fps": 5}))
+    found = read_sequence(path, SequenceOptions())
+    np.testing.assert_allclose([frame.time for frame in found.frames], np.arange(COUNT) / 5)
+
+
+def test_a_camera_that_looks_past_its_images_is_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path / "set", "tum")
+    EugenRGBDDataParserConfig(data=path, eval_interval=0).setup().get_dataparser_outputs("train")
+    line = "warning: the principal point 320, 240 lies outside the images of 8x6 pixels: where they were resized, pass"
+    assert line in capsys.readouterr().out
+    EugenRGBDDataParserConfig(data=path, eval_interval=0, intrinsics=LENS).setup().get_dataparser_outputs("train")
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_bad_tum_lists_are_refused_and_lonely_frames_left_out(tmp_path: Path) -> None:
@@ -326,10 +399,16 @@ def test_bad_replica_sequences_are_refused(tmp_path: Path) -> None:
     trajectory.write_text(good)
     (path / "cam_params.json").rename(tmp_path / "cam_params.json")  # above the sequence, as Replica has it
     assert len(read_sequence(path, SequenceOptions()).frames) == COUNT
+    camera = json.loads((tmp_path / "cam_params.json").read_text())["camera"]
+    (tmp_path / "cam_params.json").write_text(json.dumps({"camera": {**camera, "scale": -5}}))
+    assert "cam_params.json' is -5: a positive, finite number is needed" in message_of(path)
     (tmp_path / "cam_params.json").write_text('{"camera": {"fx": 1}}')
     assert "must hold camera: fx, fy, cx, cy and scale" in message_of(path)
     (tmp_path / "cam_params.json").unlink()
     assert "pass --intrinsics and --depth-unit" in message_of(path)
+    trajectory.unlink()
+    assert message_of(path).startswith(f"'{trajectory}' is missing: ")
+    trajectory.write_text(good)
     assert read_sequence(path, SequenceOptions(intrinsics=LENS, depth_unit=0.001)).depth_unit == 0.001
     (path / "results/depth000010.png").unlink()
     assert "number 10 in" in message_of(path)

@@ -11,7 +11,7 @@ from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.rgbd_parser import EugenRGBDDataParserConfig
 from eugen_nerf.data.room import ROOM_NAME, read_room
 from eugen_nerf.data.scan import RoomConfig, generate_room
-from eugen_nerf.data.views import DepthViews, depth_views
+from eugen_nerf.data.views import DepthViews, depth_views, stream_views
 
 
 def wall_view() -> DepthViews:
@@ -65,6 +65,10 @@ def test_a_scan_sees_free_space_and_surfaces_of_its_room(tmp_path: Path) -> None
     outputs = EugenRGBDDataParserConfig(data=path, eval_interval=0).setup().get_dataparser_outputs("train")
     for stride in (1, 2):
         views = depth_views(outputs, stride=stride)
+        parts = list(stream_views(outputs, stride=stride))
+        for key in ("poses", "lenses", "depth"):
+            np.testing.assert_array_equal(np.concatenate([getattr(p, key) for p in parts]), getattr(views, key))
+        assert tuple(file for part in parts for file in part.files) == views.files
         assert views.depth.shape == (4, 24 // stride, 32 // stride)
         origins, directions, depth = views.measured(np.random.default_rng(0), 2000)
         assert (room.distance(origins) > 0.3).all()

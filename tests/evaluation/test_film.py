@@ -21,7 +21,7 @@ from eugen_nerf.evaluation.compare import evaluate
 from eugen_nerf.evaluation.film import film_cameras, write_film
 from eugen_nerf.evaluation.html import html_page
 from eugen_nerf.evaluation.protocol import Protocol, Timing
-from eugen_nerf.evaluation.timing import random_queries
+from eugen_nerf.fields.timing import random_queries
 from eugen_nerf.methods.metrics import quantise
 from eugen_nerf.methods.runs import load_run, query_module
 
@@ -140,7 +140,8 @@ def test_the_command_renders_each_time(
         (["--output", "full"], "the folder full is not empty"),
         (["--output", "a.gif", "--view", "7"], "the split has views 0 to 2"),
         (["--output", "a.gif", "--times", "0", "2"], "times 0 to 2 are outside [0, 1]"),
-        (["--output", "a.gif", "--fps", "0"], "--fps must be above 0"),
+        (["--output", "a.gif", "--fps", "0"], "--fps must be a finite number above 0"),
+        (["--output", "a.gif", "--fps", "inf"], "--fps must be a finite number above 0"),
     ],
 )
 def test_what_the_command_refuses(

@@ -15,6 +15,7 @@ import torch
 from tiny_rgbd import isdf_trainer
 
 from eugen_nerf.cli.sdf import main
+from eugen_nerf.data import rgbd_parser
 from eugen_nerf.data.room import ROOM_NAME, read_room
 from eugen_nerf.data.scan import RoomConfig, generate_room
 from eugen_nerf.surfaces.sdf import SignedDistance
@@ -65,12 +66,20 @@ def test_the_api_answers_as_the_field_does(runs: dict[str, Path]) -> None:
 
 
 def test_comparison_with_the_exact_room(
-    room: Path, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    room: Path,
+    runs: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / "report"
     args = ["evaluate", "--load-config", *map(str, runs.values()), "--names", "dense-s0", "dense-s1", *QUICK]
     args += ["--output", str(output), "--train-iterations", "1"]
+    readings = []
+    inspect = rgbd_parser.inspect_sequence
+    monkeypatch.setattr(rgbd_parser, "inspect_sequence", lambda *given: readings.append(given) or inspect(*given))
     main(args)
+    assert len(readings) == 1  # for both runs and both splits
     printed = capsys.readouterr().out
     for text in ("errors against the exact distance, cm", "held-out depth and mesh", "mean ± standard deviation"):
         assert text in printed
@@ -147,6 +156,33 @@ def test_mesh_slice_and_volume(runs: dict[str, Path], tmp_path: Path, capsys: py
     )
     assert "must end in .ply" in refused(capsys, "mesh", *run, "--output", tmp_path / "m.obj")
     assert "must end in .npz" in refused(capsys, "volume", *run, "--output", tmp_path / "v.npy")
+    assert "must end in .png, .svg or .pdf" in refused(capsys, "slice", *run, "--output", tmp_path / "s.tiff")
+
+
+@pytest.mark.parametrize("command", ["mesh", "slice", "volume"])
+def test_grids_that_cannot_be_are_refused(
+    command: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ending = {"mesh": "ply", "slice": "png", "volume": "npz"}[command]
+    args = [command, "--load-config", runs["dense"], "--device", "cpu", "--output", tmp_path / f"x.{ending}"]
+
+    def line(*more: object) -> str:
+        return refused(capsys, *args, *more)
+
+    for voxel in ("0", "-0.1", "nan", "1e-300"):
+        assert f"a spacing of {float(voxel):g} m" in line("--voxel", voxel)
+    assert "is empty or not finite: correct --bounds" in line("--bounds", 1, 1, 1, 0, 2, 2)
+    assert "is empty or not finite: correct --bounds" in line("--bounds", 0, 0, "nan", 1, 1, 1)
+    if command == "mesh":
+        message = "a spacing of 0.002 m makes layers of 5001 x 5001 points, but at most 16,777,216 are held in memory"
+        assert message in line("--voxel", 0.002, "--bounds", 0, 0, 0, 10, 10, 10)
+    if command == "volume":
+        message = "a spacing of 0.004 m makes a volume of 2501 x 1501 x 501 points, but at most 536,870,912"
+        assert message in line("--voxel", 0.004, "--bounds", 0, 0, 0, 10, 6, 2)
+    (tmp_path / "file").write_text("")
+    assert "choose another --output" in refused(capsys, *args[:-1], tmp_path / "file" / "deep" / f"x.{ending}")
+    assert "cannot be used here" in refused(capsys, *args[:-3], "nowhere", *args[-2:])
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_runs_that_cannot_be_compared_are_refused(

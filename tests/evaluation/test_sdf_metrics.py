@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -156,12 +157,20 @@ def test_chamfer_is_the_mean_of_both_ways(truth: Truth) -> None:
     assert chamfer(nowhere, truth, np.random.default_rng(0), 10)["chamfer_cm"] is None
 
 
+def images(views: DepthViews) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    return zip(views.poses, views.lenses, views.depth, strict=True)
+
+
 def test_fusion_finds_the_room_and_serves_as_reference(scan: tuple[Room, DepthViews, DepthViews], truth: Truth) -> None:
     """open3d's fused mesh lies on the exact surface: units, axes and pixel centres agree."""
     room, train, held = scan
     shares: list[float] = []
-    fused = fuse(train, voxel=0.05, progress=shares.append)
+    fused = fuse([train], voxel=0.05, count=len(train), progress=shares.append)
     assert shares[-1] == 1.0
+    parts = (replace(train, poses=p[None], lenses=k[None], depth=d[None]) for p, k, d in images(train))
+    again = fuse(parts, voxel=0.05)
+    np.testing.assert_array_equal(again.vertices, fused.vertices)
+    np.testing.assert_array_equal(again.faces, fused.faces)
     assert np.median(np.abs(room.distance(fused.vertices.astype(np.float64)))) < 0.01
     found = chamfer(fused, truth, np.random.default_rng(0), 2000)
     assert found["accuracy_cm"] < 1.5
@@ -173,7 +182,7 @@ def test_fusion_finds_the_room_and_serves_as_reference(scan: tuple[Room, DepthVi
     assert sdf_metrics(Shifted(room, 0.03), measured, BANDS, 8.0)["heldout_l1_cm"] == pytest.approx(3.0, abs=0.1)
     blind = replace(train, depth=np.full_like(train.depth, np.nan))
     with pytest.raises(DataError, match="gives no surface"):
-        fuse(blind, voxel=0.05)
+        fuse([blind], voxel=0.05)
     with pytest.raises(DataError, match=r"only 0 of 3000 points of the volume were seen"):
         room_truth(room, blind, held, PROTOCOL)
 
