@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from eugen_nerf.cli.common import print_lines, run_cli
+from eugen_nerf.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nerfstudio.engine.trainer import TrainerConfig
+    from rich.console import Console
+
+    from eugen_nerf.conversion.budget import Fulfilled
+    from eugen_nerf.conversion.choose import DistillConfig
+    from eugen_nerf.conversion.distill import FieldReport
+    from eugen_nerf.methods.base import GraphModel
+    from eugen_nerf.methods.runs import Run
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a conversion made, before it is written."""
+
+    trainer: TrainerConfig
+    student: GraphModel
+    reports: list[FieldReport]
+    record: dict[str, object]
+    files: dict[str, str]
+    fulfilled: Fulfilled | None
 
 
 @dataclass
@@ -25,6 +49,20 @@ class Distill:
     method replaces)."""
     num_features: tuple[int, ...] = ()
     """Random features m: one number for all layers, or one for each in the network's order (default: the method's)."""
+    speedup: float | None = None
+    """A budget instead of numbers of features: how many times faster field queries must be, measured."""
+    max_drop: float | None = None
+    """A budget: how many dB of PSNR may be lost, measured against photographs on rays that are not fitted to."""
+    macs: float | None = None
+    """A budget: share of the teacher's multiply-adds that a query may cost."""
+    finetune_steps: int | None = None
+    """Steps of gradient calibration of the whole student on the training views afterwards; it never ends worse."""
+    finetune_minutes: float | None = None
+    """Minutes of it instead."""
+    bundle: Path | None = None
+    """Also write the final field as a bundle to this folder: safetensors and JSON, read with torch alone."""
+    onnx: bool = False
+    """Write the bundle's collapsed networks as ONNX too."""
     proposals: bool = False
     """Convert the proposal networks too, by the layers and numbers of features of their own settings."""
     recipe: Literal["rows", "random"] = "rows"
@@ -37,6 +75,8 @@ class Distill:
     """Whether random features see the input's norm."""
     sweeps: int = 4
     """Re-solves of the teacher's rows for the inputs the layer really gets, aware of its ReLU; for rows only."""
+    output_aware: bool = True
+    """Choose rows by what they do to the picture, from one backward pass of the teacher (rows only)."""
     train_steps: int = 0
     """Steps of gradient descent on each layer alone after the closed form (trained G, bias, Huber loss)."""
     train_lr: float = 1e-3
@@ -62,12 +102,15 @@ class Distill:
         """Converts, writes the run and prints what became of each layer."""
         from rich.console import Console
 
-        from eugen_nerf.conversion.distill import DistillConfig, distill, write_run
-        from eugen_nerf.conversion.report import print_reports
-        from eugen_nerf.core.convert import ConversionConfig
+        from eugen_nerf.conversion.choose import DistillConfig
+        from eugen_nerf.conversion.distill import write_run
+        from eugen_nerf.conversion.report import print_budget, print_reports
         from eugen_nerf.core.eugen import EUGenConfig
+        from eugen_nerf.core.fit import ConversionConfig
         from eugen_nerf.methods.runs import load_run
 
+        goal = self._goal()
+        self._check_bundle()
         console = Console()
         run = load_run(self.load_config, device=self.device, test_mode="val", data=self.data)
         eugen = EUGenConfig(degree=self.degree, norm=self.norm, projection=self.projection, seed=self.seed)
@@ -80,6 +123,7 @@ class Distill:
             num_features=self.num_features,
             proposals=self.proposals,
             conversion=conversion,
+            output_aware=self.output_aware and self.recipe == "rows",
             ray_fraction=self.ray_fraction,
             max_rays=self.max_rays,
             seed=self.seed,
@@ -87,18 +131,87 @@ class Distill:
             experiment_name=self.experiment_name,
             timestamp=self.timestamp,
         )
-        with console.status("gathering moments") as status:
-            trainer, model, reports = distill(
-                run, config, lambda which, layer: status.update(f"{which} field: {layer} done")
-            )
-        path = write_run(trainer, model, run.step, reports)
-        print_reports(console, reports)
-        further = {
-            "run written": path,
+        done = self._convert(console, run, config, goal)
+        path = write_run(done.trainer, done.student, run.step, done.reports, done.record, done.files)
+        print_reports(console, done.reports)
+        if done.fulfilled is not None:
+            print_budget(console, done.fulfilled)
+        further: dict[str, object] = {"run written": path}
+        if self.bundle is not None:
+            from eugen_nerf.conversion.bundle import write_bundle
+
+            write_bundle(done.student, self.bundle, onnx=self.onnx)
+            further["bundle written"] = self.bundle
+        further |= {
             "evaluate": f"eugen-eval --load-config {self.load_config} {path}",
-            "train on": f"ns-train {trainer.method_name} --load-config {path}",
+            "train on": f"ns-train {done.trainer.method_name} --load-config {path}",
         }
         print_lines(console, further)
+
+    def _goal(self) -> tuple[str, float] | None:
+        """The budget, where one is given."""
+        goals = [
+            (name, value) for name in ("speedup", "max_drop", "macs") if (value := getattr(self, name)) is not None
+        ]
+        words = [f"--{name.replace('_', '-')}" for name, _ in goals]
+        if len(goals) > 1:
+            raise ConfigError(f"{' and '.join(words)} are two budgets: give one")
+        if goals and self.num_features:
+            raise ConfigError(f"{words[0]} chooses the numbers of features: leave --num-features out")
+        if goals and self.recipe != "rows":
+            raise ConfigError(f"{words[0]} previews the recipe rows alone: leave --recipe out, or give --num-features")
+        return goals[0] if goals else None
+
+    def _check_bundle(self) -> None:
+        """Refuses before minutes of work what would fail after them."""
+        if self.bundle is not None and self.bundle.exists():
+            raise ConfigError(f"{self.bundle} exists; choose another --bundle")
+        if self.onnx and self.bundle is None:
+            raise ConfigError("--onnx writes beside a bundle: give --bundle as well")
+
+    def _convert(self, console: Console, run: Run, config: DistillConfig, goal: tuple[str, float] | None) -> _Done:
+        from eugen_nerf.conversion.budget import check_rays, fulfil, training_rays
+        from eugen_nerf.conversion.calibrate import calibrate
+        from eugen_nerf.conversion.distill import Conversion, convert_as_configured
+        from eugen_nerf.conversion.measure import Photographs
+        from eugen_nerf.evaluation.plots import front_svg
+
+        record: dict[str, object] = {}
+        files: dict[str, str] = {}
+        with console.status("loading") as status:
+
+            def progress(which: str, what: str) -> None:
+                status.update(f"{which}: {what}")
+
+            conversion = Conversion(run, config)
+            fulfilled = None
+            if goal is None:
+                trainer, student, reports = convert_as_configured(conversion, progress)
+            else:
+                fulfilled = fulfil(run, conversion, *goal, progress)  # type: ignore[arg-type]
+                trainer, student, reports = fulfilled.trainer, fulfilled.student, fulfilled.reports
+                record["budget"] = {"goal": goal[0], "value": goal[1], **fulfilled.record()}
+                if fulfilled.measured.drop is not None:
+                    files["front.svg"] = front_svg(fulfilled.record())
+            if self.finetune_steps or self.finetune_minutes:
+                training, check = (Photographs(run, rays(conversion)) for rays in (training_rays, check_rays))
+                report = calibrate(
+                    student,
+                    training,
+                    check,
+                    steps=self.finetune_steps,
+                    minutes=self.finetune_minutes,
+                    seed=self.seed,
+                    progress=lambda share, what: progress(f"calibrating, {100 * share:.0f} %", what),
+                )
+                record["calibration"] = asdict(report)
+        if "calibration" in record:
+            before, after = (-10 * math.log10(max(e, 1e-12)) for e in report.squared_error)
+            console.print(
+                f"calibrated: {report.steps} steps at {report.learning_rate:g}, {report.seconds:.0f} s, on rays not "
+                f"trained on {before:.2f} -> {after:.2f} dB"
+            )
+        return _Done(trainer, student, reports, record, files, fulfilled)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Samples to fit on: rays of the training views, and the network inputs the teacher asks along them."""
+"""Samples to fit on: rays of the training views, what a network is asked along them, and what of it is seen."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from torch import Tensor
 
-from eugen_nerf.core.convert import Batch
 from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.core.preview import Batch
 from eugen_nerf.methods.base import GraphModel
 
 RAYS_PER_BATCH = 64
+SEEN = ("rgb", "rgb_coarse")
+"""Outputs of a model that are seen; the coarse field is judged by the picture that it makes itself."""
 
 
 def choose_rays(cameras: Cameras, fraction: float, limit: int, seed: int) -> Tensor:
@@ -80,7 +82,7 @@ def network_inputs(model: GraphModel, cameras: Cameras, rays: Tensor, name: str)
     def batches() -> Iterator[Batch]:
         for part in rays.split(RAYS_PER_BATCH):
             with torch.no_grad():
-                bundle = _bundle(device_cameras, part.to(model.device))
+                bundle = ray_bundle(device_cameras, part.to(model.device))
                 if model.collider is not None:
                     bundle = model.collider(bundle)
                 inputs, weights = model.field_samples(bundle, name)
@@ -89,6 +91,59 @@ def network_inputs(model: GraphModel, cameras: Cameras, rays: Tensor, name: str)
     return batches
 
 
-def _bundle(cameras: Cameras, rays: Tensor) -> RayBundle:
+def seen_inputs(model: GraphModel, cameras: Cameras, rays: Tensor, name: str) -> Callable[[], Iterator[Batch]]:
+    """As `network_inputs`, with the derivatives of the pictures' colours with respect to the network's outputs.
+
+    A ray's colours are combined with random signs (Hutchinson's estimate of what all channels see); its samples are
+    those that rendering asks the network for. Of a model without pictures, the output itself is what is seen.
+
+    Args:
+        model: teacher, in evaluation mode; its outputs `rgb` and `rgb_coarse` are what is seen.
+        cameras: the training cameras.
+        rays: from `choose_rays`.
+        name: of the field.
+    """
+    device_cameras = cameras.to(model.device)
+    network = model.graph_fields()[name].network
+
+    def outputs_alone() -> Iterator[Batch]:
+        for batch in network_inputs(model, cameras, rays, name)():
+            ones = tuple(batch.inputs[0].new_ones(len(batch.inputs[0]), network.width(v)) for v in network.outputs)
+            yield batch._replace(cotangents=ones)
+
+    if not model.makes_pictures:
+        return outputs_alone
+
+    def batches() -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(0)
+        for part in rays.split(RAYS_PER_BATCH):
+            asked: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = []
+
+            def watch(_: object, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+                leaves = tuple(v.detach().requires_grad_() for v in outputs)
+                asked.append((tuple(x.detach().flatten(0, -2) for x in inputs), leaves))  # noqa: B023
+                return leaves
+
+            handle = network.register_forward_hook(watch)
+            try:
+                with torch.enable_grad():
+                    outputs = model.forward(ray_bundle(device_cameras, part.to(model.device)))
+                    colours = [v for k, v in outputs.items() if k in SEEN and isinstance(v, Tensor)]
+                    signs = [(torch.rand(v.shape, generator=generator) < 0.5).to(v) * 2 - 1 for v in colours]
+                    leaves = [leaf for _, each in asked for leaf in each]
+                    gradients = torch.autograd.grad(colours, leaves, signs, allow_unused=True)
+            finally:
+                handle.remove()
+            filled = iter([torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True)])
+            for inputs, each in asked:
+                cotangents = tuple(next(filled).flatten(0, -2) for _ in each)
+                mass = torch.cat(cotangents, dim=-1).square().sum(dim=-1)
+                yield Batch(inputs, 0.5 + 0.5 * mass / mass.mean().clamp_min(1e-12), cotangents)
+
+    return batches
+
+
+def ray_bundle(cameras: Cameras, rays: Tensor) -> RayBundle:
+    """Rays through the middles of pixels `[rays, 3]` (camera, row, column), `[rays]`."""
     coords = rays[:, 1:].float() + 0.5  # rows and columns of pixel centres
     return cameras.generate_rays(camera_indices=rays[:, :1], coords=coords)

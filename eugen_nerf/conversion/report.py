@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from eugen_nerf.conversion.budget import Fulfilled, predicted_drop
 from eugen_nerf.conversion.distill import FieldReport
+from eugen_nerf.core.allocate import Combination
 
 
 def print_reports(console: Console, reports: Sequence[FieldReport]) -> None:
@@ -39,6 +41,37 @@ def print_reports(console: Console, reports: Sequence[FieldReport]) -> None:
             end_section=True,
         )
     console.print(table)
+
+
+def print_budget(console: Console, result: Fulfilled) -> None:
+    """The front in a few lines, the widths that were chosen, and what was predicted against what was measured."""
+    table = Table(title="what each budget would cost, predicted")
+    for column in ("multiply-adds", "share", "dB lost", "features by layer"):
+        table.add_column(column, justify="left" if column == "features by layer" else "right")
+    whole, front = result.preview.teacher_macs, result.preview.front
+    for share in (0.15, 0.25, 0.35, 0.5, 0.65, 0.8, 1.0):
+        affordable = [point for point in front if point.multiply_adds <= share * whole]
+        if affordable:
+            _add_point(table, affordable[-1], result)
+    console.print(table)
+    measured = result.measured
+    ratio = measured.speedup
+    line = (
+        f"chosen: {measured.multiply_adds:,} of {whole:,} multiply-adds ({measured.multiply_adds / whole:.0%}), field "
+        f"queries {ratio.median:.2f}x as fast ({ratio.lower_quartile:.2f} to {ratio.upper_quartile:.2f})"
+    )
+    if measured.drop is not None and measured.predicted_drop is not None:
+        line += f", {measured.drop:.2f} dB lost on rays not fitted to ({measured.predicted_drop:.2f} predicted)"
+    console.print(line)
+
+
+def _add_point(table: Table, point: Combination, result: Fulfilled) -> None:
+    drop = predicted_drop(point, result.teacher_psnr)
+    widths = "; ".join(
+        f"{group} {' '.join(str(m) for m in part.num_features.values())}" for group, part in point.parts.items()
+    )
+    share = point.multiply_adds / result.preview.teacher_macs
+    table.add_row(f"{point.multiply_adds:,}", f"{share:.0%}", "-" if drop is None else f"{drop:.3f}", widths)
 
 
 def _before_after(pair: tuple[int, int]) -> str:

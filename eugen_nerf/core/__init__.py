@@ -1,13 +1,19 @@
 """EUGen layers in plain PyTorch: nothing here knows nerfstudio, and any model can use it."""
 
 from eugen_nerf.core.activations import ACTIVATIONS, activation, polynomial_fit
-from eugen_nerf.core.convert import Batch, ConversionConfig, LayerReport, convert_graph
+from eugen_nerf.core.bundle import load_bundle, save_bundle
+from eugen_nerf.core.bundle_spec import BundleError
+from eugen_nerf.core.bundled import BundledField, DistanceBundle, RadianceBundle
+from eugen_nerf.core.convert import LayerReport, convert_graph
 from eugen_nerf.core.errors import ConfigError, DataError, EugenError, RunError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
+from eugen_nerf.core.fit import ConversionConfig
 from eugen_nerf.core.graph import CollapsedGraph, LayerGraph
 from eugen_nerf.core.layer import FeatureLayer
 from eugen_nerf.core.nerf import VARIANTS, NeRFShape, Replacement, build_nerf, build_variant
+from eugen_nerf.core.onnx import export_onnx
 from eugen_nerf.core.peers import DenseLinear, LowRankLinear, SNNKLinear
+from eugen_nerf.core.preview import Batch, LayerMoments, gather_moments
 from eugen_nerf.core.projections import PROJECTIONS, sample_projection, seeded_generator
 from eugen_nerf.core.solve import MomentSums, best_ridge, greedy_columns, ridge_solution
 from eugen_nerf.core.spec import LayerSpec, count_parameters
@@ -17,21 +23,26 @@ __all__ = [
     "PROJECTIONS",
     "VARIANTS",
     "Batch",
+    "BundleError",
+    "BundledField",
     "CollapsedGraph",
     "ConfigError",
     "ConversionConfig",
     "DataError",
     "DenseLinear",
+    "DistanceBundle",
     "EUGenConfig",
     "EUGenLinear",
     "EugenError",
     "FeatureLayer",
     "LayerGraph",
+    "LayerMoments",
     "LayerReport",
     "LayerSpec",
     "LowRankLinear",
     "MomentSums",
     "NeRFShape",
+    "RadianceBundle",
     "Replacement",
     "RunError",
     "SNNKLinear",
@@ -41,9 +52,13 @@ __all__ = [
     "build_variant",
     "convert_graph",
     "count_parameters",
+    "export_onnx",
+    "gather_moments",
     "greedy_columns",
+    "load_bundle",
     "polynomial_fit",
     "ridge_solution",
     "sample_projection",
+    "save_bundle",
     "seeded_generator",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,15 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "gaussian": lambda x: torch.exp(-0.5 * x * x),
 }
+"""Functions that settings may name."""
+
+_FOUND: dict[str, Callable[..., Tensor]] = {
+    "silu": F.silu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+}
+# Met in other people's networks only; the last two take a parameter, as in "leaky_relu(0.2)".
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
@@ -31,9 +42,17 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     Raises:
         ConfigError: if there is none of that name.
     """
-    if name not in ACTIVATIONS:
-        raise ConfigError(f"activation {name!r} is unknown; choose one of {', '.join(sorted(ACTIVATIONS))}")
-    return ACTIVATIONS[name]
+    if name in ACTIVATIONS:
+        return ACTIVATIONS[name]
+    if name in _FOUND:
+        return _FOUND[name]
+    if found := re.fullmatch(r"(leaky_relu|elu)\(([-+]?[\d.]+(?:e[-+]?\d+)?)\)", name):
+        return partial(_parametrised, found[1], float(found[2]))
+    raise ConfigError(f"activation {name!r} is unknown; choose one of {', '.join(sorted(ACTIVATIONS))}")
+
+
+def _parametrised(name: str, parameter: float, x: Tensor) -> Tensor:
+    return _FOUND[name](x, parameter)
 
 
 def polynomial_fit(name: str, degree: int, *, scale: float = 1.0) -> Tensor:

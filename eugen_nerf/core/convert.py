@@ -1,72 +1,25 @@
 """Closed-form conversion of the dense layers of a graph, one after another (Sec. 4 of the paper, App. B.2).
 
 Each layer is fitted on what its already converted predecessors really put out, against what the teacher's layer puts
-out for the same sample. Samples come as batches that can be gone through again; second moments are kept, and at most
-`CACHE_BYTES` of one layer's inputs and outputs, so that memory does not grow with the number of samples.
+out for the same sample. Samples come as batches that can be gone through again.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
+from eugen_nerf.core.fit import HOLD_OUT_EVERY, ConversionConfig, LayerBatch, Replay, fit_layer, projection_layer
 from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.core.peers import DenseLinear
-from eugen_nerf.core.solve import MomentSums, best_ridge, greedy_columns, ridge_solution
+from eugen_nerf.core.preview import Batches, readers
 from eugen_nerf.core.spec import count_parameters
-
-HOLD_OUT_EVERY = 5
-CACHE_BYTES = 1 << 30
-_SWEEP_RIDGE = 1e-6
-
-
-class Batch(NamedTuple):
-    """Inputs of a graph for some samples."""
-
-    inputs: tuple[Tensor, ...]
-    """`[n, d_i]` each."""
-    weights: Tensor | None = None
-    """How much each sample counts, `[n]`; all alike where None."""
-
-
-Batches = Callable[[], Iterable[Batch]]
-
-
-class LayerBatch(NamedTuple):
-    """What one layer sees, and what it should put out."""
-
-    x: Tensor
-    """Inputs as the converted prefix makes them, `[n, d]`."""
-    y: Tensor
-    """The teacher's outputs, `[n, l]`."""
-    weights: Tensor | None
-    held_out: bool
-
-
-@dataclass(frozen=True)
-class ConversionConfig:
-    """How a dense layer becomes an EUGen layer."""
-
-    recipe: Literal["rows", "random"] = "rows"
-    """rows: G is made of the teacher's own rows, chosen greedily for the layers that read the output; random: G is
-    drawn at random, as in the paper."""
-    eugen: EUGenConfig = field(default_factory=lambda: EUGenConfig(norm=False))
-    """Degree, Phi, norm and distribution of a random G; `rows` takes Phi from the teacher's activation, degree 1, no
-    norm."""
-    sweeps: int = 4
-    """Re-solves of the teacher's rows for the inputs the layer really gets, aware of its ReLU (`rows` only)."""
-    train_steps: int = 0
-    """Steps of gradient descent on the layer alone after the closed form: G, A and bias, Huber loss (App. E.4)."""
-    train_lr: float = 1e-3
-    """Learning rate of those steps (Adam)."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +51,10 @@ def convertible_layers(graph: LayerGraph) -> tuple[str, ...]:
 def convert_graph(
     teacher: LayerGraph,
     batches: Batches,
-    num_features: dict[str, int],
+    num_features: Mapping[str, int],
     config: ConversionConfig,
     progress: Callable[[str], None] = lambda name: None,
+    metrics: Mapping[str, Tensor] | None = None,
 ) -> tuple[LayerGraph, list[LayerReport]]:
     """A copy of a graph in which dense layers are replaced by EUGen layers fitted in closed form (Eq. 31).
 
@@ -111,6 +65,8 @@ def convert_graph(
         num_features: m for each layer to replace.
         config: see `ConversionConfig`.
         progress: called with a layer's name when it is done.
+        metrics: for layers of `num_features`, what an error of their outputs counts as when neurons are chosen
+            (`LayerMoments.metric`); where missing, what the layers that read it make of it.
 
     Returns:
         The student and one report a layer, in the order of conversion.
@@ -118,6 +74,7 @@ def convert_graph(
     Raises:
         ConfigError: a layer that is not a dense hidden one, more features than it has rows, or too few batches.
     """
+    metrics = metrics or {}
     possible = convertible_layers(teacher)
     unknown = [name for name in num_features if name not in possible]
     if unknown:
@@ -130,9 +87,11 @@ def convert_graph(
         start = time.perf_counter()
         old = teacher.layer(name)
         assert isinstance(old, DenseLinear)
-        layer = _projection_layer(old, num_features[name], config, seed=config.eugen.seed + len(reports))
-        replay = _Replay(lambda name=name: _layer_batches(teacher, student, name, batches))  # type: ignore[misc]
-        error, ridge = _fit_layer(layer, old, replay, _readers(teacher, name), config)
+        layer = projection_layer(old, num_features[name], config, seed=config.eugen.seed + len(reports))
+        replay = Replay(lambda name=name: _layer_batches(teacher, student, name, batches))  # type: ignore[misc]
+        error, ridge = fit_layer(
+            layer, old, replay, metrics[name] if name in metrics else readers(teacher, name), config
+        )
         student.replace_layer(name, layer)
         reports.append(
             LayerReport(
@@ -149,170 +108,12 @@ def convert_graph(
     return student.requires_grad_(True), reports
 
 
-class _Replay:
-    """Goes through a layer's batches again and again, from memory where they fit in `CACHE_BYTES`."""
-
-    def __init__(self, source: Callable[[], Iterator[LayerBatch]]) -> None:
-        self.source = source
-        self.kept: list[LayerBatch] | None = None
-
-    def __call__(self) -> Iterator[LayerBatch]:
-        if self.kept is not None:
-            yield from self.kept
-            return
-        kept: list[LayerBatch] | None = []
-        size = 0
-        for batch in self.source():
-            size += batch.x.nbytes + batch.y.nbytes
-            kept = None if kept is None or size > CACHE_BYTES else [*kept, batch]
-            yield batch
-        self.kept = kept
-
-
-def _fit_layer(
-    layer: EUGenLinear, old: DenseLinear, replay: _Replay, readers: Tensor, config: ConversionConfig
-) -> tuple[float, float]:
-    """Sets G (for `rows`), A and the bias; returns the relative held-out error and the ridge chosen."""
-    rows = config.recipe == "rows"
-    candidates = copy.deepcopy(old).requires_grad_(False)
-    if rows and old.function == "relu" and config.sweeps:
-        _resolve_rows(candidates, replay, config.sweeps)
-    features = candidates if rows else layer.features
-    width = old.out_features if rows else layer.weight.shape[1]
-    fit, held_out = (MomentSums(width, old.out_features) for _ in range(2))
-    with torch.no_grad():
-        for batch in replay():
-            (held_out if batch.held_out else fit).add(features(batch.x), batch.y, batch.weights)
-    if held_out.count == 0:
-        raise ConfigError(f"too few samples to convert a layer: at least {HOLD_OUT_EVERY} batches are needed")
-    if rows:
-        chosen = greedy_columns(fit, layer.config.num_features, readers)
-        fit, held_out = fit.select(chosen), held_out.select(chosen)
-        with torch.no_grad():
-            layer.projection.copy_(candidates.weight[chosen])
-            assert layer.projection_bias is not None
-            layer.projection_bias.copy_(candidates.bias[chosen])
-    weight, bias, ridge, error = best_ridge(fit, held_out)
-    layer.set_output(weight, bias)
-    if config.train_steps:
-        error = _train_layer(layer, replay, config) / max(held_out.variation(), 1e-300)
-    return error, ridge
-
-
-@torch.no_grad()
-def _resolve_rows(rows: DenseLinear, replay: _Replay, sweeps: int) -> None:
-    """Regresses the teacher's pre-activations on the inputs the layer really gets, aware of the ReLU that follows.
-
-    Majorise-minimise: where the teacher's output is 0, any negative pre-activation is as good, so the target there is
-    the present one clipped at 0. Each sweep solves against the same Gram matrix. A row keeps the solution that does
-    best on held-out samples, so none ends worse than the teacher's own.
-    """
-    best, best_error = (rows.weight.clone(), rows.bias.clone()), _row_errors(rows, replay)
-    if not best_error.any():  # no predecessor is converted: the teacher's rows are exact
-        return
-    for _ in range(sweeps):
-        moments = MomentSums(rows.in_features, rows.out_features)
-        for batch in replay():
-            if not batch.held_out:
-                u = torch.nn.functional.linear(batch.x, rows.weight, rows.bias)
-                target = torch.where(batch.y > 0, batch.y, u.clamp(max=0))
-                moments.add(batch.x, target, batch.weights)
-        weight, bias = ridge_solution(moments, ridge=_SWEEP_RIDGE)
-        assert bias is not None
-        rows.weight.copy_(weight)
-        rows.bias.copy_(bias)
-        error = _row_errors(rows, replay)
-        better = error < best_error
-        best = torch.where(better[:, None], rows.weight, best[0]), torch.where(better, rows.bias, best[1])
-        best_error = torch.minimum(error, best_error)
-    rows.weight.copy_(best[0])
-    rows.bias.copy_(best[1])
-
-
-def _row_errors(rows: DenseLinear, replay: _Replay) -> Tensor:
-    """Squared error of each output on held-out samples, `[l]`, float64."""
-    error = torch.zeros(rows.out_features, dtype=torch.float64, device=rows.weight.device)
-    for batch in replay():
-        if batch.held_out:
-            square = (rows(batch.x) - batch.y).double().square()
-            error += (square if batch.weights is None else square * batch.weights[:, None]).sum(dim=0)
-    return error
-
-
-def _projection_layer(old: DenseLinear, count: int, config: ConversionConfig, *, seed: int) -> EUGenLinear:
-    """A layer with nothing fitted yet, and a random G."""
-    if config.recipe == "rows":
-        if not 1 <= count <= old.out_features:
-            raise ConfigError(f"{count} features asked for, and the layer has {old.out_features} rows to choose from")
-        eugen = replace(config.eugen, degree=1, phi=old.function, norm=False)
-    else:
-        eugen = config.eugen
-        limit = 4 * max(old.in_features, old.out_features)
-        if not 1 <= count <= limit:
-            raise ConfigError(
-                f"{count} features make no sense for a layer {old.out_features} wide; choose 1 to {limit}"
-            )
-    eugen = replace(eugen, num_features=count, weights="free", bias=True, seed=seed)
-    layer = EUGenLinear(old.in_features, old.out_features, eugen).to(old.weight)
-    layer.draw_norm_column()
-    return layer
-
-
 def _layer_batches(teacher: LayerGraph, student: LayerGraph, name: str, batches: Batches) -> Iterator[LayerBatch]:
     before = teacher.names[: teacher.names.index(name)]
-    for index, (inputs, weights) in enumerate(batches()):
+    for index, (inputs, weights, _) in enumerate(batches()):
         with torch.no_grad():
             values = list(inputs)
             if before:
                 values += student.values(*inputs, upto=before[-1]).values()
             x, y = student.gather(name, values), teacher.values(*inputs, upto=name)[name]
         yield LayerBatch(x, y, weights, index % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1)
-
-
-def _readers(graph: LayerGraph, name: str) -> Tensor:
-    """Stacked matrices of the layers that read an output, `[t, l]`: an error counts as much as they amplify it."""
-    value = len(graph.input_widths) + graph.names.index(name)
-    parts = []
-    for reader in graph.names:
-        start = 0
-        for v in graph.reads[reader]:
-            width = graph.width(v)
-            if v == value:
-                parts.append(graph.layer(reader).pieces()[0][0].weight.detach()[:, start : start + width])
-            start += width
-    return torch.cat(parts) if parts else torch.eye(graph.width(value))
-
-
-def _train_layer(layer: EUGenLinear, replay: _Replay, config: ConversionConfig) -> float:
-    """Gradient descent on one layer; returns the squared error on held-out samples, never worse than at the start."""
-    optimizer = torch.optim.Adam([p for p in layer.parameters() if p.requires_grad], lr=config.train_lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.train_steps)
-    best, kept = _held_out_error(layer, replay), copy.deepcopy(layer.state_dict())
-    step = 0
-    while step < config.train_steps:
-        for batch in replay():
-            if batch.held_out or step >= config.train_steps:
-                continue
-            with torch.enable_grad():
-                losses = torch.nn.functional.huber_loss(layer(batch.x), batch.y, reduction="none").mean(dim=1)
-                loss = (losses if batch.weights is None else losses * batch.weights).mean()
-                optimizer.zero_grad()
-                loss.backward()
-            optimizer.step()
-            schedule.step()
-            step += 1
-    error = _held_out_error(layer, replay)
-    if not error < best:
-        layer.load_state_dict(kept)
-        error = best
-    return error
-
-
-@torch.no_grad()
-def _held_out_error(layer: EUGenLinear, replay: _Replay) -> float:
-    total = 0.0
-    for batch in replay():
-        if batch.held_out:
-            square = (layer(batch.x) - batch.y).double().square().sum(dim=1)
-            total += float((square if batch.weights is None else square * batch.weights).sum())
-    return total

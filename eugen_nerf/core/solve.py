@@ -34,13 +34,14 @@ class MomentSums:
         self.count = 0
         self.mass = 0.0
 
-    def add(self, features: Tensor, targets: Tensor, weights: Tensor | None = None) -> None:
+    def add(self, features: Tensor, targets: Tensor, weights: Tensor | None = None, *, gram: bool = True) -> None:
         """Adds samples.
 
         Args:
             features: `[n, F]`, any float dtype.
             targets: `[n, l]`.
             weights: `[n]`, at least 0; ones where None.
+            gram: False where the moments know these features already and the targets alone are new.
 
         Raises:
             ConfigError: if a value is not finite.
@@ -50,15 +51,22 @@ class MomentSums:
         if self.bias:
             phi = torch.cat([phi, phi.new_ones(phi.shape[0], 1)], dim=1)
         scale = phi.new_ones(len(phi), 1) if weights is None else weights.detach().double()[:, None]
-        gram, cross = phi.T @ (scale * phi), phi.T @ (scale * y)
-        if not (torch.isfinite(gram).all() and torch.isfinite(cross).all()):
+        cross, own = phi.T @ (scale * y), phi.T @ (scale * phi) if gram else None
+        if not (torch.isfinite(cross).all() and (own is None or torch.isfinite(own).all())):
             raise ConfigError("features or targets hold a value that is not finite: check the teacher for NaN weights")
-        self.gram += gram.cpu()
+        if own is not None:
+            self.gram += own.cpu()
         self.cross += cross.cpu()
         self.energy += (scale * y.square()).sum(dim=0).cpu()
         self.total += (scale * y).sum(dim=0).cpu()
         self.mass += float(scale.sum())
         self.count += phi.shape[0]
+
+    def forget_targets(self) -> None:
+        """Makes way for other targets of the same features."""
+        for sums in (self.cross, self.energy, self.total):
+            sums.zero_()
+        self.count, self.mass = 0, 0.0
 
     def select(self, columns: Tensor) -> MomentSums:
         """The moments of a subset of the features (the constant one stays).
@@ -156,6 +164,11 @@ def best_ridge(
 
 
 def greedy_columns(moments: MomentSums, count: int, metric: Tensor | None = None) -> Tensor:
+    """The leading `count` features of `greedy_path`, int64 `[count]`, best first."""
+    return greedy_path(moments, count, metric)[0]
+
+
+def greedy_path(moments: MomentSums, count: int, metric: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Chooses features one by one, each the best addition to a least-squares fit of the targets.
 
     Orthogonal least squares on the moments: after each choice the Gram matrix and the cross moments are deflated, so
@@ -167,7 +180,8 @@ def greedy_columns(moments: MomentSums, count: int, metric: Tensor | None = None
         metric: `[t, l]`; errors are measured as `|metric (y - y_fit)|^2`, the identity where None.
 
     Returns:
-        Indices, int64 `[count]`, best first.
+        Indices, int64 `[count]`, best first; and by how much each lowers the squared error when it joins those before
+        it, float64 `[count]`.
 
     Raises:
         ConfigError: more features asked for than there are.
@@ -180,6 +194,7 @@ def greedy_columns(moments: MomentSums, count: int, metric: Tensor | None = None
     cross = cross.clone()
     if moments.bias:
         gram, cross = _deflate(gram, cross, size)
+    gains = []
     initial = gram.diagonal()[:size].clone()
     chosen: list[int] = []
     open_ = torch.ones(size, dtype=torch.bool)
@@ -193,9 +208,10 @@ def greedy_columns(moments: MomentSums, count: int, metric: Tensor | None = None
         best = int(gain.argmax())
         chosen.append(best)
         open_[best] = False
-        if gain[best] > 0:
+        gains.append(max(0.0, float(gain[best])))
+        if gains[-1] > 0:
             gram, cross = _deflate(gram, cross, best)
-    return torch.tensor(chosen)
+    return torch.tensor(chosen), torch.tensor(gains, dtype=torch.float64)
 
 
 def _deflate(gram: Tensor, cross: Tensor, index: int) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ def psnr_time_svg(rows: Sequence[dict[str, Any]]) -> str:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("seconds per image (log scale)", color=_INK)
 
-    return _psnr_plot(draw, "time")
+    return _plot(draw, "time", "PSNR [dB]")
 
 
 def psnr_curves_svg(rows: Sequence[dict[str, Any]]) -> str:
@@ -57,7 +57,23 @@ def psnr_curves_svg(rows: Sequence[dict[str, Any]]) -> str:
                 axes.plot(steps, values, f"{marker}-", ms=4, color=colour, label=row["variant"])
         axes.set_xlabel("training step", color=_INK)
 
-    return _psnr_plot(draw, "curves")
+    return _plot(draw, "curves", "PSNR [dB]")
+
+
+def front_svg(record: dict[str, Any]) -> str:
+    """Predicted dB lost against the share of multiply-adds kept, and what was measured, from a conversion's record."""
+    whole = record["teacher_multiply_adds"]
+    points = [(p["multiply_adds"] / whole, p["predicted_drop"]) for p in record["front"]]
+
+    def draw(axes: Axes) -> None:
+        shares, drops = zip(*points, strict=True)
+        axes.plot(shares, drops, "-", color="C0", label="predicted")
+        measured = record["measured"]
+        axes.plot(measured["multiply_adds"] / whole, measured["drop"], "o", ms=9, color="C3", label="measured")
+        axes.set_xlabel("multiply-adds of a query, share of the teacher's", color=_INK)
+        axes.set_ylim(bottom=0.0, top=max(1.0, 2 * measured["drop"]))
+
+    return _plot(draw, "front", "PSNR lost [dB]")
 
 
 def _style(number: int) -> tuple[str, str]:
@@ -65,8 +81,8 @@ def _style(number: int) -> tuple[str, str]:
     return "os^Dv"[number // 10 % 5], f"C{number % 10}"
 
 
-def _psnr_plot(draw: Callable[[Axes], None], name: str) -> str:
-    """The SVG of a plot whose y axis is PSNR; `name` keeps the ids inside two plots of one page apart."""
+def _plot(draw: Callable[[Axes], None], name: str, height: str) -> str:
+    """The SVG of a plot; `name` keeps the ids inside two plots of one page apart, `height` is what the y axis shows."""
     salt = f"eugen-{name}"
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.family": "sans-serif", "font.size": 11}):
         figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -77,7 +93,7 @@ def _psnr_plot(draw: Callable[[Axes], None], name: str) -> str:
         axes.margins(y=0.15)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, labelcolor=_INK)  # names beside the points would overlap where runs are close
-        axes.set_ylabel("PSNR [dB]", color=_INK)
+        axes.set_ylabel(height, color=_INK)
         axes.tick_params(which="both", colors=_INK)
         axes.grid(alpha=0.3)
         for spine in axes.spines.values():

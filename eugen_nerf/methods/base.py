@@ -34,6 +34,8 @@ class GraphModel(Model):
 
     config: GraphModelConfig
     renderer_rgb: RGBRenderer
+    makes_pictures = True
+    """Whether its outputs for rays hold colours that depend on its fields differentiably, `rgb` among them."""
 
     def graph_fields(self) -> dict[str, GraphField]:
         """The fields by the names that reports use, in the order a ray meets them; proposals are `proposal_...`."""

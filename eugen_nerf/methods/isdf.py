@@ -88,6 +88,7 @@ class ISDFModel(GraphModel):
     """
 
     config: ISDFModelConfig
+    makes_pictures = False
     field: ISDFField
 
     def populate_modules(self) -> None:

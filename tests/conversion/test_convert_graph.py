@@ -11,13 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from eugen_nerf.core import convert
-from eugen_nerf.core.convert import Batch, ConversionConfig, convert_graph, convertible_layers
+from eugen_nerf.core import fit
+from eugen_nerf.core.convert import convert_graph, convertible_layers
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
+from eugen_nerf.core.fit import ConversionConfig
 from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.core.nerf import NeRFShape, build_nerf
 from eugen_nerf.core.peers import DenseLinear
+from eugen_nerf.core.preview import Batch
 
 SHAPE = NeRFShape(
     position_width=7, direction_width=5, trunk_layers=4, trunk_width=16, skips=(2,), head_layers=2, head_width=10
@@ -279,7 +281,7 @@ def test_what_does_not_fit_in_memory_is_made_again(config: ConversionConfig, mon
 
     students = []
     for size in (1 << 30, 5000, 0):
-        monkeypatch.setattr(convert, "CACHE_BYTES", size)
+        monkeypatch.setattr(fit, "CACHE_BYTES", size)
         calls.clear()
         students.append((convert_graph(teacher, counted, all_features(0.5), config)[0].state_dict(), len(calls)))
     (kept, once), *others = students

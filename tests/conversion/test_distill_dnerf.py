@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from eugen_nerf.conversion import distill as module
-from eugen_nerf.conversion.distill import DistillConfig, distill, write_run
+from eugen_nerf.conversion.choose import DistillConfig
+from eugen_nerf.conversion.distill import distill, write_run
 from eugen_nerf.conversion.teacher import teacher_of
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenLinear

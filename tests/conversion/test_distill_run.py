@@ -15,11 +15,12 @@ import yaml
 from torch import Tensor, nn
 
 from eugen_nerf.cli import distill as cli
-from eugen_nerf.conversion.distill import DistillConfig, distill, write_run
+from eugen_nerf.conversion.choose import DistillConfig
+from eugen_nerf.conversion.distill import distill, write_run
 from eugen_nerf.conversion.teacher import teacher_of
-from eugen_nerf.core.convert import ConversionConfig
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
+from eugen_nerf.core.fit import ConversionConfig
 from eugen_nerf.core.spec import LayerSpec
 from eugen_nerf.methods.runs import Run, load_run
 

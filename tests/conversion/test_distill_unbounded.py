@@ -13,10 +13,11 @@ from tiny_runs import render
 from torch import Tensor
 
 from eugen_nerf.cli import distill as cli
-from eugen_nerf.conversion.distill import DistillConfig, distill, write_run
-from eugen_nerf.core.convert import ConversionConfig
+from eugen_nerf.conversion.choose import DistillConfig
+from eugen_nerf.conversion.distill import distill, write_run
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
+from eugen_nerf.core.fit import ConversionConfig
 from eugen_nerf.core.peers import DenseLinear
 from eugen_nerf.evaluation.compare import evaluate
 from eugen_nerf.evaluation.protocol import Timing

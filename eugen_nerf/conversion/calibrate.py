@@ -1,0 +1,133 @@
+"""Gradient calibration of a converted run on its training photographs: a little back-propagation, reported apart."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eugen_nerf.conversion.measure import Photographs
+from eugen_nerf.conversion.rays import ray_bundle
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.methods.base import GraphModel
+
+LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+_TRIAL_SHARE = 0.05
+"""Share of the time or steps that every learning rate is tried for."""
+_CHECKS = 10
+"""How often the student is compared with photographs while it trains."""
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What calibration did."""
+
+    steps: int
+    learning_rate: float
+    """Of Adam at the start; it falls to zero along a cosine."""
+    seconds: float
+    """Trials of learning rates and checks included."""
+    squared_error: tuple[float, float]
+    """On rays that neither fit nor calibration saw, before and after."""
+
+
+def calibrate(
+    student: GraphModel,
+    training: Photographs,
+    check: Photographs,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    batch: int = 256,
+    seed: int = 0,
+    progress: Callable[[float, str], None] = lambda share, what: None,
+) -> CalibrationReport:
+    """Trains all parameters of a student in place by its own loss, and keeps the best state that was checked.
+
+    The learning rate is the one that does best on the check rays after a short trial each.
+
+    Args:
+        student: a converted model.
+        training: rays to train on.
+        check: other rays, to choose by.
+        steps: number of optimizer steps after the trials.
+        minutes: wall-clock time in all, where steps is None.
+        batch: rays a step.
+        seed: of the order of rays.
+        progress: called with the share done and a line.
+
+    Raises:
+        ConfigError: neither steps nor minutes, or both.
+    """
+    if (steps is None) == (minutes is None) or (steps or 1) < 1 or (minutes or 1) <= 0:
+        raise ConfigError("calibration takes a positive number of steps or of minutes, one of the two")
+    start = time.perf_counter()
+    before = check.squared_error(student)
+    best_error, best_state = before, copy.deepcopy(student.state_dict())
+    first = best_state
+    trials = {}
+    for rate in LEARNING_RATES:
+        student.load_state_dict(first)
+        limit = max(1, round(_TRIAL_SHARE * steps)) if steps else None
+        until = None if minutes is None else _TRIAL_SHARE * 60 * minutes
+        _descend(student, training, rate, batch, seed, limit, until, lambda share: None)
+        trials[rate] = check.squared_error(student)
+        progress(0.0, f"learning rate {rate:g}: {trials[rate]:.3e}")
+    rate = min(trials, key=lambda each: trials[each])
+    student.load_state_dict(first)
+    done = 0
+
+    def look(share: float) -> None:
+        nonlocal best_error, best_state, done
+        if share * _CHECKS < done + 1:
+            return
+        done = int(share * _CHECKS)
+        error = check.squared_error(student)
+        if error < best_error:
+            best_error, best_state = error, copy.deepcopy(student.state_dict())
+        student.train()
+        progress(share, f"squared error {error:.3e}, {before:.3e} before")
+
+    left = None if minutes is None else 60 * minutes - (time.perf_counter() - start)
+    taken = _descend(student, training, rate, batch, seed, steps, left, look)
+    student.load_state_dict(best_state)
+    student.eval()
+    return CalibrationReport(taken, rate, time.perf_counter() - start, (before, best_error))
+
+
+def _descend(
+    student: GraphModel,
+    training: Photographs,
+    rate: float,
+    batch: int,
+    seed: int,
+    steps: int | None,
+    seconds: float | None,
+    look: Callable[[float], None],
+) -> int:
+    """Adam with a cosine to zero over the steps, or over the time; returns the steps made."""
+    student.train()
+    optimizer = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], lr=rate, eps=1e-8)
+    generator = torch.Generator().manual_seed(seed)
+    cameras = training.cameras.to(student.device)
+    start, made = time.perf_counter(), 0
+    while True:
+        share = made / steps if steps else (time.perf_counter() - start) / max(seconds or 0.0, 1e-9)
+        if made:
+            look(min(share, 1.0))
+        if share >= 1:
+            return made
+        for group in optimizer.param_groups:
+            group["lr"] = rate * 0.5 * float(1 + torch.cos(torch.tensor(torch.pi * share)))
+        chosen = torch.randint(len(training.rays), (batch,), generator=generator)
+        outputs = student(ray_bundle(cameras, training.rays[chosen].to(student.device)))
+        losses = student.get_loss_dict(outputs, {"image": training.pixels[chosen].to(student.device)})
+        loss: Tensor = torch.stack([*losses.values()]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        made += 1

@@ -1,0 +1,220 @@
+"""What a bundle's files say, read with suspicion: every entry's type, range and name is checked before it is used."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from eugen_nerf.core.errors import EugenError
+
+
+class BundleError(EugenError):
+    """A bundle that cannot be read, written or trusted: missing, cut off, too large, of another version, changed."""
+
+
+def parse_object(text: bytes, where: str) -> dict[str, Any]:
+    """The JSON object in `text`.
+
+    Args:
+        text: UTF-8.
+        where: what errors call it.
+
+    Raises:
+        BundleError: no JSON object, a name given twice, NaN or infinity, nesting too deep.
+    """
+    try:
+        found = json.loads(text.decode("utf-8"), object_pairs_hook=_without_doubles, parse_constant=_no_constant)
+    except RecursionError as error:
+        raise BundleError(f"{where} is nested too deeply to be a bundle's; {AGAIN}") from error
+    except ValueError as error:  # no UTF-8, no JSON, endless digits, and what the hooks refuse
+        raise BundleError(f"{where} is not valid JSON: {error}; {AGAIN}") from error
+    if not isinstance(found, dict):
+        raise BundleError(f"{where} must hold a JSON object, not {_named(found)}; {AGAIN}")
+    return found
+
+
+AGAIN = "the file is damaged or no bundle: copy or write the bundle again"
+"""What to do about most refusals."""
+
+
+class Spec:
+    """One object of bundle.json, read entry by entry; `close` refuses what nobody asked for.
+
+    Args:
+        entries: the object.
+        where: its place, which errors name.
+
+    Raises:
+        BundleError: no object. So do all methods, for entries that are missing, of another type or out of range.
+    """
+
+    def __init__(self, entries: object, where: str) -> None:
+        if not isinstance(entries, dict):
+            raise BundleError(f"{where} must be an object, not {_named(entries)}; {AGAIN}")
+        self.where = where
+        self._entries: dict[str, Any] = dict(entries)
+
+    def text(self, key: str, allowed: Collection[str]) -> str:
+        """One of the `allowed` words."""
+        value = self._take(key)
+        if not isinstance(value, str) or value not in allowed:
+            raise self._wrong(key, value, f"one of {', '.join(sorted(allowed))}")
+        return value
+
+    def checked_text(self, key: str, check: Callable[[str], object]) -> str:
+        """A text of at most 64 characters for which `check` raises no ValueError."""
+        value = self._take(key)
+        if not isinstance(value, str) or len(value) > 64:
+            raise self._wrong(key, value, "a text of at most 64 characters")
+        try:
+            check(value)
+        except ValueError as error:
+            raise BundleError(f"{self.where}.{key}: {error}; {AGAIN}") from error
+        return value
+
+    def whole(self, key: str, low: int, high: int) -> int:
+        """A whole number from `low` to `high`."""
+        return self._whole(key, self._take(key), low, high)
+
+    def number(self, key: str, low: float, high: float) -> float:
+        """A finite number from `low` to `high`."""
+        value = self._take(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise self._wrong(key, value, f"a number from {low:g} to {high:g}")
+        assert math.isfinite(value)
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        """true or false."""
+        value = self._take(key)
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
+    def wholes(self, key: str, low: int, high: int, most: int) -> tuple[int, ...]:
+        """A list of 1 to `most` whole numbers, each from `low` to `high`."""
+        return tuple(self._whole(key, v, low, high) for v in self._list(key, 1, most))
+
+    def optional_whole(self, key: str, low: int, high: int) -> int | None:
+        """As `whole`, or None for null."""
+        value = self._take(key)
+        return None if value is None else self._whole(key, value, low, high)
+
+    def optional_wholes(self, key: str, low: int, high: int, count: int) -> tuple[int | None, ...]:
+        """A list of `count` entries, each as `optional_whole`."""
+        values = self._list(key, count, count)
+        return tuple(None if v is None else self._whole(key, v, low, high) for v in values)
+
+    def part(self, key: str) -> Spec:
+        """An object."""
+        return Spec(self._take(key), f"{self.where}.{repr(_short(key))[1:-1]}")
+
+    def optional_part(self, key: str) -> Spec | None:
+        """An object, or None for null."""
+        value = self._take(key)
+        return None if value is None else Spec(value, f"{self.where}.{key}")
+
+    def parts(self, key: str, most: int) -> list[Spec]:
+        """A list of 1 to `most` objects."""
+        return [Spec(v, f"{self.where}.{key}[{i}]") for i, v in enumerate(self._list(key, 1, most))]
+
+    def names(self) -> list[str]:
+        """The entries that nobody asked for yet."""
+        return list(self._entries)
+
+    def close(self) -> None:
+        """Refuses entries nobody asked for: a file that says more than is understood would be misread."""
+        if self._entries:
+            unknown = ", ".join(repr(_short(k)) for k in list(self._entries)[:3])
+            raise BundleError(f"{self.where} has entries that version 1 does not know: {unknown}; {AGAIN}")
+
+    def _take(self, key: str) -> Any:
+        if key not in self._entries:
+            raise BundleError(f"{self.where} lacks {key!r}; {AGAIN}")
+        return self._entries.pop(key)
+
+    def _list(self, key: str, least: int, most: int) -> list[Any]:
+        value = self._take(key)
+        if not isinstance(value, list) or not least <= len(value) <= most:
+            raise self._wrong(key, value, f"a list of {least} to {most} entries")
+        return value
+
+    def _whole(self, key: str, value: object, low: int, high: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise self._wrong(key, value, f"a whole number from {low} to {high}")
+        return value
+
+    def _wrong(self, key: str, value: object, allowed: str) -> BundleError:
+        return BundleError(f"{self.where}.{key} is {_named(value)}; it must be {allowed}; {AGAIN}")
+
+
+class StoredTensors:
+    """The tensors of a bundle by name, each taken once and with the shape that the description asks for.
+
+    Args:
+        tensors: by name.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = dict(tensors)
+
+    def take(self, name: str, shape: Sequence[int | None], *, whole: bool = False) -> Tensor:
+        """The tensor called `name`.
+
+        Args:
+            name: with the names of the modules that it lies in, as in a state dict.
+            shape: what it must have; None allows any size.
+            whole: whether it holds whole numbers instead of floating point ones.
+
+        Raises:
+            BundleError: none of that name, another shape or kind of number.
+        """
+        if name not in self._tensors:
+            raise BundleError(f"the bundle's description needs the tensor {name!r}, which is not there; {AGAIN}")
+        found = self._tensors.pop(name)
+        fits = len(found.shape) == len(shape) and all(b in (None, a) for a, b in zip(found.shape, shape, strict=True))
+        if not fits or found.is_floating_point() == whole:
+            dtype, sort = str(found.dtype).removeprefix("torch."), "whole" if whole else "floating point"
+            wanted = ", ".join("any" if v is None else str(v) for v in shape)
+            raise BundleError(
+                f"tensor {name!r} is {dtype} {list(found.shape)}, the description needs {sort} [{wanted}]; {AGAIN}"
+            )
+        return found
+
+    def close(self) -> None:
+        """Refuses tensors that the description does not use."""
+        if self._tensors:
+            names = ", ".join(repr(_short(n)) for n in list(self._tensors)[:3])
+            raise BundleError(f"the bundle holds tensors that its description does not use: {names}; {AGAIN}")
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is given twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number here")
+
+
+def _named(value: object) -> str:
+    """The value where it is short, else what kind of thing it is."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int) and abs(value) >= 1 << 64:  # its digits may fill pages, or be refused by Python
+        return "a very large number"
+    return repr(_short(value)) if isinstance(value, str) else str(value)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,103 @@
+"""Small fields of every kind that a bundle can hold, made without nerfstudio."""
+
+from __future__ import annotations
+
+import torch
+from oracles import randomise
+from torch import Tensor
+
+from eugen_nerf.core import EUGenConfig, NeRFShape, Replacement, build_variant
+from eugen_nerf.core.bundled import BundledField, DistanceBundle, RadianceBundle
+from eugen_nerf.core.bundled_graph import BundledGraph
+from eugen_nerf.core.bundled_parts import Deformation, Occupancy
+from eugen_nerf.core.encodings import (
+    BoxEncoding,
+    ContractedEncoding,
+    Encoding,
+    FrequencyEncoding,
+    OffAxisEncoding,
+    PyramidEncoding,
+)
+from eugen_nerf.core.hashgrid import HashGrid
+
+KINDS = ("frequency", "moving", "contracted", "pyramid", "box", "distance")
+
+
+def network(
+    inputs: tuple[int, ...], *, output: str = "density", width: int = 1, seed: int = 0, spread: float = 0.5
+) -> BundledGraph:
+    """A random collapsed network of degree 2 with the norm, one layer dense."""
+    shape = NeRFShape(
+        position_width=inputs[0],
+        direction_width=inputs[1] if len(inputs) > 1 else 0,
+        trunk_layers=3,
+        trunk_width=8,
+        skips=(2,),
+        head_layers=1,
+        head_width=6 if len(inputs) > 1 else 0,
+        output=output,
+        output_width=width,
+    )
+    eugen = EUGenConfig(degree=2, phi="tanh", norm=True)
+    graph = build_variant(shape, "eugen", Replacement(("trunk_[12]",), (4,), eugen))
+    randomise(graph, seed, spread)
+    return BundledGraph(graph.collapse(), graph.input_widths)
+
+
+def grid(seed: int = 0) -> HashGrid:
+    """Three levels, the finest hashed."""
+    made = HashGrid((4, 8, 16), 2, 9, seed=seed)
+    randomise(made, seed, 0.05)
+    return made.requires_grad_(False)
+
+
+def position_encoding(kind: str) -> Encoding:
+    directions = torch.nn.functional.normalize(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+    box = torch.tensor([[-1.0, -1.5, -1.0], [1.0, 1.0, 2.0]])
+    if kind == "contracted":
+        return ContractedEncoding(directions, 3)
+    if kind == "pyramid":
+        return PyramidEncoding(grid())
+    if kind in ("box", "moving"):
+        return BoxEncoding(grid(), box)
+    if kind == "distance":
+        return OffAxisEncoding(torch.cat([directions.T, 2 * directions.T], dim=1), box[0], 0.8)
+    return FrequencyEncoding(3, 4, 0.0, 3.0)
+
+
+def make(kind: str) -> BundledField:
+    """A field of one of `KINDS`; the moving one has cells too."""
+    position, direction = position_encoding(kind), FrequencyEncoding(3, 2, 0.0, 4.0)
+    if kind == "distance":
+        return DistanceBundle(position, network((position.out_features,), output="distance"), 0.14).eval()
+    deformation = occupancy = None
+    if kind == "moving":
+        place, time = FrequencyEncoding(3, 3, 0.0, 2.0), FrequencyEncoding(1, 2, 0.0, 1.0)
+        bend = network((place.out_features + time.out_features,), output="offset", width=3, spread=0.2)
+        deformation = Deformation(place, time, bend, anchored=True)
+        cells = torch.rand(4, 4, 4, generator=torch.Generator().manual_seed(1)) < 0.7
+        occupancy = Occupancy(cells.to(torch.uint8), torch.tensor([[-1.0] * 3, [1.0] * 3]))
+    return RadianceBundle(
+        position,
+        network((position.out_features, direction.out_features)),
+        direction,
+        density="exp" if kind in ("pyramid", "box") else "softplus",
+        density_bias=-0.5,
+        colour_padding=0.001,
+        deformation=deformation,
+        occupancy=occupancy,
+    ).eval()
+
+
+def ask(field: BundledField, count: int = 20) -> tuple[Tensor, ...]:
+    """The field at random points."""
+    generator = torch.Generator().manual_seed(5)
+    points, towards = 0.5 * torch.randn(count, 3, generator=generator), torch.randn(count, 3, generator=generator)
+    times = torch.rand(count, 1, generator=generator)
+    if isinstance(field, DistanceBundle):
+        return (field(points),)
+    assert isinstance(field, RadianceBundle)
+    towards = torch.nn.functional.normalize(towards, dim=-1)
+    moving = times if field.deformation is not None else None
+    density, colour = field(points, towards if field.direction is not None else None, moving, scale=0.1)
+    return (density,) if colour is None else (density, colour)
