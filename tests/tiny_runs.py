@@ -20,10 +20,24 @@ def render(model: Model, pipeline: Pipeline, view: int = 0) -> dict[str, Tensor]
     return model.eval().get_outputs_for_camera(camera)
 
 
-def train_stock(data: Path, output: Path, *, method: str = "vanilla-nerf", seed: int = 0, iterations: int = 2) -> Path:
-    """Train a tiny stock ``vanilla-nerf`` or ``dnerf`` in this process; returns its config.yml."""
+def train_stock(
+    data: Path,
+    output: Path,
+    *,
+    method: str = "vanilla-nerf",
+    seed: int = 0,
+    iterations: int = 2,
+    change: Callable[[TrainerConfig], None] | None = None,
+) -> Path:
+    """Train a tiny stock ``vanilla-nerf`` or ``dnerf``, or what `change` makes tiny, in this process.
+
+    Returns its config.yml.
+    """
 
     def shrink(config: TrainerConfig) -> None:
+        if change is not None:
+            change(config)
+            return
         config.pipeline.model.num_coarse_samples = config.pipeline.model.num_importance_samples = 8
 
     return _train(method, data, output, seed, iterations, shrink)[0]

@@ -24,10 +24,10 @@ from eugen_nerf.evaluation.film import frames_over_time
 from eugen_nerf.evaluation.protocol import Protocol, Timing
 from eugen_nerf.evaluation.render import eval_dataset, images_hash, poses_hash, render_rgb, render_views, view_camera
 from eugen_nerf.evaluation.split import ceiling, image_splits
-from eugen_nerf.fields.timing import field_query_callable, medians, speed_ratios, time_interleaved
 from eugen_nerf.evaluation.training import KEYS as TRAINING_KEYS
 from eugen_nerf.evaluation.training import draw_batches, seeded, training_costs
 from eugen_nerf.evaluation.truth import baseline_images, shared_truth
+from eugen_nerf.fields.timing import field_query_callable, medians, speed_ratios, time_interleaved
 from eugen_nerf.methods.metrics import Image8, LpipsMetric, load_lpips, psnr, ssim
 from eugen_nerf.methods.runs import Run, load_run, query_module
 

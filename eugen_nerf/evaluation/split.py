@@ -23,8 +23,8 @@ from torch import nn
 
 from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.evaluation.render import render_rgb, view_camera
-from eugen_nerf.fields.timing import synchronise
 from eugen_nerf.fields.encoders import FrustumEncoder
+from eugen_nerf.fields.timing import synchronise
 from eugen_nerf.methods.runs import Run
 
 OTHER = "other"

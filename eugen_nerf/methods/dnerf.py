@@ -18,8 +18,8 @@ from eugen_nerf.methods.nerf import EugenNerfModel, EugenNerfModelConfig
 START_OFFSET = 0.01
 """Factor on the first weights of the offset: a scene that starts by tearing its points apart is learned late."""
 START_DENSITY = -1.0
-"""Added to the first raw densities, as mip-NeRF does: thick fog at the start is cleared to empty space everywhere, which
-on a black background is a minimum without a way out."""
+"""Added to the first raw densities, as mip-NeRF does: thick fog at the start is cleared to empty space everywhere, and
+on a black background no gradient leads back from there."""
 
 
 @dataclass
