@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from rich.console import Console
 
@@ -22,7 +24,8 @@ def run_cli(function: Callable[[], None]) -> None:
     try:
         function()
     except EugenError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -34,3 +37,24 @@ def print_lines(console: Console, lines: Mapping[str, object]) -> None:
     width = max(map(len, lines)) + 2
     for what, line in lines.items():
         console.print(f"{what + ':':{width}}{line}", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def shared_by_torchrun() -> Iterator[None]:
+    """Within it, processes that torchrun started know one another; without torchrun it does nothing.
+
+    They sum with NCCL where each has a GPU of its own, else with gloo.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield
+        return
+    from torch import cuda, distributed
+
+    own = int(os.environ["LOCAL_RANK"]) < cuda.device_count()
+    if own:
+        cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if own else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from eugen_nerf.cli.common import print_lines, run_cli
+from eugen_nerf.cli.common import print_lines, run_cli, shared_by_torchrun
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.parallel import process_count, process_index
 
 if TYPE_CHECKING:
     from nerfstudio.engine.trainer import TrainerConfig
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from eugen_nerf.conversion.budget import Fulfilled
     from eugen_nerf.conversion.choose import DistillConfig
-    from eugen_nerf.conversion.distill import FieldReport
+    from eugen_nerf.conversion.distill import Conversion, FieldReport
     from eugen_nerf.methods.base import GraphModel
     from eugen_nerf.methods.runs import Run
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 class _Done:
     """What a conversion made, before it is written."""
 
+    conversion: Conversion
     trainer: TrainerConfig
     student: GraphModel
     reports: list[FieldReport]
@@ -110,8 +112,11 @@ class Distill:
         from eugen_nerf.methods.runs import load_run
 
         goal = self._goal()
+        if process_count() > 1 and (self.finetune_steps or self.finetune_minutes):
+            raise ConfigError("calibration runs in one process: convert first, then calibrate the run alone")
         self._check_bundle()
-        console = Console()
+        first = process_index() == 0
+        console = Console(quiet=not first)
         run = load_run(self.load_config, device=self.device, test_mode="val", data=self.data)
         eugen = EUGenConfig(degree=self.degree, norm=self.norm, projection=self.projection, seed=self.seed)
         conversion = ConversionConfig(
@@ -132,7 +137,10 @@ class Distill:
             timestamp=self.timestamp,
         )
         done = self._convert(console, run, config, goal)
+        if not first:
+            return
         path = write_run(done.trainer, done.student, run.step, done.reports, done.record, done.files)
+        done.conversion.forget()
         print_reports(console, done.reports)
         if done.fulfilled is not None:
             print_budget(console, done.fulfilled)
@@ -183,7 +191,7 @@ class Distill:
             def progress(which: str, what: str) -> None:
                 status.update(f"{which}: {what}")
 
-            conversion = Conversion(run, config)
+            conversion = Conversion(run, config, keep=True)
             fulfilled = None
             if goal is None:
                 trainer, student, reports = convert_as_configured(conversion, progress)
@@ -211,12 +219,18 @@ class Distill:
                 f"calibrated: {report.steps} steps at {report.learning_rate:g}, {report.seconds:.0f} s, on rays not "
                 f"trained on {before:.2f} -> {after:.2f} dB"
             )
-        return _Done(trainer, student, reports, record, files, fulfilled)
+        return _Done(conversion, trainer, student, reports, record, files, fulfilled)
 
 
 def main() -> None:
-    """Entry point of eugen-distill."""
-    run_cli(lambda: tyro.cli(Distill, prog="eugen-distill").run())
+    """Entry point of eugen-distill; under torchrun its processes share the rays."""
+
+    def run() -> None:
+        command = tyro.cli(Distill, prog="eugen-distill")
+        with shared_by_torchrun():
+            command.run()
+
+    run_cli(run)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from eugen_nerf.conversion.choose import DistillConfig, Plan, chosen_fields, describe_student, explicit_plan
 from eugen_nerf.conversion.rays import choose_rays, network_inputs, seen_inputs, training_cameras
+from eugen_nerf.conversion.store import FolderStore, discard, store_folder
 from eugen_nerf.conversion.teacher import teacher_of
 from eugen_nerf.core.convert import LayerReport, convert_graph
 from eugen_nerf.core.errors import RunError
@@ -67,14 +68,18 @@ class Conversion:
     Args:
         run: the teacher, loaded with its training views; unchanged.
         config: what to replace, and where the student will be written.
+        keep: whether layers that are done are kept on disk until `forget`, so that the same conversion, started again
+            after it was stopped, goes on at the layer it was at.
 
     Raises:
         ConfigError: patterns that match nothing, or too few rays.
         RunError: a run of a method that cannot be converted, or a place that is taken.
     """
 
-    def __init__(self, run: Run, config: DistillConfig) -> None:
+    def __init__(self, run: Run, config: DistillConfig, *, keep: bool = False) -> None:
         self.config = config
+        self._source = (str(run.path.resolve()), run.checkpoint.name, run.checkpoint.stat().st_mtime_ns)
+        self._kept: set[Path] | None = set() if keep else None
         self.trainer, self.teacher = teacher_of(run)
         _place(self.trainer, config)
         _refuse_existing(self.trainer)
@@ -125,6 +130,7 @@ class Conversion:
         trainer, teacher = self.described(plan), self.teacher
         fields = teacher.graph_fields()
         state, reports = dict(teacher.state_dict()), []
+        folder = self._store_folder(plan, metrics is not None)
         asked = teacher  # what later fields are asked depends on it
         for name, layers in plan.items():
             if not layers:
@@ -132,14 +138,9 @@ class Conversion:
             start = time.perf_counter()
             network = fields[name].network
             batches = network_inputs(asked, self.cameras, self.rays, name)
-            converted, layer_reports = convert_graph(
-                network,
-                batches,
-                dict(layers),
-                self.config.conversion,
-                partial(progress, name),
-                (metrics or {}).get(name),
-            )
+            store = None if folder is None else FolderStore(folder, name)
+            done, own = partial(progress, name), (metrics or {}).get(name)
+            converted, layer_reports = convert_graph(network, batches, layers, self.config.conversion, done, own, store)
             prefix = next(key for key, module in teacher.named_modules() if module is network)
             state = {key: value for key, value in state.items() if not key.startswith(f"{prefix}.")}
             state |= {f"{prefix}.{key}": value for key, value in converted.state_dict().items()}
@@ -158,6 +159,22 @@ class Conversion:
         student = self.untrained(trainer)
         student.load_state_dict(state)
         return trainer, student.to(teacher.device), reports
+
+    def forget(self) -> None:
+        """Removes the layers that were kept: what came of them is written."""
+        for folder in self._kept or ():
+            discard(folder)
+
+    def _store_folder(self, plan: Plan, by_metrics: bool) -> Path | None:
+        """Where the layers of a plan are kept: named by all that they depend on."""
+        if self._kept is None:
+            return None
+        c = self.config
+        fitted = (c.conversion, c.ray_fraction, c.max_rays, c.seed, by_metrics)
+        widths = [(name, sorted(layers.items())) for name, layers in plan.items()]
+        folder = store_folder(self.trainer.get_base_dir().parent, (self._source, fitted, widths))
+        self._kept.add(folder)
+        return folder
 
 
 def distill(

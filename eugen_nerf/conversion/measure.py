@@ -8,6 +8,7 @@ from torch import Tensor
 
 from eugen_nerf.conversion.rays import RAYS_PER_BATCH, ray_bundle, training_cameras
 from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.parallel import agreed
 from eugen_nerf.fields.timing import Ratio, field_query_callable, speed_ratios, time_interleaved
 from eugen_nerf.methods.base import GraphModel
 from eugen_nerf.methods.runs import Run
@@ -22,7 +23,8 @@ def query_speedup(teacher: GraphModel, student: GraphModel, repeats: int = 7) ->
         name: field_query_callable(model.query_module().eval(), NUM_QUERIES, 0, device)
         for name, model in (("teacher", teacher), ("student", student))
     }
-    return speed_ratios(time_interleaved(calls, warmup=2, repeats=repeats, device=device), "teacher")["student"]
+    ratio = speed_ratios(time_interleaved(calls, warmup=2, repeats=repeats, device=device), "teacher")["student"]
+    return Ratio(*agreed((ratio.median, ratio.lower_quartile, ratio.upper_quartile)))
 
 
 def query_macs(model: GraphModel) -> int:
@@ -70,4 +72,4 @@ class Photographs:
             assert isinstance(colours, Tensor)
             truth = model.renderer_rgb.blend_background(pixels.to(model.device))
             total += float((colours.clamp(0, 1) - truth).double().square().sum())
-        return total / (3 * len(self.rays))
+        return float(agreed(total / (3 * len(self.rays))))

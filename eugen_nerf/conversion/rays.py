@@ -11,6 +11,7 @@ from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.core.parallel import is_mine
 from eugen_nerf.core.preview import Batch
 from eugen_nerf.methods.base import GraphModel
 
@@ -80,13 +81,15 @@ def network_inputs(model: GraphModel, cameras: Cameras, rays: Tensor, name: str)
     device_cameras = cameras.to(model.device)
 
     def batches() -> Iterator[Batch]:
-        for part in rays.split(RAYS_PER_BATCH):
+        for number, part in enumerate(rays.split(RAYS_PER_BATCH)):
+            if not is_mine(number):
+                continue
             with torch.no_grad():
                 bundle = ray_bundle(device_cameras, part.to(model.device))
                 if model.collider is not None:
                     bundle = model.collider(bundle)
                 inputs, weights = model.field_samples(bundle, name)
-                yield Batch(inputs, 0.5 + 0.5 * weights / weights.mean().clamp_min(1e-6))
+                yield Batch(inputs, 0.5 + 0.5 * weights / weights.mean().clamp_min(1e-6), number=number)
 
     return batches
 
@@ -115,8 +118,10 @@ def seen_inputs(model: GraphModel, cameras: Cameras, rays: Tensor, name: str) ->
         return outputs_alone
 
     def batches() -> Iterator[Batch]:
-        generator = torch.Generator().manual_seed(0)
-        for part in rays.split(RAYS_PER_BATCH):
+        for number, part in enumerate(rays.split(RAYS_PER_BATCH)):
+            if not is_mine(number):
+                continue
+            generator = torch.Generator().manual_seed(number)
             asked: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = []
 
             def watch(_: object, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -138,7 +143,7 @@ def seen_inputs(model: GraphModel, cameras: Cameras, rays: Tensor, name: str) ->
             for inputs, each in asked:
                 cotangents = tuple(next(filled).flatten(0, -2) for _ in each)
                 mass = torch.cat(cotangents, dim=-1).square().sum(dim=-1)
-                yield Batch(inputs, 0.5 + 0.5 * mass / mass.mean().clamp_min(1e-12), cotangents)
+                yield Batch(inputs, 0.5 + 0.5 * mass / mass.mean().clamp_min(1e-12), cotangents, number)
 
     return batches
 

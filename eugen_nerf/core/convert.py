@@ -10,6 +10,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -39,6 +40,16 @@ class LayerReport:
     seconds: float
 
 
+class LayerStore(Protocol):
+    """Where layers are kept that are done, so that a conversion that was stopped goes on where it was."""
+
+    def load(self, name: str) -> tuple[dict[str, Tensor], LayerReport] | None:
+        """A layer's state and report, where it was kept."""
+
+    def save(self, name: str, state: Mapping[str, Tensor], report: LayerReport) -> None:
+        """Keeps a layer."""
+
+
 def convertible_layers(graph: LayerGraph) -> tuple[str, ...]:
     """Names of the dense hidden layers, the ones a conversion can replace."""
     return tuple(
@@ -55,6 +66,7 @@ def convert_graph(
     config: ConversionConfig,
     progress: Callable[[str], None] = lambda name: None,
     metrics: Mapping[str, Tensor] | None = None,
+    store: LayerStore | None = None,
 ) -> tuple[LayerGraph, list[LayerReport]]:
     """A copy of a graph in which dense layers are replaced by EUGen layers fitted in closed form (Eq. 31).
 
@@ -67,6 +79,7 @@ def convert_graph(
         progress: called with a layer's name when it is done.
         metrics: for layers of `num_features`, what an error of their outputs counts as when neurons are chosen
             (`LayerMoments.metric`); where missing, what the layers that read it make of it.
+        store: keeps layers that are done, and brings back those that it has.
 
     Returns:
         The student and one report a layer, in the order of conversion.
@@ -88,13 +101,15 @@ def convert_graph(
         old = teacher.layer(name)
         assert isinstance(old, DenseLinear)
         layer = projection_layer(old, num_features[name], config, seed=config.eugen.seed + len(reports))
-        replay = Replay(lambda name=name: _layer_batches(teacher, student, name, batches))  # type: ignore[misc]
-        error, ridge = fit_layer(
-            layer, old, replay, metrics[name] if name in metrics else readers(teacher, name), config
-        )
-        student.replace_layer(name, layer)
-        reports.append(
-            LayerReport(
+        kept = store.load(name) if store else None
+        if kept:
+            layer.load_state_dict(kept[0])
+            report = kept[1]
+        else:
+            replay = Replay(lambda name=name: _layer_batches(teacher, student, name, batches))  # type: ignore[misc]
+            metric = metrics[name] if name in metrics else readers(teacher, name)
+            error, ridge = fit_layer(layer, old, replay, metric, config)
+            report = LayerReport(
                 name=name,
                 num_features=num_features[name],
                 relative_error=error,
@@ -103,17 +118,21 @@ def convert_graph(
                 multiply_adds=(old.multiply_adds(), layer.multiply_adds()),
                 seconds=time.perf_counter() - start,
             )
-        )
+            if store:
+                store.save(name, layer.state_dict(), report)
+        student.replace_layer(name, layer)
+        reports.append(report)
         progress(name)
     return student.requires_grad_(True), reports
 
 
 def _layer_batches(teacher: LayerGraph, student: LayerGraph, name: str, batches: Batches) -> Iterator[LayerBatch]:
     before = teacher.names[: teacher.names.index(name)]
-    for index, (inputs, weights, _) in enumerate(batches()):
+    for index, batch in enumerate(batches()):
         with torch.no_grad():
-            values = list(inputs)
+            values = list(batch.inputs)
             if before:
-                values += student.values(*inputs, upto=before[-1]).values()
-            x, y = student.gather(name, values), teacher.values(*inputs, upto=name)[name]
-        yield LayerBatch(x, y, weights, index % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1)
+                values += student.values(*batch.inputs, upto=before[-1]).values()
+            x, y = student.gather(name, values), teacher.values(*batch.inputs, upto=name)[name]
+        number = index if batch.number is None else batch.number
+        yield LayerBatch(x, y, batch.weights, number % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
+from eugen_nerf.core.parallel import process_count, summed
 from eugen_nerf.core.peers import DenseLinear
 from eugen_nerf.core.solve import MomentSums, best_ridge, greedy_columns, ridge_solution
 
@@ -99,6 +100,7 @@ def fit_layer(
     with torch.no_grad():
         for batch in replay():
             (held_out if batch.held_out else fit).add(features(batch.x), batch.y, batch.weights)
+    fit, held_out = fit.summed(), held_out.summed()
     if held_out.count == 0:
         raise ConfigError(f"too few samples to convert a layer: at least {HOLD_OUT_EVERY} batches are needed")
     if rows:
@@ -111,6 +113,8 @@ def fit_layer(
     weight, bias, ridge, error = best_ridge(fit, held_out)
     layer.set_output(weight, bias)
     if config.train_steps:
+        if process_count() > 1:
+            raise ConfigError("gradient descent on a layer runs in one process: leave --train-steps out")
         error = _train_layer(layer, replay, config) / max(held_out.variation(), 1e-300)
     return error, ridge
 
@@ -134,7 +138,7 @@ def _resolve_rows(rows: DenseLinear, replay: Replay, sweeps: int) -> None:
                 u = torch.nn.functional.linear(batch.x, rows.weight, rows.bias)
                 target = torch.where(batch.y > 0, batch.y, u.clamp(max=0))
                 moments.add(batch.x, target, batch.weights, gram=sweep == 0)
-        weight, bias = ridge_solution(moments, ridge=_SWEEP_RIDGE)
+        weight, bias = ridge_solution(moments.summed(), ridge=_SWEEP_RIDGE)
         assert bias is not None
         rows.weight.copy_(weight)
         rows.bias.copy_(bias)
@@ -153,7 +157,7 @@ def _row_errors(rows: DenseLinear, replay: Replay) -> Tensor:
         if batch.held_out:
             square = (rows(batch.x) - batch.y).double().square()
             error += (square if batch.weights is None else square * batch.weights[:, None]).sum(dim=0)
-    return error
+    return summed(error)
 
 
 def projection_layer(old: DenseLinear, count: int, config: ConversionConfig, *, seed: int) -> EUGenLinear:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.graph import LayerGraph
+from eugen_nerf.core.parallel import summed
 from eugen_nerf.core.solve import MomentSums, greedy_path
 
 
@@ -29,6 +30,8 @@ class Batch(NamedTuple):
     cotangents: tuple[Tensor, ...] | None = None
     """Derivatives of what is seen with respect to each of the graph's outputs, `[n, l_i]`; where what is seen has
     several channels, of one random combination of them with signs +1 and -1. None where they are not known."""
+    number: int | None = None
+    """Place in the order of all processes' batches; the place in this process's where None."""
 
 
 Batches = Callable[[], Iterable[Batch]]
@@ -82,14 +85,15 @@ def gather_moments(
                 exact = gradient.double()
                 fisher[name] += (exact.T @ exact).cpu()
         progress()
+    count = int(summed(torch.tensor(count)))
     if not count:
         raise ConfigError("no samples to learn from: take a larger fraction of the rays")
-    return {
-        name: LayerMoments(
-            moments[name], square_root(fisher[name] / count) if fisher[name].any() else readers(graph, name)
-        )
-        for name in names
-    }
+    found = {}
+    for name in names:
+        metric = summed(fisher[name])
+        metric = square_root(metric / count) if metric.any() else readers(graph, name)
+        found[name] = LayerMoments(moments[name].summed(), metric)
+    return found
 
 
 def sensitive_values(graph: LayerGraph, batch: Batch, names: Sequence[str]) -> dict[str, tuple[Tensor, Tensor | None]]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.parallel import process_count, summed
 
 RIDGES = (1e-9, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
@@ -61,6 +62,17 @@ class MomentSums:
         self.total += (scale * y).sum(dim=0).cpu()
         self.mass += float(scale.sum())
         self.count += phi.shape[0]
+
+    def summed(self) -> MomentSums:
+        """The moments of all processes' samples together."""
+        if process_count() == 1:
+            return self
+        total = MomentSums(0, 0, bias=self.bias)
+        for name in ("gram", "cross", "energy", "total"):
+            setattr(total, name, summed(getattr(self, name)))
+        counts = summed(torch.tensor([self.count, self.mass], dtype=torch.float64)).tolist()
+        total.count, total.mass = round(counts[0]), counts[1]
+        return total
 
     def forget_targets(self) -> None:
         """Makes way for other targets of the same features."""

@@ -1,0 +1,47 @@
+"""Several processes that share the samples: sums over all of them, and one process's word for all.
+
+Nothing here starts processes: where `torch.distributed` was not initialised, there is one and these are no-ops.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+
+def process_count() -> int:
+    """How many processes there are."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def process_index() -> int:
+    """Which one this is, from 0."""
+    return distributed.get_rank() if process_count() > 1 else 0
+
+
+def is_mine(number: int) -> bool:
+    """Whether the batch of this number falls to this process: they are dealt in turns."""
+    return number % process_count() == process_index()
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """The sum over all processes, on the tensor's device; the tensor itself where there is one process."""
+    if process_count() == 1:
+        return tensor
+    # NCCL sums on its GPU alone, gloo in main memory
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    total = tensor.detach().clone().to(device)
+    distributed.all_reduce(total)
+    return total.to(tensor.device)
+
+
+def agreed(value: Any) -> Any:
+    """The first process's value, in all of them: for decisions that measurements lead to."""
+    if process_count() == 1:
+        return value
+    held = [value]
+    device = torch.device("cuda") if distributed.get_backend() == "nccl" else torch.device("cpu")
+    distributed.broadcast_object_list(held, src=0, device=device)
+    return held[0]
