@@ -49,6 +49,8 @@ class Distill:
     layers: tuple[str, ...] = ()
     """Layers to replace: regular expressions on trunk_0, trunk_1, ..., head_0, ... (default: those that the run's
     method replaces)."""
+    exclude: tuple[str, ...] = ()
+    """Layers to leave as they are: regular expressions as in --layers."""
     num_features: tuple[int, ...] = ()
     """Random features m: one number for all layers, or one for each in the network's order (default: the method's)."""
     speedup: float | None = None
@@ -125,6 +127,7 @@ class Distill:
         config = DistillConfig(
             fields=self.fields,
             layers=self.layers,
+            exclude=self.exclude,
             num_features=self.num_features,
             proposals=self.proposals,
             conversion=conversion,
@@ -178,6 +181,8 @@ class Distill:
             raise ConfigError("--onnx writes beside a bundle: give --bundle as well")
 
     def _convert(self, console: Console, run: Run, config: DistillConfig, goal: tuple[str, float] | None) -> _Done:
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
         from eugen_nerf.conversion.budget import check_rays, fulfil, training_rays
         from eugen_nerf.conversion.calibrate import calibrate
         from eugen_nerf.conversion.distill import Conversion, convert_as_configured
@@ -186,12 +191,15 @@ class Distill:
 
         record: dict[str, object] = {}
         files: dict[str, str] = {}
-        with console.status("loading") as status:
+        conversion = Conversion(run, config, keep=True)
+        console.print(conversion.memory_line())
+        columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task("", total=None)  # how often a budget converts is not known before
 
             def progress(which: str, what: str) -> None:
-                status.update(f"{which}: {what}")
+                bar.update(task, description=f"{which}: {what}")
 
-            conversion = Conversion(run, config, keep=True)
             fulfilled = None
             if goal is None:
                 trainer, student, reports = convert_as_configured(conversion, progress)

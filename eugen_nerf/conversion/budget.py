@@ -11,14 +11,13 @@ import torch
 from nerfstudio.engine.trainer import TrainerConfig
 from torch import Tensor
 
-from eugen_nerf.conversion.choose import Plan
+from eugen_nerf.conversion.choose import Plan, selected_layers
 from eugen_nerf.conversion.distill import Conversion, FieldMoments, FieldReport
 from eugen_nerf.conversion.measure import Photographs, query_macs, query_speedup
 from eugen_nerf.conversion.rays import choose_rays
 from eugen_nerf.core.allocate import Combination, combined_front, pareto_front, within_budget
 from eugen_nerf.core.convert import convertible_layers
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.nerf import match_names
 from eugen_nerf.fields.timing import Ratio
 from eugen_nerf.methods.base import GraphModel
 from eugen_nerf.methods.runs import Run
@@ -120,10 +119,7 @@ def preview(conversion: Conversion, progress: Callable[[str], None] = lambda nam
     fields = teacher.graph_fields()
     names = [name for name in conversion.chosen if not name.startswith("proposal")]
     possible = {name: convertible_layers(fields[name].network) for name in names}
-    if conversion.config.layers:
-        everything = [layer for layers in possible.values() for layer in layers]
-        matched = match_names(conversion.config.layers, list(dict.fromkeys(everything)))
-        possible = {name: tuple(layer for layer in layers if layer in matched) for name, layers in possible.items()}
+    possible = selected_layers(possible, conversion.config)
     possible = {name: layers for name, layers in possible.items() if layers}
     if not possible:
         raise ConfigError(f"{', '.join(names)}: no dense layer to replace")

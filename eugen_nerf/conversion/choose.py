@@ -30,6 +30,8 @@ class DistillConfig:
     before it."""
     fields: tuple[str, ...] = ()
     """Regular expressions on fields' names; where empty, all but proposals."""
+    exclude: tuple[str, ...] = ()
+    """Regular expressions on names of layers to leave as they are."""
     conversion: ConversionConfig = field(default_factory=ConversionConfig)
     output_aware: bool = False
     """Whether neurons are chosen by what they do to the picture (one backward pass of the teacher), `rows` only."""
@@ -71,6 +73,20 @@ def explicit_plan(teacher: GraphModel, chosen: Sequence[str], config: DistillCon
     return plan
 
 
+def selected_layers(possible: Mapping[str, Sequence[str]], config: DistillConfig) -> dict[str, tuple[str, ...]]:
+    """Of the layers that could be converted, by field, those that `layers` (all where empty) and `exclude` leave.
+
+    Networks differ in their layers: a pattern has to match in one of them.
+
+    Raises:
+        ConfigError: a pattern that matches nothing; it lists what there is.
+    """
+    everything = list(dict.fromkeys(layer for layers in possible.values() for layer in layers))
+    wanted = match_names(config.layers, everything) if config.layers else everything
+    unwanted = match_names(config.exclude, everything) if config.exclude else []
+    return {n: tuple(v for v in layers if v in wanted and v not in unwanted) for n, layers in possible.items()}
+
+
 def _field_plan(teacher: GraphModel, name: str, chosen: Sequence[str], config: DistillConfig) -> dict[str, int]:
     settings, attribute = teacher.config.settings_of(name)
     variant = getattr(teacher.config, attribute)
@@ -79,13 +95,10 @@ def _field_plan(teacher: GraphModel, name: str, chosen: Sequence[str], config: D
     own = name.startswith("proposal")
     fields = teacher.graph_fields()
     possible = {n: convertible_layers(fields[n].network) for n in chosen if own or not n.startswith("proposal")}
+    names = [*selected_layers(possible, config)[name]]
     if own or not config.layers:
-        names = match_names(settings.patterns(), possible[name])
-    else:
-        # networks differ in their layers: a pattern has to match in one of them
-        everything = [layer for layers in possible.values() for layer in layers]
-        matched = match_names(config.layers, list(dict.fromkeys(everything)))
-        names = [layer for layer in possible[name] if layer in matched]
+        configured = match_names(settings.patterns(), possible[name])
+        names = [layer for layer in configured if own or layer in names]
     counts = settings.num_features if own or not config.num_features else config.num_features
     if names and len(counts) not in (1, len(names)):
         raise ConfigError(

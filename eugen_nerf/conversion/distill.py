@@ -20,11 +20,12 @@ from nerfstudio.engine.trainer import TrainerConfig
 from torch import Tensor
 
 from eugen_nerf.conversion.choose import DistillConfig, Plan, chosen_fields, describe_student, explicit_plan
-from eugen_nerf.conversion.rays import choose_rays, network_inputs, seen_inputs, training_cameras
+from eugen_nerf.conversion.rays import RAYS_PER_BATCH, choose_rays, network_inputs, seen_inputs, training_cameras
 from eugen_nerf.conversion.store import FolderStore, discard, store_folder
 from eugen_nerf.conversion.teacher import teacher_of
 from eugen_nerf.core.convert import LayerReport, convert_graph
 from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.fit import CACHE_BYTES
 from eugen_nerf.core.preview import LayerMoments, gather_moments
 from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.methods.base import GraphModel, GraphModelConfig
@@ -86,6 +87,22 @@ class Conversion:
         self.chosen = chosen_fields(self.teacher, config)
         self.cameras = training_cameras(run.pipeline.datamanager)
         self.rays = choose_rays(self.cameras, config.ray_fraction, config.max_rays, config.seed)
+
+    def memory_line(self) -> str:
+        """What fitting will hold in memory, in words: known before it starts, and bounded."""
+        fields = self.teacher.graph_fields()
+        moments = pairs = 0
+        for name in self.chosen:
+            network = fields[name].network
+            batch = next(network_inputs(self.teacher, self.cameras, self.rays[:RAYS_PER_BATCH], name)())
+            samples = len(batch.inputs[0]) / RAYS_PER_BATCH * len(self.rays)
+            for layer in map(network.layer, network.names):
+                size = max(layer.in_features, layer.out_features) + 1
+                moments = max(moments, 6 * 8 * size**2)
+                pairs = max(pairs, round(samples * (layer.in_features + layer.out_features) * 4))
+        kept = f"{min(pairs, CACHE_BYTES) / 1e6:,.0f} MB of one layer's inputs and outputs"
+        more = f" of {pairs / 1e6:,.0f}, the rest is made again each time" if pairs > CACHE_BYTES else ""
+        return f"{len(self.rays):,} rays; in memory {kept}{more}, {moments / 1e6:,.1f} MB of moments, one batch of rays"
 
     def described(self, plan: Plan) -> TrainerConfig:
         """The trainer configuration of the student that a plan leads to."""

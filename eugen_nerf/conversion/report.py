@@ -49,7 +49,7 @@ def print_budget(console: Console, result: Fulfilled) -> None:
     for column in ("multiply-adds", "share", "dB lost", "features by layer"):
         table.add_column(column, justify="left" if column == "features by layer" else "right")
     whole, front = result.preview.teacher_macs, result.preview.front
-    shown = {}
+    shown: dict[int, Combination] = {}
     for share in (0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.65, 0.8, 1.0):
         affordable = [point for point in front if point.multiply_adds <= share * whole]
         shown |= {point.multiply_adds: point for point in affordable[-1:]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,10 @@ import torch
 import yaml
 
 from eugen_nerf.cli import distill as cli
-from eugen_nerf.conversion import budget
+from eugen_nerf.conversion import budget, distill
 from eugen_nerf.conversion.budget import Fulfilled, Measured, check_rays, fulfil, preview, training_rays
 from eugen_nerf.conversion.calibrate import calibrate
-from eugen_nerf.conversion.choose import DistillConfig
+from eugen_nerf.conversion.choose import DistillConfig, explicit_plan
 from eugen_nerf.conversion.distill import Conversion
 from eugen_nerf.conversion.measure import Photographs, query_macs
 from eugen_nerf.conversion.rays import network_inputs, ray_bundle, seen_inputs
@@ -96,6 +97,30 @@ def test_a_share_of_the_multiply_adds(run: Run, conversion: Conversion, monkeypa
 def test_only_the_layers_asked_for(run: Run, tmp_path: Path) -> None:
     seen = preview(Conversion(run, DistillConfig(layers=("trunk_[12]",), ray_fraction=0.5, output_dir=tmp_path)))
     assert set(seen.front[0].parts["fine"].num_features) == {"trunk_1", "trunk_2"}
+
+
+def test_layers_left_out(run: Run, tmp_path: Path) -> None:
+    config = DistillConfig(ray_fraction=0.5, output_dir=tmp_path, exclude=("trunk_0", "head_.*"))
+    assert set(preview(Conversion(run, config)).front[0].parts["fine"].num_features) == {
+        f"trunk_{i}" for i in (1, 2, 3)
+    }
+    plan = explicit_plan(Conversion(run, config).teacher, ["coarse", "fine"], replace(config, num_features=(4,)))
+    assert plan["fine"] == dict.fromkeys(("trunk_1", "trunk_2", "trunk_3"), 4)
+    with pytest.raises(ConfigError, match="'trunk_9' matches no layer; there are: trunk_0"):
+        preview(Conversion(run, replace(config, exclude=("trunk_9",))))
+
+
+def test_memory_is_said_before(run: Run, conversion: Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said to be kept of the largest layer is what a conversion keeps, within the difference of batches."""
+    said = conversion.memory_line()
+    found = re.search(r"400 rays; in memory (\d+) MB of one layer's inputs and outputs, [\d.]+ MB of moments", said)
+    assert found
+    layer = conversion.teacher.graph_fields()["fine"].network.layer("trunk_2")
+    asked = network_inputs(conversion.teacher, conversion.cameras, conversion.rays, "fine")()
+    kept = sum(len(b.inputs[0]) * (layer.in_features + layer.out_features) * 4 for b in asked)
+    assert int(found[1]) == pytest.approx(kept / 1e6, abs=1.5)
+    monkeypatch.setattr(distill, "CACHE_BYTES", 100_000)
+    assert re.search(r"in memory 0 MB .* of \d+, the rest is made again each time", conversion.memory_line())
 
 
 def test_rays_of_fit_check_and_calibration(run: Run, tmp_path: Path) -> None:
