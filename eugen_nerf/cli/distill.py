@@ -11,6 +11,7 @@ import tyro
 
 from eugen_nerf.cli.common import print_lines, run_cli, shared_by_torchrun
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.fit import Recipe
 from eugen_nerf.core.parallel import process_count, process_index
 
 if TYPE_CHECKING:
@@ -69,8 +70,10 @@ class Distill:
     """Write the bundle's collapsed networks as ONNX too."""
     proposals: bool = False
     """Convert the proposal networks too, by the layers and numbers of features of their own settings."""
-    recipe: Literal["rows", "random"] = "rows"
-    """rows: projections made of rows of the teacher, chosen greedily; random: drawn at random, the paper's Eq. (31)."""
+    recipe: Recipe = "rows"
+    """rows: projections made of rows of the teacher, chosen greedily; random: drawn at random, the paper's Eq. (31). To
+    compare with: pruned: the rows that count most, nothing fitted; svd: low rank; aware: low rank by the inputs' second
+    moments. These take --macs, shared out evenly, or --num-features (the rank)."""
     projection: Literal["gaussian", "rademacher", "orthogonal"] = "gaussian"
     """Distribution of random projections."""
     degree: int = 1
@@ -169,8 +172,8 @@ class Distill:
             raise ConfigError(f"{' and '.join(words)} are two budgets: give one")
         if goals and self.num_features:
             raise ConfigError(f"{words[0]} chooses the numbers of features: leave --num-features out")
-        if goals and self.recipe != "rows":
-            raise ConfigError(f"{words[0]} previews the recipe rows alone: leave --recipe out, or give --num-features")
+        if goals and self.recipe != "rows" and words[0] != "--macs":
+            raise ConfigError(f"{words[0]} previews the recipe rows alone: leave --recipe out, or give --macs")
         return goals[0] if goals else None
 
     def _check_bundle(self) -> None:
@@ -183,7 +186,7 @@ class Distill:
     def _convert(self, console: Console, run: Run, config: DistillConfig, goal: tuple[str, float] | None) -> _Done:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        from eugen_nerf.conversion.budget import check_rays, fulfil, training_rays
+        from eugen_nerf.conversion.budget import check_rays, fulfil, training_rays, uniform_plan
         from eugen_nerf.conversion.calibrate import calibrate
         from eugen_nerf.conversion.distill import Conversion, convert_as_configured
         from eugen_nerf.conversion.measure import Photographs
@@ -203,11 +206,13 @@ class Distill:
             fulfilled = None
             if goal is None:
                 trainer, student, reports = convert_as_configured(conversion, progress)
+            elif self.recipe != "rows":
+                trainer, student, reports = conversion.convert(uniform_plan(conversion, goal[1]), progress)
             else:
                 fulfilled = fulfil(run, conversion, *goal, progress)  # type: ignore[arg-type]
                 trainer, student, reports = fulfilled.trainer, fulfilled.student, fulfilled.reports
                 record["budget"] = {"goal": goal[0], "value": goal[1], **fulfilled.record()}
-                if fulfilled.measured.drop is not None:
+                if fulfilled.measured.predicted_drop is not None:
                     files["front.svg"] = front_svg(fulfilled.record())
             if self.finetune_steps or self.finetune_minutes:
                 training, check = (Photographs(run, rays(conversion)) for rays in (training_rays, check_rays))

@@ -32,6 +32,44 @@ _ENOUGH = 0.6
 Goal = Literal["speedup", "max_drop", "macs"]
 
 
+def uniform_plan(conversion: Conversion, share: float) -> Plan:
+    """The same share of features, or of rank, in every layer, as large as a share of the multiply-adds allows.
+
+    For recipes without a preview, which are there to be compared with.
+
+    Raises:
+        ConfigError: out of reach, or a share that makes no sense.
+    """
+    _check_goal("macs", share)
+    teacher = conversion.teacher
+    fields = teacher.graph_fields()
+    names = [name for name in conversion.chosen if not name.startswith("proposal")]
+    possible = {name: convertible_layers(fields[name].network) for name in names}
+    layers = selected_layers(possible, conversion.config)
+    whole = query_macs(teacher)
+
+    def plan(part: float) -> Plan:
+        return {
+            name: {
+                layer: max(1, round(part * min(found.in_features, found.out_features)))
+                for layer in chosen
+                if (found := fields[name].network.layer(layer))
+            }
+            for name, chosen in layers.items()
+        }
+
+    def cost(part: float) -> int:
+        return query_macs(conversion.untrained(conversion.described(plan(part))))
+
+    if cost(0.0) > share * whole:
+        raise ConfigError(f"{share:.0%} of the multiply-adds are out of reach: one feature a layer costs {cost(0.0):,}")
+    low, high = 0.0, 1.0
+    for _ in range(9):
+        middle = (low + high) / 2
+        low, high = (middle, high) if cost(middle) <= share * whole else (low, middle)
+    return plan(low)
+
+
 @dataclass(frozen=True)
 class Preview:
     """What every layer would lose, and the undominated choices that follow."""
@@ -81,6 +119,11 @@ class Fulfilled:
     point: Combination
     measured: Measured
     teacher_psnr: float | None
+    """Against photographs, dB."""
+
+    def predicted(self, point: Combination) -> float | None:
+        """dB that a point of the front is predicted to lose; None where what is seen of an error is not known."""
+        return predicted_drop(self.preview, point, self.teacher_psnr)
 
     def record(self) -> dict[str, object]:
         """Plain data: chosen widths, predicted against measured, and the whole front."""
@@ -94,7 +137,7 @@ class Fulfilled:
                 {
                     "multiply_adds": p.multiply_adds,
                     "predicted_squared_error": p.error,
-                    "predicted_drop": predicted_drop(p, self.teacher_psnr),
+                    "predicted_drop": self.predicted(p),
                     "num_features": {group: part.num_features for group, part in p.parts.items()},
                 }
                 for p in seen.front
@@ -102,9 +145,9 @@ class Fulfilled:
         }
 
 
-def predicted_drop(point: Combination, teacher_psnr: float | None, scale: float = 1.0) -> float | None:
-    """dB that a point is predicted to lose against photographs, where the teacher makes pictures."""
-    if teacher_psnr is None:
+def predicted_drop(seen: Preview, point: Combination, teacher_psnr: float | None, scale: float = 1.0) -> float | None:
+    """dB that a point is predicted to lose against photographs; None where what is seen of an error is not known."""
+    if teacher_psnr is None or not all(m.seen for m in seen.moments.values()):
         return None
     return _decibels(1 + scale * point.error * 10 ** (teacher_psnr / 10))
 
@@ -169,6 +212,8 @@ def fulfil(
     photographs = Photographs(run, check_rays(conversion)) if conversion.teacher.makes_pictures else None
     if goal == "max_drop" and photographs is None:
         raise ConfigError("--max-drop is about photographs, and this run makes no pictures: take --speedup or --macs")
+    if goal == "max_drop" and not conversion.config.output_aware:
+        raise ConfigError("--max-drop needs to know what is seen of an error: leave --no-output-aware out")
     psnr = None if photographs is None else -_decibels(photographs.squared_error(conversion.teacher))
 
     def build(point: Combination, scale: float) -> Fulfilled:
@@ -178,7 +223,7 @@ def fulfil(
         trainer, student, reports = conversion.convert(plan, progress, seen.metrics())
         drop = None if photographs is None or psnr is None else psnr + _decibels(photographs.squared_error(student))
         faster = query_speedup(conversion.teacher, student)
-        measured = Measured(query_macs(student), faster, drop, predicted_drop(point, psnr, scale))
+        measured = Measured(query_macs(student), faster, drop, predicted_drop(seen, point, psnr, scale))
         return Fulfilled(trainer, student, reports, seen, point, measured, psnr)
 
     if goal == "macs":

@@ -33,7 +33,7 @@ class DistillConfig:
     exclude: tuple[str, ...] = ()
     """Regular expressions on names of layers to leave as they are."""
     conversion: ConversionConfig = field(default_factory=ConversionConfig)
-    output_aware: bool = False
+    output_aware: bool = True
     """Whether neurons are chosen by what they do to the picture (one backward pass of the teacher), `rows` only."""
     ray_fraction: float = 1 / 64
     max_rays: int = 4096
@@ -119,11 +119,15 @@ def describe_student(
             if layer in network.names:
                 setattr(settings, width, network.layer(layer).out_features)
     eugen = replace(conversion.eugen, train_projection=True)
-    if conversion.recipe == "rows":
+    if conversion.recipe in ("rows", "pruned"):
         eugen = replace(eugen, degree=1, phi="relu", norm=False)
-    if variant == "eugen":  # a hybrid: the layers that it has already keep their own settings
-        specs = layer_specs(settings.shape(), "eugen", settings.replacement())
-        specs |= {layer: LayerSpec("eugen", num_features=m, eugen=eugen) for layer, m in plan.items()}
+    low_rank = conversion.recipe in ("svd", "aware")
+    if variant == "eugen" or low_rank:  # a hybrid: the layers that it has already keep their own settings
+        specs = layer_specs(settings.shape(), "eugen", settings.replacement()) if variant == "eugen" else {}
+        function = settings.shape().function
+        for layer, m in plan.items():
+            specs[layer] = LayerSpec("lowrank" if low_rank else "eugen", function, m, eugen)
+        setattr(model, attribute, "eugen")
         order = [layer for layer in network.names if layer in specs]
         settings.specs = {layer: specs[layer] for layer in order}
         settings.layers, settings.num_features = tuple(order), tuple(specs[layer].num_features for layer in order)

@@ -25,7 +25,7 @@ from eugen_nerf.conversion.store import FolderStore, discard, store_folder
 from eugen_nerf.conversion.teacher import teacher_of
 from eugen_nerf.core.convert import LayerReport, convert_graph
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.fit import CACHE_BYTES
+from eugen_nerf.core.pairs import CACHE_BYTES
 from eugen_nerf.core.preview import LayerMoments, gather_moments
 from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.methods.base import GraphModel, GraphModelConfig
@@ -43,10 +43,18 @@ class FieldMoments:
     layers: dict[str, LayerMoments]
     rays: int
     """How many rays they come from."""
+    seen: bool
+    """Whether they know what is seen of an error."""
 
     def curves(self) -> dict[str, Tensor]:
-        """For each layer, the predicted squared change of a ray's colour, summed over channels: float64 `[l + 1]`."""
-        return {name: m.curve() * m.outputs.count / self.rays for name, m in self.layers.items()}
+        """For each layer, the predicted squared change of a ray's colour, summed over channels: float64 `[l + 1]`.
+
+        Where what is seen is not known, the error that its readers see, as a share of what they see without the layer.
+        """
+        curves = {name: m.curve() for name, m in self.layers.items()}
+        if not self.seen:
+            return {name: curve / curve[0].clamp_min(1e-300) for name, curve in curves.items()}
+        return {name: curve * self.layers[name].outputs.count / self.rays for name, curve in curves.items()}
 
 
 @dataclass(frozen=True)
@@ -126,10 +134,11 @@ class Conversion:
         return student.to(self.teacher.device).eval()
 
     def moments(self, name: str, layers: Sequence[str], progress: Callable[[], None]) -> FieldMoments:
-        """What one pass over the rays says of a field's layers, by what is seen of them."""
-        count = min(len(self.rays), PREVIEW_RAYS)
-        batches = seen_inputs(self.teacher, self.cameras, self.rays[:count], name)
-        return FieldMoments(gather_moments(self.teacher.graph_fields()[name].network, batches, layers, progress), count)
+        """What one pass over the rays says of a field's layers, by what is seen of them where that is configured."""
+        count, seen = min(len(self.rays), PREVIEW_RAYS), self.config.output_aware
+        batches = (seen_inputs if seen else network_inputs)(self.teacher, self.cameras, self.rays[:count], name)
+        network = self.teacher.graph_fields()[name].network
+        return FieldMoments(gather_moments(network, batches, layers, progress), count, seen)
 
     def convert(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from eugen_nerf.conversion.budget import Fulfilled, predicted_drop
+from eugen_nerf.conversion.budget import Fulfilled
 from eugen_nerf.conversion.distill import FieldReport
 from eugen_nerf.core.allocate import Combination
 
@@ -62,13 +62,15 @@ def print_budget(console: Console, result: Fulfilled) -> None:
         f"chosen: {measured.multiply_adds:,} of {whole:,} multiply-adds ({measured.multiply_adds / whole:.0%}), field "
         f"queries {ratio.median:.2f}x as fast ({ratio.lower_quartile:.2f} to {ratio.upper_quartile:.2f})"
     )
-    if measured.drop is not None and measured.predicted_drop is not None:
-        line += f", {measured.drop:.2f} dB lost on rays not fitted to ({measured.predicted_drop:.2f} predicted)"
+    if measured.drop is not None:
+        line += f", {measured.drop:.2f} dB lost on rays not fitted to"
+    if measured.predicted_drop is not None:
+        line += f" ({measured.predicted_drop:.2f} predicted)"
     console.print(line)
 
 
 def _add_point(table: Table, point: Combination, result: Fulfilled) -> None:
-    drop = predicted_drop(point, result.teacher_psnr)
+    drop = result.predicted(point)
     widths = "; ".join(
         f"{group} {' '.join(str(m) for m in part.num_features.values())}" for group, part in point.parts.items()
     )

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.fit import HOLD_OUT_EVERY, ConversionConfig, LayerBatch, Replay, fit_layer, projection_layer
+from eugen_nerf.core.fit import ConversionConfig, fit_layer, projection_layer
 from eugen_nerf.core.graph import LayerGraph
+from eugen_nerf.core.pairs import HOLD_OUT_EVERY, LayerBatch, Replay
 from eugen_nerf.core.peers import DenseLinear
 from eugen_nerf.core.preview import Batches, readers
 from eugen_nerf.core.spec import count_parameters

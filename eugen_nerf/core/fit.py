@@ -1,48 +1,37 @@
-"""One dense layer becomes an EUGen layer: the recipes (Sec. 4 of the paper, App. B.2).
-
-A layer is fitted on pairs of what it sees and what it should put out, gone through as often as a recipe asks. Second
-moments are kept, and at most `CACHE_BYTES` of the pairs, so that memory does not grow with the number of samples.
-"""
+"""One dense layer becomes an EUGen layer, or a peer of it: the recipes (Sec. 4 of the paper, App. B.2)."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
+from eugen_nerf.core.layer import FeatureLayer
+from eugen_nerf.core.pairs import HOLD_OUT_EVERY, Replay
 from eugen_nerf.core.parallel import process_count, summed
-from eugen_nerf.core.peers import DenseLinear
+from eugen_nerf.core.peer_fits import fit_low_rank, fit_pruned
+from eugen_nerf.core.peers import DenseLinear, LowRankLinear
 from eugen_nerf.core.solve import MomentSums, best_ridge, greedy_columns, ridge_solution
 
-HOLD_OUT_EVERY = 5
-CACHE_BYTES = 1 << 30
 _SWEEP_RIDGE = 1e-6
 
 
-class LayerBatch(NamedTuple):
-    """What one layer sees, and what it should put out."""
-
-    x: Tensor
-    """Inputs as the converted prefix makes them, `[n, d]`."""
-    y: Tensor
-    """The teacher's outputs, `[n, l]`."""
-    weights: Tensor | None
-    held_out: bool
+Recipe = Literal["rows", "random", "pruned", "svd", "aware"]
 
 
 @dataclass(frozen=True)
 class ConversionConfig:
     """How a dense layer becomes an EUGen layer."""
 
-    recipe: Literal["rows", "random"] = "rows"
+    recipe: Recipe = "rows"
     """rows: G is made of the teacher's own rows, chosen greedily for the layers that read the output; random: G is
-    drawn at random, as in the paper."""
+    drawn at random, as in the paper. To compare with: pruned: the rows that count most, nothing solved for again; svd:
+    weights of low rank; aware: low rank by the inputs' second moments."""
     eugen: EUGenConfig = field(default_factory=lambda: EUGenConfig(norm=False))
     """Degree, Phi, norm and distribution of a random G; `rows` takes Phi from the teacher's activation, degree 1, no
     norm."""
@@ -54,29 +43,8 @@ class ConversionConfig:
     """Learning rate of those steps (Adam)."""
 
 
-class Replay:
-    """Goes through a layer's batches again and again, from memory where they fit in `CACHE_BYTES`."""
-
-    def __init__(self, source: Callable[[], Iterator[LayerBatch]]) -> None:
-        self.source = source
-        self.kept: list[LayerBatch] | None = None
-
-    def __call__(self) -> Iterator[LayerBatch]:
-        """The pairs, in the same order every time."""
-        if self.kept is not None:
-            yield from self.kept
-            return
-        kept: list[LayerBatch] | None = []
-        size = 0
-        for batch in self.source():
-            size += batch.x.nbytes + batch.y.nbytes
-            kept = None if kept is None or size > CACHE_BYTES else [*kept, batch]
-            yield batch
-        self.kept = kept
-
-
 def fit_layer(
-    layer: EUGenLinear, old: DenseLinear, replay: Replay, metric: Tensor, config: ConversionConfig
+    layer: FeatureLayer, old: DenseLinear, replay: Replay, metric: Tensor, config: ConversionConfig
 ) -> tuple[float, float]:
     """Sets G (for `rows`), A and the bias.
 
@@ -90,6 +58,11 @@ def fit_layer(
     Returns:
         The relative held-out error and the ridge chosen.
     """
+    if isinstance(layer, LowRankLinear):
+        return fit_low_rank(layer, old, replay, aware=config.recipe == "aware"), 0.0
+    assert isinstance(layer, EUGenLinear)
+    if config.recipe == "pruned":
+        return fit_pruned(layer, old, replay, metric), 0.0
     rows = config.recipe == "rows"
     candidates = copy.deepcopy(old).requires_grad_(False)
     if rows and old.function == "relu" and config.sweeps:
@@ -160,13 +133,15 @@ def _row_errors(rows: DenseLinear, replay: Replay) -> Tensor:
     return summed(error)
 
 
-def projection_layer(old: DenseLinear, count: int, config: ConversionConfig, *, seed: int) -> EUGenLinear:
-    """A layer with nothing fitted yet, and a random G.
+def projection_layer(old: DenseLinear, count: int, config: ConversionConfig, *, seed: int) -> FeatureLayer:
+    """A layer with nothing fitted yet; where G is random, it is drawn.
 
     Raises:
         ConfigError: a number of features that the recipe cannot give a layer of these widths.
     """
-    if config.recipe == "rows":
+    if config.recipe in ("svd", "aware"):
+        return LowRankLinear(old.in_features, old.out_features, count, old.function).to(old.weight)
+    if config.recipe in ("rows", "pruned"):
         if not 1 <= count <= old.out_features:
             raise ConfigError(f"{count} features asked for, and the layer has {old.out_features} rows to choose from")
         eugen = replace(config.eugen, degree=1, phi=old.function, norm=False)

@@ -99,6 +99,22 @@ def test_only_the_layers_asked_for(run: Run, tmp_path: Path) -> None:
     assert set(seen.front[0].parts["fine"].num_features) == {"trunk_1", "trunk_2"}
 
 
+def test_without_what_is_seen(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pure closed form: no derivative of a picture anywhere, relative errors, and no prediction in dB."""
+    monkeypatch.setattr(budget, "query_speedup", by_macs)
+    monkeypatch.setattr(torch.autograd, "grad", None)
+    config = DistillConfig(ray_fraction=0.5, max_rays=400, output_dir=tmp_path, output_aware=False)
+    conversion = Conversion(run, config)
+    result = fulfil(run, conversion, "macs", 0.6)
+    assert result.measured.predicted_drop is None
+    assert result.measured.drop is not None
+    for curve in result.preview.moments["fine"].curves().values():
+        assert curve[0] == 1
+        assert curve[-1] == 0
+    with pytest.raises(ConfigError, match="leave --no-output-aware out"):
+        fulfil(run, conversion, "max_drop", 0.5)
+
+
 def test_layers_left_out(run: Run, tmp_path: Path) -> None:
     config = DistillConfig(ray_fraction=0.5, output_dir=tmp_path, exclude=("trunk_0", "head_.*"))
     assert set(preview(Conversion(run, config)).front[0].parts["fine"].num_features) == {
@@ -249,8 +265,8 @@ def test_budgets_that_contradict_each_other(
     assert "--speedup and --macs are two budgets: give one" in said
     said = refused(monkeypatch, capfd, *config, "--max-drop", 0.3, "--num-features", 8)
     assert "--max-drop chooses the numbers of features" in said
-    said = refused(monkeypatch, capfd, *config, "--macs", 0.5, "--recipe", "random")
-    assert "--macs previews the recipe rows alone" in said
+    said = refused(monkeypatch, capfd, *config, "--speedup", 2, "--recipe", "random")
+    assert "--speedup previews the recipe rows alone" in said
     assert "give --bundle as well" in refused(monkeypatch, capfd, *config, "--onnx")
     (tmp_path / "taken").mkdir()
     assert "exists" in refused(monkeypatch, capfd, *config, "--bundle", tmp_path / "taken")

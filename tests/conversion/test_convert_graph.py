@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from eugen_nerf.core import fit
+from eugen_nerf.core import pairs
 from eugen_nerf.core.convert import convert_graph, convertible_layers
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
@@ -281,7 +281,7 @@ def test_what_does_not_fit_in_memory_is_made_again(config: ConversionConfig, mon
 
     students = []
     for size in (1 << 30, 5000, 0):
-        monkeypatch.setattr(fit, "CACHE_BYTES", size)
+        monkeypatch.setattr(pairs, "CACHE_BYTES", size)
         calls.clear()
         students.append((convert_graph(teacher, counted, all_features(0.5), config)[0].state_dict(), len(calls)))
     (kept, once), *others = students

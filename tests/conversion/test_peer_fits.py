@@ -1,0 +1,118 @@
+"""Peers that a dense layer can be turned into: exact where they must be, and no better than their optimum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from eugen_nerf.conversion.budget import uniform_plan
+from eugen_nerf.conversion.choose import DistillConfig
+from eugen_nerf.conversion.distill import Conversion, write_run
+from eugen_nerf.conversion.measure import query_macs
+from eugen_nerf.core.convert import convert_graph
+from eugen_nerf.core.eugen import EUGenLinear
+from eugen_nerf.core.fit import ConversionConfig, fit_layer, projection_layer
+from eugen_nerf.core.nerf import NeRFShape, build_nerf
+from eugen_nerf.core.pairs import LayerBatch, Replay
+from eugen_nerf.core.peers import DenseLinear, LowRankLinear
+from eugen_nerf.core.preview import Batch
+from eugen_nerf.methods.runs import load_run
+
+
+def skewed_inputs() -> np.ndarray:
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(600, 9)) @ np.diag(np.geomspace(1, 0.02, 9)) @ generator.normal(size=(9, 9)) + 0.3
+
+
+def replay_of(old: DenseLinear, x: np.ndarray) -> Replay:
+    """Six batches; the sixth, held out, holds all of them."""
+
+    def pairs() -> Iterator[LayerBatch]:
+        with torch.no_grad():
+            for index, part in enumerate([*np.array_split(x, 4), x]):
+                inputs = torch.from_numpy(part)
+                yield LayerBatch(inputs, old(inputs), None, index == 4)
+
+    return Replay(pairs)
+
+
+def dense() -> DenseLinear:
+    torch.manual_seed(0)
+    return DenseLinear(9, 7, "relu").double().requires_grad_(False)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 7])
+def test_low_rank_is_the_best_for_weights_or_for_what_they_put_out(rank: int) -> None:
+    old, x = dense(), skewed_inputs()
+    found = {}
+    for recipe in ("svd", "aware"):
+        config = ConversionConfig(recipe=recipe)  # type: ignore[arg-type]
+        layer = projection_layer(old, rank, config, seed=0)
+        assert isinstance(layer, LowRankLinear)
+        error, _ = fit_layer(layer, old, replay_of(old, x), torch.eye(7), config)
+        found[recipe] = (layer.up @ layer.down).detach().numpy()
+        y, fit = old(torch.from_numpy(x)).numpy(), layer(torch.from_numpy(x)).detach().numpy()
+        assert error == pytest.approx(
+            np.square(fit - y).sum() / np.square(y - y.mean(axis=0)).sum(), rel=1e-6, abs=1e-20
+        )
+    weight = old.weight.numpy()
+    left = np.linalg.svd(weight)[1][rank:]
+    assert np.square(found["svd"] - weight).sum() == pytest.approx(np.square(left).sum(), abs=1e-12)
+    # Eckart and Young for the pre-activations without bias
+    left = np.linalg.svd(x @ weight.T)[1][rank:]
+    assert np.square(x @ (found["aware"] - weight).T).sum() == pytest.approx(np.square(left).sum(), rel=1e-4, abs=1e-9)
+    assert np.square(x @ (found["aware"] - weight).T).sum() <= np.square(x @ (found["svd"] - weight).T).sum() + 1e-9
+
+
+def test_pruning_keeps_the_neurons_that_count_most() -> None:
+    old, x = dense(), skewed_inputs()
+    metric = torch.diag(torch.tensor([1.0, 9, 1, 1, 30, 1, 1], dtype=torch.float64))
+    config = ConversionConfig(recipe="pruned")
+    layer = projection_layer(old, 3, config, seed=0)
+    assert isinstance(layer, EUGenLinear)
+    error, _ = fit_layer(layer, old, replay_of(old, x), metric, config)
+    y = old(torch.from_numpy(x)).numpy()
+    kept = np.argsort(np.square(y).sum(axis=0) * metric.diagonal().numpy() ** 2)[::-1][:3]
+    expected = np.zeros_like(y)
+    expected[:, kept] = y[:, kept]
+    np.testing.assert_allclose(layer(torch.from_numpy(x)).detach().numpy(), expected, atol=1e-12)
+    assert error == pytest.approx(np.square(expected - y).sum() / np.square(y - y.mean(axis=0)).sum())
+
+
+def test_solving_again_beats_pruning() -> None:
+    torch.manual_seed(0)
+    shape = NeRFShape(position_width=6, trunk_layers=3, trunk_width=20, skips=(), head_width=0)
+    teacher = build_nerf(shape).double().requires_grad_(False)
+    batches = [Batch((torch.randn(200, 6, dtype=torch.float64),)) for _ in range(10)]
+    plan = {"trunk_0": 12, "trunk_1": 10, "trunk_2": 8}
+    truth = [teacher(*b.inputs)[0] for b in batches]
+    errors = {}
+    for recipe in ("rows", "pruned"):
+        student, _ = convert_graph(teacher, lambda: batches, plan, ConversionConfig(recipe=recipe))  # type: ignore[arg-type]
+        with torch.no_grad():
+            errors[recipe] = sum(
+                float((student(*b.inputs)[0] - y).square().sum()) for b, y in zip(batches, truth, strict=True)
+            )
+    assert errors["rows"] < 0.5 * errors["pruned"]
+
+
+@pytest.mark.parametrize(("recipe", "share"), [("svd", 0.7), ("aware", 0.5), ("pruned", 0.5)])
+def test_a_run_of_each(recipe: Any, share: float, tiny_dense_run: Path, tmp_path: Path) -> None:
+    run = load_run(tiny_dense_run, device="cpu", test_mode="val")
+    config = DistillConfig(
+        ray_fraction=0.5, max_rays=400, output_dir=tmp_path, conversion=ConversionConfig(recipe=recipe)
+    )
+    conversion = Conversion(run, config)
+    plan = uniform_plan(conversion, share)
+    trainer, student, reports = conversion.convert(plan)
+    assert 0.85 * share < query_macs(student) / query_macs(conversion.teacher) <= share
+    loaded = load_run(write_run(trainer, student, run.step, reports), device="cpu", test_mode="val")
+    camera = loaded.pipeline.datamanager.eval_dataset.cameras[:1]  # type: ignore[attr-defined]
+    torch.testing.assert_close(
+        loaded.model.get_outputs_for_camera(camera)["rgb"], student.get_outputs_for_camera(camera)["rgb"]
+    )
