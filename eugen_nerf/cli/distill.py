@@ -16,12 +16,12 @@ from eugen_nerf.core.parallel import process_count, process_index
 
 if TYPE_CHECKING:
     from nerfstudio.engine.trainer import TrainerConfig
+    from nerfstudio.models.base_model import Model
     from rich.console import Console
 
     from eugen_nerf.conversion.budget import Fulfilled
     from eugen_nerf.conversion.choose import DistillConfig
     from eugen_nerf.conversion.distill import Conversion, FieldReport
-    from eugen_nerf.methods.base import GraphModel
     from eugen_nerf.methods.runs import Run
 
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 class _Done:
     """What a conversion made, before it is written."""
 
-    conversion: Conversion
+    conversion: Conversion | None
     trainer: TrainerConfig
-    student: GraphModel
+    student: Model
     reports: list[FieldReport]
     record: dict[str, object]
     files: dict[str, str]
@@ -40,7 +40,7 @@ class _Done:
 
 @dataclass
 class Distill:
-    """Convert a trained run (of any eugen-* method, dense or hybrid, or stock vanilla-nerf or dnerf) in closed form."""
+    """Convert a trained run in closed form: of any eugen-* method, dense or hybrid, or of a stock method."""
 
     load_config: Path
     """config.yml of the teacher. It is read as nerfstudio reads it, which can run code: load only runs you trust."""
@@ -49,7 +49,8 @@ class Distill:
     but proposals). The others stay as they are."""
     layers: tuple[str, ...] = ()
     """Layers to replace: regular expressions on trunk_0, trunk_1, ..., head_0, ... (default: those that the run's
-    method replaces)."""
+    method replaces). Of stock methods other than vanilla-nerf and dnerf: on full module names, such as field.mlp_head.*
+    (default: all hidden ones but proposals')."""
     exclude: tuple[str, ...] = ()
     """Layers to leave as they are: regular expressions as in --layers."""
     num_features: tuple[int, ...] = ()
@@ -71,9 +72,10 @@ class Distill:
     proposals: bool = False
     """Convert the proposal networks too, by the layers and numbers of features of their own settings."""
     recipe: Recipe = "rows"
-    """rows: projections made of rows of the teacher, chosen greedily; random: drawn at random, the paper's Eq. (31). To
-    compare with: pruned: the rows that count most, nothing fitted; svd: low rank; aware: low rank by the inputs' second
-    moments. These take --macs, shared out evenly, or --num-features (the rank)."""
+    """rows: projections made of rows of the teacher, chosen greedily; random: drawn at random, the paper's Eq. (31);
+    whitened: the same for inputs made equally wide in all directions. To compare with: pruned: the rows that count
+    most, nothing fitted; svd: low rank; aware: low rank by the inputs' second moments. All but rows take --macs, shared out
+    evenly, or --num-features (the rank)."""
     projection: Literal["gaussian", "rademacher", "orthogonal"] = "gaussian"
     """Distribution of random projections."""
     degree: int = 1
@@ -146,14 +148,17 @@ class Distill:
         if not first:
             return
         path = write_run(done.trainer, done.student, run.step, done.reports, done.record, done.files)
-        done.conversion.forget()
+        if done.conversion is not None:
+            done.conversion.forget()
         print_reports(console, done.reports)
         if done.fulfilled is not None:
             print_budget(console, done.fulfilled)
         further: dict[str, object] = {"run written": path}
         if self.bundle is not None:
             from eugen_nerf.conversion.bundle import write_bundle
+            from eugen_nerf.methods.base import GraphModel
 
+            assert isinstance(done.student, GraphModel)
             write_bundle(done.student, self.bundle, onnx=self.onnx)
             further["bundle written"] = self.bundle
         further |= {
@@ -188,14 +193,17 @@ class Distill:
 
         from eugen_nerf.conversion.budget import check_rays, fulfil, training_rays, uniform_plan
         from eugen_nerf.conversion.calibrate import calibrate
-        from eugen_nerf.conversion.distill import Conversion, convert_as_configured
+        from eugen_nerf.conversion.distill import Conversion, convert_as_configured, distill_modules
         from eugen_nerf.conversion.measure import Photographs
+        from eugen_nerf.conversion.teacher import has_graphs
         from eugen_nerf.evaluation.plots import front_svg
 
         record: dict[str, object] = {}
         files: dict[str, str] = {}
-        conversion = Conversion(run, config, keep=True)
-        console.print(conversion.memory_line())
+        more = goal or self.finetune_steps or self.finetune_minutes or self.bundle
+        conversion = None if not (more or has_graphs(run)) else Conversion(run, config, keep=True)
+        if conversion is not None:
+            console.print(conversion.memory_line())
         columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task("", total=None)  # how often a budget converts is not known before
@@ -204,6 +212,9 @@ class Distill:
                 bar.update(task, description=f"{which}: {what}")
 
             fulfilled = None
+            if conversion is None:
+                trainer, student, reports = distill_modules(run, config, progress)
+                return _Done(conversion, trainer, student, reports, record, files, fulfilled)
             if goal is None:
                 trainer, student, reports = convert_as_configured(conversion, progress)
             elif self.recipe != "rows":

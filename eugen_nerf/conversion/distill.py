@@ -17,14 +17,16 @@ import torch
 import yaml
 from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.models.base_model import Model
 from torch import Tensor
 
 from eugen_nerf.conversion.choose import DistillConfig, Plan, chosen_fields, describe_student, explicit_plan
+from eugen_nerf.conversion.modules import StockConfig, convert_stock
 from eugen_nerf.conversion.rays import RAYS_PER_BATCH, choose_rays, network_inputs, seen_inputs, training_cameras
 from eugen_nerf.conversion.store import FolderStore, discard, store_folder
 from eugen_nerf.conversion.teacher import teacher_of
 from eugen_nerf.core.convert import LayerReport, convert_graph
-from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.pairs import CACHE_BYTES
 from eugen_nerf.core.preview import LayerMoments, gather_moments
 from eugen_nerf.core.spec import count_parameters
@@ -237,9 +239,57 @@ def convert_as_configured(
     return conversion.convert(plan, progress, metrics)
 
 
+def distill_modules(
+    run: Run, config: DistillConfig, progress: Callable[[str, str], None] = lambda which, layer: None
+) -> tuple[TrainerConfig, Model, list[FieldReport]]:
+    """Converts the linear layers of a stock run that no method of ours stands for, in place in a copy.
+
+    Args:
+        run: the teacher, loaded with its training views; unchanged.
+        config: what to replace: `layers` and `exclude` are regular expressions on full module names; where
+            `num_features` is empty, half of each layer's units stay.
+        progress: called with the field and the layer that is done.
+
+    Returns:
+        The student's trainer configuration, its model, and a report a field.
+
+    Raises:
+        ConfigError: patterns that match nothing, or only layers that cannot be converted (with the reasons).
+        RunError: a run without fields of PyTorch layers, or a place that is taken.
+    """
+    start = time.perf_counter()
+    if config.fields or config.proposals:
+        raise ConfigError(
+            f"fields of {run.config.method_name} have no names of their own: choose their layers by --layers, such as "
+            "field.mlp_base.* or proposal_networks.*"
+        )
+    placed = copy.deepcopy(run.config)
+    _place(placed, config)
+    _refuse_existing(placed)
+    counts = config.num_features[0] if len(config.num_features) == 1 else config.num_features or 0.5
+    stock = StockConfig(
+        config.layers,
+        config.exclude,
+        counts,
+        config.conversion,
+        config.ray_fraction,
+        config.max_rays,
+        config.seed,
+    )
+    trainer, model, found = convert_stock(run, stock, progress)
+    _place(trainer, config)
+    trainer.timestamp = placed.timestamp
+    seconds = time.perf_counter() - start
+    reports = [
+        FieldReport(name, list(report.layers), report.parameters, report.multiply_adds, seconds / len(found))
+        for name, report in found.items()
+    ]
+    return trainer, model, reports
+
+
 def write_run(
     trainer: TrainerConfig,
-    model: GraphModel,
+    model: Model,
     step: int,
     reports: Sequence[FieldReport] = (),
     more: Mapping[str, object] | None = None,
@@ -292,7 +342,7 @@ def _refuse_existing(trainer: TrainerConfig) -> None:
         raise RunError(f"{place} exists; choose another --experiment-name or --timestamp")
 
 
-def checkpoint_state(trainer: TrainerConfig, model: GraphModel, step: int) -> dict[str, object]:
+def checkpoint_state(trainer: TrainerConfig, model: Model, step: int) -> dict[str, object]:
     """A checkpoint as nerfstudio's trainer writes it, with optimizers that have not made a step."""
     optimizers = Optimizers(trainer.optimizers.copy(), model.get_param_groups())
     return {

@@ -12,6 +12,11 @@ from eugen_nerf.methods.base import GraphModel
 from eugen_nerf.methods.runs import Run
 
 
+def has_graphs(run: Run) -> bool:
+    """Whether `teacher_of` takes a run: of other methods, linear layers are converted one by one."""
+    return isinstance(run.pipeline.model, GraphModel) or is_convertible(run.pipeline.model)
+
+
 def teacher_of(run: Run) -> tuple[TrainerConfig, GraphModel]:
     """The run's model as a `GraphModel`, and a trainer configuration that describes it.
 
@@ -27,6 +32,6 @@ def teacher_of(run: Run) -> tuple[TrainerConfig, GraphModel]:
     if is_convertible(model):
         return copy_stock(run, model)
     raise RunError(
-        f"{run.path} is a run of {run.config.method_name}, which cannot be converted; eugen-distill takes runs of "
-        "vanilla-nerf, dnerf and eugen methods (train one with --pipeline.model.variant dense)"
+        f"{run.path} is a run of {run.config.method_name}, whose fields are no graphs of layers: budgets, bundles and "
+        "calibration are for runs of vanilla-nerf, dnerf and eugen methods; give --num-features"
     )

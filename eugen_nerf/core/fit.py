@@ -21,7 +21,9 @@ from eugen_nerf.core.solve import MomentSums, best_ridge, greedy_columns, ridge_
 _SWEEP_RIDGE = 1e-6
 
 
-Recipe = Literal["rows", "random", "pruned", "svd", "aware"]
+Recipe = Literal["rows", "random", "whitened", "pruned", "svd", "aware"]
+_LEAST_SPREAD = 1e-3
+"""Of the inputs' largest, what the spread of a direction counts for at least when inputs are whitened."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class ConversionConfig:
 
     recipe: Recipe = "rows"
     """rows: G is made of the teacher's own rows, chosen greedily for the layers that read the output; random: G is
-    drawn at random, as in the paper. To compare with: pruned: the rows that count most, nothing solved for again; svd:
+    drawn at random, as in the paper; whitened: drawn for inputs made equally wide in all directions, as the data says.
+    To compare with: pruned: the rows that count most, nothing solved for again; svd:
     weights of low rank; aware: low rank by the inputs' second moments."""
     eugen: EUGenConfig = field(default_factory=lambda: EUGenConfig(norm=False))
     """Degree, Phi, norm and distribution of a random G; `rows` takes Phi from the teacher's activation, degree 1, no
@@ -63,6 +66,8 @@ def fit_layer(
     assert isinstance(layer, EUGenLinear)
     if config.recipe == "pruned":
         return fit_pruned(layer, old, replay, metric), 0.0
+    if config.recipe == "whitened":
+        _whiten(layer, replay)
     rows = config.recipe == "rows"
     candidates = copy.deepcopy(old).requires_grad_(False)
     if rows and old.function == "relu" and config.sweeps:
@@ -90,6 +95,24 @@ def fit_layer(
             raise ConfigError("gradient descent on a layer runs in one process: leave --train-steps out")
         error = _train_layer(layer, replay, config) / max(held_out.variation(), 1e-300)
     return error, ridge
+
+
+@torch.no_grad()
+def _whiten(layer: EUGenLinear, replay: Replay) -> None:
+    """Turns G x into G C^(-1/2) (x - mean), C the covariance of the inputs; the norm's column stays as it was drawn."""
+    moments = MomentSums(layer.in_features, 1)
+    for batch in replay():
+        if not batch.held_out:
+            moments.add(batch.x, batch.y[:, :1], batch.weights)
+    gram = moments.summed().gram
+    mean = gram[:-1, -1] / gram[-1, -1]
+    values, vectors = torch.linalg.eigh(gram[:-1, :-1] / gram[-1, -1] - torch.outer(mean, mean))
+    spread = values.clamp_min(0).sqrt()
+    spread = spread.clamp_min(max(float(spread[-1]) * _LEAST_SPREAD, 1e-300))
+    blocks = layer.projection.double().cpu() @ (vectors / spread) @ vectors.T
+    layer.projection.copy_(blocks)
+    if layer.projection_bias is not None:
+        layer.projection_bias.sub_((blocks @ mean).to(layer.projection_bias))
 
 
 @torch.no_grad()

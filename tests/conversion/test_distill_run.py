@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from eugen_nerf.cli import distill as cli
 from eugen_nerf.conversion.choose import DistillConfig
 from eugen_nerf.conversion.distill import distill, write_run
-from eugen_nerf.conversion.teacher import teacher_of
+from eugen_nerf.conversion.teacher import has_graphs, teacher_of
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.fit import ConversionConfig
@@ -274,14 +274,15 @@ def test_the_command_refuses_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_other_methods_are_refused() -> None:
+def test_other_methods_have_no_budgets() -> None:
     run = SimpleNamespace(
         pipeline=SimpleNamespace(model=nn.Identity()),
         config=SimpleNamespace(method_name="nerfacto"),
         path="a/config.yml",
     )
+    assert not has_graphs(run)
     with pytest.raises(
-        RunError, match=r"^a/config\.yml is a run of nerfacto, which cannot be converted; .*variant dense"
+        RunError, match=r"^a/config\.yml is a run of nerfacto, whose fields are no graphs.*give --num-features$"
     ):
         teacher_of(run)
 

@@ -15,7 +15,7 @@ from eugen_nerf.conversion.choose import DistillConfig
 from eugen_nerf.conversion.distill import Conversion, write_run
 from eugen_nerf.conversion.measure import query_macs
 from eugen_nerf.core.convert import convert_graph
-from eugen_nerf.core.eugen import EUGenLinear
+from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.fit import ConversionConfig, fit_layer, projection_layer
 from eugen_nerf.core.nerf import NeRFShape, build_nerf
 from eugen_nerf.core.pairs import LayerBatch, Replay
@@ -24,9 +24,9 @@ from eugen_nerf.core.preview import Batch
 from eugen_nerf.methods.runs import load_run
 
 
-def skewed_inputs() -> np.ndarray:
+def skewed_inputs(least: float = 0.02) -> np.ndarray:
     generator = np.random.default_rng(0)
-    return generator.normal(size=(600, 9)) @ np.diag(np.geomspace(1, 0.02, 9)) @ generator.normal(size=(9, 9)) + 0.3
+    return generator.normal(size=(600, 9)) @ np.diag(np.geomspace(1, least, 9)) @ generator.normal(size=(9, 9)) + 0.3
 
 
 def replay_of(old: DenseLinear, x: np.ndarray) -> Replay:
@@ -82,6 +82,26 @@ def test_pruning_keeps_the_neurons_that_count_most() -> None:
     expected[:, kept] = y[:, kept]
     np.testing.assert_allclose(layer(torch.from_numpy(x)).detach().numpy(), expected, atol=1e-12)
     assert error == pytest.approx(np.square(expected - y).sum() / np.square(y - y.mean(axis=0)).sum())
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_whitened_projections_see_all_directions_alike(degree: int) -> None:
+    """Inputs of very different spreads: pre-activations are as G's rows make them of standard normal inputs."""
+    old, x = dense(), skewed_inputs(0.3)
+    config = ConversionConfig(recipe="whitened", eugen=EUGenConfig(norm=False, degree=degree))
+    layer = projection_layer(old, 30, config, seed=0)
+    drawn = projection_layer(old, 30, config, seed=0)
+    assert isinstance(layer, EUGenLinear)
+    assert isinstance(drawn, EUGenLinear)
+    error, _ = fit_layer(layer, old, replay_of(old, x), torch.eye(7), config)
+    u = x @ layer.projection.detach().numpy().T + layer.projection_bias.detach().numpy()
+    rows = drawn.projection.detach().numpy()
+    np.testing.assert_allclose(np.cov(u.T, bias=True), rows @ rows.T, rtol=2e-2, atol=2e-2)
+    np.testing.assert_allclose(u.mean(axis=0), drawn.projection_bias.detach().numpy(), atol=1e-2)
+    plain = ConversionConfig(recipe="random", eugen=EUGenConfig(norm=False, degree=degree))
+    other, _ = fit_layer(drawn, old, replay_of(old, x), torch.eye(7), plain)
+    assert 0 < error < 1
+    assert error != other
 
 
 def test_solving_again_beats_pruning() -> None:
