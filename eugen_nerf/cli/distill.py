@@ -74,8 +74,8 @@ class Distill:
     recipe: Recipe = "rows"
     """rows: projections made of rows of the teacher, chosen greedily; random: drawn at random, the paper's Eq. (31);
     whitened: the same for inputs made equally wide in all directions. To compare with: pruned: the rows that count
-    most, nothing fitted; svd: low rank; aware: low rank by the inputs' second moments. All but rows take --macs, shared out
-    evenly, or --num-features (the rank)."""
+    most, nothing fitted; svd: low rank; aware: low rank by the inputs' second moments. All but rows take --macs,
+    shared out evenly, or --num-features (the rank)."""
     projection: Literal["gaussian", "rademacher", "orthogonal"] = "gaussian"
     """Distribution of random projections."""
     degree: int = 1

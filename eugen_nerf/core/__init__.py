@@ -10,6 +10,8 @@ from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.fit import ConversionConfig
 from eugen_nerf.core.graph import CollapsedGraph, LayerGraph
 from eugen_nerf.core.layer import FeatureLayer
+from eugen_nerf.core.modules import ModuleReport, convert_
+from eugen_nerf.core.narrowing import Weighted
 from eugen_nerf.core.nerf import VARIANTS, NeRFShape, Replacement, build_nerf, build_variant
 from eugen_nerf.core.onnx import export_onnx
 from eugen_nerf.core.peers import DenseLinear, LowRankLinear, SNNKLinear
@@ -40,16 +42,19 @@ __all__ = [
     "LayerReport",
     "LayerSpec",
     "LowRankLinear",
+    "ModuleReport",
     "MomentSums",
     "NeRFShape",
     "RadianceBundle",
     "Replacement",
     "RunError",
     "SNNKLinear",
+    "Weighted",
     "activation",
     "best_ridge",
     "build_nerf",
     "build_variant",
+    "convert_",
     "convert_graph",
     "count_parameters",
     "export_onnx",
