@@ -24,8 +24,9 @@ def run_cli(function: Callable[[], None]) -> None:
     try:
         function()
     except EugenError as error:
-        if os.environ.get("RANK", "0") == "0":  # of several processes one speaks
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")
+        where = "" if rank == "0" else f" in process {rank}"
+        print(f"error{where}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

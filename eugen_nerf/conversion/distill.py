@@ -28,6 +28,7 @@ from eugen_nerf.conversion.teacher import teacher_of
 from eugen_nerf.core.convert import LayerReport, convert_graph
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.pairs import CACHE_BYTES
+from eugen_nerf.core.parallel import process_count
 from eugen_nerf.core.preview import LayerMoments, gather_moments
 from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.methods.base import GraphModel, GraphModelConfig
@@ -102,10 +103,11 @@ class Conversion:
         """What fitting will hold in memory, in words: known before it starts, and bounded."""
         fields = self.teacher.graph_fields()
         moments = pairs = 0
+        first = self.rays[: RAYS_PER_BATCH * process_count()]  # a batch for every process
         for name in self.chosen:
             network = fields[name].network
-            batch = next(network_inputs(self.teacher, self.cameras, self.rays[:RAYS_PER_BATCH], name)())
-            samples = len(batch.inputs[0]) / RAYS_PER_BATCH * len(self.rays)
+            batch = next(network_inputs(self.teacher, self.cameras, first, name)())
+            samples = len(batch.inputs[0]) / RAYS_PER_BATCH * len(self.rays) / process_count()
             for layer in map(network.layer, network.names):
                 size = max(layer.in_features, layer.out_features) + 1
                 moments = max(moments, 6 * 8 * size**2)
