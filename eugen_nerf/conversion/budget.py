@@ -273,18 +273,19 @@ def _fast_enough(
 def _good_enough(
     build: Callable[[Combination, float], Fulfilled], front: Sequence[Combination], truth: float, max_drop: float
 ) -> Fulfilled:
-    """The cheapest point within a drop: by the prediction, then once more with the prediction corrected."""
+    """The cheapest point within a drop: by the prediction, then with the prediction corrected, at most twice."""
     allowed = truth * (10 ** (max_drop / 10) - 1)
     scale = 1.0
     tried: list[Fulfilled] = []
-    for _ in range(2):
+    for _ in range(3):
         affordable = [p for p in front if scale * p.error <= _AIM * allowed]
         point = affordable[0] if affordable else front[-1]
         if any(point is each.point for each in tried):
             break
         tried.append(build(point, scale))
         measured = truth * (10 ** (_drop(tried[-1]) / 10) - 1)
-        if _ENOUGH * allowed <= measured <= allowed:
+        within = any(_drop(each) <= max_drop for each in tried)
+        if _ENOUGH * allowed <= measured <= allowed or (within and len(tried) > 1):
             break
         scale = max(measured, 0.1 * allowed) / max(point.error, 1e-12)
     met = [each for each in tried if _drop(each) <= max_drop]

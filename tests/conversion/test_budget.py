@@ -187,15 +187,15 @@ def test_values_that_make_no_sense(goal: Any, value: float, run: Run, conversion
 
 
 class Factory:
-    """Stands for conversions: what a point loses is a multiple of its prediction."""
+    """Stands for conversions: what a point loses is a multiple of its prediction, and something besides."""
 
-    def __init__(self, truth: float, multiple: float) -> None:
-        self.truth, self.multiple = truth, multiple
+    def __init__(self, truth: float, multiple: float, floor: float = 0.0) -> None:
+        self.truth, self.multiple, self.floor = truth, multiple, floor
         self.built: list[Combination] = []
 
     def __call__(self, point: Combination, scale: float) -> Fulfilled:
         self.built.append(point)
-        drop = 10 * torch.log10(torch.tensor(1 + self.multiple * point.error / self.truth)).item()
+        drop = 10 * torch.log10(torch.tensor(1 + (self.floor + self.multiple * point.error) / self.truth)).item()
         measured = Measured(point.multiply_adds, Ratio(1, 1, 1), drop, None)
         return Fulfilled(None, None, [], None, point, measured, 20.0)  # type: ignore[arg-type]
 
@@ -213,6 +213,15 @@ def test_a_drop_is_met_after_one_correction(multiple: float) -> None:
     cheaper = [p for p in FRONT if p.multiply_adds < result.point.multiply_adds]
     allowed = 1e-3 * (10**0.05 - 1)
     assert cheaper[-1].error * multiple > 0.6 * allowed, "what is given away is little"
+
+
+def test_a_second_correction_where_the_first_was_too_bold() -> None:
+    """What is lost whatever is chosen makes dear points look worse than they are predicted, cheap ones better."""
+    factory = Factory(1e-3, 3.0, floor=5e-5)
+    result = budget._good_enough(factory, FRONT, 1e-3, 0.5)
+    assert result.measured.drop is not None
+    assert result.measured.drop <= 0.5
+    assert len(factory.built) == 3
 
 
 def test_a_drop_that_is_not_met_says_what_is() -> None:
