@@ -18,6 +18,7 @@ from eugen_nerf.conversion.rays import choose_rays
 from eugen_nerf.core.allocate import Combination, combined_front, pareto_front, within_budget
 from eugen_nerf.core.convert import convertible_layers
 from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.core.peers import DenseLinear
 from eugen_nerf.fields.timing import Ratio
 from eugen_nerf.methods.base import GraphModel
 from eugen_nerf.methods.runs import Run
@@ -157,10 +158,19 @@ def preview(conversion: Conversion, progress: Callable[[str], None] = lambda nam
 
     Raises:
         ConfigError: patterns that match nothing, or fields without a layer to convert.
+        RunError: fields with layers that are converted already.
     """
     teacher = conversion.teacher
     fields = teacher.graph_fields()
     names = [name for name in conversion.chosen if not name.startswith("proposal")]
+    for name in names:
+        network = fields[name].network
+        taken = [layer for layer in network.names if not isinstance(network.layer(layer), DenseLinear)]
+        if taken:
+            raise RunError(
+                f"budgets are for dense runs, and {taken[0]} of {name} is {type(network.layer(taken[0])).__name__} already: "
+                "train one with --pipeline.model.variant dense, or give --num-features"
+            )
     possible = {name: convertible_layers(fields[name].network) for name in names}
     possible = selected_layers(possible, conversion.config)
     possible = {name: layers for name, layers in possible.items() if layers}

@@ -94,6 +94,15 @@ def test_a_share_of_the_multiply_adds(run: Run, conversion: Conversion, monkeypa
     assert result.measured.drop == pytest.approx(10 * torch.log10(torch.tensor(drops[1] / drops[0])).item(), abs=1e-6)
 
 
+def test_hybrids_have_no_budgets(tiny_eugen_run: Path, tmp_path: Path) -> None:
+    converted = load_run(tiny_eugen_run, device="cpu", test_mode="val")
+    config = DistillConfig(ray_fraction=0.5, output_dir=tmp_path)
+    with pytest.raises(
+        RunError, match="budgets are for dense runs, and trunk_0 of coarse is EUGenLinear already: train"
+    ):
+        preview(Conversion(converted, config))
+
+
 def test_only_the_layers_asked_for(run: Run, tmp_path: Path) -> None:
     seen = preview(Conversion(run, DistillConfig(layers=("trunk_[12]",), ray_fraction=0.5, output_dir=tmp_path)))
     assert set(seen.front[0].parts["fine"].num_features) == {"trunk_1", "trunk_2"}
