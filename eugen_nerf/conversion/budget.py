@@ -168,8 +168,8 @@ def preview(conversion: Conversion, progress: Callable[[str], None] = lambda nam
         taken = [layer for layer in network.names if not isinstance(network.layer(layer), DenseLinear)]
         if taken:
             raise RunError(
-                f"budgets are for dense runs, and {taken[0]} of {name} is {type(network.layer(taken[0])).__name__} already: "
-                "train one with --pipeline.model.variant dense, or give --num-features"
+                f"budgets are for dense runs, and {taken[0]} of {name} is {type(network.layer(taken[0])).__name__} "
+                "already: train one with --pipeline.model.variant dense, or give --num-features"
             )
     possible = {name: convertible_layers(fields[name].network) for name in names}
     possible = selected_layers(possible, conversion.config)
