@@ -196,7 +196,7 @@ class Distill:
         from eugen_nerf.conversion.distill import Conversion, convert_as_configured, distill_modules
         from eugen_nerf.conversion.measure import Photographs
         from eugen_nerf.conversion.teacher import has_graphs
-        from eugen_nerf.evaluation.plots import front_svg
+        from eugen_nerf.evaluation.plots import front_svg, standalone
 
         record: dict[str, object] = {}
         files: dict[str, str] = {}
@@ -224,7 +224,7 @@ class Distill:
                 trainer, student, reports = fulfilled.trainer, fulfilled.student, fulfilled.reports
                 record["budget"] = {"goal": goal[0], "value": goal[1], **fulfilled.record()}
                 if fulfilled.measured.predicted_drop is not None:
-                    files["front.svg"] = front_svg(fulfilled.record())
+                    files["front.svg"] = standalone(front_svg(fulfilled.record()))
             if self.finetune_steps or self.finetune_minutes:
                 training, check = (Photographs(run, rays(conversion)) for rays in (training_rays, check_rays))
                 report = calibrate(

@@ -76,6 +76,12 @@ def front_svg(record: dict[str, Any]) -> str:
     return _plot(draw, "front", "PSNR lost [dB]")
 
 
+def standalone(svg: str) -> str:
+    """A plot as a file of its own: with the namespaces that a page does without."""
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return svg.replace("<svg", f"<svg {spaces}", 1)
+
+
 def _style(number: int) -> tuple[str, str]:
     """Marker and colour of the n-th run, the same in every plot."""
     return "os^Dv"[number // 10 % 5], f"C{number % 10}"
