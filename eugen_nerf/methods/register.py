@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -56,6 +57,7 @@ def method_trainer(
     rays: int,
     lr: float,
     dataparser: DataParserConfig,
+    manager: Callable[..., EugenDataManagerConfig] = EugenDataManagerConfig,
 ) -> TrainerConfig:
     """Parts that all methods here share; one parameter group, `fields`."""
     return TrainerConfig(
@@ -66,9 +68,7 @@ def method_trainer(
         steps_per_eval_image=5000,
         steps_per_eval_all_images=1_000_000,
         pipeline=VanillaPipelineConfig(
-            datamanager=EugenDataManagerConfig(
-                dataparser=dataparser, train_num_rays_per_batch=rays, eval_num_rays_per_batch=rays
-            ),
+            datamanager=manager(dataparser=dataparser, train_num_rays_per_batch=rays, eval_num_rays_per_batch=rays),
             model=model,
         ),
         optimizers={

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from nerfstudio.data.dataparsers.dnerf_dataparser import DNeRFDataParserConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
+from eugen_nerf.data.curriculum import CurriculumDataManagerConfig
 from eugen_nerf.fields.deformation import DeformationFieldConfig
 from eugen_nerf.fields.hash import HashFieldConfig
 from eugen_nerf.fields.nerf import NeRFFieldConfig
@@ -16,14 +19,17 @@ from eugen_nerf.methods.register import method_trainer
 
 
 def _dynamic_trainer(
-    name: str, model: EugenDNerfModelConfig, *, steps: int, rays: int, lr: float, deformation_lr: float
+    name: str, model: EugenDNerfModelConfig, *, steps: int, rays: int, lr: float, deformation_lr: float, reveal: int
 ) -> TrainerConfig:
-    """D-NeRF's data, and a learning rate of its own for the deformation.
+    """D-NeRF's data, revealed in the order of time, and a learning rate of its own for the deformation.
 
     Rates rise slowly over a sixth of the steps, at most 500: on black, empty space everywhere is a minimum that the
     first steps must not fall into.
     """
-    config = method_trainer(name, model, steps=steps, rays=rays, lr=lr, dataparser=DNeRFDataParserConfig())
+    manager = partial(CurriculumDataManagerConfig, reveal_steps=reveal)
+    config = method_trainer(
+        name, model, steps=steps, rays=rays, lr=lr, dataparser=DNeRFDataParserConfig(), manager=manager
+    )
     config.optimizers = {
         group: {
             "optimizer": AdamOptimizerConfig(lr=rate, eps=1e-8),
@@ -71,18 +77,26 @@ _HASH_SMALL = EugenDNerfModelConfig(
 )
 
 eugen_dnerf = MethodSpecification(
-    config=_dynamic_trainer("eugen-dnerf", _FULL, steps=200_000, rays=1024, lr=5e-4, deformation_lr=5e-4),
+    config=_dynamic_trainer(
+        "eugen-dnerf", _FULL, steps=200_000, rays=1024, lr=5e-4, deformation_lr=5e-4, reveal=10_000
+    ),
     description="D-NeRF with EUGen layers, or its dense twin by --pipeline.model.variant dense.",
 )
 eugen_dnerf_small = MethodSpecification(
-    config=_dynamic_trainer("eugen-dnerf-small", _SMALL, steps=3000, rays=256, lr=4e-3, deformation_lr=2e-3),
+    config=_dynamic_trainer(
+        "eugen-dnerf-small", _SMALL, steps=3000, rays=256, lr=4e-3, deformation_lr=2e-3, reveal=1500
+    ),
     description="eugen-dnerf small enough to train on a CPU.",
 )
 eugen_dnerf_hash = MethodSpecification(
-    config=_dynamic_trainer("eugen-dnerf-hash", _HASH, steps=30_000, rays=4096, lr=1e-2, deformation_lr=5e-4),
+    config=_dynamic_trainer(
+        "eugen-dnerf-hash", _HASH, steps=30_000, rays=4096, lr=1e-2, deformation_lr=5e-4, reveal=5000
+    ),
     description="D-NeRF whose canonical fields are hash grids.",
 )
 eugen_dnerf_hash_small = MethodSpecification(
-    config=_dynamic_trainer("eugen-dnerf-hash-small", _HASH_SMALL, steps=3000, rays=256, lr=1e-2, deformation_lr=1e-3),
+    config=_dynamic_trainer(
+        "eugen-dnerf-hash-small", _HASH_SMALL, steps=3000, rays=256, lr=1e-2, deformation_lr=1e-3, reveal=1500
+    ),
     description="eugen-dnerf-hash small enough to train on a CPU.",
 )
