@@ -74,8 +74,8 @@ class Distill:
     recipe: Recipe = "rows"
     """rows: projections made of rows of the teacher, chosen greedily; random: drawn at random, the paper's Eq. (31);
     whitened: the same for inputs made equally wide in all directions. To compare with: pruned: the rows that count
-    most, nothing fitted; svd: low rank; aware: low rank by the inputs' second moments. All but rows take --macs,
-    shared out evenly, or --num-features (the rank)."""
+    most, nothing fitted; svd: low rank; aware: low rank by the inputs' second moments. These take --num-features
+    (svd, aware: the rank) or --macs, allotted as for rows; random and whitened get the same share in every layer."""
     projection: Literal["gaussian", "rademacher", "orthogonal"] = "gaussian"
     """Distribution of random projections."""
     degree: int = 1
@@ -85,7 +85,7 @@ class Distill:
     sweeps: int = 4
     """Re-solves of the teacher's rows for the inputs the layer really gets, aware of its ReLU; for rows only."""
     output_aware: bool = True
-    """Choose rows by what they do to the picture, from one backward pass of the teacher (rows only)."""
+    """Choose and allot by what is seen of an error, from one backward pass of the teacher (not random, whitened)."""
     train_steps: int = 0
     """Steps of gradient descent on each layer alone after the closed form (trained G, bias, Huber loss)."""
     train_lr: float = 1e-3
@@ -136,7 +136,7 @@ class Distill:
             num_features=self.num_features,
             proposals=self.proposals,
             conversion=conversion,
-            output_aware=self.output_aware and self.recipe == "rows",
+            output_aware=self.output_aware and self.recipe not in ("random", "whitened"),
             ray_fraction=self.ray_fraction,
             max_rays=self.max_rays,
             seed=self.seed,
@@ -177,8 +177,8 @@ class Distill:
             raise ConfigError(f"{' and '.join(words)} are two budgets: give one")
         if goals and self.num_features:
             raise ConfigError(f"{words[0]} chooses the numbers of features: leave --num-features out")
-        if goals and self.recipe != "rows" and words[0] != "--macs":
-            raise ConfigError(f"{words[0]} previews the recipe rows alone: leave --recipe out, or give --macs")
+        if goals and self.recipe not in ("rows", "pruned") and words[0] != "--macs":
+            raise ConfigError(f"{words[0]} previews rows and pruned alone: leave --recipe out, or give --macs")
         return goals[0] if goals else None
 
     def _check_bundle(self) -> None:
@@ -191,10 +191,11 @@ class Distill:
     def _convert(self, console: Console, run: Run, config: DistillConfig, goal: tuple[str, float] | None) -> _Done:
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        from eugen_nerf.conversion.budget import check_rays, fulfil, training_rays, uniform_plan
+        from eugen_nerf.conversion.budget import check_rays, fulfil, training_rays
         from eugen_nerf.conversion.calibrate import calibrate
         from eugen_nerf.conversion.distill import Conversion, convert_as_configured, distill_modules
         from eugen_nerf.conversion.measure import Photographs
+        from eugen_nerf.conversion.peer_budget import rank_plan, uniform_plan
         from eugen_nerf.conversion.teacher import has_graphs
         from eugen_nerf.evaluation.plots import front_svg, standalone
 
@@ -217,7 +218,9 @@ class Distill:
                 return _Done(conversion, trainer, student, reports, record, files, fulfilled)
             if goal is None:
                 trainer, student, reports = convert_as_configured(conversion, progress)
-            elif self.recipe != "rows":
+            elif self.recipe in ("svd", "aware"):
+                trainer, student, reports = conversion.convert(rank_plan(conversion, goal[1], progress), progress)
+            elif self.recipe in ("random", "whitened"):
                 trainer, student, reports = conversion.convert(uniform_plan(conversion, goal[1]), progress)
             else:
                 fulfilled = fulfil(run, conversion, *goal, progress)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -33,42 +33,30 @@ _ENOUGH = 0.6
 Goal = Literal["speedup", "max_drop", "macs"]
 
 
-def uniform_plan(conversion: Conversion, share: float) -> Plan:
-    """The same share of features, or of rank, in every layer, as large as a share of the multiply-adds allows.
-
-    For recipes without a preview, which are there to be compared with.
+def candidates(conversion: Conversion) -> dict[str, tuple[str, ...]]:
+    """Layers that a budget may replace, by field; proposals are left alone.
 
     Raises:
-        ConfigError: out of reach, or a share that makes no sense.
+        ConfigError: patterns that match nothing, or fields without a layer to convert.
     """
-    _check_goal("macs", share)
-    teacher = conversion.teacher
-    fields = teacher.graph_fields()
+    fields = conversion.teacher.graph_fields()
     names = [name for name in conversion.chosen if not name.startswith("proposal")]
     possible = {name: convertible_layers(fields[name].network) for name in names}
-    layers = selected_layers(possible, conversion.config)
-    whole = query_macs(teacher)
+    possible = selected_layers(possible, conversion.config)
+    if not any(possible.values()):
+        raise ConfigError(f"{', '.join(names)}: no dense layer to replace")
+    return {name: tuple(layers) for name, layers in possible.items() if layers}
 
-    def plan(part: float) -> Plan:
-        return {
-            name: {
-                layer: max(1, round(part * min(found.in_features, found.out_features)))
-                for layer in chosen
-                if (found := fields[name].network.layer(layer))
-            }
-            for name, chosen in layers.items()
-        }
 
-    def cost(part: float) -> int:
-        return query_macs(conversion.untrained(conversion.described(plan(part))))
-
-    if cost(0.0) > share * whole:
-        raise ConfigError(f"{share:.0%} of the multiply-adds are out of reach: one feature a layer costs {cost(0.0):,}")
-    low, high = 0.0, 1.0
-    for _ in range(9):
-        middle = (low + high) / 2
-        low, high = (middle, high) if cost(middle) <= share * whole else (low, middle)
-    return plan(low)
+def field_groups(teacher: GraphModel, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Fields that share their settings and so their widths, by the one that counts for the cost."""
+    groups: dict[str, tuple[str, ...]] = {}
+    names = list(names)
+    for name in names:
+        mine = teacher.config.settings_of(name)[0]
+        together = tuple(other for other in names if teacher.config.settings_of(other)[0] is mine)
+        groups[together[-1]] = together  # the last field a ray meets makes the picture
+    return groups
 
 
 @dataclass(frozen=True)
@@ -160,10 +148,9 @@ def preview(conversion: Conversion, progress: Callable[[str], None] = lambda nam
         ConfigError: patterns that match nothing, or fields without a layer to convert.
         RunError: fields with layers that are converted already.
     """
-    teacher = conversion.teacher
+    teacher, possible = conversion.teacher, candidates(conversion)
     fields = teacher.graph_fields()
-    names = [name for name in conversion.chosen if not name.startswith("proposal")]
-    for name in names:
+    for name in possible:
         network = fields[name].network
         taken = [layer for layer in network.names if not isinstance(network.layer(layer), DenseLinear)]
         if taken:
@@ -171,22 +158,13 @@ def preview(conversion: Conversion, progress: Callable[[str], None] = lambda nam
                 f"budgets are for dense runs, and {taken[0]} of {name} is {type(network.layer(taken[0])).__name__} "
                 "already: train one with --pipeline.model.variant dense, or give --num-features"
             )
-    possible = {name: convertible_layers(fields[name].network) for name in names}
-    possible = selected_layers(possible, conversion.config)
-    possible = {name: layers for name, layers in possible.items() if layers}
-    if not possible:
-        raise ConfigError(f"{', '.join(names)}: no dense layer to replace")
     moments = {}
     for name, layers in possible.items():
         moments[name] = conversion.moments(name, layers, lambda name=name: progress(name))  # type: ignore[misc]
-    groups: dict[str, tuple[str, ...]] = {}
-    for name in possible:
-        mine = teacher.config.settings_of(name)[0]
-        together = tuple(other for other in possible if teacher.config.settings_of(other)[0] is mine)
-        groups[together[-1]] = together  # the last field a ray meets makes the picture
+    groups, pruned = field_groups(teacher, possible), conversion.config.conversion.recipe == "pruned"
     fronts = {}
     for group, together in groups.items():
-        curves = [moments[name].curves() for name in together]
+        curves = [moments[name].curves(pruned=pruned) for name in together]
         errors = {layer: (sum(c[layer] for c in curves) / 3).tolist() for layer in curves[0]}  # type: ignore[union-attr]
         fronts[group] = pareto_front(fields[group].network, errors)
     total = query_macs(teacher)
@@ -217,7 +195,7 @@ def fulfil(
         ConfigError: a value that makes no sense.
         RunError: the budget cannot be met; the message says what can. Nothing is written.
     """
-    _check_goal(goal, value)
+    check_goal(goal, value)
     seen = preview(conversion, lambda name: progress(name, "moments"))
     photographs = Photographs(run, check_rays(conversion)) if conversion.teacher.makes_pictures else None
     if goal == "max_drop" and photographs is None:
@@ -330,7 +308,8 @@ def training_rays(conversion: Conversion, limit: int = 1 << 21) -> Tensor:
     return torch.cat([every[:used], every[used + CHECK_RAYS :]])
 
 
-def _check_goal(goal: Goal, value: float) -> None:
+def check_goal(goal: Goal, value: float) -> None:
+    """Raises `ConfigError` for a value of a budget that makes no sense."""
     limits: Mapping[Goal, tuple[float, float]] = {"speedup": (1, 1000), "max_drop": (0, 60), "macs": (0, 1)}
     low, high = limits[goal]
     if not low < value < high:

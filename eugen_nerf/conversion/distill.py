@@ -29,7 +29,7 @@ from eugen_nerf.core.convert import LayerReport, convert_graph
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.pairs import CACHE_BYTES
 from eugen_nerf.core.parallel import process_count
-from eugen_nerf.core.preview import LayerMoments, gather_moments
+from eugen_nerf.core.preview import Batches, LayerMoments, gather_moments
 from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.methods.base import GraphModel, GraphModelConfig
 from eugen_nerf.methods.checkpoints import atomic_torch_save
@@ -49,12 +49,15 @@ class FieldMoments:
     seen: bool
     """Whether they know what is seen of an error."""
 
-    def curves(self) -> dict[str, Tensor]:
+    def curves(self, *, pruned: bool = False) -> dict[str, Tensor]:
         """For each layer, the predicted squared change of a ray's colour, summed over channels: float64 `[l + 1]`.
 
         Where what is seen is not known, the error that its readers see, as a share of what they see without the layer.
+
+        Args:
+            pruned: as `LayerMoments.curve` takes it.
         """
-        curves = {name: m.curve() for name, m in self.layers.items()}
+        curves = {name: m.curve(pruned=pruned) for name, m in self.layers.items()}
         if not self.seen:
             return {name: curve / curve[0].clamp_min(1e-300) for name, curve in curves.items()}
         return {name: curve * self.layers[name].outputs.count / self.rays for name, curve in curves.items()}
@@ -139,10 +142,18 @@ class Conversion:
 
     def moments(self, name: str, layers: Sequence[str], progress: Callable[[], None]) -> FieldMoments:
         """What one pass over the rays says of a field's layers, by what is seen of them where that is configured."""
-        count, seen = min(len(self.rays), PREVIEW_RAYS), self.config.output_aware
-        batches = (seen_inputs if seen else network_inputs)(self.teacher, self.cameras, self.rays[:count], name)
         network = self.teacher.graph_fields()[name].network
-        return FieldMoments(gather_moments(network, batches, layers, progress), count, seen)
+        moments = gather_moments(network, self.preview_batches(name), layers, progress)
+        return FieldMoments(moments, self.preview_count(), self.config.output_aware)
+
+    def preview_count(self) -> int:
+        """Number of rays that previews look at."""
+        return min(len(self.rays), PREVIEW_RAYS)
+
+    def preview_batches(self, name: str) -> Batches:
+        """What a field's network is asked along them, with what is seen of it where that is configured."""
+        inputs = seen_inputs if self.config.output_aware else network_inputs
+        return inputs(self.teacher, self.cameras, self.rays[: self.preview_count()], name)
 
     def convert(
         self,
@@ -234,8 +245,9 @@ def convert_as_configured(
     plan = explicit_plan(conversion.teacher, conversion.chosen, conversion.config)
     metrics = {}
     for name, layers in plan.items():
-        # nothing that is seen depends on a proposal differentiably
-        if conversion.config.output_aware and layers and not name.startswith("proposal"):
+        # nothing that is seen depends on a proposal differentiably, and a cut to a rank chooses no neurons
+        low_rank = conversion.config.conversion.recipe in ("svd", "aware")
+        if conversion.config.output_aware and layers and not name.startswith("proposal") and not low_rank:
             moments = conversion.moments(name, [*layers], lambda name=name: progress(name, "moments"))  # type: ignore[misc]
             metrics[name] = {layer: m.metric for layer, m in moments.layers.items()}
     return conversion.convert(plan, progress, metrics)

@@ -11,6 +11,7 @@ from eugen_nerf.core.layer import FeatureLayer
 from eugen_nerf.core.pairs import HOLD_OUT_EVERY, Replay
 from eugen_nerf.core.parallel import summed
 from eugen_nerf.core.peers import DenseLinear, LowRankLinear
+from eugen_nerf.core.preview import neuron_worth
 from eugen_nerf.core.solve import MomentSums
 
 
@@ -31,15 +32,19 @@ def fit_low_rank(layer: LowRankLinear, old: DenseLinear, replay: Replay, *, awar
         for batch in replay():
             if not batch.held_out:
                 moments.add(batch.x, batch.y[:, :1], batch.weights)
-        values, vectors = torch.linalg.eigh(moments.summed().gram)
-        # inputs that never move still need an inverse
-        root = (vectors * values.clamp_min(values[-1] * 1e-12).sqrt()) @ vectors.T
+        root = symmetric_root(moments.summed().gram)
     u, s, v = torch.linalg.svd(old.weight.double().cpu() @ root, full_matrices=False)
     rank = layer.down.shape[0]
     layer.up.copy_(u[:, :rank] * s[:rank])
     layer.down.copy_(v[:rank] @ torch.linalg.inv(root))
     layer.bias.copy_(old.bias)
     return relative_error(layer, replay)
+
+
+def symmetric_root(gram: Tensor) -> Tensor:
+    """C^(1/2) of second moments C `[d, d]`; directions in which inputs never move count a little, for its inverse."""
+    values, vectors = torch.linalg.eigh(gram)
+    return (vectors * values.clamp_min(values[-1] * 1e-12).sqrt()) @ vectors.T
 
 
 @torch.no_grad()
@@ -62,8 +67,7 @@ def fit_pruned(layer: EUGenLinear, old: DenseLinear, replay: Replay, metric: Ten
         if not batch.held_out:
             square = batch.y.double().square()
             energy += (square if batch.weights is None else square * batch.weights[:, None]).sum(dim=0)
-    worth = summed(energy) * metric.to(energy).square().sum(dim=0)
-    chosen = worth.argsort(descending=True)[: layer.config.num_features]
+    chosen = neuron_worth(summed(energy), metric).argsort(descending=True)[: layer.config.num_features]
     weight = torch.zeros_like(layer.weight)
     weight[chosen, torch.arange(len(chosen), device=weight.device)] = 1
     layer.set_output(weight, torch.zeros_like(old.bias))

@@ -46,15 +46,28 @@ class LayerMoments:
     metric: Tensor
     """M `[t, l]`, float64: an error e of the outputs counts as `|M e|^2`."""
 
-    def curve(self) -> Tensor:
+    def curve(self, *, pruned: bool = False) -> Tensor:
         """Error that the best m features leave, for m = 0, 1, ..., l along the nested path: float64 `[l + 1]`, falling.
 
         It is the mean over samples of `|M e|^2`; with a metric of derivatives, an estimate of the squared change of
         what is seen.
+
+        Args:
+            pruned: the others are dropped and none stands for another; what one drops is taken to be unrelated to what
+                another does.
         """
         width = self.outputs.gram.shape[0] - 1
-        gains = greedy_path(self.outputs, width, self.metric)[1] / max(self.outputs.mass, 1e-300)
+        if pruned:
+            gains = neuron_worth(self.outputs.gram.diagonal()[:width], self.metric).sort(descending=True).values
+        else:
+            gains = greedy_path(self.outputs, width, self.metric)[1]
+        gains = gains / max(self.outputs.mass, 1e-300)
         return torch.cat([gains.flip(0).cumsum(0).flip(0), gains.new_zeros(1)])
+
+
+def neuron_worth(energy: Tensor, metric: Tensor) -> Tensor:
+    """What each neuron alone counts for, `[l]`: its sum of squares `[l]` times what a metric `[t, l]` makes of it."""
+    return energy * metric.to(energy).square().sum(dim=0)
 
 
 def gather_moments(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from eugen_nerf.conversion.budget import uniform_plan
+from eugen_nerf.conversion.budget import fulfil
 from eugen_nerf.conversion.choose import DistillConfig
 from eugen_nerf.conversion.distill import Conversion, write_run
 from eugen_nerf.conversion.measure import query_macs
+from eugen_nerf.conversion.peer_budget import rank_plan, uniform_plan
 from eugen_nerf.core.convert import convert_graph
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.fit import ConversionConfig, fit_layer, projection_layer
@@ -21,6 +22,7 @@ from eugen_nerf.core.nerf import NeRFShape, build_nerf
 from eugen_nerf.core.pairs import LayerBatch, Replay
 from eugen_nerf.core.peers import DenseLinear, LowRankLinear
 from eugen_nerf.core.preview import Batch
+from eugen_nerf.core.rank_preview import rank_curves
 from eugen_nerf.methods.runs import load_run
 
 
@@ -121,14 +123,77 @@ def test_solving_again_beats_pruning() -> None:
     assert errors["rows"] < 0.5 * errors["pruned"]
 
 
-@pytest.mark.parametrize(("recipe", "share"), [("svd", 0.7), ("aware", 0.5), ("pruned", 0.5)])
-def test_a_run_of_each(recipe: Any, share: float, tiny_dense_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("recipe", ["svd", "aware"])
+def test_rank_curves_are_the_errors_of_the_cut(recipe: Any, seen: bool) -> None:
+    """Against the weights that `fit_low_rank` makes, and derivatives by the pre-activations taken by autograd."""
+    torch.manual_seed(0)
+    shape = NeRFShape(position_width=6, trunk_layers=3, trunk_width=8, skips=(1,), head_width=0, function="softplus")
+    graph = build_nerf(shape).double().requires_grad_(False)
+    x, weights, g = torch.randn(90, 6).double(), torch.rand(90).double(), torch.randn(90, 1).double()
+    batches = [Batch((x[i : i + 30],), weights[i : i + 30], (g[i : i + 30],) if seen else None) for i in (0, 30, 60)]
+    curve = rank_curves(graph, lambda: batches, ["trunk_1"], aware=recipe == "aware")["trunk_1"]
+    old = graph.layer("trunk_1")
+    assert isinstance(old, DenseLinear)
+    inputs = torch.cat([graph.values(x)["trunk_0"], x], dim=1)  # the skip
+    if not torch.equal(graph.gather("trunk_1", [x, *graph.values(x).values()]), inputs):
+        inputs = inputs.roll(6, dims=1)
+    u = (inputs @ old.weight.T + old.bias).requires_grad_()
+    y = torch.nn.functional.softplus(u)
+    if seen:
+        later = graph.layer("trunk_2")(y)
+        counted = torch.autograd.grad((graph.layer("density")(later) * g).sum(), u)[0].square()
+    else:
+        slope = torch.autograd.grad(y.sum(), u)[0]
+        counted = slope.square() * graph.layer("trunk_2").weight.square().sum(dim=0)  # type: ignore[operator]
+    replay = Replay(lambda: iter([LayerBatch(inputs, old(inputs), weights, index == 1) for index in range(2)]))
+    assert curve[-1] == 0
+    for rank in (1, 4, 7):
+        config = ConversionConfig(recipe=recipe)
+        cut = projection_layer(old, rank, config, seed=0)
+        fit_layer(cut, old, replay, torch.eye(8), config)
+        assert isinstance(cut, LowRankLinear)
+        error = (inputs @ (cut.up @ cut.down - old.weight).T).square().sum(dim=1)
+        expected = (weights * error).sum() / weights.sum() * counted.sum() / 8
+        assert curve[rank].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_ranks_are_allotted_better_than_evenly(tiny_dense_run: Path, tmp_path: Path) -> None:
+    run = load_run(tiny_dense_run, device="cpu", test_mode="val")
+    config = DistillConfig(
+        ray_fraction=0.5, max_rays=400, output_dir=tmp_path, conversion=ConversionConfig(recipe="aware")
+    )
+    conversion = Conversion(run, config)
+    even, allotted = uniform_plan(conversion, 0.5), rank_plan(conversion, 0.5)
+    losses = [0.0, 0.0]
+    for name in ("coarse", "fine"):
+        network = conversion.teacher.graph_fields()[name].network
+        layers = [*even[name]]
+        curves = rank_curves(network, conversion.preview_batches(name), layers, aware=True)
+        for index, plan in enumerate((even, allotted)):
+            losses[index] += sum(float(curves[n][plan[name][n]]) for n in layers if n in plan[name])
+    assert losses[1] < 0.9 * losses[0]
+    assert even["coarse"] == even["fine"]
+    assert allotted["coarse"] == allotted["fine"]
+
+
+PLANS: dict[str, Callable[..., Any]] = {
+    "uniform": uniform_plan,
+    "ranks": rank_plan,
+}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "share", "by"),
+    [("svd", 0.7, "ranks"), ("aware", 0.5, "ranks"), ("aware", 0.5, "uniform"), ("random", 0.5, "uniform")],
+)
+def test_a_run_of_each(recipe: Any, share: float, by: str, tiny_dense_run: Path, tmp_path: Path) -> None:
     run = load_run(tiny_dense_run, device="cpu", test_mode="val")
     config = DistillConfig(
         ray_fraction=0.5, max_rays=400, output_dir=tmp_path, conversion=ConversionConfig(recipe=recipe)
     )
     conversion = Conversion(run, config)
-    plan = uniform_plan(conversion, share)
+    plan = PLANS[by](conversion, share)
     trainer, student, reports = conversion.convert(plan)
     assert 0.85 * share < query_macs(student) / query_macs(conversion.teacher) <= share
     loaded = load_run(write_run(trainer, student, run.step, reports), device="cpu", test_mode="val")
@@ -136,3 +201,20 @@ def test_a_run_of_each(recipe: Any, share: float, tiny_dense_run: Path, tmp_path
     torch.testing.assert_close(
         loaded.model.get_outputs_for_camera(camera)["rgb"], student.get_outputs_for_camera(camera)["rgb"]
     )
+
+
+def test_pruning_within_a_budget(tiny_dense_run: Path, tmp_path: Path) -> None:
+    """Widths are allotted by what pruned neurons cost, and no row is changed."""
+    run = load_run(tiny_dense_run, device="cpu", test_mode="val")
+    config = DistillConfig(
+        ray_fraction=0.5, max_rays=400, output_dir=tmp_path, conversion=ConversionConfig(recipe="pruned")
+    )
+    conversion = Conversion(run, config)
+    result = fulfil(run, conversion, "macs", 0.5)
+    assert result.measured.multiply_adds <= 0.5 * query_macs(conversion.teacher)
+    for name in ("coarse", "fine"):
+        old = conversion.teacher.graph_fields()[name].network
+        new = result.student.graph_fields()[name].network
+        for layer in result.preview.plan(result.point)[name]:
+            rows = new.layer(layer).projection
+            assert (rows[:, None] == old.layer(layer).weight).all(dim=2).any(dim=1).all()

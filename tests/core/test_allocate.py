@@ -196,6 +196,23 @@ def test_curves_are_the_errors_of_least_squares(seen: bool) -> None:
         assert curve[m].item() == pytest.approx(error, rel=1e-6, abs=1e-12)
 
 
+def test_a_pruned_neuron_costs_its_square() -> None:
+    """As if each neuron's part of the error stood alone, dearest first."""
+    torch.manual_seed(0)
+    graph = build_nerf(SHAPES["skip"]).double().requires_grad_(False)
+    batches = draw_batches(graph, seen=True)
+    (moments,) = gather_moments(graph, lambda: batches, ["trunk_1"]).values()
+    y = np.concatenate([graph.values(*b.inputs)["trunk_1"].numpy() for b in batches])
+    weights = torch.cat([b.weights for b in batches if b.weights is not None]).numpy()
+    each = [
+        np.average(((y[:, j : j + 1] @ moments.metric.numpy()[:, j : j + 1].T) ** 2).sum(1), weights=weights)
+        for j in range(8)
+    ]
+    expected = [sum(sorted(each)[: 8 - m]) for m in range(9)]
+    np.testing.assert_allclose(moments.curve(pruned=True).numpy(), expected, rtol=1e-9, atol=1e-15)
+    assert all(b >= a - 1e-15 for a, b in zip(moments.curve(), moments.curve(pruned=True), strict=True) if b > 0)
+
+
 def test_nothing_to_learn_from() -> None:
     graph = build_nerf(SHAPES["skip"])
     with pytest.raises(ConfigError, match="no samples"):
