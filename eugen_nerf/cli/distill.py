@@ -50,7 +50,8 @@ class Distill:
     layers: tuple[str, ...] = ()
     """Layers to replace: regular expressions on trunk_0, trunk_1, ..., head_0, ... (default: those that the run's
     method replaces). Of stock methods other than vanilla-nerf and dnerf: on full module names, such as field.mlp_head.*
-    (default: all hidden ones but proposals')."""
+    (default: all hidden ones but proposals'). The one word none converts nothing: with --finetune-steps, the
+    teacher trained on, to compare with."""
     exclude: tuple[str, ...] = ()
     """Layers to leave as they are: regular expressions as in --layers."""
     num_features: tuple[int, ...] = ()
@@ -111,7 +112,7 @@ class Distill:
         """Converts, writes the run and prints what became of each layer."""
         from rich.console import Console
 
-        from eugen_nerf.conversion.choose import DistillConfig
+        from eugen_nerf.conversion.choose import NO_LAYERS, DistillConfig
         from eugen_nerf.conversion.distill import write_run
         from eugen_nerf.conversion.report import print_budget, print_reports
         from eugen_nerf.core.eugen import EUGenConfig
@@ -119,6 +120,8 @@ class Distill:
         from eugen_nerf.methods.runs import load_run
 
         goal = self._goal()
+        if self.layers == NO_LAYERS and not (self.finetune_steps or self.finetune_minutes):
+            raise ConfigError("--layers none converts nothing: give --finetune-steps or --finetune-minutes with it")
         if process_count() > 1 and (self.finetune_steps or self.finetune_minutes):
             raise ConfigError("calibration runs in one process: convert first, then calibrate the run alone")
         self._check_bundle()

@@ -17,12 +17,16 @@ Plan = Mapping[str, Mapping[str, int]]
 """Numbers of features by field and layer."""
 
 
+NO_LAYERS = ("none",)
+
+
 @dataclass(frozen=True)
 class DistillConfig:
     """What to replace, how, and on which rays."""
 
     layers: tuple[str, ...] = ()
-    """Regular expressions on layers' names; where empty, those that the run's own configuration would replace."""
+    """Regular expressions on layers' names; where empty, those that the run's own configuration would replace. The one
+    word none: nothing, for a teacher that is calibrated itself."""
     num_features: tuple[int, ...] = ()
     """One number for all layers or one for each; where empty, the run's own configuration's."""
     proposals: bool = False
@@ -67,6 +71,8 @@ def explicit_plan(teacher: GraphModel, chosen: Sequence[str], config: DistillCon
         ConfigError: patterns that match nothing, or as many numbers as there are no layers.
         RunError: a field of a variant that has no dense layers to replace.
     """
+    if config.layers == NO_LAYERS:
+        return {name: {} for name in chosen}
     plan = {name: _field_plan(teacher, name, chosen, config) for name in chosen}
     if not any(plan.values()):
         raise ConfigError(f"the settings of {', '.join(chosen)} replace no layer: name those to convert with --layers")

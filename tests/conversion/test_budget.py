@@ -287,6 +287,7 @@ def test_budgets_that_contradict_each_other(
     said = refused(monkeypatch, capfd, *config, "--speedup", 2, "--recipe", "random")
     assert "--speedup previews rows and pruned alone" in said
     assert "give --bundle as well" in refused(monkeypatch, capfd, *config, "--onnx")
+    assert "none converts nothing" in refused(monkeypatch, capfd, *config, "--layers", "none")
     (tmp_path / "taken").mkdir()
     assert "exists" in refused(monkeypatch, capfd, *config, "--bundle", tmp_path / "taken")
 
@@ -317,3 +318,20 @@ def test_the_command_writes_a_run_with_its_front(
     assert density.shape == (7, 1)
     assert colour.shape == (7, 3)
     assert SimpleNamespace(**record).seconds > 0
+
+
+def test_a_teacher_trained_on(tiny_dense_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is replaced, and calibration changes the weights: what a student's extra steps are compared with."""
+    words = ["eugen-distill", "--load-config", tiny_dense_run, "--layers", "none", "--ray-fraction", 0.5]
+    words += ["--device", "cpu", "--output-dir", tmp_path, "--timestamp", "t", "--finetune-steps", 20]
+    monkeypatch.setattr(sys, "argv", [str(w) for w in words])
+    cli.main()
+    (config,) = tmp_path.rglob("config.yml")
+    teacher, on = (load_run(c, device="cpu", test_mode="inference").model for c in (tiny_dense_run, config))
+    assert query_macs(on) == query_macs(teacher)  # type: ignore[arg-type]
+    assert [*on.state_dict()] == [*teacher.state_dict()]
+    report = json.loads((config.parent / "distill.json").read_text())["calibration"]
+    assert report["steps"] == 20
+    before, after = report["squared_error"]
+    changed = any(not torch.equal(a, b) for a, b in zip(on.parameters(), teacher.parameters(), strict=True))
+    assert changed == (after < before)
