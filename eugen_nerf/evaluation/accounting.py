@@ -40,11 +40,12 @@ def inference_parameters(field: nn.Module) -> int:
 
 
 def fit_seconds(config_path: Path) -> float | None:
-    """Seconds that training or conversion took, where a record of it lies beside the config."""
+    """Seconds that training or conversion took, where a record beside the config says so; null there is not known."""
     for name in ("training.json", "distill.json"):
         record = config_path.with_name(name)
         if record.is_file():
-            return float(json.loads(record.read_text(encoding="utf8"))["seconds"])
+            seconds = json.loads(record.read_text(encoding="utf8"))["seconds"]
+            return None if seconds is None else float(seconds)
     return None
 
 

@@ -1,11 +1,13 @@
 """Parameters, multiply-adds and memory against counts made by hand."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from nerfstudio.fields.vanilla_nerf_field import NeRFField
 from torch import nn
 
-from eugen_nerf.evaluation.accounting import count_parameters, macs_per_query, peak_memory
+from eugen_nerf.evaluation.accounting import count_parameters, fit_seconds, macs_per_query, peak_memory
 
 
 def test_macs_of_a_nerf_field_by_hand() -> None:
@@ -71,3 +73,12 @@ def test_peak_memory_counts_what_backward_keeps_and_makes() -> None:
     assert peak_memory(lambda: forward().detach(), "cpu") == kept + 4_000 + 4
     # at the first of backward's products: the kept two, the gradient of the sum, a cosine and the product
     assert peak_memory(lambda: forward().backward(), "cpu") == kept + 4 + 4 + 2 * 4_000
+
+
+def test_seconds_are_what_the_record_says(tmp_path: Path) -> None:
+    config = tmp_path / "config.yml"
+    assert fit_seconds(config) is None
+    (tmp_path / "distill.json").write_text('{"seconds": 2.5}')
+    assert fit_seconds(config) == 2.5
+    (tmp_path / "training.json").write_text('{"seconds": null}')  # trained, and nobody noted for how long
+    assert fit_seconds(config) is None
