@@ -7,7 +7,7 @@ between held-out cameras and the surface).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -212,29 +212,6 @@ def chamfer(mesh: TriangleMesh, truth: Truth, rng: np.random.Generator, count: i
 def band_name(low: float, high: float) -> str:
     """Such as "10-50 cm" or "> 50 cm", from metres."""
     return f"> {100 * low:g} cm" if np.isinf(high) else f"{100 * low:g}-{100 * high:g} cm"
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (0 for one value)."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-
-
-def over_seeds(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[dict[str, Any]]:
-    """Means and standard deviations over rows of one name but for its seed: "dense-s0", "dense-s1" are "dense".
-
-    Returns a dictionary for every name that has several rows: `variant`, `seeds`, and for every key [mean, deviation].
-    """
-    groups: dict[str, list[Mapping[str, Any]]] = {}
-    for row in rows:
-        stem, mark, seed = str(row["variant"]).rpartition("-s")
-        groups.setdefault(stem if mark and seed.isdigit() else str(row["variant"]), []).append(row)
-    result: list[dict[str, Any]] = []
-    for name, members in groups.items():
-        if len(members) > 1:
-            values = {key: [m[key] for m in members if m.get(key) is not None] for key in keys}
-            means = {key: list(mean_and_spread(found)) if found else None for key, found in values.items()}
-            result.append({"variant": name, "seeds": len(members), **means})
-    return result
 
 
 def _draw(draw: Any, count: int, what: str) -> Array:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eugen_nerf.evaluation.sdf import SdfComparison, to_json
-from eugen_nerf.evaluation.sdf_metrics import over_seeds
+from eugen_nerf.evaluation.seeds import over_seeds
 from eugen_nerf.surfaces.files import check_new_file, new_file
 from eugen_nerf.surfaces.slices import draw_slices
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eugen_nerf.evaluation.compare import Comparison
+from eugen_nerf.evaluation.seeds import losses, over_seeds
 from eugen_nerf.evaluation.split import CATEGORIES
 from eugen_nerf.evaluation.split import REMARK as SPLIT_REMARK
 
@@ -42,6 +43,16 @@ SPLIT: tuple[Column, ...] = (
     ("total", "total", lambda value: f"{value:.3g}"),
     ("image_ceiling", "ceiling", lambda value: f"{value:.2f}x"),
 )
+SEEDS: tuple[Column, ...] = (
+    ("psnr", "PSNR", lambda value: f"{value:.2f}"),
+    ("psnr_lost", "lost", lambda value: f"{value:.2f}"),
+    ("ssim", "SSIM", lambda value: f"{value:.3f}"),
+    ("lpips", "LPIPS", lambda value: f"{value:.3f}"),
+    ("image_speed_ratio", "image x", lambda value: f"{value:.2f}"),
+    ("query_speed_ratio", "query x", lambda value: f"{value:.2f}"),
+    ("macs_per_query", "MACs/query", lambda value: f"{value:,.0f}"),
+    ("fit_seconds", "fit s", lambda value: f"{value:.1f}"),
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,35 @@ def full_table(comparison: Comparison) -> TextTable:
 
 
 def further_tables(comparison: Comparison) -> list[TextTable]:
-    """Where the time of an image goes, and what training costs where it was measured; runs only, no baselines."""
+    """Means over seeds, where the time of an image goes, and what training costs where it was measured.
+
+    The latter two of runs only, without baselines.
+    """
+    return [*_seeds_tables(comparison), *_cost_tables(comparison)]
+
+
+def _seeds_tables(comparison: Comparison) -> list[TextTable]:
+    baseline = comparison.protocol["baseline"]
+    lost = losses(comparison.rows, baseline, "psnr")
+    rows = [{**row, "psnr_lost": loss} for row, loss in zip(comparison.rows, lost, strict=True)]
+    means = over_seeds(rows, [key for key, _, _ in SEEDS])
+    if not means:
+        return []
+    columns: tuple[Column, ...] = (
+        SCORES[0],
+        ("seeds", "seeds", str),
+        *((key, heading, _spread(form)) for key, heading, form in SEEDS),
+    )
+    remark = f"lost: PSNR of the same seed's {baseline.rpartition('-s')[0]} less a run's own, dB."
+    return [_table("mean ± standard deviation over seeds", columns, means, remark)]
+
+
+def _spread(form: Callable[[Any], str]) -> Callable[[Any], str]:
+    """Format of a pair of mean and deviation."""
+    return lambda pair: f"{form(pair[0])} ± {form(pair[1])}"
+
+
+def _cost_tables(comparison: Comparison) -> list[TextTable]:
     runs = [row for row in comparison.rows if row.get("image_split") is not None]
     splits = [{**row, **row["image_split"], "total": sum(row["image_split"].values())} for row in runs]
     tables = [_table("where the time of an image goes, seconds", (SCORES[0], *SPLIT), splits, SPLIT_REMARK)]

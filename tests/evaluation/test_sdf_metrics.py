@@ -22,7 +22,6 @@ from eugen_nerf.evaluation.sdf_metrics import (
     band_name,
     chamfer,
     measured_truth,
-    over_seeds,
     room_truth,
     sdf_metrics,
 )
@@ -185,20 +184,6 @@ def test_fusion_finds_the_room_and_serves_as_reference(scan: tuple[Room, DepthVi
         fuse([blind], voxel=0.05)
     with pytest.raises(DataError, match=r"only 0 of 3000 points of the volume were seen"):
         room_truth(room, blind, held, PROTOCOL)
-
-
-def test_seeds_are_averaged_by_name() -> None:
-    rows = [
-        {"variant": "dense-s0", "x": 1.0, "y": None},
-        {"variant": "dense-s1", "x": 3.0, "y": None},
-        {"variant": "eugen-64-s0", "x": 5.0, "y": 2.0},
-        {"variant": "eugen-64-s1", "x": 5.0, "y": None},
-        {"variant": "no-seed", "x": 9.0, "y": 9.0},
-    ]
-    assert over_seeds(rows, ["x", "y"]) == [
-        {"variant": "dense", "seeds": 2, "x": [2.0, pytest.approx(np.sqrt(2.0))], "y": None},
-        {"variant": "eugen-64", "seeds": 2, "x": [5.0, 0.0], "y": [2.0, 0.0]},
-    ]
 
 
 @pytest.mark.parametrize(
