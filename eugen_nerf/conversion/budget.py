@@ -44,7 +44,9 @@ def candidates(conversion: Conversion) -> dict[str, tuple[str, ...]]:
     possible = {name: convertible_layers(fields[name].network) for name in names}
     possible = selected_layers(possible, conversion.config)
     if not any(possible.values()):
-        raise ConfigError(f"{', '.join(names)}: no dense layer to replace")
+        raise ConfigError(
+            f"{', '.join(names)}: no dense layer to replace; take a run trained with --pipeline.model.variant dense"
+        )
     return {name: tuple(layers) for name, layers in possible.items() if layers}
 
 

@@ -27,7 +27,7 @@ SCORES: tuple[Column, ...] = (
 SIZES: tuple[Column, ...] = (
     ("parameters", "parameters", lambda value: f"{value:,}"),
     ("inference_parameters", "collapsed", lambda value: f"{value:,}"),
-    ("macs_per_query", "MACs/query", lambda value: f"{value:,}"),
+    ("macs_per_query", "MACs/query", lambda value: f"{value:,.0f}"),
     ("checkpoint_bytes", "file MB", lambda value: f"{value / 1e6:.2f}"),
     ("peak_memory_bytes", "peak MB", lambda value: f"{value / 1e6:.1f}"),
     ("fit_seconds", "fit s", lambda value: f"{value:.1f}"),
@@ -43,15 +43,10 @@ SPLIT: tuple[Column, ...] = (
     ("total", "total", lambda value: f"{value:.3g}"),
     ("image_ceiling", "ceiling", lambda value: f"{value:.2f}x"),
 )
+_AVERAGED = ("psnr", "ssim", "lpips", "image_speed_ratio", "query_speed_ratio", "macs_per_query", "fit_seconds")
 SEEDS: tuple[Column, ...] = (
-    ("psnr", "PSNR", lambda value: f"{value:.2f}"),
     ("psnr_lost", "lost", lambda value: f"{value:.2f}"),
-    ("ssim", "SSIM", lambda value: f"{value:.3f}"),
-    ("lpips", "LPIPS", lambda value: f"{value:.3f}"),
-    ("image_speed_ratio", "image x", lambda value: f"{value:.2f}"),
-    ("query_speed_ratio", "query x", lambda value: f"{value:.2f}"),
-    ("macs_per_query", "MACs/query", lambda value: f"{value:,.0f}"),
-    ("fit_seconds", "fit s", lambda value: f"{value:.1f}"),
+    *(column for column in (*SCORES, *SIZES) if column[0] in _AVERAGED),
 )
 
 
