@@ -42,6 +42,9 @@ class EUGenConfig:
     """Whether the layer has a bias: one more input entry 1, and the constant feature of degree 0."""
     train_projection: bool = True
     """Whether G (and H) is trained or fixed."""
+    start: Literal["kaiming", "linear"] = "kaiming"
+    """Scale of the first G: kaiming keeps the size of features that pass a ReLU (arXiv 1502.01852, Eq. 10); linear has
+    the variance of `nn.Linear`'s weights, so that a stack, collapsed, starts as smooth as one of dense layers does."""
     seed: int = 0
     """Seed of the projections and initial weights."""
 
@@ -82,7 +85,9 @@ class EUGenLinear(FeatureLayer):
         activation(config.phi), activation(config.psi)
         generator = seeded_generator(config.seed)
         rows = self._num_blocks * config.num_features
-        gain = math.sqrt((2.0 if config.phi in ("relu", "gelu", "softplus") else 1.0) / in_features)
+        if config.start not in ("kaiming", "linear"):
+            raise ConfigError(f"start={config.start!r} is unknown; choose kaiming or linear")
+        gain = _first_gain(config, in_features)
         self._add_projection("projection", rows, gain, generator)
         if config.weights == "separate":
             self._add_projection("weight_projection", rows, gain, generator)
@@ -125,7 +130,7 @@ class EUGenLinear(FeatureLayer):
         config = replace(config, degree=len(coefficients) - 1, phi="identity", psi="identity", weights="tied")
         layer = cls(in_features, out_features, config)
         with torch.no_grad():
-            scale = math.sqrt(1.0 / in_features)  # the constructor's gain; Thm 3.1 wants unit variance
+            scale = _first_gain(config, in_features)  # Thm 3.1 wants unit variance
             layer.projection.div_(scale)
             if layer.projection_norm is not None:
                 layer.projection_norm.zero_()  # Thm 3.1 holds without the norm
@@ -277,6 +282,13 @@ class EUGenLinear(FeatureLayer):
                 self.register_buffer(key, value)
             else:
                 self.register_parameter(key, nn.Parameter(value))
+
+
+def _first_gain(config: EUGenConfig, in_features: int) -> float:
+    """Standard deviation of the entries of the first G."""
+    if config.start == "linear":
+        return math.sqrt(1.0 / (3.0 * in_features))
+    return math.sqrt((2.0 if config.phi in ("relu", "gelu", "softplus") else 1.0) / in_features)
 
 
 def _copy_checked(target: Tensor, source: Tensor, name: str) -> None:

@@ -13,7 +13,12 @@ from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.data.manager import EugenDataManager, EugenDataManagerConfig
 
 FIRST_IMAGES = 3
-"""Images that are there from the start: one alone says nothing of a shape."""
+"""Fewest images at the start: one alone says nothing of a shape."""
+FIRST_SHARE = 0.1
+"""Share of the images, the earliest, that is there from the start."""
+HOLD_SHARE = 0.25
+"""Share of the steps of the curriculum before further images follow: what moves can be followed only once the scene
+that it moves in is learned."""
 
 
 @dataclass
@@ -23,7 +28,8 @@ class CurriculumDataManagerConfig(EugenDataManagerConfig):
     _target: type = field(default_factory=lambda: CurriculumDataManager)
     """Target class to instantiate."""
     reveal_steps: int = 0
-    """Steps over which training images are revealed, in the order of their times; 0: all are there from the start."""
+    """Step at which all training images are revealed; before, they are in the order of their times, the earliest tenth
+    alone for a quarter of those steps. 0: all are there from the start."""
 
 
 class CurriculumDataManager(EugenDataManager):
@@ -64,7 +70,9 @@ class CurriculumDataManager(EugenDataManager):
         count = len(self.train_dataset)
         if step >= self.reveal_steps:
             return count
-        return min(count, max(FIRST_IMAGES, count * step // self.reveal_steps))
+        held = HOLD_SHARE * self.reveal_steps
+        later = max(0.0, step - held) / (self.reveal_steps - held)
+        return min(count, max(FIRST_IMAGES, int(count * (FIRST_SHARE + (1.0 - FIRST_SHARE) * later))))
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """A batch of rays of the revealed images, and what was seen along them."""

@@ -38,6 +38,9 @@ class GraphFieldConfig(FieldConfig):
     """Distribution of the projections at the start: gaussian, rademacher or orthogonal."""
     train_projection: bool = True
     """Whether the projections are trained or stay as they were drawn."""
+    start: Literal["kaiming", "linear"] = "kaiming"
+    """Scale of the projections at the start: kaiming keeps the size of features through a ReLU, linear starts as
+    smooth as dense layers do, which a deformation needs."""
     seed: int = 0
     """Seed of the projections and of the replaced layers' first weights; `--machine.seed` is the dense layers'."""
     train_precision: Literal["float32", "bfloat16"] = "float32"
@@ -67,6 +70,7 @@ class GraphFieldConfig(FieldConfig):
             norm=self.norm,
             projection=self.projection,
             train_projection=self.train_projection,
+            start=self.start,
             seed=self.seed,
         )
         return Replacement(self.patterns(), tuple(self.num_features), eugen, self.specs or {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from nerfstudio.data.dataparsers.dnerf_dataparser import DNeRFDataParserConfig
@@ -23,9 +24,15 @@ def _dynamic_trainer(
 ) -> TrainerConfig:
     """D-NeRF's data, revealed in the order of time, and a learning rate of its own for the deformation.
 
-    Rates rise slowly over a sixth of the steps, at most 500: on black, empty space everywhere is a minimum that the
-    first steps must not fall into.
+    EUGen layers start as smooth as dense ones: a rough deformation tears its scene apart, and a rough scene gives the
+    deformation no direction to move in. Rates rise slowly over a sixth of the steps, at most 500: on black, empty space
+    everywhere is a minimum that the first steps must not fall into.
     """
+    model = replace(
+        model,
+        deformation=replace(model.deformation, start="linear"),
+        network=replace(model.network, start="linear"),
+    )
     manager = partial(CurriculumDataManagerConfig, reveal_steps=reveal)
     config = method_trainer(
         name, model, steps=steps, rays=rays, lr=lr, dataparser=DNeRFDataParserConfig(), manager=manager
@@ -84,7 +91,7 @@ eugen_dnerf = MethodSpecification(
 )
 eugen_dnerf_small = MethodSpecification(
     config=_dynamic_trainer(
-        "eugen-dnerf-small", _SMALL, steps=3000, rays=256, lr=4e-3, deformation_lr=2e-3, reveal=1500
+        "eugen-dnerf-small", _SMALL, steps=3000, rays=256, lr=4e-3, deformation_lr=1e-3, reveal=2400
     ),
     description="eugen-dnerf small enough to train on a CPU.",
 )
@@ -96,7 +103,7 @@ eugen_dnerf_hash = MethodSpecification(
 )
 eugen_dnerf_hash_small = MethodSpecification(
     config=_dynamic_trainer(
-        "eugen-dnerf-hash-small", _HASH_SMALL, steps=3000, rays=256, lr=1e-2, deformation_lr=1e-3, reveal=1500
+        "eugen-dnerf-hash-small", _HASH_SMALL, steps=3000, rays=256, lr=1e-2, deformation_lr=1e-3, reveal=2400
     ),
     description="eugen-dnerf-hash small enough to train on a CPU.",
 )

@@ -78,6 +78,30 @@ def test_the_norm_column_starts_at_zero_and_matters_when_it_is_not() -> None:
     assert not plain.uses_norm
 
 
+@pytest.mark.parametrize("width", [64, 512])
+def test_a_stack_starts_with_the_weights_of_dense_layers_or_with_kaimings(width: int) -> None:
+    """What two layers collapse to, `G_2 A_1`: a matrix m x m, for dense layers and ReLU as torch starts them."""
+    m = 128
+    stacks = {}
+    for start in ("linear", "kaiming"):
+        first = EUGenLinear(m, width, EUGenConfig(m, start=start, norm=False, seed=1))
+        second = EUGenLinear(width, m, EUGenConfig(m, start=start, norm=False, seed=2))
+        stacks[start] = float((second.projection @ first.weight).detach().std())
+    dense = nn.Linear(m, m)
+    assert stacks["linear"] == pytest.approx(float(dense.weight.detach().std()), rel=0.03)
+    nn.init.kaiming_normal_(dense.weight, nonlinearity="relu")
+    assert stacks["kaiming"] == pytest.approx(float(dense.weight.detach().std()), rel=0.03)
+
+
+def test_the_scale_at_the_start_does_not_enter_the_estimate() -> None:
+    linear, x = nn.Linear(3, 2), draw(5, 3).float()
+    layers = [
+        EUGenLinear.from_linear(linear, "relu", EUGenConfig(64, 2, weights="tied", start=start))
+        for start in ("linear", "kaiming")
+    ]
+    torch.testing.assert_close(layers[0](x), layers[1](x))
+
+
 def test_train_projection_decides_what_is_trained() -> None:
     fixed = EUGenLinear(4, 3, EUGenConfig(5, train_projection=False, weights="separate"))
     assert {n for n, _ in fixed.named_parameters()} == {"weight", "weight_bias", "bias"}
@@ -109,6 +133,7 @@ def test_refusals() -> None:
         ({"phi": "swish"}, "'swish' is unknown"),
         ({"psi": "swish"}, "'swish' is unknown"),
         ({"projection": "sobol"}, "'sobol' is unknown"),
+        ({"start": "zero"}, "choose kaiming or linear"),
     ):
         with pytest.raises(ConfigError, match=message):
             EUGenLinear(3, 2, EUGenConfig(4, **setting))
