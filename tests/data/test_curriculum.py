@@ -17,19 +17,23 @@ from eugen_nerf.data.manager import EugenDataManagerConfig
 TIMES = [0.5, 0.0, 1.0, 0.125, 0.75, 0.25, 0.875, 0.375]  # in the order of the files, which is none
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """Eight images, each of one grey that says its time."""
-    for split, times in (("train", TIMES), ("val", [0.5]), ("test", [0.5])):
-        (tmp_path / split).mkdir()
+def write_images(folder: Path, times: list[float]) -> Path:
+    """Images of one grey each, that says its time."""
+    for split, of_split in (("train", times), ("val", [0.5]), ("test", [0.5])):
+        (folder / split).mkdir()
         frames = []
-        for index, time in enumerate(times):
-            Image.fromarray(np.full((4, 6, 3), round(255 * time), np.uint8)).save(tmp_path / split / f"r_{index}.png")
+        for index, time in enumerate(of_split):
+            Image.fromarray(np.full((4, 6, 3), round(255 * time), np.uint8)).save(folder / split / f"r_{index}.png")
             pose = np.eye(4)
             pose[2, 3] = 4.0
             frames.append({"file_path": f"./{split}/r_{index}", "transform_matrix": pose.tolist(), "time": time})
-        (tmp_path / f"transforms_{split}.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": frames}))
-    return tmp_path
+        (folder / f"transforms_{split}.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": frames}))
+    return folder
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_images(tmp_path, TIMES)
 
 
 def manager_of(data: Path, kind=CurriculumDataManagerConfig, **options) -> CurriculumDataManager:
@@ -46,6 +50,16 @@ def test_rays_come_from_the_earliest_images(data: Path, step: int, count: int) -
     colours = torch.round(255.0 * bundle.times) / 255.0
     assert torch.allclose(batch["image"], colours.expand(-1, 3), atol=1e-6)
     assert batch["image"].shape == (400, 3)
+
+
+@pytest.mark.parametrize(("step", "count"), [(0, 5), (50, 5), (83, 14), (125, 27), (199, 49), (200, 50)])
+def test_a_tenth_of_many_images_is_there_from_the_start(tmp_path: Path, step: int, count: int) -> None:
+    times = [(17 * i % 50) / 50 for i in range(50)]
+    manager = manager_of(write_images(tmp_path, times), reveal_steps=200)
+    assert manager.revealed(step) == count
+    drawn = set(manager.next_train(step)[0].times.flatten().tolist())
+    assert max(drawn) == pytest.approx((count - 1) / 50)
+    assert len(drawn) == count
 
 
 def test_without_steps_all_images_are_there_from_the_start(data: Path) -> None:
