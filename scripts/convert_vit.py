@@ -5,9 +5,10 @@
 
 Task: scikit-learn's 8 x 8 digits, a fifth of them for the test. Prints the test accuracy before and after, the
 multiply-adds of an image through all linear layers, and the time of a forward pass against the teacher's, taken in
-turns: with rows of the teacher as projections, chosen by the layers that read
-them or by what the outputs make of them, and with orthogonal random ones (the paper's Eq. 31). Training images
-are all that the conversion sees, without labels, and nothing is trained afterwards.
+turns: with rows of the teacher as projections, chosen by the layers that read them or by what the outputs make of
+them; with as many multiply-adds allotted to the blocks by a preview (from 16 units up); and with orthogonal random
+projections (the paper's Eq. 31). Training images are all that the conversion sees, without labels, and nothing is
+trained afterwards.
 """
 
 from __future__ import annotations
@@ -118,32 +119,38 @@ def main() -> None:
     start = time.perf_counter()
     fit(model, images, labels, words.epochs)
     print(f"{len(images)} images, {words.epochs} epochs in {time.perf_counter() - start:.0f} s")
-    print(f"{'recipe':18}{'m':>5}{'test accuracy %':>17}{'multiply-adds':>15}{'speed':>7}{'seconds':>9}")
+    print(f"{'recipe':20}{'m':>5}{'test accuracy %':>17}{'multiply-adds':>15}{'speed':>7}{'seconds':>9}")
     cost = tokens_through(model, images[:1])
-    print(f"{'teacher':18}{4 * words.width:5}{accuracy(model, test_images, test_labels):17.2f}{cost:15,}")
+    print(f"{'teacher':20}{4 * words.width:5}{accuracy(model, test_images, test_labels):17.2f}{cost:15,}")
     orthogonal = EUGenConfig(norm=False, projection="orthogonal")
     recipes = {
         "rows": ConversionConfig(),
         "rows for outputs": ConversionConfig(),
+        "the same, allotted": ConversionConfig(),
         "random orthogonal": ConversionConfig("random", orthogonal),
     }
     for m in words.features:
+        share = 1.0
         for name, config in recipes.items():
+            if "allotted" in name and m < 16:
+                continue  # previews are in steps of 16 units
             student = copy.deepcopy(model)
             report = convert_(
                 student,
                 list(images.split(128)),
                 config,
                 layers=(r".*\.mlp\.fc1",),
-                num_features=m,
-                output_aware="outputs" in name,
+                num_features=None if "allotted" in name else m,
+                macs=share if "allotted" in name else None,
+                output_aware=name in ("rows for outputs", "the same, allotted"),
             )
+            share = report.multiply_adds[1] / report.multiply_adds[0]
             cost = tokens_through(student, images[:1])
             found, speed = (
                 accuracy(student, test_images, test_labels),
                 time_ratio(model, student, images, words.repeats),
             )
-            print(f"{name:18}{m:5}{found:17.2f}{cost:15,}{speed:6.2f}x{report.seconds:9.1f}", flush=True)
+            print(f"{name:20}{m:5}{found:17.2f}{cost:15,}{speed:6.2f}x{report.seconds:9.1f}", flush=True)
 
 
 if __name__ == "__main__":

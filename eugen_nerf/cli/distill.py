@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from eugen_nerf.conversion.budget import Fulfilled
     from eugen_nerf.conversion.choose import DistillConfig
-    from eugen_nerf.conversion.distill import Conversion, FieldReport
+    from eugen_nerf.conversion.distill import Conversion
+    from eugen_nerf.conversion.modules import StockConversion
+    from eugen_nerf.conversion.write import FieldReport
     from eugen_nerf.methods.runs import Run
 
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 class _Done:
     """What a conversion made, before it is written."""
 
-    conversion: Conversion | None
+    conversion: Conversion | StockConversion
     trainer: TrainerConfig
     student: Model
     reports: list[FieldReport]
@@ -113,8 +115,8 @@ class Distill:
         from rich.console import Console
 
         from eugen_nerf.conversion.choose import NO_LAYERS, DistillConfig
-        from eugen_nerf.conversion.distill import write_run
         from eugen_nerf.conversion.report import print_budget, print_reports
+        from eugen_nerf.conversion.write import write_run
         from eugen_nerf.core.eugen import EUGenConfig
         from eugen_nerf.core.fit import ConversionConfig
         from eugen_nerf.methods.runs import load_run
@@ -151,8 +153,7 @@ class Distill:
         if not first:
             return
         path = write_run(done.trainer, done.student, run.step, done.reports, done.record, done.files)
-        if done.conversion is not None:
-            done.conversion.forget()
+        done.conversion.forget()
         print_reports(console, done.reports)
         if done.fulfilled is not None:
             print_budget(console, done.fulfilled)
@@ -196,18 +197,18 @@ class Distill:
 
         from eugen_nerf.conversion.budget import check_rays, fulfil, training_rays
         from eugen_nerf.conversion.calibrate import calibrate
-        from eugen_nerf.conversion.distill import Conversion, convert_as_configured, distill_modules
+        from eugen_nerf.conversion.distill import Conversion, conversion_of
         from eugen_nerf.conversion.measure import Photographs
         from eugen_nerf.conversion.peer_budget import rank_plan, uniform_plan
-        from eugen_nerf.conversion.teacher import has_graphs
+        from eugen_nerf.conversion.teacher import teacher_of
         from eugen_nerf.evaluation.plots import front_svg, standalone
 
         record: dict[str, object] = {}
         files: dict[str, str] = {}
-        more = goal or self.finetune_steps or self.finetune_minutes or self.bundle
-        conversion = None if not (more or has_graphs(run)) else Conversion(run, config, keep=True)
-        if conversion is not None:
-            console.print(conversion.memory_line())
+        if self.bundle is not None:
+            teacher_of(run)  # says so now where the run cannot become one
+        conversion = conversion_of(run, config, keep=True)
+        console.print(conversion.memory_line())
         columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task("", total=None)  # how often a budget converts is not known before
@@ -216,14 +217,11 @@ class Distill:
                 bar.update(task, description=f"{which}: {what}")
 
             fulfilled = None
-            if conversion is None:
-                trainer, student, reports = distill_modules(run, config, progress)
-                return _Done(conversion, trainer, student, reports, record, files, fulfilled)
             if goal is None:
-                trainer, student, reports = convert_as_configured(conversion, progress)
-            elif self.recipe in ("svd", "aware"):
+                trainer, student, reports = conversion.convert_as_configured(progress)
+            elif isinstance(conversion, Conversion) and self.recipe in ("svd", "aware"):
                 trainer, student, reports = conversion.convert(rank_plan(conversion, goal[1], progress), progress)
-            elif self.recipe in ("random", "whitened"):
+            elif isinstance(conversion, Conversion) and self.recipe in ("random", "whitened"):
                 trainer, student, reports = conversion.convert(uniform_plan(conversion, goal[1]), progress)
             else:
                 fulfilled = fulfil(run, conversion, *goal, progress)  # type: ignore[arg-type]

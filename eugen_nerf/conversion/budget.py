@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.models.base_model import Model
 from torch import Tensor
 
-from eugen_nerf.conversion.choose import Plan, selected_layers
-from eugen_nerf.conversion.distill import Conversion, FieldMoments, FieldReport
+from eugen_nerf.conversion.choose import DistillConfig, Plan
 from eugen_nerf.conversion.measure import Photographs, query_macs, query_speedup
+from eugen_nerf.conversion.preview import Preview
 from eugen_nerf.conversion.rays import choose_rays
-from eugen_nerf.core.allocate import Combination, combined_front, pareto_front, within_budget
-from eugen_nerf.core.convert import convertible_layers
+from eugen_nerf.conversion.write import FieldReport
+from eugen_nerf.core.allocate import Combination, within_budget
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.peers import DenseLinear
 from eugen_nerf.fields.timing import Ratio
-from eugen_nerf.methods.base import GraphModel
 from eugen_nerf.methods.runs import Run
 
 CHECK_RAYS = 4096
@@ -33,59 +33,34 @@ _ENOUGH = 0.6
 Goal = Literal["speedup", "max_drop", "macs"]
 
 
-def candidates(conversion: Conversion) -> dict[str, tuple[str, ...]]:
-    """Layers that a budget may replace, by field; proposals are left alone.
+class Convertible(Protocol):
+    """What a budget asks of a conversion: `Conversion` of graphs of layers, or `StockConversion`."""
 
-    Raises:
-        ConfigError: patterns that match nothing, or fields without a layer to convert.
-    """
-    fields = conversion.teacher.graph_fields()
-    names = [name for name in conversion.chosen if not name.startswith("proposal")]
-    possible = {name: convertible_layers(fields[name].network) for name in names}
-    possible = selected_layers(possible, conversion.config)
-    if not any(possible.values()):
-        raise ConfigError(
-            f"{', '.join(names)}: no dense layer to replace; take a run trained with --pipeline.model.variant dense"
-        )
-    return {name: tuple(layers) for name, layers in possible.items() if layers}
+    config: DistillConfig
+    cameras: Cameras
+    rays: Tensor
 
+    @property
+    def teacher(self) -> Any:
+        """The run's model."""
 
-def field_groups(teacher: GraphModel, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Fields that share their settings and so their widths, by the one that counts for the cost."""
-    groups: dict[str, tuple[str, ...]] = {}
-    names = list(names)
-    for name in names:
-        mine = teacher.config.settings_of(name)[0]
-        together = tuple(other for other in names if teacher.config.settings_of(other)[0] is mine)
-        groups[together[-1]] = together  # the last field a ray meets makes the picture
-    return groups
+    @property
+    def makes_pictures(self) -> bool:
+        """Whether there are photographs to compare with."""
 
+    def preview(self, progress: Callable[[str], None] = ...) -> Preview:
+        """What would be lost."""
 
-@dataclass(frozen=True)
-class Preview:
-    """What every layer would lose, and the undominated choices that follow."""
+    def convert(
+        self,
+        plan: Plan,
+        progress: Callable[[str, str], None] = ...,
+        metrics: Mapping[str, Mapping[str, Tensor]] | None = None,
+    ) -> tuple[TrainerConfig, Any, list[FieldReport]]:
+        """The student of a plan."""
 
-    moments: dict[str, FieldMoments]
-    groups: dict[str, tuple[str, ...]]
-    """Fields that share their settings and so their widths, by the one that counts for the cost."""
-    front: list[Combination]
-    """Errors are predicted mean squared changes of a colour channel; costs are multiply-adds of a query."""
-    teacher_macs: int
-
-    def plan(self, point: Combination) -> Plan:
-        """The point as a conversion takes it: layers that keep their width stay dense."""
-        plan: dict[str, dict[str, int]] = {}
-        for group, names in self.groups.items():
-            widths = {name: moment.outputs.gram.shape[0] - 1 for name, moment in self.moments[group].layers.items()}
-            chosen = {n: m for n, m in point.parts[group].num_features.items() if m < widths[n]}
-            plan |= dict.fromkeys(names, chosen)
-        return plan
-
-    def metrics(self) -> dict[str, dict[str, Tensor]]:
-        """How neurons are chosen, by field and layer."""
-        return {
-            name: {layer: m.metric for layer, m in moments.layers.items()} for name, moments in self.moments.items()
-        }
+    def sketch(self, plan: Plan) -> Any:
+        """A model of the student's shape, weights aside."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +79,7 @@ class Fulfilled:
     """A budget that was met."""
 
     trainer: TrainerConfig
-    student: GraphModel
+    student: Model
     reports: list[FieldReport]
     preview: Preview
     point: Combination
@@ -138,46 +113,14 @@ class Fulfilled:
 
 def predicted_drop(seen: Preview, point: Combination, teacher_psnr: float | None, scale: float = 1.0) -> float | None:
     """dB that a point is predicted to lose against photographs; None where what is seen of an error is not known."""
-    if teacher_psnr is None or not all(m.seen for m in seen.moments.values()):
+    if teacher_psnr is None or not seen.seen:
         return None
     return _decibels(1 + scale * point.error * 10 ** (teacher_psnr / 10))
 
 
-def preview(conversion: Conversion, progress: Callable[[str], None] = lambda name: None) -> Preview:
-    """Gathers the moments of all layers that may be converted, in one pass a field, and allots features for every cost.
-
-    Raises:
-        ConfigError: patterns that match nothing, or fields without a layer to convert.
-        RunError: fields with layers that are converted already.
-    """
-    teacher, possible = conversion.teacher, candidates(conversion)
-    fields = teacher.graph_fields()
-    for name in possible:
-        network = fields[name].network
-        taken = [layer for layer in network.names if not isinstance(network.layer(layer), DenseLinear)]
-        if taken:
-            raise RunError(
-                f"budgets are for dense runs, and {taken[0]} of {name} is {type(network.layer(taken[0])).__name__} "
-                "already: train one with --pipeline.model.variant dense, or give --num-features"
-            )
-    moments = {}
-    for name, layers in possible.items():
-        moments[name] = conversion.moments(name, layers, lambda name=name: progress(name))  # type: ignore[misc]
-    groups, pruned = field_groups(teacher, possible), conversion.config.conversion.recipe == "pruned"
-    fronts = {}
-    for group, together in groups.items():
-        curves = [moments[name].curves(pruned=pruned) for name in together]
-        errors = {layer: (sum(c[layer] for c in curves) / 3).tolist() for layer in curves[0]}  # type: ignore[union-attr]
-        fronts[group] = pareto_front(fields[group].network, errors)
-    total = query_macs(teacher)
-    fixed = total - sum(fields[group].network.multiply_adds() for group in groups)
-    front = [Combination(c.parts, c.multiply_adds + fixed, c.error) for c in combined_front(fronts)]
-    return Preview(moments, groups, front, total)
-
-
 def fulfil(
     run: Run,
-    conversion: Conversion,
+    conversion: Convertible,
     goal: Goal,
     value: float,
     progress: Callable[[str, str], None] = lambda which, layer: None,
@@ -198,8 +141,8 @@ def fulfil(
         RunError: the budget cannot be met; the message says what can. Nothing is written.
     """
     check_goal(goal, value)
-    seen = preview(conversion, lambda name: progress(name, "moments"))
-    photographs = Photographs(run, check_rays(conversion)) if conversion.teacher.makes_pictures else None
+    seen = conversion.preview(lambda name: progress(name, "moments"))
+    photographs = Photographs(run, check_rays(conversion)) if conversion.makes_pictures else None
     if goal == "max_drop" and photographs is None:
         raise ConfigError("--max-drop is about photographs, and this run makes no pictures: take --speedup or --macs")
     if goal == "max_drop" and not conversion.config.output_aware:
@@ -210,7 +153,7 @@ def fulfil(
         plan = seen.plan(point)
         if not any(plan.values()):
             raise RunError("within this budget no layer can be replaced: allow more, or keep the run as it is")
-        trainer, student, reports = conversion.convert(plan, progress, seen.metrics())
+        trainer, student, reports = conversion.convert(plan, progress, seen.metrics)
         drop = None if photographs is None or psnr is None else psnr + _decibels(photographs.squared_error(student))
         faster = query_speedup(conversion.teacher, student)
         measured = Measured(query_macs(student), faster, drop, predicted_drop(seen, point, psnr, scale))
@@ -225,7 +168,7 @@ def fulfil(
 
 
 def _fast_enough(
-    conversion: Conversion, seen: Preview, speedup: float, progress: Callable[[str, str], None]
+    conversion: Convertible, seen: Preview, speedup: float, progress: Callable[[str, str], None]
 ) -> Combination:
     """The point with the least predicted error whose networks, weights aside, answer queries fast enough."""
     low, high = 0, len(seen.front) - 1  # the cheapest is the fastest
@@ -237,8 +180,7 @@ def _fast_enough(
     middle = guess
     for _ in range(9):
         point = seen.front[middle]
-        empty = conversion.untrained(conversion.described(seen.plan(point)))
-        ratio = query_speedup(conversion.teacher, empty).median
+        ratio = query_speedup(conversion.teacher, conversion.sketch(seen.plan(point))).median
         progress("all", f"{ratio:.2f}x with {point.multiply_adds:,} multiply-adds")
         fastest = max(fastest, ratio)
         if ratio >= speedup:
@@ -294,7 +236,7 @@ def _drop(result: Fulfilled) -> float:
     return result.measured.drop
 
 
-def check_rays(conversion: Conversion) -> Tensor:
+def check_rays(conversion: Convertible) -> Tensor:
     """Rays behind those that are fitted to, in the same random order."""
     used = len(conversion.rays)
     rays = choose_rays(conversion.cameras, 1.0, used + CHECK_RAYS, conversion.config.seed)[used:]
@@ -303,7 +245,7 @@ def check_rays(conversion: Conversion) -> Tensor:
     return rays
 
 
-def training_rays(conversion: Conversion, limit: int = 1 << 21) -> Tensor:
+def training_rays(conversion: Convertible, limit: int = 1 << 21) -> Tensor:
     """Rays for calibration: all but those of `check_rays`, at most `limit`."""
     used = len(conversion.rays)
     every = choose_rays(conversion.cameras, 1.0, limit, conversion.config.seed)

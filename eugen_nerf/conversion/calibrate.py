@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from nerfstudio.models.base_model import Model
 from torch import Tensor
 
 from eugen_nerf.conversion.measure import Photographs
 from eugen_nerf.conversion.rays import ray_bundle
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.methods.base import GraphModel
 
 LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 _TRIAL_SHARE = 0.05
@@ -36,7 +36,7 @@ class CalibrationReport:
 
 
 def calibrate(
-    student: GraphModel,
+    student: Model,
     training: Photographs,
     check: Photographs,
     *,
@@ -47,6 +47,8 @@ def calibrate(
     progress: Callable[[float, str], None] = lambda share, what: None,
 ) -> CalibrationReport:
     """Trains all parameters of a student in place by its own loss, and keeps the best state that was checked.
+
+    Optimised camera poses are used and stay as they are: they belong to the photographs, not to the field.
 
     The learning rate is the one that does best on the check rays after a short trial each.
 
@@ -100,7 +102,7 @@ def calibrate(
 
 
 def _descend(
-    student: GraphModel,
+    student: Model,
     training: Photographs,
     rate: float,
     batch: int,
@@ -111,7 +113,8 @@ def _descend(
 ) -> int:
     """Adam with a cosine to zero over the steps, or over the time; returns the steps made."""
     student.train()
-    optimizer = torch.optim.Adam([p for p in student.parameters() if p.requires_grad], lr=rate, eps=1e-8)
+    trained = [p for n, p in student.named_parameters() if p.requires_grad and not n.startswith("camera_optimizer.")]
+    optimizer = torch.optim.Adam(trained, lr=rate, eps=1e-8)
     generator = torch.Generator().manual_seed(seed)
     cameras = training.cameras.to(student.device)
     start, made = time.perf_counter(), 0
@@ -125,7 +128,8 @@ def _descend(
             group["lr"] = rate * 0.5 * float(1 + torch.cos(torch.tensor(torch.pi * share)))
         chosen = torch.randint(len(training.rays), (batch,), generator=generator)
         outputs = student(ray_bundle(cameras, training.rays[chosen].to(student.device)))
-        losses = student.get_loss_dict(outputs, {"image": training.pixels[chosen].to(student.device)})
+        truth = {"image": training.pixels[chosen].to(student.device)}
+        losses = student.get_loss_dict(outputs, truth, student.get_metrics_dict(outputs, truth))
         loss: Tensor = torch.stack([*losses.values()]).sum()
         optimizer.zero_grad()
         loss.backward()

@@ -1,80 +1,38 @@
-"""From a trained run to a converted run: fit its fields, then write a complete run that every ns-* command loads."""
+"""From a trained run of layer graphs to its student: what is fitted, on which rays, field by field."""
 
 from __future__ import annotations
 
 import copy
-import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-import torch
-import yaml
-from nerfstudio.engine.optimizers import Optimizers
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.base_model import Model
 from torch import Tensor
 
 from eugen_nerf.conversion.choose import DistillConfig, Plan, chosen_fields, describe_student, explicit_plan
-from eugen_nerf.conversion.modules import StockConfig, convert_stock
-from eugen_nerf.conversion.rays import RAYS_PER_BATCH, choose_rays, network_inputs, seen_inputs, training_cameras
+from eugen_nerf.conversion.modules import StockConversion
+from eugen_nerf.conversion.preview import (
+    PREVIEW_RAYS,
+    FieldMoments,
+    Preview,
+    candidates,
+    graph_preview,
+    refuse_hybrids,
+)
+from eugen_nerf.conversion.rays import RAYS_PER_BATCH, choose_rays, network_inputs, seen_inputs, training_views
 from eugen_nerf.conversion.store import FolderStore, discard, store_folder
-from eugen_nerf.conversion.teacher import teacher_of
-from eugen_nerf.core.convert import LayerReport, convert_graph
-from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.conversion.teacher import has_graphs, teacher_of
+from eugen_nerf.conversion.write import FieldReport, place
+from eugen_nerf.core.convert import convert_graph
 from eugen_nerf.core.pairs import CACHE_BYTES
 from eugen_nerf.core.parallel import process_count
-from eugen_nerf.core.preview import Batches, LayerMoments, gather_moments
+from eugen_nerf.core.preview import Batches, gather_moments
 from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.methods.base import GraphModel, GraphModelConfig
-from eugen_nerf.methods.checkpoints import atomic_torch_save
 from eugen_nerf.methods.runs import Run
-
-PREVIEW_RAYS = 1024
-"""Rays whose derivatives are taken: enough for second moments of a few hundred neurons."""
-
-
-@dataclass(frozen=True)
-class FieldMoments:
-    """Moments of a field's layers."""
-
-    layers: dict[str, LayerMoments]
-    rays: int
-    """How many rays they come from."""
-    seen: bool
-    """Whether they know what is seen of an error."""
-
-    def curves(self, *, pruned: bool = False) -> dict[str, Tensor]:
-        """For each layer, the predicted squared change of a ray's colour, summed over channels: float64 `[l + 1]`.
-
-        Where what is seen is not known, the error that its readers see, as a share of what they see without the layer.
-
-        Args:
-            pruned: as `LayerMoments.curve` takes it.
-        """
-        curves = {name: m.curve(pruned=pruned) for name, m in self.layers.items()}
-        if not self.seen:
-            return {name: curve / curve[0].clamp_min(1e-300) for name, curve in curves.items()}
-        return {name: curve * self.layers[name].outputs.count / self.rays for name, curve in curves.items()}
-
-
-@dataclass(frozen=True)
-class FieldReport:
-    """One field's conversion."""
-
-    name: str
-    """coarse and fine, deformation before them, or proposal_0, ... and field."""
-    layers: list[LayerReport]
-    parameters: tuple[int, int]
-    """Of the whole network, teacher and student."""
-    multiply_adds: tuple[int, int]
-    """A query of the collapsed network, teacher and student."""
-    seconds: float
 
 
 class Conversion:
@@ -96,11 +54,15 @@ class Conversion:
         self._source = (str(run.path.resolve()), run.checkpoint.name, run.checkpoint.stat().st_mtime_ns)
         self._kept: set[Path] | None = set() if keep else None
         self.trainer, self.teacher = teacher_of(run)
-        _place(self.trainer, config)
-        _refuse_existing(self.trainer)
+        place(self.trainer, config)
         self.chosen = chosen_fields(self.teacher, config)
-        self.cameras = training_cameras(run.pipeline.datamanager)
+        self.cameras = training_views(run.pipeline.datamanager).cameras
         self.rays = choose_rays(self.cameras, config.ray_fraction, config.max_rays, config.seed)
+
+    @property
+    def makes_pictures(self) -> bool:
+        """Whether there are photographs to compare with."""
+        return self.teacher.makes_pictures
 
     def memory_line(self) -> str:
         """What fitting will hold in memory, in words: known before it starts, and bounded."""
@@ -139,6 +101,29 @@ class Conversion:
         )
         assert isinstance(student, GraphModel)
         return student.to(self.teacher.device).eval()
+
+    def candidates(self) -> dict[str, tuple[str, ...]]:
+        """Layers that a budget may replace, by field."""
+        return candidates(self.teacher, self.chosen, self.config)
+
+    def sketch(self, plan: Plan) -> GraphModel:
+        """A student of the plan's shape, weights aside."""
+        return self.untrained(self.described(plan))
+
+    def preview(self, progress: Callable[[str], None] = lambda name: None) -> Preview:
+        """Gathers the moments of all layers that may be converted, one pass a field, and allots features at any cost.
+
+        Args:
+            progress: called with the field of every batch.
+
+        Raises:
+            ConfigError: patterns that match nothing, or fields without a layer to convert.
+            RunError: fields with layers that are converted already.
+        """
+        layers = self.candidates()
+        refuse_hybrids(self.teacher, layers)
+        moments = {name: self.moments(name, own, partial(progress, name)) for name, own in layers.items()}
+        return graph_preview(self.teacher, moments, pruned=self.config.conversion.recipe == "pruned")
 
     def moments(self, name: str, layers: Sequence[str], progress: Callable[[], None]) -> FieldMoments:
         """What one pass over the rays says of a field's layers, by what is seen of them where that is configured."""
@@ -201,6 +186,27 @@ class Conversion:
         student.load_state_dict(state)
         return trainer, student.to(teacher.device), reports
 
+    def convert_as_configured(
+        self, progress: Callable[[str, str], None] = lambda which, layer: None
+    ) -> tuple[TrainerConfig, GraphModel, list[FieldReport]]:
+        """Builds the student with the numbers of features that are configured.
+
+        Args:
+            progress: called with the field and the layer that is done.
+
+        Raises:
+            ConfigError: patterns that match nothing, or numbers of features that make no sense.
+        """
+        plan = explicit_plan(self.teacher, self.chosen, self.config)
+        metrics = {}
+        for name, layers in plan.items():
+            # nothing that is seen depends on a proposal differentiably, and a cut to a rank chooses no neurons
+            low_rank = self.config.conversion.recipe in ("svd", "aware")
+            if self.config.output_aware and layers and not name.startswith("proposal") and not low_rank:
+                moments = self.moments(name, [*layers], lambda name=name: progress(name, "moments"))  # type: ignore[misc]
+                metrics[name] = {layer: m.metric for layer, m in moments.layers.items()}
+        return self.convert(plan, progress, metrics)
+
     def forget(self) -> None:
         """Removes the layers that were kept: what came of them is written."""
         for folder in self._kept or ():
@@ -218,9 +224,24 @@ class Conversion:
         return folder
 
 
+def conversion_of(run: Run, config: DistillConfig, *, keep: bool = False) -> Conversion | StockConversion:
+    """How a run is converted: field by field where its fields are graphs of layers, else by its linear layers.
+
+    Args:
+        run: the teacher, loaded with its training views; unchanged.
+        config: what to replace.
+        keep: whether layers that are done are kept on disk; see `Conversion`.
+
+    Raises:
+        ConfigError: patterns that match nothing, or too few rays.
+        RunError: a run that cannot be converted, or a place that is taken.
+    """
+    return Conversion(run, config, keep=keep) if has_graphs(run) else StockConversion(run, config)
+
+
 def distill(
     run: Run, config: DistillConfig, progress: Callable[[str, str], None] = lambda which, layer: None
-) -> tuple[TrainerConfig, GraphModel, list[FieldReport]]:
+) -> tuple[TrainerConfig, Model, list[FieldReport]]:
     """Converts the fields of a run with the numbers of features that are configured.
 
     Args:
@@ -235,140 +256,4 @@ def distill(
         ConfigError: patterns that match nothing, or numbers of features that make no sense.
         RunError: a run of a method that cannot be converted, or a place that is taken.
     """
-    return convert_as_configured(Conversion(run, config), progress)
-
-
-def convert_as_configured(
-    conversion: Conversion, progress: Callable[[str, str], None] = lambda which, layer: None
-) -> tuple[TrainerConfig, GraphModel, list[FieldReport]]:
-    """`distill` of a conversion at hand."""
-    plan = explicit_plan(conversion.teacher, conversion.chosen, conversion.config)
-    metrics = {}
-    for name, layers in plan.items():
-        # nothing that is seen depends on a proposal differentiably, and a cut to a rank chooses no neurons
-        low_rank = conversion.config.conversion.recipe in ("svd", "aware")
-        if conversion.config.output_aware and layers and not name.startswith("proposal") and not low_rank:
-            moments = conversion.moments(name, [*layers], lambda name=name: progress(name, "moments"))  # type: ignore[misc]
-            metrics[name] = {layer: m.metric for layer, m in moments.layers.items()}
-    return conversion.convert(plan, progress, metrics)
-
-
-def distill_modules(
-    run: Run, config: DistillConfig, progress: Callable[[str, str], None] = lambda which, layer: None
-) -> tuple[TrainerConfig, Model, list[FieldReport]]:
-    """Converts the linear layers of a stock run that no method of ours stands for, in place in a copy.
-
-    Args:
-        run: the teacher, loaded with its training views; unchanged.
-        config: what to replace: `layers` and `exclude` are regular expressions on full module names; where
-            `num_features` is empty, half of each layer's units stay.
-        progress: called with the field and the layer that is done.
-
-    Returns:
-        The student's trainer configuration, its model, and a report a field.
-
-    Raises:
-        ConfigError: patterns that match nothing, or only layers that cannot be converted (with the reasons).
-        RunError: a run without fields of PyTorch layers, or a place that is taken.
-    """
-    start = time.perf_counter()
-    if config.fields or config.proposals:
-        raise ConfigError(
-            f"fields of {run.config.method_name} have no names of their own: choose their layers by --layers, such as "
-            "field.mlp_base.* or proposal_networks.*"
-        )
-    placed = copy.deepcopy(run.config)
-    _place(placed, config)
-    _refuse_existing(placed)
-    counts = config.num_features[0] if len(config.num_features) == 1 else config.num_features or 0.5
-    stock = StockConfig(
-        config.layers,
-        config.exclude,
-        counts,
-        config.conversion,
-        config.ray_fraction,
-        config.max_rays,
-        config.seed,
-    )
-    trainer, model, found = convert_stock(run, stock, progress)
-    _place(trainer, config)
-    trainer.timestamp = placed.timestamp
-    seconds = time.perf_counter() - start
-    reports = [
-        FieldReport(name, list(report.layers), report.parameters, report.multiply_adds, seconds / len(found))
-        for name, report in found.items()
-    ]
-    return trainer, model, reports
-
-
-def write_run(
-    trainer: TrainerConfig,
-    model: Model,
-    step: int,
-    reports: Sequence[FieldReport] = (),
-    more: Mapping[str, object] | None = None,
-    files: Mapping[str, str] | None = None,
-) -> Path:
-    """Writes `config.yml` and a checkpoint that `ns-train --load-config` goes on from.
-
-    The run is written under a temporary name beside its place and renamed when it is complete.
-
-    Args:
-        trainer: decides the place: output_dir / experiment_name / method_name / timestamp.
-        model: weights to store.
-        step: of the checkpoint.
-        reports: what became of each field, kept beside the config as `distill.json`.
-        more: further plain data for that file.
-        files: texts to write beside it, by name.
-
-    Returns:
-        The path of `config.yml`.
-
-    Raises:
-        RunError: the place is taken, or writing fails; nothing is left behind.
-    """
-    _refuse_existing(trainer)
-    final = trainer.get_base_dir()
-    folder = final.with_name(f".{final.name}.partial-{os.getpid()}")
-    trainer = copy.deepcopy(trainer)
-    trainer.load_dir = trainer.get_checkpoint_dir().resolve()
-    trainer.load_step = trainer.load_checkpoint = None  # a resumed teacher's, and none of the student's
-    try:
-        checkpoints = folder / trainer.relative_model_dir
-        checkpoints.mkdir(parents=True)
-        atomic_torch_save(checkpoint_state(trainer, model, step), checkpoints / f"step-{step:09d}.ckpt")
-        (folder / "config.yml").write_text(yaml.dump(trainer), encoding="utf8")
-        record = {"seconds": sum(r.seconds for r in reports), "fields": [asdict(r) for r in reports], **(more or {})}
-        (folder / "distill.json").write_text(json.dumps(record, indent=1), encoding="utf8")
-        for name, text in (files or {}).items():
-            (folder / name).write_text(text, encoding="utf8")
-        folder.replace(final)
-    except OSError as error:
-        raise RunError(f"cannot write the run to {final}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return final / "config.yml"
-
-
-def _refuse_existing(trainer: TrainerConfig) -> None:
-    place = trainer.get_base_dir()
-    if place.exists():
-        raise RunError(f"{place} exists; choose another --experiment-name or --timestamp")
-
-
-def checkpoint_state(trainer: TrainerConfig, model: Model, step: int) -> dict[str, object]:
-    """A checkpoint as nerfstudio's trainer writes it, with optimizers that have not made a step."""
-    optimizers = Optimizers(trainer.optimizers.copy(), model.get_param_groups())
-    return {
-        "step": step,
-        "pipeline": {f"_model.{key}": value for key, value in model.state_dict().items()},
-        "optimizers": {key: value.state_dict() for key, value in optimizers.optimizers.items()},
-        "schedulers": {key: value.state_dict() for key, value in optimizers.schedulers.items()},
-        "scalers": torch.amp.GradScaler(enabled=False).state_dict(),
-    }
-
-
-def _place(trainer: TrainerConfig, config: DistillConfig) -> None:
-    trainer.output_dir = config.output_dir or trainer.output_dir
-    trainer.experiment_name = config.experiment_name or f"{trainer.experiment_name}-distilled"
-    trainer.timestamp = config.timestamp or datetime.now().strftime("%Y-%m-%d_%H%M%S")
+    return conversion_of(run, config).convert_as_configured(progress)

@@ -8,10 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from eugen_nerf.conversion.budget import candidates, check_goal, field_groups
+from eugen_nerf.conversion.budget import check_goal
 from eugen_nerf.conversion.choose import Plan
 from eugen_nerf.conversion.distill import Conversion
 from eugen_nerf.conversion.measure import query_macs
+from eugen_nerf.conversion.preview import field_groups
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.layer import FeatureLayer
 from eugen_nerf.core.rank_preview import rank_curves
@@ -28,7 +29,7 @@ def uniform_plan(conversion: Conversion, share: float) -> Plan:
     Raises:
         ConfigError: out of reach, or a share that makes no sense.
     """
-    fields, layers = conversion.teacher.graph_fields(), candidates(conversion)
+    fields, layers = conversion.teacher.graph_fields(), conversion.candidates()
 
     def plan(part: float) -> Plan:
         return {
@@ -52,7 +53,7 @@ def rank_plan(conversion: Conversion, share: float, progress: Callable[[str, str
     Raises:
         ConfigError: out of reach, a share that makes no sense, or layers that are not dense.
     """
-    fields, layers = conversion.teacher.graph_fields(), candidates(conversion)
+    fields, layers = conversion.teacher.graph_fields(), conversion.candidates()
     aware = conversion.config.conversion.recipe == "aware"
     groups = field_groups(conversion.teacher, layers)
     curves: dict[str, dict[str, Tensor]] = {}

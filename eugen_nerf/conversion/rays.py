@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager
+from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.model_components.renderers import RGBRenderer
+from nerfstudio.models.base_model import Model
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError, RunError
@@ -16,8 +19,8 @@ from eugen_nerf.core.preview import Batch
 from eugen_nerf.methods.base import GraphModel
 
 RAYS_PER_BATCH = 64
-SEEN = ("rgb", "rgb_coarse")
-"""Outputs of a model that are seen; the coarse field is judged by the picture that it makes itself."""
+SEEN = ("rgb", "rgb_fine", "rgb_coarse")
+"""Outputs of a model that are seen, the picture first; a coarse field is judged by the picture that it makes itself."""
 
 
 def choose_rays(cameras: Cameras, fraction: float, limit: int, seed: int) -> Tensor:
@@ -54,15 +57,16 @@ def choose_rays(cameras: Cameras, fraction: float, limit: int, seed: int) -> Ten
     return torch.stack([camera, pixel // width, pixel % width], dim=1)
 
 
-def training_cameras(datamanager: object) -> Cameras:
-    """The cameras of a run's training views.
+def training_views(datamanager: object) -> InputDataset:
+    """A run's training views.
 
     Raises:
         RunError: a data manager that does not hold them.
     """
-    if not isinstance(datamanager, VanillaDataManager):
+    views = getattr(datamanager, "train_dataset", None)
+    if not isinstance(getattr(views, "cameras", None), Cameras):
         raise RunError(f"{type(datamanager).__name__} holds no training cameras; eugen-distill needs a ray-based run")
-    return datamanager.train_dataset.cameras
+    return cast(InputDataset, views)
 
 
 def network_inputs(model: GraphModel, cameras: Cameras, rays: Tensor, name: str) -> Callable[[], Iterator[Batch]]:
@@ -132,8 +136,7 @@ def seen_inputs(model: GraphModel, cameras: Cameras, rays: Tensor, name: str) ->
             handle = network.register_forward_hook(watch)
             try:
                 with torch.enable_grad():
-                    outputs = model.forward(ray_bundle(device_cameras, part.to(model.device)))
-                    colours = [v for k, v in outputs.items() if k in SEEN and isinstance(v, Tensor)]
+                    colours = picture(model, ray_bundle(device_cameras, part.to(model.device)))
                     signs = [(torch.rand(v.shape, generator=generator) < 0.5).to(v) * 2 - 1 for v in colours]
                     leaves = [leaf for _, each in asked for leaf in each]
                     gradients = torch.autograd.grad(colours, leaves, signs, allow_unused=True)
@@ -152,3 +155,28 @@ def ray_bundle(cameras: Cameras, rays: Tensor) -> RayBundle:
     """Rays through the middles of pixels `[rays, 3]` (camera, row, column), `[rays]`."""
     coords = rays[:, 1:].float() + 0.5  # rows and columns of pixel centres
     return cameras.generate_rays(camera_indices=rays[:, :1], coords=coords)
+
+
+def picture(model: Model, bundle: RayBundle) -> list[Tensor]:
+    """What is seen of a model along rays: the final colours `[rays, 3]`, then those of a coarse field.
+
+    Poses that the run has optimised are used, as in training: evaluation's own views have none, training views do.
+
+    Raises:
+        RunError: a model without pictures.
+    """
+    optimizer = getattr(model, "camera_optimizer", None)
+    if optimizer is not None and not model.training:
+        optimizer.apply_to_raybundle(bundle)
+    outputs = model.forward(bundle)
+    colours = [outputs[key] for key in SEEN if isinstance(outputs.get(key), Tensor)]
+    if not colours:
+        raise RunError(f"{type(model).__name__} makes no pictures: its outputs are {', '.join(outputs)}")
+    return cast(list[Tensor], colours)
+
+
+def blended(model: Model, pixels: Tensor) -> Tensor:
+    """Pixels `[n, 3]` or, with alpha, `[n, 4]`, on the background that the model is compared before: `[n, 3]`."""
+    renderer = model.renderer_rgb
+    assert isinstance(renderer, RGBRenderer)
+    return renderer.blend_background(pixels)

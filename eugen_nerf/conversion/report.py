@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eugen_nerf.conversion.budget import Fulfilled
-from eugen_nerf.conversion.distill import FieldReport
+from eugen_nerf.conversion.write import FieldReport
 from eugen_nerf.core.allocate import Combination
 
 

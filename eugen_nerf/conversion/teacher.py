@@ -32,6 +32,6 @@ def teacher_of(run: Run) -> tuple[TrainerConfig, GraphModel]:
     if is_convertible(model):
         return copy_stock(run, model)
     raise RunError(
-        f"{run.path} is a run of {run.config.method_name}, whose fields are no graphs of layers: budgets, bundles and "
-        "calibration are for runs of vanilla-nerf, dnerf and eugen methods; give --num-features"
+        f"{run.path} is a run of {run.config.method_name}, whose fields are no graphs of layers: bundles are "
+        "for runs of vanilla-nerf, dnerf and eugen methods"
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -34,20 +35,25 @@ class Allocation:
 
 
 @dataclass(frozen=True)
-class _Term:
+class Term:
     """Multiply-adds of one layer: `rows * (sum of widths read + constant)`, and what linear layers owed to it add."""
 
     rows: str | int
+    """Outputs: a number, or a layer whose features are to be chosen."""
     reads: tuple[str, ...]
+    """Layers whose features are to be chosen, one entry for each time that they are read."""
     constant: int
+    """Width of all else that is read."""
     owed: tuple[tuple[str, int], ...] = ()
     """Linear layers of some width that are read, with the layer each one reads."""
 
     def scope(self) -> set[str]:
+        """Layers whose features it depends on."""
         names = {*self.reads, *(name for name, _ in self.owed)}
         return names | {self.rows} if isinstance(self.rows, str) else names
 
     def cost(self, widths: Mapping[str, int]) -> int:
+        """Multiply-adds with these features."""
         rows = widths[self.rows] if isinstance(self.rows, str) else self.rows
         cost = rows * (sum(widths[name] for name in self.reads) + self.constant)
         for name, width in self.owed:  # multiplied into its reader where that is cheaper, else formed
@@ -55,7 +61,7 @@ class _Term:
         return cost
 
 
-def network_terms(graph: LayerGraph, names: Sequence[str]) -> list[_Term]:
+def network_terms(graph: LayerGraph, names: Sequence[str]) -> list[Term]:
     """What a collapsed network costs, as a function of the features of the layers called `names`.
 
     Raises:
@@ -83,7 +89,7 @@ def network_terms(graph: LayerGraph, names: Sequence[str]) -> list[_Term]:
             else:
                 constant += graph.width(v)
         rows = name if name in names else layer.out_features
-        terms.append(_Term(rows, tuple(r for r in reads if r is not None), constant, tuple(owed)))
+        terms.append(Term(rows, tuple(r for r in reads if r is not None), constant, tuple(owed)))
     return terms
 
 
@@ -119,13 +125,32 @@ def pareto_front(
         ConfigError: nothing to convert, or a choice that a layer has no error for.
     """
     names = [name for name in graph.names if name in errors]
+    widths = {n: tuple(choices[n]) if choices else candidate_widths(graph.layer(n).out_features) for n in names}
+    return terms_front(network_terms(graph, names), widths, errors)
+
+
+def terms_front(
+    terms: Sequence[Term], widths: Mapping[str, Sequence[int]], errors: Mapping[str, Sequence[float]]
+) -> list[Allocation]:
+    """Every undominated choice of features, cheapest first, for a cost that is a sum of terms.
+
+    Exact as long as no state has more than `MAX_POINTS` undominated choices.
+
+    Args:
+        terms: the cost.
+        widths: numbers of features to choose from, by layer; quickest where layers that share a term are neighbours.
+        errors: for each layer, its predicted error with 0, 1, ..., l features.
+
+    Raises:
+        ConfigError: nothing to choose, or a choice that a layer has no error for.
+    """
+    names = list(widths)
     if not names:
         raise ConfigError("no layer to allot features to")
-    widths = {n: tuple(choices[n]) if choices else candidate_widths(graph.layer(n).out_features) for n in names}
     for name in names:
         if not all(0 < m < len(errors[name]) for m in widths[name]):
             raise ConfigError(f"layer {name!r} takes 1 to {len(errors[name]) - 1} features, got {widths[name]}")
-    open_terms = network_terms(graph, names)
+    open_terms = list(terms)
     fixed = [t for t in open_terms if not t.scope()]
     open_terms = [t for t in open_terms if t.scope()]
     # state: widths of the layers that later terms ask for; value: costs, errors and the choices made
@@ -207,7 +232,10 @@ def combined_front(fronts: Mapping[str, Sequence[Allocation]]) -> list[Combinati
     ]
 
 
-def within_budget(front: Sequence[Combination], multiply_adds: float) -> Combination:
+Point = TypeVar("Point", Allocation, Combination)
+
+
+def within_budget(front: Sequence[Point], multiply_adds: float) -> Point:
     """The point of a front with the least error at a cost of at most `multiply_adds`.
 
     Raises:

@@ -8,32 +8,21 @@ other sizes.
 
 from __future__ import annotations
 
-import itertools
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from eugen_nerf.core.allocate import Allocation, within_budget
 from eugen_nerf.core.convert import LayerReport
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fit import ConversionConfig
-from eugen_nerf.core.hidden import HiddenLayer, Linears, check_repeatable, find_hidden, tensors_in, why_not
-from eugen_nerf.core.narrowing import Narrowing, Weighted
-from eugen_nerf.core.nerf import match_names
-from eugen_nerf.core.pairs import HOLD_OUT_EVERY
-from eugen_nerf.core.sensitivity import output_metrics
+from eugen_nerf.core.module_conversion import ModuleConversion
 from eugen_nerf.core.spec import count_parameters
-
-
-class NothingToConvert(ConfigError):
-    """None of the modules that were asked for is a hidden layer; the message holds the reason for each."""
-
 
 Inputs = Iterable[Any] | Callable[[], Iterable[Any]]
 
@@ -53,6 +42,9 @@ class ModuleReport:
     multiply_adds: tuple[int, int]
     """Of one row through every linear layer of the model, before and after."""
     seconds: float
+    front: tuple[Allocation, ...] = ()
+    """Where a budget was given: the undominated numbers of units that were previewed, cheapest first, with the
+    multiply-adds of the whole model and the predicted error (see `ModulePreview`)."""
 
     def __str__(self) -> str:
         """A table, and what was skipped."""
@@ -68,7 +60,6 @@ class ModuleReport:
         return "\n".join(lines)
 
 
-@torch.no_grad()
 def convert_(
     model: nn.Module,
     inputs: Inputs,
@@ -76,7 +67,8 @@ def convert_(
     *,
     layers: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    num_features: int | float | Sequence[int] | Mapping[str, int] = 0.5,
+    num_features: int | float | Sequence[int] | Mapping[str, int] | None = None,
+    macs: float | None = None,
     output_aware: bool = False,
     call: Callable[[nn.Module, Any], Any] | None = None,
     progress: Callable[[str], None] = lambda name: None,
@@ -99,7 +91,10 @@ def convert_(
         layers: regular expressions on full module names, each to match a name whole; all hidden layers where empty.
         exclude: the same, of layers to leave alone.
         num_features: m; one number, a fraction of each layer's width (a float in (0, 1]), one number a layer in the
-            order of execution, or numbers by name (then `layers` can be left out).
+            order of execution, or numbers by name (then `layers` can be left out). Half of each where None.
+        macs: a budget in its place: the share of the multiply-adds of all linear layers that may be left, in (0, 1).
+            One more pass over the batches tells what each layer would lose with fewer units, and units are allotted so
+            that the predicted losses are least together. `output_aware` decides what counts as a loss.
         output_aware: choose neurons by what the model's outputs make of them, for which each batch goes once forward
             and back through the model; by the matrices of the layers that read them otherwise.
         call: `call(model, batch)` runs the model where it is not simply called.
@@ -114,84 +109,49 @@ def convert_(
             time; too few samples.
     """
     start = time.perf_counter()
-    config = config or ConversionConfig()
-    if config.recipe not in ("rows", "pruned", "random"):
-        raise ConfigError(f"recipe {config.recipe!r} puts a layer more into the model; choose rows, pruned or random")
-    if config.recipe == "random" and (config.eugen.degree != 1 or config.eugen.norm):
-        raise ConfigError(
-            f"degree {config.eugen.degree} and norm {config.eugen.norm} do not collapse into plain linear layers: "
-            "take EUGenConfig(degree=1, norm=False), or convert a LayerGraph with convert_graph"
-        )
-    source = _batches(inputs)
-    ask = call or _call
+    if macs is not None and num_features is not None:
+        raise ConfigError("macs chooses the numbers of features: give one of the two")
+    if macs is not None and not 0 < macs < 1:
+        raise ConfigError(f"macs is a share of the multiply-adds, between 0 and 1, got {macs:g}")
+    wanted = tuple(layers) or (tuple(map(re.escape, num_features)) if isinstance(num_features, Mapping) else ())
     with _evaluating(model):
-        beginning = list(itertools.islice(source(), HOLD_OUT_EVERY))
-        if not beginning:
-            raise ConfigError("there are no batches to learn from")
-        first = beginning[0].batch if isinstance(beginning[0], Weighted) else beginning[0]
-        linears = Linears(model)
-        run = partial(ask, model, first)
-        check_repeatable(run)
-        found, refused = find_hidden(linears, run)
-        wanted = tuple(layers) or (tuple(map(re.escape, num_features)) if isinstance(num_features, Mapping) else ())
-        plan, skipped = _plan(linears, found, refused, wanted, exclude, run)
-        counts = _counts(plan, linears, num_features)
-        work = Narrowing(linears, source, ask, len(beginning) >= HOLD_OUT_EVERY, config)
+        work = ModuleConversion(
+            model, _batches(inputs), call or _call, config or ConversionConfig(), layers=wanted, exclude=exclude
+        )
+        if macs is None:
+            counts = unit_counts(work.widths, 0.5 if num_features is None else num_features)
         before = count_parameters(model), _multiply_adds(model)
-        reports = []
-        metrics: Mapping[str, Tensor] = {}
-        if output_aware:
-            asked = (item.batch if isinstance(item, Weighted) else item for item in source())
-            runs = (lambda batch=batch: tensors_in(ask(model, batch), detached=False) for batch in asked)
-            metrics = output_metrics(linears, plan, runs)
-        for index, layer in enumerate(plan):
-            seed = config.eugen.seed + index
-            reports.append(work.convert(layer, counts[layer.name], seed, metrics.get(layer.name)))
-            progress(layer.name)
+        metrics: Mapping[str, Tensor] = work.metrics() if output_aware else {}
+        front: list[Allocation] = []
+        if macs is not None:
+            seen = work.preview(metrics)
+            rest = before[1] - seen.multiply_adds
+            front = [replace(point, multiply_adds=point.multiply_adds + rest) for point in seen.front]
+            widths, chosen = work.widths, within_budget(front, macs * before[1]).num_features
+            counts = {name: m for name, m in chosen.items() if m < widths[name]}
+        new, reports = work.convert(counts, metrics, progress)
     # everything went well: only now is the model changed
-    linears.install({name: linear.train(linears.modules[name].training) for name, linear in work.new.items()})
-    sizes = {n: (m.in_features, m.out_features, m.bias is not None) for n, m in work.new.items()}
+    work.linears.install({name: linear.train(work.linears.modules[name].training) for name, linear in new.items()})
+    sizes = {n: (m.in_features, m.out_features, m.bias is not None) for n, m in new.items()}
     after = count_parameters(model), _multiply_adds(model)
     seconds = time.perf_counter() - start
-    return ModuleReport(tuple(reports), skipped, sizes, (before[0], after[0]), (before[1], after[1]), seconds)
+    pairs = (before[0], after[0]), (before[1], after[1])
+    return ModuleReport(tuple(reports), work.skipped, sizes, *pairs, seconds, tuple(front))
 
 
-def _plan(
-    linears: Linears,
-    found: Mapping[str, HiddenLayer],
-    refused: Mapping[str, str],
-    layers: Sequence[str],
-    exclude: Sequence[str],
-    run: Callable[[], Any],
-) -> tuple[list[HiddenLayer], dict[str, str]]:
-    """The layers to convert, in order, and why others that were asked for are not."""
-    everything = [*linears.modules, *(name for name in linears.refused if name not in linears.modules)]
-    if not everything:
-        raise ConfigError("the model has no nn.Linear that could be converted")
-    unwanted = set(match_names(exclude, everything)) if exclude else set()
-    hits = [n for n in (match_names(layers, everything) if layers else everything) if n not in unwanted]
-    reasons = dict(refused)
-    plan = []
-    for name, layer in found.items():
-        if name not in hits:
-            continue
-        if reason := why_not(linears, layer, run):
-            reasons[name] = reason
-        else:
-            plan.append(layer)
-    chosen = {layer.name for layer in plan}
-    skipped = {name: reasons[name] for name in hits if name not in chosen}
-    if not plan:
-        why = "; ".join(f"{name} {reason}" for name, reason in skipped.items()) or "all of them are excluded"
-        others = [name for name in found if name not in hits]
-        hint = f". Hidden layers are: {', '.join(others)}" if others else ""
-        raise NothingToConvert(f"no layer to convert: {why}{hint}")
-    return plan, skipped
+def unit_counts(
+    widths: Mapping[str, int], num_features: int | float | Sequence[int] | Mapping[str, int]
+) -> dict[str, int]:
+    """m of each layer.
 
+    Args:
+        widths: of the layers, in order.
+        num_features: as `convert_` takes it.
 
-def _counts(plan: Sequence[HiddenLayer], linears: Linears, num_features: Any) -> dict[str, int]:
-    """m of each layer."""
-    names = [layer.name for layer in plan]
+    Raises:
+        ConfigError: numbers that make no sense.
+    """
+    names = [*widths]
     if isinstance(num_features, Mapping):
         if set(num_features) != set(names):
             raise ConfigError(f"numbers of features for {', '.join(num_features)}, and to convert: {', '.join(names)}")
@@ -199,7 +159,7 @@ def _counts(plan: Sequence[HiddenLayer], linears: Linears, num_features: Any) ->
     if isinstance(num_features, float):
         if not 0 < num_features <= 1:
             raise ConfigError(f"a fraction of the features must be in (0, 1], got {num_features:g}")
-        return {name: max(1, round(num_features * linears.modules[name].out_features)) for name in names}
+        return {name: max(1, round(num_features * width)) for name, width in widths.items()}
     counts = (num_features,) if isinstance(num_features, int) else tuple(num_features)
     if len(counts) not in (1, len(names)):
         raise ConfigError(

@@ -16,7 +16,6 @@ from eugen_nerf.evaluation.accounting import (
     environment,
     fit_seconds,
     inference_parameters,
-    macs_per_query,
     peak_memory,
 )
 from eugen_nerf.evaluation.curves import psnr_curve
@@ -27,6 +26,7 @@ from eugen_nerf.evaluation.split import ceiling, image_splits
 from eugen_nerf.evaluation.training import KEYS as TRAINING_KEYS
 from eugen_nerf.evaluation.training import draw_batches, seeded, training_costs
 from eugen_nerf.evaluation.truth import baseline_images, shared_truth
+from eugen_nerf.fields.counting import macs_per_query
 from eugen_nerf.fields.timing import field_query_callable, medians, speed_ratios, time_interleaved
 from eugen_nerf.methods.metrics import Image8, LpipsMetric, load_lpips, psnr, ssim
 from eugen_nerf.methods.runs import Run, load_run, query_module

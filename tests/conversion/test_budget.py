@@ -17,7 +17,7 @@ import yaml
 
 from eugen_nerf.cli import distill as cli
 from eugen_nerf.conversion import budget, distill
-from eugen_nerf.conversion.budget import Fulfilled, Measured, check_rays, fulfil, preview, training_rays
+from eugen_nerf.conversion.budget import Fulfilled, Measured, check_rays, fulfil, training_rays
 from eugen_nerf.conversion.calibrate import calibrate
 from eugen_nerf.conversion.choose import DistillConfig, explicit_plan
 from eugen_nerf.conversion.distill import Conversion
@@ -101,11 +101,11 @@ def test_hybrids_have_no_budgets(tiny_eugen_run: Path, tmp_path: Path) -> None:
     with pytest.raises(
         RunError, match="budgets are for dense runs, and trunk_0 of coarse is EUGenLinear already: train"
     ):
-        preview(Conversion(converted, config))
+        Conversion(converted, config).preview()
 
 
 def test_only_the_layers_asked_for(run: Run, tmp_path: Path) -> None:
-    seen = preview(Conversion(run, DistillConfig(layers=("trunk_[12]",), ray_fraction=0.5, output_dir=tmp_path)))
+    seen = Conversion(run, DistillConfig(layers=("trunk_[12]",), ray_fraction=0.5, output_dir=tmp_path)).preview()
     assert set(seen.front[0].parts["fine"].num_features) == {"trunk_1", "trunk_2"}
 
 
@@ -118,7 +118,7 @@ def test_without_what_is_seen(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
     result = fulfil(run, conversion, "macs", 0.6)
     assert result.measured.predicted_drop is None
     assert result.measured.drop is not None
-    for curve in result.preview.moments["fine"].curves().values():
+    for curve in result.preview.curves["fine"].values():
         assert curve[0] == 1
         assert curve[-1] == 0
     with pytest.raises(ConfigError, match="leave --no-output-aware out"):
@@ -127,13 +127,13 @@ def test_without_what_is_seen(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_layers_left_out(run: Run, tmp_path: Path) -> None:
     config = DistillConfig(ray_fraction=0.5, output_dir=tmp_path, exclude=("trunk_0", "head_.*"))
-    assert set(preview(Conversion(run, config)).front[0].parts["fine"].num_features) == {
+    assert set(Conversion(run, config).preview().front[0].parts["fine"].num_features) == {
         f"trunk_{i}" for i in (1, 2, 3)
     }
     plan = explicit_plan(Conversion(run, config).teacher, ["coarse", "fine"], replace(config, num_features=(4,)))
     assert plan["fine"] == dict.fromkeys(("trunk_1", "trunk_2", "trunk_3"), 4)
     with pytest.raises(ConfigError, match="'trunk_9' matches no layer; there are: trunk_0"):
-        preview(Conversion(run, replace(config, exclude=("trunk_9",))))
+        Conversion(run, replace(config, exclude=("trunk_9",))).preview()
 
 
 def test_memory_is_said_before(run: Run, conversion: Conversion, monkeypatch: pytest.MonkeyPatch) -> None:

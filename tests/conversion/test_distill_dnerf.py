@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from eugen_nerf.conversion import distill as module
 from eugen_nerf.conversion.choose import DistillConfig
-from eugen_nerf.conversion.distill import distill, write_run
+from eugen_nerf.conversion.distill import distill
 from eugen_nerf.conversion.teacher import teacher_of
+from eugen_nerf.conversion.write import write_run
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenLinear
 from eugen_nerf.core.peers import DenseLinear

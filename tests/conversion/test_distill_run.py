@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from eugen_nerf.cli import distill as cli
 from eugen_nerf.conversion.choose import DistillConfig
-from eugen_nerf.conversion.distill import distill, write_run
+from eugen_nerf.conversion.distill import distill
 from eugen_nerf.conversion.teacher import has_graphs, teacher_of
+from eugen_nerf.conversion.write import write_run
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.fit import ConversionConfig
@@ -274,7 +275,7 @@ def test_the_command_refuses_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_other_methods_have_no_budgets() -> None:
+def test_other_methods_have_no_graphs() -> None:
     run = SimpleNamespace(
         pipeline=SimpleNamespace(model=nn.Identity()),
         config=SimpleNamespace(method_name="nerfacto"),
@@ -282,7 +283,7 @@ def test_other_methods_have_no_budgets() -> None:
     )
     assert not has_graphs(run)
     with pytest.raises(
-        RunError, match=r"^a/config\.yml is a run of nerfacto, whose fields are no graphs.*give --num-features$"
+        RunError, match=r"^a/config\.yml is a run of nerfacto, whose fields are no graphs of layers: bundles are for"
     ):
         teacher_of(run)
 

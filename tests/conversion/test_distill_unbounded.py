@@ -14,7 +14,8 @@ from torch import Tensor
 
 from eugen_nerf.cli import distill as cli
 from eugen_nerf.conversion.choose import DistillConfig
-from eugen_nerf.conversion.distill import distill, write_run
+from eugen_nerf.conversion.distill import distill
+from eugen_nerf.conversion.write import write_run
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.fit import ConversionConfig

@@ -12,9 +12,10 @@ import torch
 
 from eugen_nerf.conversion.budget import fulfil
 from eugen_nerf.conversion.choose import DistillConfig
-from eugen_nerf.conversion.distill import Conversion, write_run
+from eugen_nerf.conversion.distill import Conversion
 from eugen_nerf.conversion.measure import query_macs
 from eugen_nerf.conversion.peer_budget import rank_plan, uniform_plan
+from eugen_nerf.conversion.write import write_run
 from eugen_nerf.core.convert import convert_graph
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.fit import ConversionConfig, fit_layer, projection_layer

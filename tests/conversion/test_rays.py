@@ -10,7 +10,7 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor, nn
 
-from eugen_nerf.conversion.rays import RAYS_PER_BATCH, choose_rays, network_inputs, training_cameras
+from eugen_nerf.conversion.rays import RAYS_PER_BATCH, choose_rays, network_inputs, training_views
 from eugen_nerf.conversion.teacher import teacher_of
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.methods.runs import Run, load_run
@@ -62,7 +62,7 @@ def test_silly_fractions_are_refused() -> None:
     with pytest.raises(ConfigError, match=rf"{least - 1} rays .* take at least {least} by a larger --ray-fraction"):
         choose_rays(one, 1.0, least - 1, seed=0)
     with pytest.raises(RunError, match="object holds no training cameras"):
-        training_cameras(object())
+        training_views(object())
 
 
 def pixel_rays(data: Path, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +79,7 @@ def pixel_rays(data: Path, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def test_inputs_lie_on_the_rays_of_the_pixels(which: str, tiny_stock_run: Path, tiny_blender: Path) -> None:
     run = load(tiny_stock_run)
     _, teacher = teacher_of(run)
-    views = training_cameras(run.pipeline.datamanager)
+    views = training_views(run.pipeline.datamanager).cameras
     rays = choose_rays(views, 0.5, 4096, seed=3)
     batches = network_inputs(teacher, views, rays, which)
     first, second = list(batches()), list(batches())
@@ -123,7 +123,7 @@ def sample_weights(field: nn.Module, inputs: tuple[Tensor, ...]) -> np.ndarray:
 def test_empty_cells_are_left_out(which: str, train_tiny: Callable) -> None:
     path, _ = train_tiny(variant="dense", occupancy="hull", occupancy_resolution=48)
     run = load(path)
-    views = training_cameras(run.pipeline.datamanager)
+    views = training_views(run.pipeline.datamanager).cameras
     rays = choose_rays(views, 0.5, 4096, seed=0)
     grid = run.model.occupancy
     counts = []
@@ -144,7 +144,7 @@ def test_inputs_are_what_rendering_asks_of_proposals_and_field(method: str, trai
     """Of the last round that a proposal serves, with that round's weights."""
     path, _ = train_tiny_unbounded(method=method, variant="dense")
     run = load(path)
-    model, views = run.model, training_cameras(run.pipeline.datamanager)
+    model, views = run.model, training_views(run.pipeline.datamanager).cameras
     rays = choose_rays(views, 0.5, 4096, seed=0)
     part = rays[:RAYS_PER_BATCH]
     fields, asked = model.graph_fields(), {}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,22 +18,34 @@ from nerfstudio.utils.eval_utils import eval_setup
 from tiny_runs import render, train_stock
 from torch import Tensor, nn
 
-from eugen_nerf.conversion.distill import write_run
-from eugen_nerf.conversion.modules import StockConfig, _ask, _ask_fields, convert_stock
+from eugen_nerf.cli import distill as cli
+from eugen_nerf.conversion import budget
+from eugen_nerf.conversion.budget import check_rays, fulfil, training_rays
+from eugen_nerf.conversion.calibrate import calibrate
+from eugen_nerf.conversion.choose import DistillConfig
+from eugen_nerf.conversion.distill import distill
+from eugen_nerf.conversion.measure import Photographs, query_macs
+from eugen_nerf.conversion.modules import StockConversion
+from eugen_nerf.conversion.questions import ask, ask_fields
+from eugen_nerf.conversion.rays import choose_rays, picture, ray_bundle, training_views
+from eugen_nerf.conversion.write import write_run
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.hidden import Linears, find_hidden
 from eugen_nerf.core.narrowing import Weighted
+from eugen_nerf.fields.timing import Ratio
 from eugen_nerf.methods.checkpoints import read_latest_checkpoint
 from eugen_nerf.methods.converted import ConvertedPipeline, resize
 from eugen_nerf.methods.runs import Run, load_run, read_config, without_lpips
 
-RAYS: dict[str, Any] = {"ray_fraction": 1.0, "max_rays": 384}
+RAYS: dict[str, Any] = {"ray_fraction": 0.5, "max_rays": 384, "experiment_name": "student"}
 HIDDEN = {
     "nerfacto": ["field.mlp_base.model.1.layers.0", "field.mlp_head.layers.0", "field.mlp_head.layers.1"],
     "mipnerf": [*(f"field.mlp_base.layers.{i}" for i in range(8)), *(f"field.mlp_head.layers.{i}" for i in range(2))],
 }
 SOME = {"nerfacto": ("field.*",), "mipnerf": (r"field.mlp_base.layers.[37]", "field.mlp_head.layers.0")}
 """Patterns for what is converted here: mipnerf's layers are always 256 wide, and all of them take their time."""
+WIDTHS = {"nerfacto": (24, 24, 24), "mipnerf": (256, 256, 128)}
+"""Of what SOME stands for."""
 CONVERTED = {"nerfacto": HIDDEN["nerfacto"], "mipnerf": [HIDDEN["mipnerf"][i] for i in (3, 7, 8)]}
 
 
@@ -84,8 +100,8 @@ def test_full_width_renders_as_the_teacher(teacher: Run) -> None:
     before = {key: value.clone() for key, value in teacher.model.state_dict().items()}
     expected = colours(teacher.model, teacher)
     method = teacher.config.method_name
-    _, student, reports = convert_stock(teacher, StockConfig(layers=SOME[method], num_features=1.0, **RAYS))
-    assert [layer.name for report in reports.values() for layer in report.layers] == CONVERTED[method]
+    _, student, reports = distill(teacher, DistillConfig(layers=SOME[method], num_features=WIDTHS[method], **RAYS))
+    assert [layer.name for report in reports for layer in report.layers] == CONVERTED[method]
     assert expected.std() > 1e-4
     torch.testing.assert_close(colours(student, teacher), expected, rtol=1e-3, atol=1e-3)
     after = teacher.model.state_dict()
@@ -95,8 +111,8 @@ def test_full_width_renders_as_the_teacher(teacher: Run) -> None:
 
 def test_written_run_loads_renders_alike_and_trains_on(teacher: Run, tmp_path: Path) -> None:
     method = teacher.config.method_name
-    trainer, student, reports = convert_stock(teacher, StockConfig(layers=SOME[method], num_features=0.25, **RAYS))
-    (report,) = reports.values()
+    fewer = tuple(width // 4 for width in WIDTHS[method])
+    trainer, student, (report,) = distill(teacher, DistillConfig(SOME[method], fewer, **RAYS))
     assert report.multiply_adds[1] < report.multiply_adds[0]
     assert report.parameters[1] < report.parameters[0]
     names = CONVERTED[method]
@@ -105,7 +121,7 @@ def test_written_run_loads_renders_alike_and_trains_on(teacher: Run, tmp_path: P
         assert type(new[name]) is nn.Linear
         assert new[name].out_features == old[name].out_features // 4
     # what is not converted is the teacher's: embeddings, grids, proposals, camera optimisation
-    touched = tuple(f"{name}." for name in report.linears)
+    touched = tuple(f"{name}." for name in trainer.pipeline.linears)
     kept = {k: v for k, v in student.state_dict().items() if not k.startswith(touched)}
     assert all(torch.equal(value, teacher.model.state_dict()[key]) for key, value in kept.items())
     if teacher.config.method_name == "nerfacto":
@@ -137,7 +153,7 @@ def test_written_run_loads_renders_alike_and_trains_on(teacher: Run, tmp_path: P
     assert not torch.equal(trained, new[names[0]].weight)
 
     # and a converted run can be converted further
-    second, twice, _ = convert_stock(again, StockConfig(layers=(names[-1],), num_features=4, **RAYS))
+    second, twice, _ = distill(again, DistillConfig((names[-1],), (4,), **RAYS))
     assert twice.get_submodule(names[-1]).out_features == 4
     assert second.pipeline.linears[names[0]] == again.config.pipeline.linears[names[0]]
     assert second.pipeline.linears[names[-1]][1] == 4
@@ -145,10 +161,11 @@ def test_written_run_loads_renders_alike_and_trains_on(teacher: Run, tmp_path: P
 
 def test_every_hidden_layer_is_found(teacher: Run) -> None:
     model = teacher.model
-    asked = _ask_fields(model, ["field"], teacher, StockConfig(**RAYS))["field"]
+    cameras = training_views(teacher.pipeline.datamanager).cameras
+    asked = ask_fields(model, ["field"], cameras, choose_rays(cameras, 0.5, 384, 0))["field"]
     question = asked[0].batch if isinstance(asked[0], Weighted) else asked[0]
     with torch.no_grad():
-        found, refused = find_hidden(Linears(model), lambda: _ask(model.field, question))
+        found, refused = find_hidden(Linears(model), lambda: ask(model.field, question))
     assert list(found) == HIDDEN[teacher.config.method_name]
     assert {str(layer.function) for layer in found.values()} == {"relu(z)"}
     assert not set(found) & set(refused)
@@ -156,24 +173,24 @@ def test_every_hidden_layer_is_found(teacher: Run) -> None:
 
 def test_layers_are_chosen_by_full_name(teacher: Run) -> None:
     first, *_, last = HIDDEN[teacher.config.method_name]
-    _, student, reports = convert_stock(teacher, StockConfig(("field.*",), (f"field.(?!{last[6:]}$).*",), 6, **RAYS))
-    assert [layer.name for layer in reports["field"].layers] == [last]
+    _, student, reports = distill(
+        teacher, DistillConfig(("field.*",), (6,), exclude=(f"field.(?!{last[6:]}$).*",), **RAYS)
+    )
+    assert [layer.name for layer in reports[0].layers] == [last]
     assert student.get_submodule(first).out_features == teacher.model.get_submodule(first).out_features
     with pytest.raises(ConfigError, match=r"layer pattern 'trunk.*' matches no layer; there are: .*field\.mlp_base"):
-        convert_stock(teacher, StockConfig(layers=("trunk.*",), **RAYS))
+        distill(teacher, DistillConfig(layers=("trunk.*",), **RAYS))
     if teacher.config.method_name == "nerfacto":
-        proposals = StockConfig(layers=("proposal_networks.*0",), num_features=5, **RAYS)
-        _, student, reports = convert_stock(teacher, proposals)
-        assert list(reports) == ["proposal_networks.0", "proposal_networks.1"]
+        proposals = DistillConfig(("proposal_networks.*0",), (5,), **RAYS)
+        _, student, reports = distill(teacher, proposals)
+        assert [report.name for report in reports] == ["proposal_networks.0", "proposal_networks.1"]
         assert student.proposal_networks[1].mlp_base[1].layers[0].out_features == 5
         with pytest.raises(ConfigError, match=r"layers\.1 has an output that no linear layer reads"):
-            convert_stock(teacher, StockConfig(layers=("field.mlp_base.*layers.1",), **RAYS))
+            distill(teacher, DistillConfig(layers=("field.mlp_base.*layers.1",), **RAYS))
 
 
 def test_a_checkpoint_of_other_sizes_is_an_error(teacher: Run, tmp_path: Path) -> None:
-    trainer, student, _ = convert_stock(
-        teacher, StockConfig(layers=(r"field.mlp_head.layers.\d",), num_features=7, **RAYS)
-    )
+    trainer, student, _ = distill(teacher, DistillConfig((r"field.mlp_head.layers.\d",), (7,), **RAYS))
     trainer.output_dir, trainer.experiment_name, trainer.timestamp = tmp_path, "converted", "now"
     trainer.pipeline.linears["field.mlp_head.layers.0"][1] = 8
     path = write_run(trainer, student, teacher.step)
@@ -183,3 +200,145 @@ def test_a_checkpoint_of_other_sizes_is_an_error(teacher: Run, tmp_path: Path) -
         eval_setup(path, test_mode="val")
     with pytest.raises(RunError, match=r"'field\.none', which \w+ has not"):
         resize(student, {"field.none": [1, 2, 1]})
+
+
+def by_macs(model: Any, student: Any) -> Ratio:
+    """A speed-up that no noise is in: the ratio of multiply-adds."""
+    ratio = query_macs(model) / query_macs(student)
+    return Ratio(ratio, ratio, ratio)
+
+
+def conversion_of(run: Run, place: Path, **options: Any) -> StockConversion:
+    return StockConversion(
+        run, DistillConfig(**{"layers": SOME[run.config.method_name], "output_dir": place, **RAYS, **options})
+    )
+
+
+@pytest.mark.parametrize(("goal", "value"), [("macs", 0.9), ("speedup", 1.1), ("max_drop", 3.0)])
+def test_budgets(goal: Any, value: float, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "query_speedup", by_macs)
+    conversion = conversion_of(teacher, tmp_path, layers=(*SOME[teacher.config.method_name][:1],))
+    result = fulfil(teacher, conversion, goal, value)
+    whole = query_macs(teacher.model)
+    assert result.preview.teacher_macs == whole
+    assert result.point.multiply_adds == result.measured.multiply_adds == query_macs(result.student)
+    assert result.measured.predicted_drop is not None
+    photographs = Photographs(teacher, check_rays(conversion))
+    errors = [photographs.squared_error(m) for m in (teacher.model, result.student)]
+    drop = 10 * torch.log10(torch.tensor(errors[1] / errors[0])).item()
+    assert result.measured.drop == pytest.approx(drop, abs=1e-5)
+    if goal == "macs":
+        assert result.measured.multiply_adds <= 0.9 * whole
+        dearer = [p for p in result.preview.front if p.multiply_adds > result.point.multiply_adds]
+        assert all(p.multiply_adds > 0.9 * whole for p in dearer)
+    elif goal == "speedup":
+        assert result.measured.speedup.median >= 1.1
+    else:
+        assert drop <= 3.0
+    assert result.trainer.pipeline.linears
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_error_is_predicted_as_it_is_seen(teacher: Run, tmp_path: Path) -> None:
+    """Noise on the units that the last layer reads changes the picture by what the preview says."""
+    if teacher.config.method_name != "nerfacto":
+        pytest.skip("mipnerf's fine samples follow its coarse ones, which no derivative knows")
+    conversion, noise = conversion_of(teacher, tmp_path), 1e-3
+    name, reader = HIDDEN["nerfacto"][-1], "field.mlp_head.layers.2"
+    model, part = teacher.model, conversion.parts["field"]
+    metric, rows = part.metrics(conversion._pictures())[name], 384 * 6  # rays times samples
+    predicted = noise**2 * float(metric.square().sum()) * rows / 384
+
+    def shake(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+        return (inputs[0] + noise * torch.randn_like(inputs[0]),)
+
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        still = picture(model, ray_bundle(conversion.cameras, conversion.rays))[0]
+        handle = model.get_submodule(reader).register_forward_pre_hook(shake)
+        moved = [picture(model, ray_bundle(conversion.cameras, conversion.rays))[0] for _ in range(4)]
+        handle.remove()
+    seen = torch.stack([(each - still).double().square().sum(dim=1).mean() for each in moved]).mean()
+    assert float(seen) == pytest.approx(predicted, rel=0.15)
+    curve = conversion.preview().curves["field"][name]
+    values = part.preview({name: metric}).curves[name] / 384
+    torch.testing.assert_close(curve, values)
+
+
+def test_budgets_leave_proposals_alone(teacher: Run, tmp_path: Path) -> None:
+    if teacher.config.method_name != "nerfacto":
+        pytest.skip("has no proposal networks")
+    with pytest.raises(ConfigError, match=r"queries of the field run through; leave proposal_networks\.0.* out"):
+        conversion_of(teacher, tmp_path, layers=("proposal_networks.*0",)).preview()
+    random = DistillConfig().conversion.__class__(recipe="random")
+    with pytest.raises(ConfigError, match="leave --recipe random out, or give --num-features"):
+        conversion_of(teacher, tmp_path, conversion=random).preview()
+
+
+def test_optimised_poses_are_used_and_kept(teacher: Run, tmp_path: Path) -> None:
+    if teacher.config.method_name != "nerfacto":
+        pytest.skip("optimises no poses")
+    model = copy.deepcopy(teacher.model).eval()
+    conversion = conversion_of(teacher, tmp_path, layers=("none",))
+    rays = conversion.rays[:50]
+    with torch.no_grad():
+        model.camera_optimizer.pose_adjustment.zero_()
+        model.camera_optimizer.pose_adjustment[:, 0] = 0.2
+        moved = ray_bundle(conversion.cameras, rays)
+        moved.origins = moved.origins + torch.tensor([0.2, 0.0, 0.0])
+        expected = model(moved)["rgb"]
+        torch.testing.assert_close(picture(model, ray_bundle(conversion.cameras, rays))[0], expected)
+    run = SimpleNamespace(pipeline=teacher.pipeline)
+    training, check = (Photographs(run, chosen(conversion)) for chosen in (training_rays, check_rays))  # type: ignore[arg-type]
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    report = calibrate(model, training, check, steps=12, batch=32)
+    assert report.squared_error[1] < report.squared_error[0]
+    after = model.state_dict()
+    assert torch.equal(after["camera_optimizer.pose_adjustment"], before["camera_optimizer.pose_adjustment"])
+    key = "field.mlp_head.layers.0.weight"
+    assert not torch.equal(after[key], before[key])
+
+
+def test_masked_pixels_are_no_photographs() -> None:
+    mask = torch.ones(4, 6, 1, dtype=torch.bool)
+    mask[1, 2] = False
+    image = torch.rand(4, 6, 3)
+    cameras = SimpleNamespace()
+
+    class Views:
+        def get_data(self, index: int, image_type: str) -> dict[str, Any]:
+            return {"image": image, "mask": mask} if index == 0 else {"image": image}
+
+    views = Views()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("eugen_nerf.conversion.measure.training_views", lambda manager: views)
+        views.cameras = cameras  # type: ignore[attr-defined]
+        run: Any = SimpleNamespace(pipeline=SimpleNamespace(datamanager=None))
+        found = Photographs(run, torch.tensor([[0, 1, 2], [0, 3, 5], [1, 1, 2]]))
+        assert found.rays.tolist() == [[0, 3, 5], [1, 1, 2]]
+        assert torch.equal(found.pixels, image[[3, 1], [5, 2]])
+        with pytest.raises(RunError, match="no rays to compare with photographs"):
+            Photographs(run, torch.tensor([[0, 1, 2]]))
+
+
+def test_the_command_takes_a_budget_and_calibrates(
+    teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["eugen-distill", "--load-config", teacher.path, "--macs", 0.9, "--ray-fraction", 0.5, "--max-rays", 384]
+    words += ["--device", "cpu", "--output-dir", tmp_path, "--timestamp", "t", "--finetune-steps", 2]
+    words += ["--layers", *SOME[teacher.config.method_name]]
+    monkeypatch.setattr(sys, "argv", [str(w) for w in words])
+    cli.main()
+    said = capfd.readouterr().out
+    assert "what each budget would cost" in said
+    assert "calibrated: 2 steps" in said
+    (config,) = tmp_path.rglob("config.yml")
+    record = json.loads((config.parent / "distill.json").read_text())
+    assert record["budget"]["num_features"]["field"]
+    assert (config.parent / "front.svg").is_file()
+    assert record["calibration"]["squared_error"][1] <= record["calibration"]["squared_error"][0]
+    student = load_run(config, device="cpu", test_mode="inference")
+    assert query_macs(student.model) == record["budget"]["measured"]["multiply_adds"]
+    monkeypatch.setattr(sys, "argv", [str(w) for w in [*words, "--bundle", tmp_path / "b", "--timestamp", "u"]])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "fields are no graphs of layers: bundles are for" in capfd.readouterr().err

@@ -7,7 +7,8 @@ import torch
 from nerfstudio.fields.vanilla_nerf_field import NeRFField
 from torch import nn
 
-from eugen_nerf.evaluation.accounting import count_parameters, fit_seconds, macs_per_query, peak_memory
+from eugen_nerf.evaluation.accounting import count_parameters, fit_seconds, peak_memory
+from eugen_nerf.fields.counting import macs_per_query
 
 
 def test_macs_of_a_nerf_field_by_hand() -> None:

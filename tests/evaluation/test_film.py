@@ -16,11 +16,11 @@ from PIL import Image
 
 from eugen_nerf.cli import render as cli
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.evaluation.accounting import macs_per_query
 from eugen_nerf.evaluation.compare import evaluate
 from eugen_nerf.evaluation.film import film_cameras, write_film
 from eugen_nerf.evaluation.html import html_page
 from eugen_nerf.evaluation.protocol import Protocol, Timing
+from eugen_nerf.fields.counting import macs_per_query
 from eugen_nerf.fields.timing import random_queries
 from eugen_nerf.methods.metrics import quantise
 from eugen_nerf.methods.runs import load_run, query_module

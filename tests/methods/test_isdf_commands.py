@@ -14,7 +14,8 @@ from commands import command
 from tiny_rgbd import isdf_trainer, write_sequence
 
 from eugen_nerf.conversion.choose import DistillConfig
-from eugen_nerf.conversion.distill import distill, write_run
+from eugen_nerf.conversion.distill import distill
+from eugen_nerf.conversion.write import write_run
 from eugen_nerf.core.fit import ConversionConfig
 from eugen_nerf.methods.checkpoints import checkpoint_files, read_latest_checkpoint
 from eugen_nerf.methods.runs import load_run
