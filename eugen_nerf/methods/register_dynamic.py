@@ -91,7 +91,7 @@ eugen_dnerf = MethodSpecification(
 )
 eugen_dnerf_small = MethodSpecification(
     config=_dynamic_trainer(
-        "eugen-dnerf-small", _SMALL, steps=3000, rays=256, lr=4e-3, deformation_lr=1e-3, reveal=2400
+        "eugen-dnerf-small", _SMALL, steps=3000, rays=256, lr=4e-3, deformation_lr=1e-3, reveal=1600
     ),
     description="eugen-dnerf small enough to train on a CPU.",
 )
@@ -103,7 +103,7 @@ eugen_dnerf_hash = MethodSpecification(
 )
 eugen_dnerf_hash_small = MethodSpecification(
     config=_dynamic_trainer(
-        "eugen-dnerf-hash-small", _HASH_SMALL, steps=3000, rays=256, lr=1e-2, deformation_lr=1e-3, reveal=2400
+        "eugen-dnerf-hash-small", _HASH_SMALL, steps=3000, rays=256, lr=1e-2, deformation_lr=1e-3, reveal=1600
     ),
     description="eugen-dnerf-hash small enough to train on a CPU.",
 )
