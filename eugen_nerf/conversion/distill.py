@@ -20,7 +20,6 @@ from eugen_nerf.conversion.preview import (
     Preview,
     candidates,
     graph_preview,
-    refuse_hybrids,
 )
 from eugen_nerf.conversion.rays import RAYS_PER_BATCH, choose_rays, network_inputs, seen_inputs, training_views
 from eugen_nerf.conversion.store import FolderStore, discard, store_folder
@@ -117,11 +116,9 @@ class Conversion:
             progress: called with the field of every batch.
 
         Raises:
-            ConfigError: patterns that match nothing, or fields without a layer to convert.
-            RunError: fields with layers that are converted already.
+            ConfigError: patterns that match nothing, fields without a layer to convert, or a layer without a price.
         """
         layers = self.candidates()
-        refuse_hybrids(self.teacher, layers)
         moments = {name: self.moments(name, own, partial(progress, name)) for name, own in layers.items()}
         return graph_preview(self.teacher, moments, pruned=self.config.conversion.recipe == "pruned")
 

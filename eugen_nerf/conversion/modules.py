@@ -115,8 +115,6 @@ class StockConversion:
         outside = [n for p in self.parts.values() for n in p.widths if id(p.linears.modules[n]) not in queried]
         if outside:
             raise ConfigError(f"budgets are for what queries of the field run through; leave {outside[0]} out")
-        if self.config.conversion.recipe == "random":
-            raise ConfigError("budgets allot rows of the teacher: leave --recipe random out, or give --num-features")
         metrics = self._metrics()
         fronts, curves = {}, {}
         total = rest = query_macs(self.teacher)

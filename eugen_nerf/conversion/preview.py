@@ -11,8 +11,7 @@ from eugen_nerf.conversion.choose import DistillConfig, Plan, selected_layers
 from eugen_nerf.conversion.measure import query_macs
 from eugen_nerf.core.allocate import Combination, combined_front, pareto_front
 from eugen_nerf.core.convert import convertible_layers
-from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.peers import DenseLinear
+from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.preview import LayerMoments
 from eugen_nerf.methods.base import GraphModel
 
@@ -99,25 +98,16 @@ def field_groups(teacher: GraphModel, names: Iterable[str]) -> dict[str, tuple[s
     return groups
 
 
-def refuse_hybrids(teacher: GraphModel, layers: Iterable[str]) -> None:
-    """Raises `RunError` where one of the fields has a layer that is not dense: its cost would follow other rules."""
-    for name in layers:
-        network = teacher.graph_fields()[name].network
-        taken = [layer for layer in network.names if not isinstance(network.layer(layer), DenseLinear)]
-        if taken:
-            raise RunError(
-                f"budgets are for dense runs, and {taken[0]} of {name} is {type(network.layer(taken[0])).__name__} "
-                "already: train one with --pipeline.model.variant dense, or give --num-features"
-            )
-
-
 def graph_preview(teacher: GraphModel, moments: Mapping[str, FieldMoments], *, pruned: bool) -> Preview:
-    """Features for every cost, from the moments of dense fields.
+    """Features for every cost, from the moments of the fields' dense layers.
 
     Args:
         teacher: the run's model.
         moments: by field.
         pruned: as `LayerMoments.curve` takes it.
+
+    Raises:
+        ConfigError: fields with other layers whose cost does not follow from widths (`network_terms`).
     """
     fields, groups = teacher.graph_fields(), field_groups(teacher, moments)
     curves = {name: own.curves(pruned=pruned) for name, own in moments.items()}

@@ -44,53 +44,84 @@ class Term:
     """Layers whose features are to be chosen, one entry for each time that they are read."""
     constant: int
     """Width of all else that is read."""
-    owed: tuple[tuple[str, int], ...] = ()
-    """Linear layers of some width that are read, with the layer each one reads."""
+    owed: tuple[tuple[str | int, int], ...] = ()
+    """Linear layers of some width that are read, with what each one reads: a layer, or a number of features."""
 
     def scope(self) -> set[str]:
         """Layers whose features it depends on."""
-        names = {*self.reads, *(name for name, _ in self.owed)}
-        return names | {self.rows} if isinstance(self.rows, str) else names
+        return {
+            name for name in (self.rows, *self.reads, *(source for source, _ in self.owed)) if isinstance(name, str)
+        }
 
     def cost(self, widths: Mapping[str, int]) -> int:
         """Multiply-adds with these features."""
         rows = widths[self.rows] if isinstance(self.rows, str) else self.rows
         cost = rows * (sum(widths[name] for name in self.reads) + self.constant)
-        for name, width in self.owed:  # multiplied into its reader where that is cheaper, else formed
-            cost += min(rows * widths[name], width * (widths[name] + rows))
+        for source, width in self.owed:  # multiplied into its reader where that is cheaper, else formed
+            features = widths[source] if isinstance(source, str) else source
+            cost += min(rows * features, width * (features + rows))
         return cost
 
 
 def network_terms(graph: LayerGraph, names: Sequence[str]) -> list[Term]:
     """What a collapsed network costs, as a function of the features of the layers called `names`.
 
+    Args:
+        graph: of dense layers, and perhaps of EUGen layers that stay as they are.
+        names: of dense layers.
+
     Raises:
-        ConfigError: a layer that is neither dense nor named, or a linear layer that several layers read.
+        ConfigError: a layer whose cost follows other rules.
     """
     inputs = len(graph.input_widths)
     terms = []
-    for index, name in enumerate(graph.names, start=inputs):
-        layer = graph.layer(name)
-        if not isinstance(layer, DenseLinear):
-            raise ConfigError(f"layer {name!r} is {type(layer).__name__}; features are allotted to dense networks")
-        if _owed(graph, index):
+    for value, name in enumerate(graph.names, start=inputs):
+        rows = name if name in names else _rows(graph, name)
+        if _owed(graph, value):
             continue
-        reads, constant, owed = [], 0, []
+        reads: list[str] = []
+        constant, owed = 0, []
         for v in graph.reads[name]:
-            source = graph.names[v - inputs] if v >= inputs else None
-            if source in names:
-                reads.append(source)
-            elif source is not None and _owed(graph, v):
-                (producer,) = graph.reads[source]
-                if producer < inputs or graph.names[producer - inputs] not in names:
-                    constant += min(graph.width(producer), graph.width(v))
-                else:
-                    owed.append((graph.names[producer - inputs], graph.width(v)))
+            if v >= inputs and _owed(graph, v):
+                (producer,) = graph.reads[graph.names[v - inputs]]
+                owed.append((_features(graph, producer, names), graph.width(v)))
+                continue
+            features = _features(graph, v, names)
+            if isinstance(features, str):
+                reads.append(features)
             else:
-                constant += graph.width(v)
-        rows = name if name in names else layer.out_features
-        terms.append(Term(rows, tuple(r for r in reads if r is not None), constant, tuple(owed)))
+                constant += features
+        terms.append(Term(rows, tuple(reads), constant, tuple(owed)))
     return terms
+
+
+def _rows(graph: LayerGraph, name: str) -> int:
+    """Rows of the one matrix that a layer which stays as it is multiplies by.
+
+    Raises:
+        ConfigError: it has several, or its readers need more than its features.
+    """
+    layer = graph.layer(name)
+    if isinstance(layer, DenseLinear):
+        return layer.out_features
+    (stage, affine), *more = layer.pieces()
+    if more or layer.uses_norm or affine.weight is None or stage.num_features > layer.out_features:
+        raise ConfigError(
+            f"layer {name!r} is {type(layer).__name__}, whose cost does not follow from widths alone: features are "
+            "allotted to dense layers, beside EUGen layers without a norm and with no more features than outputs"
+        )
+    return stage.weight.shape[0]
+
+
+def _features(graph: LayerGraph, value: int, names: Sequence[str]) -> str | int:
+    """What the readers of a value read: a layer's features that are to be chosen, by name, or a number of them."""
+    if value < len(graph.input_widths):
+        return graph.width(value)
+    name = graph.names[value - len(graph.input_widths)]
+    layer = graph.layer(name)
+    if name in names:
+        return name
+    return layer.out_features if isinstance(layer, DenseLinear) else layer.pieces()[0][0].num_features
 
 
 def _owed(graph: LayerGraph, value: int) -> bool:
@@ -117,8 +148,8 @@ def pareto_front(
     Exact as long as no state has more than `MAX_POINTS` undominated choices.
 
     Args:
-        graph: dense network.
-        errors: for each layer that may be converted, its predicted error with 0, 1, ..., l features.
+        graph: as `network_terms` takes it.
+        errors: for each dense layer that may be converted, its predicted error with 0, 1, ..., l features.
         choices: numbers of features to choose from; `candidate_widths` where None.
 
     Raises:

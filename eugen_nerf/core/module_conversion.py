@@ -116,7 +116,12 @@ class ModuleConversion:
         Args:
             metrics: by layer, from `metrics`; empty where outputs are not looked at.
             progress: called after every batch.
+
+        Raises:
+            ConfigError: a recipe of random projections, which have no preview.
         """
+        if self.config.recipe == "random":
+            raise ConfigError("units are allotted by how well some stand for all: take rows or pruned, or give numbers")
         sums = {name: MomentSums(width, width) for name, width in self.widths.items()}
         modules = {name: self.linears.modules[name] for name in sums}
         with torch.no_grad():

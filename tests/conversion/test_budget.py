@@ -23,6 +23,7 @@ from eugen_nerf.conversion.choose import DistillConfig, explicit_plan
 from eugen_nerf.conversion.distill import Conversion
 from eugen_nerf.conversion.measure import Photographs, query_macs
 from eugen_nerf.conversion.rays import network_inputs, ray_bundle, seen_inputs
+from eugen_nerf.conversion.write import write_run
 from eugen_nerf.core.allocate import Combination
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.fields.timing import Ratio
@@ -95,13 +96,32 @@ def test_a_share_of_the_multiply_adds(run: Run, conversion: Conversion, monkeypa
     assert result.measured.drop == pytest.approx(10 * torch.log10(torch.tensor(drops[1] / drops[0])).item(), abs=1e-6)
 
 
-def test_hybrids_have_no_budgets(tiny_eugen_run: Path, tmp_path: Path) -> None:
+def test_hybrids_have_budgets_for_what_is_dense(
+    run: Run, conversion: Conversion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "query_speedup", by_macs)
+    layers = {"trunk_1": 12, "head_0": 5}
+    trainer, student, reports = conversion.convert({"coarse": layers, "fine": layers})
+    hybrid = load_run(write_run(trainer, student, run.step, reports), device="cpu", test_mode="val")
+    config = DistillConfig(ray_fraction=0.5, max_rays=400, output_dir=tmp_path, experiment_name="further")
+    further = Conversion(hybrid, config)
+    result = fulfil(hybrid, further, "macs", 0.8)
+    whole = query_macs(student)
+    assert result.preview.teacher_macs == result.preview.front[-1].multiply_adds == whole
+    assert result.point.multiply_adds == query_macs(result.student) == result.measured.multiply_adds <= 0.8 * whole
+    assert set(result.preview.plan(result.point)["fine"]) <= {"trunk_0", "trunk_2", "trunk_3"}
+    assert result.student.graph_fields()["fine"].network.layer("trunk_1").config.num_features == 12
+
+
+def test_a_norm_has_no_budget(tiny_eugen_run: Path, tmp_path: Path) -> None:
     converted = load_run(tiny_eugen_run, device="cpu", test_mode="val")
-    config = DistillConfig(ray_fraction=0.5, output_dir=tmp_path)
-    with pytest.raises(
-        RunError, match="budgets are for dense runs, and trunk_0 of coarse is EUGenLinear already: train"
-    ):
-        Conversion(converted, config).preview()
+    network = converted.model.graph_fields()["fine"].network  # type: ignore[union-attr,operator]
+    layer = network.layer("trunk_0")
+    assert not layer.uses_norm
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(layer), "uses_norm", True)
+        with pytest.raises(ConfigError, match="'trunk_0' is EUGenLinear, whose cost does not follow from widths alone"):
+            Conversion(converted, DistillConfig(ray_fraction=0.5, output_dir=tmp_path)).preview()
 
 
 def test_only_the_layers_asked_for(run: Run, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from eugen_nerf.conversion.questions import ask, ask_fields
 from eugen_nerf.conversion.rays import choose_rays, picture, ray_bundle, training_views
 from eugen_nerf.conversion.write import write_run
 from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.core.fit import ConversionConfig
 from eugen_nerf.core.hidden import Linears, find_hidden
 from eugen_nerf.core.narrowing import Weighted
 from eugen_nerf.fields.timing import Ratio
@@ -269,8 +270,8 @@ def test_budgets_leave_proposals_alone(teacher: Run, tmp_path: Path) -> None:
         pytest.skip("has no proposal networks")
     with pytest.raises(ConfigError, match=r"queries of the field run through; leave proposal_networks\.0.* out"):
         conversion_of(teacher, tmp_path, layers=("proposal_networks.*0",)).preview()
-    random = DistillConfig().conversion.__class__(recipe="random")
-    with pytest.raises(ConfigError, match="leave --recipe random out, or give --num-features"):
+    random = ConversionConfig(recipe="random")
+    with pytest.raises(ConfigError, match="take rows or pruned, or give numbers"):
         conversion_of(teacher, tmp_path, conversion=random).preview()
 
 

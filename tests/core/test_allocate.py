@@ -38,9 +38,9 @@ SHAPES = {
 }
 
 
-def cost_of(shape: NeRFShape, widths: dict[str, int]) -> int:
+def cost_of(shape: NeRFShape, widths: dict[str, int], kept: dict[str, LayerSpec] | None = None) -> int:
     """Multiply-adds of the collapsed network with these features, as the network itself counts them."""
-    specs = {
+    specs = (kept or {}) | {
         name: LayerSpec("eugen", num_features=m, eugen=EUGenConfig(norm=False))
         for name, m in widths.items()
         if m < (shape.head_width if name.startswith("head") else shape.trunk_width)
@@ -71,6 +71,29 @@ def test_the_front_is_that_of_all_choices(name: str) -> None:
     assert all(p.multiply_adds == cost_of(shape, p.num_features) for p in front)
     assert front[-1].multiply_adds == graph.multiply_adds()
     assert front[-1].error == 0
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(("m", "degree"), [(3, 1), (8, 1), (2, 2), (4, 2)])
+def test_layers_that_are_converted_already_keep_their_price(name: str, m: int, degree: int) -> None:
+    """Every second layer is EUGen and stays so; the others' features are chosen."""
+    shape = SHAPES[name]
+    kept = {
+        layer: LayerSpec("eugen", num_features=m, eugen=EUGenConfig(norm=False, degree=degree))
+        for layer in convertible_layers(build_nerf(shape))[::2]
+        if m * degree <= build_nerf(shape).layer(layer).out_features
+    }
+    graph = build_nerf(shape, kept)
+    layers = convertible_layers(graph)
+    errors = {layer: falling(graph.layer(layer).out_features, i) for i, layer in enumerate(layers)}
+    choices = {layer: (2, 5, graph.layer(layer).out_features) for layer in layers}
+    front = pareto_front(graph, errors, choices)
+    costs = {
+        cost_of(shape, dict(zip(layers, widths, strict=True)), kept) for widths in itertools.product(*choices.values())
+    }
+    assert all(p.multiply_adds == cost_of(shape, p.num_features, kept) for p in front)
+    assert front[0].multiply_adds == min(costs)
+    assert front[-1].multiply_adds == graph.multiply_adds()
 
 
 def test_some_layers_only() -> None:
@@ -124,9 +147,14 @@ def test_widths_and_errors_that_do_not_fit() -> None:
         pareto_front(graph, {"trunk_1": falling(8, 0)}, {"trunk_1": (9,)})
     with pytest.raises(ConfigError, match="no layer"):
         pareto_front(graph, {})
-    converted = build_nerf(SHAPES["skip"], {"trunk_1": LayerSpec("eugen", num_features=4)})
-    with pytest.raises(ConfigError, match="'trunk_1' is EUGenLinear"):
-        pareto_front(converted, {"trunk_0": falling(8, 0)})
+    for spec in (
+        LayerSpec("eugen", num_features=4),  # its norm is a matrix more, as large as its readers' features
+        LayerSpec("eugen", num_features=5, eugen=EUGenConfig(norm=False, degree=2)),  # more features than outputs
+        LayerSpec("lowrank", num_features=3),
+    ):
+        converted = build_nerf(SHAPES["skip"], {"trunk_1": spec})
+        with pytest.raises(ConfigError, match=r"'trunk_1' is .*, whose cost does not follow from widths alone"):
+            pareto_front(converted, {"trunk_0": falling(8, 0)})
 
 
 def draw_batches(graph: LayerGraph, *, seen: bool) -> list[Batch]:
