@@ -57,7 +57,9 @@ class Suite:
     dataparser: Sequence[str] = ("blender-data",)
     """The dataparser's sub-command and arguments."""
     distilled: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Arguments of `eugen-distill` by name; the first argument is the name of the teacher's run."""
+    """Arguments of `eugen-distill` by name; the first argument is the name of the teacher's run. With seeds, a teacher's
+    name as in `runs` stands for its run of every seed (NAME-s0, ...), `{seed}` in the other arguments for the seed; a
+    run of one seed is named in full."""
     evaluator: str = "images"
     """What compares the runs: images (`eugen-eval`) or sdf (`eugen-sdf evaluate`)."""
     evaluate: Sequence[str] = ()
@@ -77,7 +79,10 @@ def read_suite(path: Path) -> Suite:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf8"))
         suite = Suite(**content)
-        suite = replace(suite, runs=_with_seeds(suite.runs, suite.seeds, suite.seed_args), seeds=())
+        distilled = _distilled_with_seeds(suite)
+        suite = replace(
+            suite, runs=_with_seeds(suite.runs, suite.seeds, suite.seed_args), distilled=distilled, seeds=()
+        )
     except (OSError, yaml.YAMLError, TypeError) as error:
         raise ConfigError(f"{path} is no suite: {str(error).splitlines()[0]}") from error
     strangers = [name for name, (teacher, *_) in suite.distilled.items() if teacher not in suite.runs]
@@ -100,6 +105,19 @@ def _with_seeds(
         for seed in seeds
         for name, args in runs.items()
     }
+
+
+def _distilled_with_seeds(suite: Suite) -> Mapping[str, Sequence[str]]:
+    """Each conversion once for every seed of its teacher, where it names the teacher without one."""
+    found: dict[str, Sequence[str]] = {}
+    for name, (teacher, *args) in suite.distilled.items():
+        if not suite.seeds or teacher not in suite.runs:
+            found[name] = [teacher, *args]
+            continue
+        for seed in suite.seeds:
+            own = (argument.format(seed=seed) for argument in args)
+            found[f"{name}-s{seed}"] = [f"{teacher}-s{seed}", *own]
+    return found
 
 
 def run_suite(suite: Suite, console: Console) -> Path:

@@ -33,7 +33,13 @@ def test_every_run_is_trained_once_a_seed(tmp_path: Path) -> None:
     }
     assert list(read_suite(write(tmp_path)).runs) == ["a", "b"]
     with pytest.raises(ConfigError, match="'c' has no teacher among the runs a-s1, b-s1"):
-        read_suite(write(tmp_path, seeds=[1], distilled={"c": ["a"]}))
+        read_suite(write(tmp_path, seeds=[1], distilled={"c": ["a-s2"]}))
+    converted = {"c": ["a", "--macs", "0.5", "--seed", "{seed}"], "d": ["b-s3", "--macs", "0.2"]}
+    assert read_suite(write(tmp_path, seeds=[0, 3], distilled=converted)).distilled == {
+        "c-s0": ["a-s0", "--macs", "0.5", "--seed", "0"],
+        "c-s3": ["a-s3", "--macs", "0.5", "--seed", "3"],
+        "d": ["b-s3", "--macs", "0.2"],
+    }
     assert read_suite(write(tmp_path, seeds=[1], distilled={"c": ["a-s1"]})).distilled == {"c": ["a-s1"]}
 
 
