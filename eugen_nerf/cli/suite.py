@@ -57,9 +57,9 @@ class Suite:
     dataparser: Sequence[str] = ("blender-data",)
     """The dataparser's sub-command and arguments."""
     distilled: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Arguments of `eugen-distill` by name; the first argument is the name of the teacher's run. With seeds, a teacher's
-    name as in `runs` stands for its run of every seed (NAME-s0, ...), `{seed}` in the other arguments for the seed; a
-    run of one seed is named in full."""
+    """Arguments of `eugen-distill` by name; the first is the name of the teacher's run. With seeds, a teacher's name as
+    in `runs` stands for its run of every seed (NAME-s0, ...), and `{seed}` in the other arguments for the seed; a run
+    of one seed is named in full."""
     evaluator: str = "images"
     """What compares the runs: images (`eugen-eval`) or sdf (`eugen-sdf evaluate`)."""
     evaluate: Sequence[str] = ()
