@@ -36,9 +36,9 @@ def data(tmp_path: Path) -> Path:
     return write_images(tmp_path, TIMES)
 
 
-def manager_of(data: Path, kind=CurriculumDataManagerConfig, **options) -> CurriculumDataManager:
+def manager_of(data: Path, kind=CurriculumDataManagerConfig, rays: int = 400, **options) -> CurriculumDataManager:
     options.setdefault("dataparser", DNeRFDataParserConfig())
-    config = kind(data=data, train_num_rays_per_batch=400, eval_num_rays_per_batch=5, **options)
+    config = kind(data=data, train_num_rays_per_batch=rays, eval_num_rays_per_batch=5, **options)
     config._target = CurriculumDataManager  # as nerfstudio sets the class that the method registered
     return config.setup(device="cpu", test_mode="val")
 
@@ -55,7 +55,8 @@ def test_rays_come_from_the_earliest_images(data: Path, step: int, count: int) -
 @pytest.mark.parametrize(("step", "count"), [(0, 5), (50, 5), (83, 14), (125, 27), (199, 49), (200, 50)])
 def test_a_tenth_of_many_images_is_there_from_the_start(tmp_path: Path, step: int, count: int) -> None:
     times = [(17 * i % 50) / 50 for i in range(50)]
-    manager = manager_of(write_images(tmp_path, times), reveal_steps=200)
+    # so many rays that each image has its share: one that is left out by chance is one in 10^30
+    manager = manager_of(write_images(tmp_path, times), rays=4000, reveal_steps=200)
     assert manager.revealed(step) == count
     drawn = set(manager.next_train(step)[0].times.flatten().tolist())
     assert max(drawn) == pytest.approx((count - 1) / 50)
