@@ -62,6 +62,12 @@ def replaced_layers(model: EugenDNerfModel) -> dict[str, list[str]]:
     }
 
 
+def expected_to_replace(method: str, found: dict[str, list[str]]) -> bool:
+    """EUGen layers in every network; where the canonical field is a hash grid, in the deformation alone."""
+    hybrid = method.startswith("eugen-dnerf-hash")
+    return all(bool(layers) == (name == "deformation" or not hybrid) for name, layers in found.items())
+
+
 @pytest.mark.parametrize("method", PRESETS)
 def test_train_save_and_reload(method: str, train_tiny_dnerf: Callable) -> None:
     path, trainer = train_tiny_dnerf(method=method)
@@ -74,7 +80,7 @@ def test_train_save_and_reload(method: str, train_tiny_dnerf: Callable) -> None:
     assert run.pipeline.datamanager.includes_time, "or ns-viewer shows no time slider"
     found = replaced_layers(run.model)
     assert list(found) == ["deformation", "coarse", "fine"], "the order a ray meets them"
-    assert all(found.values())
+    assert expected_to_replace(method, found)
     moved = {n for n, p in trainer.pipeline.model.deformation.named_parameters() if p.grad is not None and p.grad.any()}
     assert moved, "no gradient reaches the deformation"
 
@@ -84,7 +90,7 @@ def test_one_flag_rules_all_networks(method: str) -> None:
     dense = make_model(make_config(method, variant="dense"))
     assert not any(replaced_layers(dense).values())  # type: ignore[arg-type]
     eugen = make_model(make_config(method))
-    assert all(replaced_layers(eugen).values())  # type: ignore[arg-type]
+    assert expected_to_replace(method, replaced_layers(eugen))  # type: ignore[arg-type]
     ratio = dense.query_module().macs_per_query() / eugen.query_module().macs_per_query()  # type: ignore[operator]
     assert ratio > 1
 
