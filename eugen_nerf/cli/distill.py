@@ -11,7 +11,7 @@ import tyro
 
 from eugen_nerf.cli.common import print_lines, run_cli, shared_by_torchrun
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.fit import Recipe
+from eugen_nerf.core.fit import BY_ROWS, Recipe
 from eugen_nerf.core.parallel import process_count, process_index
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ class Distill:
     recipe: Recipe = "rows"
     """rows: projections made of rows of the teacher, chosen greedily; random: drawn at random, the paper's Eq. (31);
     whitened: the same for inputs made equally wide in all directions. To compare with: pruned: the rows that count
-    most, nothing fitted; svd: low rank; aware: low rank by the inputs' second moments. These take --num-features
-    (svd, aware: the rank) or --macs, allotted as for rows; random and whitened get the same share in every layer."""
+    most, nothing fitted; compensated: the same rows, what reads them solved for again; svd: low rank; aware: low rank
+    by the inputs' second moments. These take --num-features (svd, aware: the rank) or --macs, allotted as for rows;
+    random and whitened get the same share in every layer."""
     projection: Literal["gaussian", "rademacher", "orthogonal"] = "gaussian"
     """Distribution of random projections."""
     degree: int = 1
@@ -181,8 +182,8 @@ class Distill:
             raise ConfigError(f"{' and '.join(words)} are two budgets: give one")
         if goals and self.num_features:
             raise ConfigError(f"{words[0]} chooses the numbers of features: leave --num-features out")
-        if goals and self.recipe not in ("rows", "pruned") and words[0] != "--macs":
-            raise ConfigError(f"{words[0]} previews rows and pruned alone: leave --recipe out, or give --macs")
+        if goals and self.recipe not in BY_ROWS and words[0] != "--macs":
+            raise ConfigError(f"{words[0]} previews {', '.join(BY_ROWS)} alone: leave --recipe out, or give --macs")
         return goals[0] if goals else None
 
     def _check_bundle(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eugen_nerf.core.convert import convertible_layers
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.fit import ConversionConfig
+from eugen_nerf.core.fit import BY_ROWS, ConversionConfig
 from eugen_nerf.core.nerf import layer_specs, match_names
 from eugen_nerf.core.spec import LayerSpec
 from eugen_nerf.methods.base import GraphModel, GraphModelConfig
@@ -125,7 +125,7 @@ def describe_student(
             if layer in network.names:
                 setattr(settings, width, network.layer(layer).out_features)
     eugen = replace(conversion.eugen, train_projection=True)
-    if conversion.recipe in ("rows", "pruned"):
+    if conversion.recipe in BY_ROWS:
         eugen = replace(eugen, degree=1, phi="relu", norm=False)
     low_rank = conversion.recipe in ("svd", "aware")
     if variant == "eugen" or low_rank:  # a hybrid: the layers that it has already keep their own settings

@@ -14,7 +14,7 @@ from eugen_nerf.core.modules import ModuleReport, convert_
 from eugen_nerf.core.narrowing import Weighted
 from eugen_nerf.core.nerf import VARIANTS, NeRFShape, Replacement, build_nerf, build_variant
 from eugen_nerf.core.onnx import export_onnx
-from eugen_nerf.core.peers import DenseLinear, LowRankLinear, SNNKLinear
+from eugen_nerf.core.peers import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
 from eugen_nerf.core.preview import Batch, LayerMoments, gather_moments
 from eugen_nerf.core.projections import PROJECTIONS, sample_projection, seeded_generator
 from eugen_nerf.core.solve import MomentSums, best_ridge, greedy_columns, ridge_solution
@@ -44,6 +44,7 @@ __all__ = [
     "LowRankLinear",
     "ModuleReport",
     "MomentSums",
+    "MonarchLinear",
     "NeRFShape",
     "RadianceBundle",
     "Replacement",

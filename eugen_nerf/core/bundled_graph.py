@@ -32,6 +32,7 @@ class BundledGraph(nn.Module):
     def __init__(self, graph: CollapsedGraph, input_widths: Sequence[int]) -> None:
         super().__init__()
         self.input_widths = tuple(input_widths)
+        graph = graph.ungrouped(input_widths)
         self._forms: list[tuple[int, bool, str, tuple[int, ...]]] = []
         self._reads = tuple(v for v, _ in graph.outputs)
         for i, (stage, reads) in enumerate(graph.steps):
@@ -52,7 +53,7 @@ class BundledGraph(nn.Module):
             norm, factors = self._found(f"step{i}_norm"), ()
             if norm is not None:
                 factors = tuple(self._factor(f"step{i}_factor{s}") for s in range(len(reads)))  # type: ignore[assignment]
-            stage = MergedStage(weight, self._found(f"step{i}_bias"), norm, degree, shared, phi, factors)
+            stage = MergedStage(weight, self._found(f"step{i}_bias"), norm, degree, shared, phi, factors=factors)
             steps.append((stage, reads))
         owed = (
             Affine(self._found(f"output{i}_weight"), self._found(f"output{i}_bias")) for i in range(self.num_outputs)
@@ -177,7 +178,7 @@ def _read_step(spec: Spec, tensors: StoredTensors, name: str, widths: list[int])
             r = tensors.take(f"{name}_factor{s}_weight", (count, widths[reads[s]]))
             factors.append((r, tensors.take(f"{name}_factor{s}_bias", (count,))))
     spec.close()
-    return MergedStage(weight, bias, norm, degree, shared, phi, tuple(factors)), reads
+    return MergedStage(weight, bias, norm, degree, shared, phi, factors=tuple(factors)), reads
 
 
 def _read_output(spec: Spec, tensors: StoredTensors, name: str, widths: list[int]) -> tuple[int, Affine]:

@@ -16,12 +16,15 @@ from eugen_nerf.core.pairs import HOLD_OUT_EVERY, Replay
 from eugen_nerf.core.parallel import process_count, summed
 from eugen_nerf.core.peer_fits import fit_low_rank, fit_pruned
 from eugen_nerf.core.peers import DenseLinear, LowRankLinear
+from eugen_nerf.core.preview import neuron_worth
 from eugen_nerf.core.solve import MomentSums, best_ridge, greedy_columns, ridge_solution
 
 _SWEEP_RIDGE = 1e-6
 
 
-Recipe = Literal["rows", "random", "whitened", "pruned", "svd", "aware"]
+Recipe = Literal["rows", "random", "whitened", "pruned", "compensated", "svd", "aware"]
+BY_ROWS: tuple[Recipe, ...] = ("rows", "pruned", "compensated")
+"""Recipes whose projections are rows of the teacher."""
 _LEAST_SPREAD = 1e-3
 """Of the inputs' largest, what the spread of a direction counts for at least when inputs are whitened."""
 
@@ -33,8 +36,8 @@ class ConversionConfig:
     recipe: Recipe = "rows"
     """rows: G is made of the teacher's own rows, chosen greedily for the layers that read the output; random: G is
     drawn at random, as in the paper; whitened: drawn for inputs made equally wide in all directions, as the data says.
-    To compare with: pruned: the rows that count most, nothing solved for again; svd:
-    weights of low rank; aware: low rank by the inputs' second moments."""
+    To compare with: pruned: the rows that count most, nothing solved for again; compensated: the same rows, A by
+    Eq. (31); svd: weights of low rank; aware: low rank by the inputs' second moments."""
     eugen: EUGenConfig = field(default_factory=lambda: EUGenConfig(norm=False))
     """Degree, Phi, norm and distribution of a random G; `rows` takes Phi from the teacher's activation, degree 1, no
     norm."""
@@ -68,9 +71,9 @@ def fit_layer(
         return fit_pruned(layer, old, replay, metric), 0.0
     if config.recipe == "whitened":
         _whiten(layer, replay)
-    rows = config.recipe == "rows"
+    rows = config.recipe in ("rows", "compensated")
     candidates = copy.deepcopy(old).requires_grad_(False)
-    if rows and old.function == "relu" and config.sweeps:
+    if config.recipe == "rows" and old.function == "relu" and config.sweeps:
         _resolve_rows(candidates, replay, config.sweeps)
     features = candidates if rows else layer.features
     width = old.out_features if rows else layer.weight.shape[1]
@@ -82,7 +85,7 @@ def fit_layer(
     if held_out.count == 0:
         raise ConfigError(f"too few samples to convert a layer: at least {HOLD_OUT_EVERY} batches are needed")
     if rows:
-        chosen = greedy_columns(fit, layer.config.num_features, metric)
+        chosen = _chosen_rows(fit, layer.config.num_features, metric, greedy=config.recipe == "rows")
         fit, held_out = fit.select(chosen), held_out.select(chosen)
         with torch.no_grad():
             layer.projection.copy_(candidates.weight[chosen])
@@ -95,6 +98,13 @@ def fit_layer(
             raise ConfigError("gradient descent on a layer runs in one process: leave --train-steps out")
         error = _train_layer(layer, replay, config) / max(held_out.variation(), 1e-300)
     return error, ridge
+
+
+def _chosen_rows(fit: MomentSums, count: int, metric: Tensor, *, greedy: bool) -> Tensor:
+    """Rows whose values stand for those of all others best, or those that count most on their own."""
+    if greedy:
+        return greedy_columns(fit, count, metric)
+    return neuron_worth(fit.gram.diagonal()[:-1], metric).argsort(descending=True)[:count]
 
 
 @torch.no_grad()
@@ -164,7 +174,7 @@ def projection_layer(old: DenseLinear, count: int, config: ConversionConfig, *, 
     """
     if config.recipe in ("svd", "aware"):
         return LowRankLinear(old.in_features, old.out_features, count, old.function).to(old.weight)
-    if config.recipe in ("rows", "pruned"):
+    if config.recipe in BY_ROWS:
         if not 1 <= count <= old.out_features:
             raise ConfigError(f"{count} features asked for, and the layer has {old.out_features} rows to choose from")
         eugen = replace(config.eugen, degree=1, phi=old.function, norm=False)

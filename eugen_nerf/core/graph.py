@@ -9,7 +9,7 @@ width l in between. Training without the norm column uses the same merged matric
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,18 @@ class CollapsedGraph:
         ]
         tensors += [t for _, a in self.outputs for t in (a.weight, a.bias)]
         return sum(t.numel() for t in tensors if t is not None)
+
+    def ungrouped(self, input_widths: Sequence[int]) -> CollapsedGraph:
+        """The same graph with dense matrices alone, for formats that know no other.
+
+        Args:
+            input_widths: width of each input.
+        """
+        widths, steps = list(input_widths), []
+        for stage, reads in self.steps:
+            steps.append((stage.ungrouped(sum(widths[v] for v in reads)), reads))
+            widths.append(stage.num_features)
+        return CollapsedGraph(tuple(steps), self.outputs)
 
     def cast(self, dtype: torch.dtype) -> CollapsedGraph:
         """The same graph with tensors of another dtype."""
@@ -218,6 +230,8 @@ class LayerGraph(nn.Module):
         if affine.weight is None:
             return True
         readers = [pieces[name][0][0] for name in self.names if value in self.reads[name]]
+        if any(stage.groups > 1 for stage in readers):
+            return False
         if value in self.outputs:
             return not readers
         width, features = affine.weight.shape
@@ -236,14 +250,13 @@ def _cast_affine(affine: Affine, dtype: torch.dtype) -> Affine:
 
 
 def _cast_stage(s: Stage, dtype: torch.dtype) -> Stage:
-    return Stage(s.weight.to(dtype), _cast(s.bias, dtype), _cast(s.norm, dtype), s.degree, s.shared, s.phi)
+    return replace(s, weight=s.weight.to(dtype), bias=_cast(s.bias, dtype), norm=_cast(s.norm, dtype))
 
 
 def _cast_merged(s: MergedStage, dtype: torch.dtype) -> MergedStage:
     factors = tuple(None if f is None else (f[0].to(dtype), f[1].to(dtype)) for f in s.factors)
-    return MergedStage(
-        s.weight.to(dtype, copy=True), _cast(s.bias, dtype), _cast(s.norm, dtype), s.degree, s.shared, s.phi, factors
-    )
+    weight = s.weight.to(dtype, copy=True)
+    return replace(s, weight=weight, bias=_cast(s.bias, dtype), norm=_cast(s.norm, dtype), factors=factors)
 
 
 def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from eugen_nerf.core.allocate import Allocation, Term, candidate_widths, terms_front
 from eugen_nerf.core.convert import LayerReport
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.fit import ConversionConfig
+from eugen_nerf.core.fit import BY_ROWS, ConversionConfig
 from eugen_nerf.core.hidden import HiddenLayer, Linears, check_repeatable, find_hidden, tensors_in, watch, why_not
 from eugen_nerf.core.narrowing import Narrowing, Weighted
 from eugen_nerf.core.nerf import match_names
@@ -76,8 +76,9 @@ class ModuleConversion:
         layers: Sequence[str] = (),
         exclude: Sequence[str] = (),
     ) -> None:
-        if config.recipe not in ("rows", "pruned", "random"):
-            raise ConfigError(f"recipe {config.recipe!r} puts a layer more into the model; choose rows, pruned, random")
+        if config.recipe not in (*BY_ROWS, "random"):
+            allowed = ", ".join((*BY_ROWS, "random"))
+            raise ConfigError(f"recipe {config.recipe!r} puts a layer more into the model; choose {allowed}")
         if config.recipe == "random" and (config.eugen.degree != 1 or config.eugen.norm):
             raise ConfigError(
                 f"degree {config.eugen.degree} and norm {config.eugen.norm} do not collapse into plain linear layers: "

@@ -10,10 +10,11 @@ from typing import Literal
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig
 from eugen_nerf.core.graph import LayerGraph
+from eugen_nerf.core.peers import MONARCH_BLOCKS
 from eugen_nerf.core.spec import LayerSpec
 
-Variant = Literal["eugen", "dense", "lowrank", "snnk", "narrow"]
-VARIANTS: tuple[Variant, ...] = ("eugen", "dense", "lowrank", "snnk", "narrow")
+Variant = Literal["eugen", "dense", "lowrank", "snnk", "monarch", "narrow", "shallow"]
+VARIANTS: tuple[Variant, ...] = ("eugen", "dense", "lowrank", "snnk", "monarch", "narrow", "shallow")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class NeRFShape:
 
         bottleneck, head = scale(self.bottleneck_width), scale(self.head_width)
         return replace(self, trunk_width=width, bottleneck_width=bottleneck, head_width=head)
+
+    def shallower(self, layers: int) -> NeRFShape:
+        """The same network with `layers` layers in the trunk, without the skips beyond."""
+        return replace(self, trunk_layers=layers, skips=tuple(i for i in self.skips if i < layers))
 
 
 @dataclass(frozen=True)
@@ -149,8 +154,9 @@ def build_nerf(shape: NeRFShape, specs: Mapping[str, LayerSpec] | None = None) -
 def build_variant(shape: NeRFShape, variant: str, replacement: Replacement) -> LayerGraph:
     """The network of one variant: `dense`, `eugen`, or a peer whose multiply-adds match those of `eugen`.
 
-    `lowrank` replaces the same layers at the rank, `narrow` shrinks every width by the factor, that come nearest to
-    the collapsed EUGen network; `snnk` takes the same number of features.
+    `lowrank` and `monarch` replace the same layers at the rank or inner width, `narrow` shrinks every width by the
+    factor, that come nearest to the collapsed EUGen network; `shallow` has the number of trunk layers that comes
+    nearest, and then the width; `snnk` takes the same number of features.
 
     Raises:
         ConfigError: unknown variant, or settings that make no sense.
@@ -162,13 +168,17 @@ def build_variant(shape: NeRFShape, variant: str, replacement: Replacement) -> L
     if variant in ("eugen", "snnk"):
         return build_nerf(shape, layer_specs(shape, variant, replacement))
     target = build_nerf(shape, layer_specs(shape, "eugen", replacement)).multiply_adds()
+    if variant == "shallow":
+        depths = {n: build_nerf(shape.shallower(n)).multiply_adds() for n in range(1, shape.trunk_layers + 1)}
+        shape = shape.shallower(min(depths, key=lambda n: abs(depths[n] - target)))
 
     def candidate(size: int) -> LayerGraph:
-        if variant == "narrow":
+        if variant in ("narrow", "shallow"):
             return build_nerf(shape.narrowed(size))
-        return build_nerf(shape, layer_specs(shape, "lowrank", replace(replacement, num_features=(size,))))
+        count = MONARCH_BLOCKS * size if variant == "monarch" else size
+        return build_nerf(shape, layer_specs(shape, variant, replace(replacement, num_features=(count,))))
 
-    low, high = 1, shape.trunk_width
+    low, high = 1, 2 * shape.trunk_width if variant == "shallow" else shape.trunk_width
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if candidate(middle).multiply_adds() <= target else (low, middle)

@@ -70,7 +70,7 @@ class _Writer:
     def write(self, graph: CollapsedGraph) -> Any:
         """The model of a graph."""
         values, widths = [f"input_{i}" for i in range(len(self.widths))], list(self.widths)
-        for stage, reads in graph.steps:
+        for stage, reads in graph.ungrouped(self.widths).steps:
             values.append(self.stage(stage, [values[v] for v in reads]))
             widths.append(stage.num_features)
         outputs = []

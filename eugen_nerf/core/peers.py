@@ -1,4 +1,4 @@
-"""The layers EUGen is compared with, behind the same interface: dense, low rank and SNNK."""
+"""The layers EUGen is compared with, behind the same interface: dense, low rank, SNNK and Monarch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.layer import FeatureLayer
 from eugen_nerf.core.projections import seeded_generator
 from eugen_nerf.core.stage import Affine, Stage
+
+MONARCH_BLOCKS = 4
+"""Diagonal blocks of a Monarch layer's matrices, where nothing else is said."""
 
 
 class DenseLinear(FeatureLayer):
@@ -63,6 +66,46 @@ class LowRankLinear(FeatureLayer):
         """Two stages: down to the rank without a function, up with f."""
         down = Stage(self.down, None, None, 1, True, "identity")
         return [(down, Affine()), (Stage(self.up, self.bias, None, 1, True, self.function), Affine())]
+
+
+class MonarchLinear(FeatureLayer):
+    """`f(L P R x + b)`: two block-diagonal matrices and a permutation between them (arXiv 2204.00595, Sec. 3.1).
+
+    Inputs are padded with zeros to whole blocks; outputs of the first matrix take turns over its blocks.
+
+    Args:
+        in_features: d.
+        out_features: l, a multiple of `blocks`.
+        inner: rows of R, a multiple of `blocks`.
+        function: name of the activation f.
+        blocks: diagonal blocks of each matrix, at least 2.
+
+    Raises:
+        ConfigError: widths that are no multiple of the number of blocks.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, inner: int, function: str = "relu", *, blocks: int = MONARCH_BLOCKS
+    ) -> None:
+        super().__init__(in_features, out_features)
+        if blocks < 2 or inner < blocks or inner % blocks or out_features % blocks:
+            raise ConfigError(
+                f"a Monarch layer of {blocks} blocks needs 2 blocks or more and widths that are multiples of them, "
+                f"got {inner} inner and {out_features} outputs"
+            )
+        activation(function)
+        self.function, self.blocks = function, blocks
+        columns = math.ceil(in_features / blocks)
+        self.first = nn.Parameter(torch.empty(inner, columns))
+        nn.init.normal_(self.first, std=1 / math.sqrt(columns))
+        second = nn.Linear(inner // blocks, out_features)
+        self.second, self.bias = second.weight, second.bias
+
+    def pieces(self) -> list[tuple[Stage, Affine]]:
+        """Two stages of diagonal blocks, the second with f."""
+        first = Stage(self.first, None, None, 1, True, "identity", groups=self.blocks)
+        second = Stage(self.second, self.bias, None, 1, True, self.function, groups=self.blocks)
+        return [(first, Affine()), (second, Affine())]
 
 
 class SNNKLinear(FeatureLayer):

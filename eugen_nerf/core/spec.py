@@ -10,9 +10,9 @@ from torch import nn
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.layer import FeatureLayer
-from eugen_nerf.core.peers import DenseLinear, LowRankLinear, SNNKLinear
+from eugen_nerf.core.peers import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
 
-LayerKind = Literal["dense", "eugen", "lowrank", "snnk"]
+LayerKind = Literal["dense", "eugen", "lowrank", "snnk", "monarch"]
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class LayerSpec:
 
     kind: LayerKind = "dense"
     function: str = "relu"
-    """Activation of dense and lowrank layers; eugen ones have Phi, snnk ones stand for a Gaussian activation."""
+    """Activation of dense, lowrank and monarch layers; eugen ones have Phi, snnk ones stand for a Gaussian."""
     num_features: int = 0
-    """Random features m of eugen and snnk layers, the rank of lowrank ones; unused by dense ones."""
+    """Random features m of eugen and snnk layers, the rank of lowrank ones, the inner width of monarch ones."""
     eugen: EUGenConfig = field(default_factory=EUGenConfig)
     """Further settings of an eugen layer; its number of features and seed come from here and `seed`."""
     seed: int = 0
@@ -50,7 +50,9 @@ class LayerSpec:
             return LowRankLinear(in_features, out_features, rank, self.function)
         if self.kind == "snnk":
             return SNNKLinear(in_features, out_features, self.num_features, "gaussian", seed=self.seed)
-        raise ConfigError(f"layer kind {self.kind!r} is unknown; choose dense, eugen, lowrank or snnk")
+        if self.kind == "monarch":
+            return MonarchLinear(in_features, out_features, self.num_features, self.function)
+        raise ConfigError(f"layer kind {self.kind!r} is unknown; choose dense, eugen, lowrank, snnk or monarch")
 
 
 def count_parameters(module: nn.Module) -> int:

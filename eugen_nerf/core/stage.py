@@ -9,7 +9,7 @@ of App. B.1 (Eq. 29), and for the norm the thin QR factor of `[A | b]` stands in
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -38,12 +38,16 @@ class Stage:
     shared over i, `degree (degree + 1) / 2` when they are not (block order: i, then j).
     """
 
-    weight: Tensor  # [blocks * m, d]
+    weight: Tensor  # [blocks * m, d]; [m, ceil(d / groups)] where there are groups
     bias: Tensor | None  # [blocks * m]
     norm: Tensor | None  # [blocks * m], the column that multiplies the input's norm
     degree: int
     shared: bool
     phi: str
+    groups: int = 1
+    """Diagonal blocks of the projection: group g's rows (g m / groups and on) see the g-th part of the input alone,
+    which is padded with zeros to equal parts. Outputs take turns over the groups, so that the next such stage mixes
+    them. Groups go with degree 1, without the norm, and are never merged with what comes before."""
 
     @property
     def num_features(self) -> int:
@@ -54,7 +58,7 @@ class Stage:
     @property
     def linear(self) -> bool:
         """Whether the features are the projection itself."""
-        return self.phi == "identity" and self.degree == 1 and self.norm is None
+        return self.phi == "identity" and self.degree == 1 and self.norm is None and self.groups == 1
 
     def merge(self, maps: Sequence[Affine], widths: Sequence[int]) -> MergedStage:
         """This stage as a function of its producers' features: their affine maps are multiplied in.
@@ -63,6 +67,9 @@ class Stage:
             maps: for each input segment, in order, the map that gives it from its producer's features.
             widths: width of each segment; they sum to d.
         """
+        if self.groups > 1:
+            assert all(m.weight is None for m in maps), "diagonal blocks are not merged"
+            return MergedStage(self.weight, self.bias, None, 1, True, self.phi, groups=self.groups)
         blocks, bias = [], self.bias
         for part, m in zip(self.weight.split(list(widths), dim=1), maps, strict=True):
             blocks.append(part if m.weight is None else part @ m.weight)
@@ -71,7 +78,7 @@ class Stage:
                 bias = shift if bias is None else bias + shift
         weight = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
         factors = tuple(None if m.weight is None else _norm_factor(m) for m in maps) if self.norm is not None else ()
-        return MergedStage(weight, bias, self.norm, self.degree, self.shared, self.phi, factors)
+        return MergedStage(weight, bias, self.norm, self.degree, self.shared, self.phi, factors=factors)
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,8 @@ class MergedStage(Stage):
             `[..., degree * m]`.
         """
         joined = segments[0] if len(segments) == 1 else torch.cat(list(segments), dim=-1)
+        if self.groups > 1:
+            return activation(self.phi)(_grouped_linear(joined, self.weight, self.bias, self.groups))
         u = F.linear(joined, self.weight, self.bias)
         if self.norm is not None:
             u = u + self._input_norm(segments) * self.norm
@@ -103,12 +112,30 @@ class MergedStage(Stage):
         """Multiply-adds of the matrix products for one input (element-wise work is not counted)."""
         return self.weight.numel() + sum(f[0].numel() for f in self.factors if f is not None)
 
+    def ungrouped(self, width: int) -> MergedStage:
+        """The same function of inputs `[..., width]` with one dense matrix, zeros written out."""
+        if self.groups == 1:
+            return self
+        rows, columns = self.weight.shape
+        parts = torch.block_diag(*self.weight.view(self.groups, -1, columns))
+        order = torch.arange(rows, device=self.weight.device).view(self.groups, -1).T.reshape(-1)
+        return replace(self, weight=parts[order, :width], groups=1)
+
     def _input_norm(self, segments: Sequence[Tensor]) -> Tensor:
         squares = [
             (s if f is None else F.linear(s, *f)).square().sum(dim=-1, keepdim=True)
             for s, f in zip(segments, self.factors, strict=True)
         ]
         return safe_sqrt(torch.stack(squares).sum(dim=0) if len(squares) > 1 else squares[0])
+
+
+def _grouped_linear(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """`[..., m]`, outputs in turns over the groups, for inputs `[..., d]` and rows `[m, ceil(d / groups)]`."""
+    parts = weight.view(groups, -1, weight.shape[1])
+    x = F.pad(x, (0, groups * weight.shape[1] - x.shape[-1]))
+    flat = x.reshape(-1, groups, weight.shape[1]).transpose(0, 1)
+    u = torch.bmm(flat, parts.transpose(1, 2)).permute(1, 2, 0).reshape(*x.shape[:-1], weight.shape[0])
+    return u if bias is None else u + bias
 
 
 def hadamard_products(u: Tensor, degree: int, shared: bool) -> Tensor:

@@ -81,7 +81,7 @@ class GraphField(Field, ABC):
 
     Args:
         config: sizes and replaced layers.
-        variant: eugen, dense, lowrank, snnk or narrow.
+        variant: one of `core.nerf.VARIANTS`.
     """
 
     def __init__(self, config: GraphFieldConfig, variant: Variant) -> None:

@@ -57,7 +57,7 @@ class DeformationField(GraphField):
 
     Args:
         config: sizes and replaced layers.
-        variant: eugen, dense, lowrank, snnk or narrow.
+        variant: one of `core.nerf.VARIANTS`.
     """
 
     def __init__(self, config: DeformationFieldConfig, variant: Variant) -> None:

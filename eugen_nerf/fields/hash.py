@@ -80,7 +80,7 @@ class HashField(UnboundedField):
 
     Args:
         config: sizes and replaced layers.
-        variant: eugen, dense, lowrank, snnk or narrow.
+        variant: one of `core.nerf.VARIANTS`.
         aabb: corners of the box, `[2, 3]`.
     """
 

@@ -103,7 +103,7 @@ class ISDFField(GraphField):
 
     Args:
         config: sizes and replaced layers.
-        variant: eugen, dense, lowrank, snnk or narrow.
+        variant: one of `core.nerf.VARIANTS`.
     """
 
     def __init__(self, config: ISDFFieldConfig, variant: Variant) -> None:

@@ -30,7 +30,7 @@ class MipNeRF360Field(UnboundedField):
 
     Args:
         config: sizes and replaced layers.
-        variant: eugen, dense, lowrank, snnk or narrow.
+        variant: one of `core.nerf.VARIANTS`.
     """
 
     def __init__(self, config: MipNeRF360FieldConfig, variant: Variant) -> None:

@@ -57,7 +57,7 @@ class NeRFField(GraphField):
 
     Args:
         config: sizes and replaced layers.
-        variant: eugen, dense, lowrank, snnk or narrow.
+        variant: one of `core.nerf.VARIANTS`.
     """
 
     def __init__(self, config: NeRFFieldConfig, variant: Variant) -> None:

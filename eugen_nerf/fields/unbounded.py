@@ -61,7 +61,7 @@ class UnboundedField(GraphField):
 
     Args:
         config: sizes and replaced layers.
-        variant: eugen, dense, lowrank, snnk or narrow.
+        variant: one of `core.nerf.VARIANTS`.
         encoder: of the frustums.
     """
 

@@ -65,7 +65,7 @@ class ZipNeRFField(UnboundedField):
 
     Args:
         config: sizes and replaced layers.
-        variant: eugen, dense, lowrank, snnk or narrow.
+        variant: one of `core.nerf.VARIANTS`.
 
     Raises:
         ConfigError: resolutions that do not double, or tinycudann asked for and absent.

@@ -35,7 +35,7 @@ class ISDFModelConfig(GraphModelConfig):
     _target: type = field(default_factory=lambda: ISDFModel)
     """Class to instantiate."""
     variant: Variant = "eugen"
-    """Network: eugen; dense, its twin; or lowrank, snnk, narrow at the same number of multiply-adds."""
+    """Network: eugen; dense, its twin; or a peer: lowrank, monarch, narrow, shallow at the same multiply-adds, snnk."""
     network: ISDFFieldConfig = field(default_factory=ISDFFieldConfig)
     """Sizes, and the layers that are replaced."""
     num_stratified_samples: int = 19

@@ -32,7 +32,7 @@ class EugenNerfModelConfig(GraphModelConfig):
     _target: type = field(default_factory=lambda: EugenNerfModel)
     """Class to instantiate."""
     variant: Variant = "eugen"
-    """Network: eugen; dense, its twin; or lowrank, snnk, narrow at the same number of multiply-adds."""
+    """Network: eugen; dense, its twin; or a peer: lowrank, monarch, narrow, shallow at the same multiply-adds, snnk."""
     network: GraphFieldConfig = field(default_factory=NeRFFieldConfig)
     """Sizes, and the layers that are replaced; coarse and fine fields are alike."""
     num_coarse_samples: int = 64

@@ -29,7 +29,8 @@ class UnboundedModelConfig(GraphModelConfig):
     """Settings that Mip-NeRF 360 and Zip-NeRF share; both add `network` and `proposal`, the fields' settings."""
 
     variant: Variant = "eugen"
-    """Network of the final field: eugen; dense, its twin; or lowrank, snnk, narrow at the same multiply-adds."""
+    """Network of the final field: eugen; dense, its twin; or a peer: lowrank, monarch, narrow,
+    shallow at the same multiply-adds, snnk."""
     proposal_variant: Variant = "dense"
     """Network of the proposals."""
     near_plane: float = 0.2

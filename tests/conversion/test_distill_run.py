@@ -288,7 +288,7 @@ def test_other_methods_have_no_graphs() -> None:
         teacher_of(run)
 
 
-@pytest.mark.parametrize("variant", ["lowrank", "snnk"])
+@pytest.mark.parametrize("variant", ["lowrank", "snnk", "monarch"])
 def test_peers_are_not_converted(variant: str, train_tiny: Callable) -> None:
     path, _ = train_tiny(variant=variant)
     with pytest.raises(

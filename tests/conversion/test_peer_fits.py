@@ -87,6 +87,24 @@ def test_pruning_keeps_the_neurons_that_count_most() -> None:
     assert error == pytest.approx(np.square(expected - y).sum() / np.square(y - y.mean(axis=0)).sum())
 
 
+def test_compensation_is_least_squares_on_the_neurons_that_pruning_keeps() -> None:
+    old, x = dense(), skewed_inputs()
+    metric = torch.diag(torch.tensor([1.0, 9, 1, 1, 30, 1, 1], dtype=torch.float64))
+    layers = {}
+    for recipe in ("pruned", "compensated"):
+        config = ConversionConfig(recipe=recipe)  # type: ignore[arg-type]
+        layers[recipe] = projection_layer(old, 3, config, seed=0)
+        fit_layer(layers[recipe], old, replay_of(old, x), metric, config)
+    rows = layers["compensated"].projection.detach().numpy()
+    assert {tuple(row) for row in rows} == {tuple(row) for row in layers["pruned"].projection.detach().numpy()}
+    y = old(torch.from_numpy(x)).numpy()
+    kept = np.maximum(x @ rows.T + layers["compensated"].projection_bias.detach().numpy(), 0)
+    with_one = np.column_stack([kept, np.ones(len(x))])
+    expected = with_one @ np.linalg.lstsq(with_one, y, rcond=None)[0]
+    found = layers["compensated"](torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(found, expected, atol=2e-2 * np.abs(y).max())  # fitted to what is not held out
+
+
 @pytest.mark.parametrize("degree", [1, 2])
 def test_whitened_projections_see_all_directions_alike(degree: int) -> None:
     """Inputs of very different spreads: pre-activations are as G's rows make them of standard normal inputs."""
@@ -115,13 +133,13 @@ def test_solving_again_beats_pruning() -> None:
     plan = {"trunk_0": 12, "trunk_1": 10, "trunk_2": 8}
     truth = [teacher(*b.inputs)[0] for b in batches]
     errors = {}
-    for recipe in ("rows", "pruned"):
+    for recipe in ("rows", "compensated", "pruned"):
         student, _ = convert_graph(teacher, lambda: batches, plan, ConversionConfig(recipe=recipe))  # type: ignore[arg-type]
         with torch.no_grad():
             errors[recipe] = sum(
                 float((student(*b.inputs)[0] - y).square().sum()) for b, y in zip(batches, truth, strict=True)
             )
-    assert errors["rows"] < 0.5 * errors["pruned"]
+    assert errors["rows"] < errors["compensated"] < 0.8 * errors["pruned"]
 
 
 @pytest.mark.parametrize("seen", [True, False])

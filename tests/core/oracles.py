@@ -10,7 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eugen_nerf.core import DenseLinear, EUGenConfig, EUGenLinear, FeatureLayer, LayerGraph, LowRankLinear
+from eugen_nerf.core import (
+    DenseLinear,
+    EUGenConfig,
+    EUGenLinear,
+    FeatureLayer,
+    LayerGraph,
+    LowRankLinear,
+    MonarchLinear,
+)
 
 Array = np.ndarray
 
@@ -113,12 +121,30 @@ def eugen_numpy(layer: EUGenLinear, x: Array) -> Array:
     return y
 
 
+def monarch_numpy(layer: MonarchLinear, x: Array) -> Array:
+    """Two block-diagonal products as plain loops over blocks; outputs take turns over them."""
+
+    def blocks(values: Array, rows: Array) -> Array:
+        size, columns = rows.shape[0] // layer.blocks, rows.shape[1]
+        padded = np.zeros((len(values), layer.blocks * columns))
+        padded[:, : values.shape[1]] = values
+        y = np.zeros((len(values), rows.shape[0]))
+        for b in range(layer.blocks):
+            for r in range(size):
+                y[:, r * layer.blocks + b] = padded[:, b * columns : (b + 1) * columns] @ rows[b * size + r]
+        return y
+
+    return FUNCTIONS[layer.function](blocks(blocks(x, array(layer.first)), array(layer.second)) + array(layer.bias))
+
+
 def layer_numpy(layer: FeatureLayer, x: Array) -> Array:
     """Any layer kind, in numpy."""
     if isinstance(layer, EUGenLinear):
         return eugen_numpy(layer, x)
     if isinstance(layer, DenseLinear):
         return FUNCTIONS[layer.function](x @ array(layer.weight).T + array(layer.bias))
+    if isinstance(layer, MonarchLinear):
+        return monarch_numpy(layer, x)
     assert isinstance(layer, LowRankLinear)
     return FUNCTIONS[layer.function]((x @ array(layer.down).T) @ array(layer.up).T + array(layer.bias))
 

@@ -48,7 +48,7 @@ WIRING: dict[str, list[int | str]] = {
     "head_1": ["head_0"],
     "rgb": ["head_1"],
 }
-KINDS = ("dense", "eugen", "eugen with norm", "lowrank", "snnk")
+KINDS = ("dense", "eugen", "eugen with norm", "lowrank", "snnk", "monarch")
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +59,9 @@ def float64() -> Iterator[None]:
 
 def network(kind: str, shape: NeRFShape = SHAPE, m: int = 3, seed: int = 0) -> LayerGraph:
     """All hidden layers of one kind, with parameters that are not special."""
+    m = 4 * m if kind == "monarch" else m  # whole blocks
     replacement = Replacement(("trunk_.*", "head_.*"), (m,), EUGenConfig(degree=2, norm=kind == "eugen with norm"))
-    if not shape.head_width:
+    if not shape.head_width or kind == "monarch":  # the head is no multiple of its blocks
         replacement = replace(replacement, layers=("trunk_.*",))
     specs = {} if kind == "dense" else layer_specs(shape, kind.split()[0], replacement)
     graph = build_nerf(shape, specs)

@@ -84,7 +84,7 @@ def test_eugen_multiply_adds_by_hand() -> None:
     assert graph.multiply_adds() == trunk + heads
 
 
-@pytest.mark.parametrize("variant", ["lowrank", "narrow"])
+@pytest.mark.parametrize("variant", ["lowrank", "monarch", "narrow", "shallow"])
 @pytest.mark.parametrize("m", [64, 128])
 @pytest.mark.parametrize("norm", [True, False])
 def test_peers_cost_what_eugen_costs(variant: str, m: int, norm: bool) -> None:
@@ -131,7 +131,9 @@ def test_the_output_layers_stay_linear() -> None:
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match="3 numbers of features for 4 layers"):
         build_variant(SMALL, "eugen", Replacement(num_features=(4, 4, 4)))
-    with pytest.raises(ConfigError, match="'wide' is unknown; choose one of eugen, dense, lowrank, snnk, narrow"):
+    with pytest.raises(
+        ConfigError, match="'wide' is unknown; choose one of eugen, dense, lowrank, snnk, monarch, narrow, shallow"
+    ):
         build_variant(SMALL, "wide", Replacement())
     for m in (0, -1, 65):
         with pytest.raises(ConfigError, match=f"{m} features make no sense.*choose 1 to 64"):
@@ -147,7 +149,10 @@ def test_one_named_output_of_any_width(variant: str) -> None:
     shape = replace(SMALL, head_width=0, output="offset", output_width=3, function="softplus100")
     replacement = Replacement(("trunk_[12]",), (6,), EUGenConfig(norm=False, phi="softplus100"))
     graph = build_variant(shape, variant, replacement)
-    assert graph.names == ("trunk_0", "trunk_1", "trunk_2", "trunk_3", "offset")
+    trunk = [name for name in graph.names if name != "offset"]
+    assert trunk == [f"trunk_{i}" for i in range(len(trunk))]
+    assert len(trunk) < 4 if variant == "shallow" else len(trunk) == 4
+    assert graph.names[-1] == "offset"
     (output,) = graph(torch.randn(5, 9))
     assert output.shape == (5, 3)
     if variant != "narrow":

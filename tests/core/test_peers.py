@@ -1,4 +1,4 @@
-"""Dense, low-rank and SNNK layers against plain formulas."""
+"""Dense, low-rank, Monarch and SNNK layers against plain formulas."""
 
 import math
 
@@ -9,6 +9,7 @@ from oracles import FUNCTIONS, array, default_dtype, draw, layer_numpy, randomis
 from torch import nn
 
 from eugen_nerf.core import (
+    CollapsedGraph,
     ConfigError,
     DenseLinear,
     EUGenConfig,
@@ -16,9 +17,11 @@ from eugen_nerf.core import (
     LayerGraph,
     LayerSpec,
     LowRankLinear,
+    MonarchLinear,
     SNNKLinear,
     count_parameters,
 )
+from eugen_nerf.core.stage import Affine, Stage
 
 
 @pytest.mark.parametrize(("name", "function"), [("relu", nn.functional.relu), ("gelu", nn.functional.gelu)])
@@ -56,6 +59,48 @@ def test_low_rank_refusals() -> None:
             LowRankLinear(6, 5, rank)
     with pytest.raises(ConfigError, match="'swish' is unknown"):
         LowRankLinear(6, 5, 2, "swish")
+
+
+@pytest.mark.parametrize("width", [8, 7])  # whole blocks, and one that is padded
+def test_monarch_against_numpy(width: int) -> None:
+    with default_dtype(torch.float64):
+        layer = MonarchLinear(width, 6, 4, "gelu", blocks=2)
+    randomise(layer, seed=1)
+    x = draw(5, 3, width)
+    np.testing.assert_allclose(array(layer(x)).reshape(15, 6), layer_numpy(layer, x.numpy().reshape(15, width)), 1e-12)
+    assert layer.multiply_adds() == 4 * 4 + 6 * 2
+    assert layer(x[:0]).shape == (0, 3, 6)
+    assert torch.autograd.gradcheck(layer, (x[0].requires_grad_(),))
+
+
+def test_monarch_reaches_every_output_from_every_input() -> None:
+    layer = MonarchLinear(8, 8, 16, "identity")
+    matrix = torch.autograd.functional.jacobian(layer, torch.zeros(8))
+    assert (matrix != 0).all(), "the permutation between the blocks mixes them"
+    first = Stage(layer.first, None, None, 1, True, "identity", groups=4).merge((Affine(),), (8,))
+    alone = torch.autograd.functional.jacobian(lambda v: first((v,)), torch.zeros(8))
+    assert (alone != 0).sum() == 16 * 2, "one matrix of diagonal blocks does not"
+
+
+def test_monarch_in_a_graph_is_not_merged_and_can_be_written_out() -> None:
+    layers = {"a": EUGenLinear(7, 8, EUGenConfig(4)), "b": MonarchLinear(8, 8, 4, "relu"), "c": DenseLinear(8, 3)}
+    graph = LayerGraph(layers, {"a": [0], "b": ["a"], "c": ["b"]}, [7], ["c"])
+    x = draw(5, 7).float()
+    collapsed = graph.collapse()
+    assert collapsed.multiply_adds() == 7 * 4 + 4 * 8 + 4 * 2 + 8 * 1 + 8 * 3
+    written_out = collapsed.ungrouped([7])
+    assert all(stage.groups == 1 for stage, _ in written_out.steps)
+    for y in (collapsed(x)[0], written_out(x)[0], graph(x)[0]):
+        torch.testing.assert_close(y, graph.values(x)["c"])
+    assert torch.equal(
+        CollapsedGraph(collapsed.steps[:1], ()).ungrouped([7]).steps[0][0].weight, layers["a"].projection
+    )
+
+
+def test_monarch_refusals() -> None:
+    for width, inner, blocks in ((8, 6, 4), (6, 8, 4), (8, 0, 4), (8, 8, 1)):
+        with pytest.raises(ConfigError, match=f"got {inner} inner and {width} outputs"):
+            MonarchLinear(8, width, inner, blocks=blocks)
 
 
 @pytest.mark.parametrize("function", ["gaussian", "sin", "cos"])
@@ -104,6 +149,7 @@ def test_snnk_refusals() -> None:
 
 def test_specs_build_what_they_name() -> None:
     expected = {"dense": DenseLinear, "eugen": EUGenLinear, "lowrank": LowRankLinear, "snnk": SNNKLinear}
+    assert type(LayerSpec("monarch", num_features=4).build(6, 8)) is MonarchLinear
     for kind, cls in expected.items():
         layer = LayerSpec(kind, num_features=4, seed=9).build(6, 5)
         assert type(layer) is cls
@@ -117,7 +163,7 @@ def test_spec_refusals() -> None:
     for m in (0, 25, -3):
         with pytest.raises(ConfigError, match=f"{m} features make no sense for a 6 -> 5 layer; choose 1 to 24"):
             LayerSpec("eugen", num_features=m).build(6, 5)
-    with pytest.raises(ConfigError, match="'conv' is unknown; choose dense, eugen, lowrank or snnk"):
+    with pytest.raises(ConfigError, match="'conv' is unknown; choose dense, eugen, lowrank, snnk or monarch"):
         LayerSpec("conv", num_features=2).build(6, 5)  # type: ignore[arg-type]
 
 

@@ -21,7 +21,7 @@ from tiny_runs import render
 from eugen_nerf.core.errors import DataError, RunError
 from eugen_nerf.core.eugen import EUGenLinear
 from eugen_nerf.core.nerf import VARIANTS
-from eugen_nerf.core.peers import DenseLinear, LowRankLinear, SNNKLinear
+from eugen_nerf.core.peers import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
 from eugen_nerf.methods import metrics
 from eugen_nerf.methods.runs import load_run
 
@@ -43,6 +43,8 @@ KINDS = {
     "snnk": SNNKLinear,
     "dense": DenseLinear,
     "narrow": DenseLinear,
+    "monarch": MonarchLinear,
+    "shallow": DenseLinear,
 }
 
 
@@ -53,7 +55,7 @@ def test_train_save_and_reload(method: str, variant: str, train_tiny: Callable) 
     trained = trainer.pipeline.model
     for field in (trained.field_coarse, trained.field_fine):
         found = {name for name in field.network.names if not isinstance(field.network.layer(name), DenseLinear)}
-        assert found == (REPLACED[method] if variant in ("eugen", "lowrank", "snnk") else set())
+        assert found == (REPLACED[method] if variant in ("eugen", "lowrank", "snnk", "monarch") else set())
         assert all(type(field.network.layer(name)) is KINDS[variant] for name in REPLACED[method])
     run = load_run(path, device="cpu", test_mode="val")
     outputs, expected = render(run.model, run.pipeline), render(trained, trainer.pipeline)

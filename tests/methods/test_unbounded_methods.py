@@ -22,7 +22,7 @@ from torch import Tensor
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.eugen import EUGenLinear
 from eugen_nerf.core.nerf import VARIANTS
-from eugen_nerf.core.peers import DenseLinear, LowRankLinear, SNNKLinear
+from eugen_nerf.core.peers import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
 from eugen_nerf.fields.zipnerf import ZipNeRFField
 from eugen_nerf.methods.runs import load_run
 
@@ -43,6 +43,8 @@ KINDS = {
     "snnk": SNNKLinear,
     "dense": DenseLinear,
     "narrow": DenseLinear,
+    "monarch": MonarchLinear,
+    "shallow": DenseLinear,
 }
 
 
@@ -66,7 +68,7 @@ def test_train_save_and_reload(method: str, variant: str, train_tiny_unbounded: 
     for name, field in trained.graph_fields().items():
         replaced = REPLACED[method] if name == "field" else {n for n in field.network.names if n.startswith("trunk")}
         found = {n for n in field.network.names if not isinstance(field.network.layer(n), DenseLinear)}
-        assert found == (replaced if variant in ("eugen", "lowrank", "snnk") else set())
+        assert found == (replaced if variant in ("eugen", "lowrank", "snnk", "monarch") else set())
         assert all(type(field.network.layer(n)) is KINDS[variant] for n in replaced)
     unchanged = {key for key, p in trained.named_parameters() if torch.equal(p, before[key])}
     assert unchanged == {"device_indicator_param"}, "training changes every layer and every grid"
