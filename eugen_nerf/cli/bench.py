@@ -1,4 +1,4 @@
-"""eugen-bench: train, convert and compare what a suite names."""
+"""eugen-bench: train, convert and compare what suites name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import tyro
 from rich.console import Console
 
 from eugen_nerf.cli.common import print_lines, run_cli
-from eugen_nerf.cli.suite import EVALUATORS, read_suite, run_suite
+from eugen_nerf.cli.jobs import Crew
+from eugen_nerf.cli.suite import EVALUATORS, Suite, parts, read_suite, run_suite
+from eugen_nerf.core.errors import ConfigError
 
 _TITLES = (" views of ", "errors against", "held-out depth")
 """What the first table of an evaluation begins with."""
@@ -17,31 +19,55 @@ _TITLES = (" views of ", "errors against", "held-out depth")
 
 @dataclass
 class Bench:
-    """Run a suite: train its variants, distil, compare, write one report. What is done already is not done again."""
+    """Run suites: train their variants, distil, compare, write one report each. What is done is not done again.
 
-    suite: tyro.conf.Positional[Path]
-    """A YAML file, such as those in configs/."""
+    Several machines share the work under torchrun, where they see the same files:
+    `torchrun --nnodes 2 --nproc-per-node 1 ... -m eugen_nerf.cli.bench SUITE`.
+    """
+
+    suites: tyro.conf.Positional[tuple[Path, ...]]
+    """YAML files, such as those in configs/."""
+    workers: int | None = None
+    """Trainings and conversions side by side (default: as each suite says). Results do not depend on it."""
 
     def run(self) -> None:
-        """Runs the suite, prints the comparison and where to look further."""
-        console = Console()
-        suite = read_suite(self.suite)
-        report = run_suite(suite, console)
-        log = (suite.output / "logs" / "evaluate.log").read_text(encoding="utf8")
-        lines = log.splitlines()
-        first = next((i for i, line in enumerate(lines) if any(text in line for text in _TITLES)), 0)
-        console.print("\n".join(lines[first:]), highlight=False, markup=False, soft_wrap=True)
-        for row in suite.published:
-            console.print(f"published: {row['text']} ({row['source']})", markup=False, soft_wrap=True)
-        runs, method = suite.output / "runs", suite.method
-        name = next(iter(suite.distilled or suite.runs))
-        viewer = "ns-viewer --viewer.websocket-host 127.0.0.1 --load-config"
-        further = {
-            "report": report / "report.html",
-            "look at a run": f"{viewer} {runs / name / method / 'run' / 'config.yml'}",
-            "compare again": f"{' '.join(EVALUATORS[suite.evaluator])} --load-config {runs}/*/{method}/run/config.yml",
-        }
-        print_lines(console, further)
+        """Runs the suites, prints the comparisons and where to look further."""
+        if not self.suites:
+            raise ConfigError("give at least one suite, such as configs/demo.yml")
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"--workers must be at least 1, not {self.workers}")
+        first = Crew.of_environment(1, None).index == 0
+        console = Console(quiet=not first)
+        suites = [read_suite(path) for path in self.suites]  # a mistake in the last one shows before the first runs
+        for suite in suites:
+            found = parts(suite)
+            reports = [run_suite(part.suite, console, workers=self.workers) for part in found]
+            if not first:
+                continue
+            for part, report in zip(found, reports, strict=True):
+                _print_part(part.suite, report, console)
+            if len(found) > 1:
+                from eugen_nerf.evaluation.summary import write_summary
+
+                read = [(part.scene, part.method, report) for part, report in zip(found, reports, strict=True)]
+                print_lines(console, {"all scenes": write_summary(suite.name, read, suite.output, console)})
+
+
+def _print_part(suite: Suite, report: Path, console: Console) -> None:
+    lines = (suite.output / "logs" / "evaluate.log").read_text(encoding="utf8").splitlines()
+    first = next((i for i, line in enumerate(lines) if any(text in line for text in _TITLES)), 0)
+    console.print("\n".join(lines[first:]), highlight=False, markup=False, soft_wrap=True)
+    for row in suite.published:
+        console.print(f"published: {row['text']} ({row['source']})", markup=False, soft_wrap=True)
+    runs, method = suite.output / "runs", suite.method
+    name = next(iter(suite.distilled or suite.runs))
+    viewer = "ns-viewer --viewer.websocket-host 127.0.0.1 --load-config"
+    further = {
+        "report": report / "report.html",
+        "look at a run": f"{viewer} {runs / name / method / 'run' / 'config.yml'}",
+        "compare again": f"{' '.join(EVALUATORS[suite.evaluator])} --load-config {runs}/*/{method}/run/config.yml",
+    }
+    print_lines(console, further)
 
 
 def main() -> None:

@@ -11,9 +11,11 @@ import tyro
 from rich.console import Console
 
 from eugen_nerf.cli.common import run_cli
-from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.evaluation.archive import verify
 from eugen_nerf.evaluation.compare import evaluate
 from eugen_nerf.evaluation.protocol import Protocol, Timing
+from eugen_nerf.evaluation.published import read_published
 from eugen_nerf.evaluation.report import check_output, print_table, write_report
 
 
@@ -25,7 +27,7 @@ class EvalCommand:
     config.yml can run code when it is loaded: give only runs whose origin you trust.
     """
 
-    load_config: tuple[Path, ...]
+    load_config: tuple[Path, ...] = ()
     """The config.yml of each run."""
     names: tuple[str, ...] = ()
     """What to call the runs, in the same order (default: their methods)."""
@@ -35,8 +37,14 @@ class EvalCommand:
     """Folder of report.json and report.html."""
     overwrite: bool = False
     """Replace an older report in that folder."""
+    save_pictures: bool = True
+    """Keep every scored picture and its photograph as PNG beside the report, for --verify."""
+    verify: Path | None = None
+    """A report.json to check instead of measuring: hashes, PSNR and SSIM of the pictures beside it, computed anew."""
     data: Path | None = None
     """Read the scene from here instead of where the runs' configs say."""
+    published: Path | None = None
+    """A JSON file of published results to show beside: a list of texts and their sources."""
     split: Literal["test", "val"] = "test"
     """Split whose views are scored."""
     views: int | None = None
@@ -70,6 +78,9 @@ class EvalCommand:
 
     def run(self) -> None:
         """Check the settings, measure, print, write."""
+        if self.verify is not None:
+            self._verify(self.verify)
+            return
         if not self.load_config:
             raise ConfigError("give the config.yml of at least one run with --load-config")
         if self.threads is not None:
@@ -92,6 +103,7 @@ class EvalCommand:
             split_repeats=self.split_repeats,
             train_iterations=self.train_iterations,
         )
+        published = [] if self.published is None else read_published(self.published)
         check_output(self.output, overwrite=self.overwrite)
         comparison = evaluate(
             self.load_config,
@@ -102,10 +114,22 @@ class EvalCommand:
             device=self.device,
             data=self.data,
         )
+        comparison.published = published
         console = Console()
         print_table(comparison, console)
-        for path in write_report(comparison, self.output, overwrite=self.overwrite, max_views=self.shown_views):
+        settings = {"overwrite": self.overwrite, "max_views": self.shown_views, "pictures": self.save_pictures}
+        for path in write_report(comparison, self.output, **settings):  # type: ignore[arg-type]
             console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
+
+    def _verify(self, report: Path) -> None:
+        if self.load_config:
+            raise ConfigError("--verify checks a report that is there: leave --load-config out")
+        findings = verify(report)
+        for finding in findings:
+            Console().print(finding, soft_wrap=True, highlight=False, markup=False)
+        if findings:
+            raise RunError(f"{report} does not fit the pictures beside it, see above: {len(findings)} finding(s)")
+        Console().print(f"{report}: every hash, PSNR and SSIM is that of the pictures beside it", soft_wrap=True)
 
 
 def main() -> None:

@@ -6,28 +6,19 @@ Every step is a command of nerfstudio's or of ours, with its own log; a step who
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from eugen_nerf.core.errors import ConfigError, DataError, RunError
+from eugen_nerf.cli.jobs import Crew, Job, run_command, run_jobs, tool, wait_for
+from eugen_nerf.core.errors import ConfigError, DataError
+from eugen_nerf.evaluation.published import check_published
 
 EVALUATORS = {"images": ("eugen-eval",), "sdf": ("eugen-sdf", "evaluate")}
-_RUNNING: set[subprocess.Popen[bytes]] = set()
-_PERCENT = re.compile(r"\((\d+(?:\.\d+)?)%\)")
 
 
 @dataclass(frozen=True)
@@ -38,12 +29,17 @@ class Suite:
     """Title of the suite."""
     output: Path
     """Folder for data (where generated), runs, logs and the report."""
-    method: str
-    """nerfstudio method of the trained runs."""
     runs: Mapping[str, Sequence[str]]
     """Arguments of `ns-train` by name of the run; the first is what the others are compared with."""
+    method: str = ""
+    """nerfstudio method of the trained runs."""
+    methods: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Instead of one method, several: further arguments of `ns-train` by method."""
     data: Path | None = None
     """A data set that `dataparser` reads; None generates a scene."""
+    scenes: Mapping[str, Path] = field(default_factory=dict)
+    """Instead of one data set, several by name. With scenes or methods, each pair has a report of its own, and one more
+    has the means over the scenes."""
     scene: Sequence[str] = ()
     """Arguments of `eugen-data`'s generator, where a scene is generated."""
     generator: str = "scene"
@@ -65,9 +61,13 @@ class Suite:
     evaluate: Sequence[str] = ()
     """Its arguments."""
     workers: int = 2
-    """Runs trained side by side; processor cores are shared out evenly."""
-    published: Sequence[Mapping[str, Any]] = ()
-    """Published rows to print beside ours."""
+    """Trainings and conversions side by side."""
+    threads: int | None = 1
+    """Processor threads of every step, whatever the number of workers, because sums depend on it: results are the same
+    for any number of workers. None leaves it to torch."""
+    published: Sequence[Mapping[str, str]] = ()
+    """Published results to print beside ours: `text`, `source`, and perhaps `beside` (the name of a run of ours) and
+    `differs` (what makes them hard to compare)."""
 
 
 def read_suite(path: Path) -> Suite:
@@ -85,13 +85,41 @@ def read_suite(path: Path) -> Suite:
         )
     except (OSError, yaml.YAMLError, TypeError) as error:
         raise ConfigError(f"{path} is no suite: {str(error).splitlines()[0]}") from error
+    check_published(suite.published, str(path))
     strangers = [name for name, (teacher, *_) in suite.distilled.items() if teacher not in suite.runs]
     if strangers:
         raise ConfigError(f"{path}: {strangers[0]!r} has no teacher among the runs {', '.join(suite.runs)}")
     if suite.evaluator not in EVALUATORS:
         raise ConfigError(f"{path}: evaluator {suite.evaluator!r} is unknown; choose one of {', '.join(EVALUATORS)}")
+    if bool(suite.method) == bool(suite.methods):
+        raise ConfigError(f"{path}: give either method or methods")
+    if suite.scenes and suite.data is not None:
+        raise ConfigError(f"{path}: give either data or scenes")
     data = None if suite.data is None else Path(suite.data)
-    return Suite(**{**suite.__dict__, "output": Path(suite.output), "data": data})
+    scenes = {name: Path(place) for name, place in suite.scenes.items()}
+    return replace(suite, output=Path(suite.output), data=data, scenes=scenes)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One method on one scene of a suite; the names are empty where the suite has one alone."""
+
+    scene: str
+    method: str
+    suite: Suite
+
+
+def parts(suite: Suite) -> list[Part]:
+    """A suite for every scene and method, each with a folder of its own; the suite itself where it has one of each."""
+    found = []
+    scenes: Mapping[str, Path | None] = suite.scenes or {"": suite.data}
+    for scene, data in scenes.items():
+        for method, args in (suite.methods or {"": ()}).items():
+            output, name = suite.output / scene / method, ", ".join(filter(None, (suite.name, scene, method)))
+            own = {"data": data, "output": output, "name": name, "train": [*suite.train, *args]}
+            single: dict[str, Any] = {"scenes": {}, "methods": {}, "method": method or suite.method, **own}
+            found.append(Part(scene, method, replace(suite, **single)))
+    return found
 
 
 def _with_seeds(
@@ -120,8 +148,16 @@ def _distilled_with_seeds(suite: Suite) -> Mapping[str, Sequence[str]]:
     return found
 
 
-def run_suite(suite: Suite, console: Console) -> Path:
+def run_suite(suite: Suite, console: Console, *, workers: int | None = None) -> Path:
     """Does what is not done yet, and compares.
+
+    Under torchrun each process does its share of the trainings and conversions, and the first one compares; they need
+    to see the same files.
+
+    Args:
+        suite: what to do.
+        console: for progress.
+        workers: commands side by side in this process; the suite's own number by default.
 
     Returns:
         The folder of the report.
@@ -130,128 +166,82 @@ def run_suite(suite: Suite, console: Console) -> Path:
         DataError: the data set is not there.
         RunError: a step failed; the message names its log.
     """
+    crew = Crew.of_environment(workers or suite.workers, suite.threads)
     logs = suite.output / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    data = _data(suite, logs, console)
-    threads = max(1, (os.cpu_count() or 1) // max(1, min(suite.workers, len(suite.runs))))
-    with _progress(console) as progress:
-        tasks = {name: progress.add_task(f"train {name}", total=100) for name in suite.runs}
-
-        def train(name: str) -> None:
-            if not _config(suite, name).exists() or not _record(suite, name).exists():
-                command = [*_tool("ns-train"), suite.method, *_train_args(suite, name), *suite.dataparser]
-                start = time.perf_counter()
-                _run(
-                    [*command, "--data", str(data)],
-                    logs / f"train-{name}.log",
-                    threads=threads,
-                    on_percent=lambda value: progress.update(tasks[name], completed=value),
-                )
-                _record(suite, name).write_text(json.dumps({"seconds": time.perf_counter() - start}), encoding="utf8")
-            progress.update(tasks[name], completed=100)
-
-        with ThreadPoolExecutor(suite.workers) as pool:
-            try:
-                for done in as_completed([pool.submit(train, name) for name in suite.runs]):
-                    done.result()
-            except BaseException:  # a run that failed, or Ctrl-C: the report will not come, so stop the others
-                pool.shutdown(wait=False, cancel_futures=True)
-                for process in list(_RUNNING):
-                    process.terminate()
-                raise
-        for name, (teacher, *args) in suite.distilled.items():
-            task = progress.add_task(f"distil {name}", total=100)
-            if not _config(suite, name).exists():
-                target = ["--output-dir", str(suite.output / "runs"), "--experiment-name", name, "--timestamp", "run"]
-                command = [*_tool("eugen-distill"), "--load-config", str(_config(suite, teacher)), *target, *args]
-                _run(command, logs / f"distil-{name}.log")
-            progress.update(task, completed=100)
+    data = _data(suite, logs, console, crew)
+    jobs = [*(_training(suite, name, data) for name in suite.runs), *(_conversion(suite, n) for n in suite.distilled)]
+    run_jobs(jobs, crew, console)
     report = suite.output / "report"
-    names = [*suite.runs, *suite.distilled]
-    configs = [str(_config(suite, name)) for name in names]
-    out = ["--output", str(report), "--overwrite", *suite.evaluate]
-    with console.status("rendering and timing all variants"):
-        log = logs / "evaluate.log"
-        tool, *command = EVALUATORS[suite.evaluator]
-        _run([*_tool(tool), *command, "--load-config", *configs, "--names", *names, *out], log)
+    if crew.index == 0:
+        with console.status("rendering and timing all variants"):
+            wait_for([job.last for job in jobs])
+            _keep_older(report, console)
+            run_command(_evaluation(suite, report), logs / "evaluate.log", threads=suite.threads)
     return report
 
 
-def _data(suite: Suite, logs: Path, console: Console) -> Path:
+def _data(suite: Suite, logs: Path, console: Console, crew: Crew) -> Path:
     if suite.data is not None:
         if not suite.data.exists():
             raise DataError(f"the data set {suite.data} of suite {suite.name!r} is not there")
         return suite.data
     data = suite.output / "scene"
-    if not data.exists():
+    if crew.index == 0 and not data.exists():
         with console.status("generating the scene"):
-            command = [*_tool("eugen-data"), suite.generator, "--output", str(data), *suite.scene]
-            _run(command, logs / "scene.log")
+            command = [*tool("eugen-data"), suite.generator, "--output", str(data), *suite.scene]
+            run_command(command, logs / "scene.log")
+    wait_for([data])
     return data
+
+
+def _training(suite: Suite, name: str, data: Path) -> Job:
+    place = ["--output-dir", str(suite.output / "runs"), "--experiment-name", name, "--timestamp", "run"]
+    settings = [*place, "--vis", "tensorboard", *suite.train, *suite.runs[name], *suite.dataparser]
+    config = _config(suite, name)
+    return Job(
+        title=f"train {name}",
+        command=(*tool("ns-train"), suite.method, *settings, "--data", str(data)),
+        log=suite.output / "logs" / f"train-{name}.log",
+        result=config,
+        record=config.with_name("training.json"),
+    )
+
+
+def _conversion(suite: Suite, name: str) -> Job:
+    teacher, *args = suite.distilled[name]
+    place = ["--output-dir", str(suite.output / "runs"), "--experiment-name", name, "--timestamp", "run"]
+    source = _config(suite, teacher)
+    return Job(
+        title=f"distil {name}",
+        command=(*tool("eugen-distill"), "--load-config", str(source), *place, *args),
+        log=suite.output / "logs" / f"distil-{name}.log",
+        result=_config(suite, name),
+        needs=source.with_name("training.json"),
+    )
+
+
+def _evaluation(suite: Suite, report: Path) -> list[str]:
+    names = [*suite.runs, *suite.distilled]
+    command, *words = EVALUATORS[suite.evaluator]
+    arguments = ["--load-config", *(str(_config(suite, name)) for name in names), "--names", *names]
+    if suite.published and suite.evaluator == "images":
+        path = suite.output / "published.json"
+        path.write_text(json.dumps(list(suite.published)), encoding="utf8")
+        arguments += ["--published", str(path)]
+    return [*tool(command), *words, *arguments, "--output", str(report), *suite.evaluate]
+
+
+def _keep_older(report: Path, console: Console) -> None:
+    """Moves an older report out of the way: no result is overwritten."""
+    if not report.exists():
+        return
+    number = 1
+    while (kept := report.with_name(f"report-{number}")).exists():
+        number += 1
+    report.rename(kept)
+    console.print(f"the report of the last time is kept as {kept}", soft_wrap=True, markup=False)
 
 
 def _config(suite: Suite, name: str) -> Path:
     return suite.output / "runs" / name / suite.method / "run" / "config.yml"
-
-
-def _record(suite: Suite, name: str) -> Path:
-    return _config(suite, name).with_name("training.json")
-
-
-def _train_args(suite: Suite, name: str) -> list[str]:
-    place = ["--output-dir", str(suite.output / "runs"), "--experiment-name", name, "--timestamp", "run"]
-    return [*place, "--vis", "tensorboard", *suite.train, *suite.runs[name]]
-
-
-def _tool(name: str) -> list[str]:
-    """The command from this environment, whether or not the environment is activated."""
-    return [str(Path(sys.executable).with_name(name))]
-
-
-def _run(
-    command: Sequence[str], log: Path, *, threads: int | None = None, on_percent: Any = lambda value: None
-) -> None:
-    environment = {**os.environ, "COLUMNS": "160"}
-    if threads is not None:
-        environment["OMP_NUM_THREADS"] = str(threads)
-    with log.open("w", encoding="utf8") as file:
-        file.write(" ".join(command) + "\n")
-        file.flush()
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
-        _RUNNING.add(process)
-        try:
-            with _watching(log, on_percent):
-                code = process.wait()
-        except BaseException:  # Ctrl-C: leave no process behind
-            process.terminate()
-            raise
-        finally:
-            _RUNNING.discard(process)
-    if code != 0:
-        lines = [line for line in log.read_text(encoding="utf8", errors="replace").splitlines() if line.strip()]
-        raise RunError(f"{Path(command[0]).name} failed: {lines[-1].strip()[:300]} (all of its output: {log})")
-
-
-@contextmanager
-def _watching(log: Path, on_percent: Any) -> Iterator[None]:
-    """Reports the last percentage in a growing log."""
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(1.0):
-            found = _PERCENT.findall(log.read_text(encoding="utf8", errors="replace")[-4000:])
-            if found:
-                on_percent(float(found[-1]))
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)

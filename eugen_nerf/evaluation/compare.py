@@ -48,6 +48,7 @@ class Comparison:
         renders: each run's renders of them, by variant.
         times: where the data have times, some from 0 to 1.
         frames: the first view at those times, by variant.
+        published: results to show beside them, see `published`.
     """
 
     rows: list[dict[str, Any]]
@@ -59,6 +60,7 @@ class Comparison:
     renders: dict[str, list[Image8]] = field(repr=False)
     times: list[float] = field(default_factory=list)
     frames: dict[str, list[Image8]] = field(default_factory=dict, repr=False)
+    published: list[dict[str, str]] = field(default_factory=list)
 
 
 def evaluate(

@@ -16,12 +16,12 @@ from eugen_nerf.evaluation.compare import Comparison
 from eugen_nerf.evaluation.curves import REMARK as CURVES_REMARK
 from eugen_nerf.evaluation.film import strip
 from eugen_nerf.evaluation.plots import psnr_curves_svg, psnr_time_svg
-from eugen_nerf.evaluation.tables import TextTable, full_table, further_tables
+from eugen_nerf.evaluation.tables import RATIOS, TextTable, full_table, further_tables
 from eugen_nerf.methods.metrics import Image8
 
 DIFFERENCE_GAIN = 4
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --line: #8885; --soft: #8882; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 82rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
@@ -57,15 +57,15 @@ def html_page(comparison: Comparison, *, max_views: int = 4) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title>
-<style>{_STYLE}</style>
+<style>{STYLE}</style>
 </head>
 <body>
 <h1>{html.escape(title)}</h1>
 <p>{protocol["number_of_views"]} {html.escape(protocol["split"])} views of {", ".join(protocol["resolution"])} pixels.
 Scores are means over the views; times are medians over {protocol["timing"]["repeats"]} rounds in which the runs take
-turns; speeds are relative to {html.escape(protocol["baseline"])} (median of the ratios within a round).</p>
+turns; speeds are relative to {html.escape(protocol["baseline"])}, {html.escape(RATIOS)}.</p>
 {notes}
-{_table(full_table(comparison))}
+{table_html(full_table(comparison))}
 {"".join(_section(table) for table in further_tables(comparison))}
 <h2>Quality against time</h2>
 <div class="plot">{psnr_time_svg(comparison.rows)}</div>
@@ -104,10 +104,11 @@ def _shown(count: int, limit: int) -> list[int]:
 
 def _section(table: TextTable) -> str:
     title = table.title[:1].upper() + table.title[1:]
-    return f"<h2>{html.escape(title)}</h2>\n<p>{html.escape(table.remark)}</p>\n{_table(table)}\n"
+    return f"<h2>{html.escape(title)}</h2>\n<p>{html.escape(table.remark)}</p>\n{table_html(table)}\n"
 
 
-def _table(table: TextTable) -> str:
+def table_html(table: TextTable) -> str:
+    """A table that scrolls sideways where the page is narrow."""
     headings = "".join(f"<th>{html.escape(text)}</th>" for text in table.headings)
     rows = "".join(_table_row(row) for row in table.rows)
     return f'<div class="scroll"><table>\n<thead><tr>{headings}</tr></thead>\n<tbody>{rows}</tbody>\n</table></div>'

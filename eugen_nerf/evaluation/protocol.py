@@ -28,6 +28,9 @@ class Protocol:
         ssim_sigma: standard deviation of the Gaussian window in pixels.
         ssim_region: the pixels that SSIM is averaged over (a note for the reader).
         lpips_net: the network of LPIPS: "alex", "vgg" or "squeeze".
+        crop: part of an image that is scored (a note for the reader).
+        colour_space: of predictions and ground truth (a note for the reader).
+        resampling: how photographs got their size (a note for the reader).
         frames_over_time: of a dynamic scene, shown (not scored) for the first view, from time 0 to 1; 0 for none.
     """
 
@@ -43,6 +46,9 @@ class Protocol:
     ssim_region: str = "pixels whose whole window lies inside the image"
     lpips_net: str = "alex"
     frames_over_time: int = 6
+    crop: str = "none: whole images"
+    colour_space: str = "as stored in the data set's files (sRGB); nothing is converted"
+    resampling: str = "by the run's data manager; rendered at the resolution that it has"
 
     def __post_init__(self) -> None:
         if self.split not in ("test", "val"):

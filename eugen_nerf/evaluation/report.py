@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from eugen_nerf.core.errors import RunError
+from eugen_nerf.evaluation.archive import picture_folders, write_pictures
 from eugen_nerf.evaluation.compare import Comparison
 from eugen_nerf.evaluation.curves import curve_line
 from eugen_nerf.evaluation.html import html_page
-from eugen_nerf.evaluation.tables import TextTable, further_tables, scores_table, sizes_table
+from eugen_nerf.evaluation.tables import RATIOS, TextTable, further_tables, scores_table, sizes_table
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
@@ -29,15 +31,15 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
     console = console or Console()
     # Two tables: one with every column does not fit a terminal of 80 characters.
     for table in (scores_table(comparison), sizes_table(comparison)):
-        console.print(_rich_table(table))
+        console.print(rich_table(table))
     baseline = comparison.protocol["baseline"]
-    console.print(f"image x, query x: speed relative to {baseline}, median of the ratios in a round", markup=False)
+    console.print(f"image x, query x: speed relative to {baseline}, {RATIOS}", markup=False)
     console.print(
         "collapsed: numbers kept in evaluation; file: a trained run's checkpoint holds its optimizer's state too"
     )
     for table in further_tables(comparison):
         console.print()
-        console.print(_rich_table(table))
+        console.print(rich_table(table))
         console.print(table.remark, markup=False, highlight=False)
     for row in comparison.rows:
         if row["psnr_curve"]:
@@ -46,7 +48,8 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
         console.print(f"note: {note}", markup=False)
 
 
-def _rich_table(texts: TextTable) -> Table:
+def rich_table(texts: TextTable) -> Table:
+    """A table for the console."""
     narrow = (0, 1, 0, 0)  # terminals have 80 columns
     table = Table(title=texts.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=narrow)
     for number, heading in enumerate(texts.headings):
@@ -57,7 +60,7 @@ def _rich_table(texts: TextTable) -> Table:
 
 
 def to_json(comparison: Comparison) -> str:
-    """The content of ``report.json``: ``rows``, ``protocol``, ``environment``, ``notes``.
+    """The content of ``report.json``: ``rows``, ``protocol``, ``environment``, ``notes``, ``published``.
 
     JSON has no infinity: a value that is not finite becomes null, and the row's ``non_finite`` names it
     (``{"psnr": "inf"}`` for a render equal to its ground truth).
@@ -71,6 +74,7 @@ def to_json(comparison: Comparison) -> str:
         "protocol": _finite(comparison.protocol),
         "environment": _finite(comparison.environment),
         "notes": comparison.notes,
+        "published": comparison.published,
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
@@ -92,27 +96,36 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
         raise RunError(f"the folder {folder} cannot be written: choose another --output")
 
 
-def write_report(comparison: Comparison, folder: Path, *, overwrite: bool = False, max_views: int = 4) -> list[Path]:
-    """Write ``report.json`` and ``report.html``; each file is whole or absent.
+def write_report(
+    comparison: Comparison, folder: Path, *, overwrite: bool = False, max_views: int = 4, pictures: bool = True
+) -> list[Path]:
+    """Write ``report.json``, ``report.html`` and the scored pictures; each file is whole or absent.
 
     Args:
         comparison: what to write.
         folder: where; made if needed.
         overwrite: replace an older result.
         max_views: views shown in the page.
+        pictures: keep every scored picture and its photograph as PNG, so that `archive.verify` can check the scores.
 
     Returns:
-        The two paths.
+        The paths written.
 
     Raises:
         RunError: an older result is there, or the folder cannot be written.
     """
     check_output(folder, overwrite=overwrite)
+    written = []
+    if pictures:
+        written.append(write_pictures(comparison, folder))
+        places = picture_folders(list(comparison.renders))
+        rows = [{**row, "pictures": places.get(row["variant"])} for row in comparison.rows]
+        comparison = replace(comparison, rows=rows)
     page = html_page(comparison, max_views=max_views)
     contents = {folder / JSON_NAME: to_json(comparison), folder / HTML_NAME: page}
     for path, text in contents.items():
         _atomic_write(path, text)
-    return list(contents)
+    return [*contents, *written]
 
 
 def _atomic_write(path: Path, text: str) -> None:

@@ -50,6 +50,10 @@ SEEDS: tuple[Column, ...] = (
 )
 
 
+RATIOS = "median of the ratios in a round; ? where the middle half of them is wider than its distance from 1"
+"""What tables say of speeds."""
+
+
 @dataclass(frozen=True)
 class TextTable:
     """A table ready to be shown: rows of texts under headings, and what a reader has to know of it."""
@@ -83,7 +87,18 @@ def further_tables(comparison: Comparison) -> list[TextTable]:
 
     The latter two of runs only, without baselines.
     """
-    return [*_seeds_tables(comparison), *_cost_tables(comparison)]
+    return [*_published_tables(comparison), *_seeds_tables(comparison), *_cost_tables(comparison)]
+
+
+def _published_tables(comparison: Comparison) -> list[TextTable]:
+    if not comparison.published:
+        return []
+    ours = {row["variant"]: f"{row['psnr']:.2f} dB" for row in comparison.rows}
+    texts = [
+        [(name := row.get("beside", "-")), ours.get(name, "-"), row["text"], row["source"], row.get("differs", "-")]
+        for row in comparison.published
+    ]
+    return [TextTable("published results", ["ours", "PSNR", "published", "source", "what differs"], texts)]
 
 
 def _seeds_tables(comparison: Comparison) -> list[TextTable]:
@@ -127,5 +142,15 @@ def _training_remark(comparison: Comparison) -> str:
 
 def _table(title: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], remark: str = "") -> TextTable:
     """A missing value is a dash."""
-    texts = [["-" if row.get(key) is None else form(row[key]) for key, _, form in columns] for row in rows]
+    texts = [[_cell(row, key, form) for key, _, form in columns] for row in rows]
     return TextTable(title, [heading for _, heading, _ in columns], texts, remark)
+
+
+def _cell(row: Mapping[str, Any], key: str, form: Callable[[Any], str]) -> str:
+    """A speed is shown where it can be told from 1: noise wider than the effect is no result."""
+    quartiles = row.get(f"{key}_quartiles")
+    if row.get(key) is None:
+        return "-"
+    if quartiles and quartiles[1] - quartiles[0] > abs(row[key] - 1):
+        return "?"
+    return form(row[key])

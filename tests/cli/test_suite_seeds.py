@@ -50,6 +50,6 @@ def test_signed_distances_are_compared_by_their_own_command(tmp_path: Path, monk
     last = calls.read_text().splitlines()[-1]
     assert last.startswith("eugen-sdf evaluate --load-config ")
     assert "--names a-s0 b-s0 --output" in last
-    assert last.endswith("--overwrite --repeats 3")
+    assert last.endswith(f"--output {tmp_path / 'out/report'} --repeats 3")
     with pytest.raises(ConfigError, match="evaluator 'mesh' is unknown; choose one of images, sdf"):
         read_suite(write(tmp_path, evaluator="mesh"))

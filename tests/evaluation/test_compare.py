@@ -170,12 +170,12 @@ def test_json_is_valid_with_infinite_psnr_and_is_not_overwritten(comparison: Com
         raise AssertionError(f"{constant} is not JSON")
 
     content = json.loads(to_json(perfect), parse_constant=refuse)
-    assert content.keys() == {"rows", "protocol", "environment", "notes"}
+    assert content.keys() == {"rows", "protocol", "environment", "notes", "published"}
     assert content["rows"][0]["psnr"] is None
     assert content["rows"][0]["non_finite"] == {"psnr": "inf"}
 
     write_report(perfect, tmp_path / "out")
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"report.json", "report.html"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"report.json", "report.html", "renders"}
     with pytest.raises(RunError, match=r"report.json exists.*--overwrite"):
         write_report(comparison, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "report.json").read_text())["rows"][0]["psnr"] is None
