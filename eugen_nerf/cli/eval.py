@@ -43,6 +43,8 @@ class EvalCommand:
     """A report.json to check instead of measuring: hashes, PSNR and SSIM of the pictures beside it, computed anew."""
     data: Path | None = None
     """Read the scene from here instead of where the runs' configs say."""
+    reduced: tuple[str, ...] = ()
+    """Runs to compare once more in less precise arithmetic, as RUN:bfloat16 or RUN:int8 (weights and products)."""
     published: Path | None = None
     """A JSON file of published results to show beside: a list of texts and their sources."""
     split: Literal["test", "val"] = "test"
@@ -113,6 +115,7 @@ class EvalCommand:
             timing=timing,
             device=self.device,
             data=self.data,
+            reduced=self.reduced,
         )
         comparison.published = published
         console = Console()

@@ -15,6 +15,7 @@ from eugen_nerf.core.narrowing import Weighted
 from eugen_nerf.core.nerf import VARIANTS, NeRFShape, Replacement, build_nerf, build_variant
 from eugen_nerf.core.onnx import export_onnx
 from eugen_nerf.core.peers import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
+from eugen_nerf.core.precision import ReducedGraph, reduce_precision
 from eugen_nerf.core.preview import Batch, LayerMoments, gather_moments
 from eugen_nerf.core.projections import PROJECTIONS, sample_projection, seeded_generator
 from eugen_nerf.core.solve import MomentSums, best_ridge, greedy_columns, ridge_solution
@@ -47,6 +48,7 @@ __all__ = [
     "MonarchLinear",
     "NeRFShape",
     "RadianceBundle",
+    "ReducedGraph",
     "Replacement",
     "RunError",
     "SNNKLinear",
@@ -63,6 +65,7 @@ __all__ = [
     "greedy_columns",
     "load_bundle",
     "polynomial_fit",
+    "reduce_precision",
     "ridge_solution",
     "sample_projection",
     "save_bundle",

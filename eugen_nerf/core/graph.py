@@ -8,7 +8,7 @@ width l in between. Training without the norm column uses the same merged matric
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -105,6 +105,8 @@ class LayerGraph(nn.Module):
                 raise ConfigError(f"output {name!r} is no layer; there are {', '.join(self.names)}")
         self.reads = {name: tuple(v if isinstance(v, int) else index[v] for v in wiring[name]) for name in self.names}
         self.outputs = tuple(index[name] for name in outputs)
+        self.evaluation: Callable[..., tuple[Tensor, ...]] | None = None
+        """What answers instead of the collapsed graph where no gradients are asked for (`core/precision.py`)."""
         self._plan: CollapsedGraph | None = None
         self._plan_key: tuple[object, ...] | None = None
         for position, name in enumerate(self.names):
@@ -162,7 +164,7 @@ class LayerGraph(nn.Module):
         if tuple(x.shape[-1] for x in inputs) != self.input_widths:
             raise ConfigError(f"inputs have widths {[x.shape[-1] for x in inputs]}, expected {list(self.input_widths)}")
         if not torch.is_grad_enabled():
-            return self.collapsed()(*inputs)
+            return (self.evaluation or self.collapsed())(*inputs)
         if any(self.layer(name).uses_norm for name in self.names):
             # the norm needs each layer's output: forming it is cheaper than a QR factorisation with gradients
             values = list(inputs) + list(self.values(*inputs).values())

@@ -101,12 +101,16 @@ class MergedStage(Stage):
             `[..., degree * m]`.
         """
         joined = segments[0] if len(segments) == 1 else torch.cat(list(segments), dim=-1)
-        if self.groups > 1:
-            return activation(self.phi)(_grouped_linear(joined, self.weight, self.bias, self.groups))
-        u = F.linear(joined, self.weight, self.bias)
+        u = self.project(joined)
         if self.norm is not None:
             u = u + self._input_norm(segments) * self.norm
         return activation(self.phi)(hadamard_products(u, self.degree, self.shared))
+
+    def project(self, joined: Tensor) -> Tensor:
+        """Stacked pre-activations `[..., blocks * m]` of joined segments, without the norm's part."""
+        if self.groups > 1:
+            return _grouped_linear(joined, self.weight, self.bias, self.groups)
+        return F.linear(joined, self.weight, self.bias)
 
     def multiply_adds(self) -> int:
         """Multiply-adds of the matrix products for one input (element-wise work is not counted)."""

@@ -21,6 +21,7 @@ from eugen_nerf.evaluation.accounting import (
 from eugen_nerf.evaluation.curves import psnr_curve
 from eugen_nerf.evaluation.film import frames_over_time
 from eugen_nerf.evaluation.protocol import Protocol, Timing
+from eugen_nerf.evaluation.reduced import parse_reduced, with_reduced
 from eugen_nerf.evaluation.render import eval_dataset, images_hash, poses_hash, render_rgb, render_views, view_camera
 from eugen_nerf.evaluation.split import ceiling, image_splits
 from eugen_nerf.evaluation.training import KEYS as TRAINING_KEYS
@@ -73,6 +74,7 @@ def evaluate(
     repeats: int | None = None,
     device: str | None = None,
     data: Path | None = None,
+    reduced: Sequence[str] = (),
     console: Console | None = None,
 ) -> Comparison:
     """Load runs, check that they saw the same test views, render, score and time them.
@@ -86,6 +88,7 @@ def evaluate(
         repeats: shorthand for ``timing.repeats``.
         device: where all runs are loaded; None takes CUDA where there is a GPU, else the CPU.
         data: read the scene from here instead of where the configs say.
+        reduced: runs to compare once more in less precise arithmetic, such as "dense:bfloat16"; see `reduced`.
         console: where progress goes; standard error by default.
 
     Raises:
@@ -101,35 +104,39 @@ def evaluate(
     if names is not None:
         _check_names(names, len(config_paths))  # before minutes are spent on loading
     mode = "val" if protocol.split == "val" else "test"
-    runs = []
-    for path in config_paths:
+
+    def load(path: Path) -> Run:
         with seeded(timing.seed):  # data managers shuffle the training images, and all runs train on the same rays
-            runs.append(load_run(path, device=device, test_mode=mode, data=data))  # type: ignore[arg-type]
+            return load_run(path, device=device, test_mode=mode, data=data)  # type: ignore[arg-type]
+
+    runs = [load(path) for path in config_paths]
     names = list(names) if names is not None else _default_names(runs)
     baseline = baseline or names[0]
     if baseline not in names:
         raise ConfigError(f"no run is called {baseline!r}: --baseline takes one of {', '.join(names)}")
     named = dict(zip(names, runs, strict=True))
+    notes: list[str] = []
+    shown = with_reduced(named, parse_reduced(reduced, names), lambda run: load(run.path), notes)
     training = timing.train_iterations
     batches = {name: draw_batches(run, training, seed=timing.seed) for name, run in named.items()} if training else {}
-    for run in runs:
+    for run in shown.values():
         _stop_background_loaders(run)
 
     indices = protocol.view_indices(len(eval_dataset(runs[0])))
     truth = shared_truth(runs, names, indices)
     where = runs[0].pipeline.device
     lpips, reason = load_lpips(protocol.lpips_net, side=min(min(image.shape[:2]) for image in truth), device=where)
-    notes = [reason] if reason else []
+    notes += [reason] if reason else []
 
     rows, renders = [], {}
-    for name, run in named.items():
+    for name, run in shown.items():
         rendered = render_views(run, indices, label=name, console=console)
         renders[name] = rendered.images
         scores = _scores(rendered.images, truth, lpips)
         rows.append({"variant": name, **scores, **_costs(run, indices[0], notes, name)})
-    _add_times(rows, named, indices, timing, baseline)
-    _add_splits(rows, named, indices[0], timing)
-    times, frames = frames_over_time(named, indices[0], protocol.frames_over_time, console)
+    _add_times(rows, shown, indices, timing, baseline)
+    _add_splits(rows, shown, indices[0], timing)
+    times, frames = frames_over_time(shown, indices[0], protocol.frames_over_time, console)
     costs = training_costs(named, batches, baseline) if batches else {}  # last: it changes the weights
     for row in rows:
         row.update(costs.get(row["variant"], dict.fromkeys(TRAINING_KEYS)))

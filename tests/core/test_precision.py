@@ -1,0 +1,91 @@
+"""Networks in less precise arithmetic, against numpy's rounding of the same numbers."""
+
+import numpy as np
+import pytest
+import torch
+from oracles import array, draw, randomise
+
+from eugen_nerf.core import (
+    ConfigError,
+    EUGenConfig,
+    LayerGraph,
+    MonarchLinear,
+    NeRFShape,
+    ReducedGraph,
+    Replacement,
+    build_variant,
+    reduce_precision,
+)
+from eugen_nerf.core.precision import PRECISIONS
+
+SHAPE = NeRFShape(9, 5, 3, 16, (2,), 0, 1, 8)
+
+
+def network(variant: str = "eugen") -> LayerGraph:
+    graph = build_variant(SHAPE, variant, Replacement(num_features=(6,), eugen=EUGenConfig(degree=2)))
+    randomise(graph, 3, spread=0.3)
+    return graph
+
+
+def inputs() -> list[torch.Tensor]:
+    return [draw(40, 9).float(), draw(40, 5, seed=1).float()]
+
+
+@pytest.mark.parametrize("variant", ["dense", "eugen", "lowrank"])
+@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.03), ("int8", 0.08)])
+def test_outputs_are_near_those_of_float32_and_not_the_same(variant: str, precision: str, tolerance: float) -> None:
+    graph = network(variant)
+    reduced = ReducedGraph(graph, precision)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for y, exact in zip(reduced(*inputs()), graph(*inputs()), strict=True):
+            assert y.dtype == torch.float32
+            error = float((y - exact).norm() / exact.norm())
+            assert 1e-5 < error < tolerance
+
+
+def test_int8_is_rounding_of_rows_and_of_inputs() -> None:
+    """One linear layer: weights on 255 levels a row, inputs on 256 between their least (or 0) and their largest."""
+    graph = build_variant(NeRFShape(6, 5, 1, 16, (), 0, 0, 0), "dense", Replacement())
+    randomise(graph, 1)
+    first, last = graph.layer("trunk_0"), graph.layer("density")
+    x = draw(50, 6).numpy()
+
+    def product(values: np.ndarray, layer: torch.nn.Module) -> np.ndarray:
+        weight = array(layer.weight)
+        scale = np.abs(weight).max(axis=1, keepdims=True) / 127
+        low, high = min(values.min(), 0.0), max(values.max(), 0.0)
+        step = (high - low) / 255
+        rounded = np.round((values - np.round(low / step) * step) / step) * step + np.round(low / step) * step
+        return rounded @ (np.round(weight / scale) * scale).T + array(layer.bias)
+
+    expected = product(np.maximum(product(x, first), 0), last)
+    with torch.no_grad():
+        (found,) = ReducedGraph(graph, "int8")(torch.from_numpy(x).float())
+    spread = np.abs(expected).max()
+    assert np.abs(array(found) - expected).max() < 0.01 * spread, "torch may use 127 of the levels for inputs"
+
+
+def test_gradients_and_training_stay_in_float32() -> None:
+    graph, x = network(), inputs()
+    with torch.no_grad():
+        exact = graph(*x)[0]
+    for precision in PRECISIONS:
+        reduce_precision(graph, precision)
+        with torch.no_grad():
+            assert not torch.equal(graph(*x)[0], exact)
+            assert graph(x[0][:0], x[1][:0])[0].shape == (0, 1)
+        torch.testing.assert_close(graph(*x)[0], exact, rtol=1e-4, atol=1e-5)
+    graph.evaluation = None
+    with torch.no_grad():
+        assert torch.equal(graph(*x)[0], exact)
+
+
+def test_refusals() -> None:
+    with pytest.raises(ConfigError, match="'float8' is unknown; choose one of bfloat16, int8"):
+        ReducedGraph(network(), "float8")  # type: ignore[arg-type]
+    blocks = LayerGraph({"a": MonarchLinear(8, 8, 8)}, {"a": [0]}, [8], ["a"])
+    with pytest.raises(ConfigError, match="diagonal blocks are not in torch"):
+        ReducedGraph(blocks, "int8")
+    with torch.no_grad():
+        x = draw(4, 8).float()
+        torch.testing.assert_close(ReducedGraph(blocks, "bfloat16")(x)[0], blocks(x)[0], rtol=0.05, atol=0.05)
