@@ -12,12 +12,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "eugen_nerf"
 ALLOWED = {
     "core": set(),
+    "studies": {"core"},
     "fields": {"core"},
     "data": {"core"},
     "methods": {"fields", "data", "core"},
     "conversion": {"methods", "data", "fields", "core"},
     "surfaces": {"methods", "data", "core", "fields"},
-    "evaluation": {"surfaces", "methods", "data", "core", "fields"},
+    "evaluation": {"surfaces", "methods", "data", "core", "fields", "studies"},
 }
 """What each part of the package may import besides itself; `cli` and the scripts may import anything."""
 STANDARD = set(sys.stdlib_module_names)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from eugen_nerf.cli.common import print_lines, run_cli
 from eugen_nerf.cli.jobs import Crew
+from eugen_nerf.cli.study import is_study, read_study, run_study
 from eugen_nerf.cli.suite import EVALUATORS, Suite, parts, read_suite, run_suite
 from eugen_nerf.core.errors import ConfigError
 
@@ -38,8 +39,14 @@ class Bench:
             raise ConfigError(f"--workers must be at least 1, not {self.workers}")
         first = Crew.of_environment(1, None).index == 0
         console = Console(quiet=not first)
-        suites = [read_suite(path) for path in self.suites]  # a mistake in the last one shows before the first runs
-        for suite in suites:
+        for path in self.suites:  # a mistake in the last one shows before the first runs
+            read_study(path) if is_study(path) else read_suite(path)
+        for path in self.suites:
+            if is_study(path):
+                page = run_study(path, console, workers=self.workers)
+                print_lines(console, {"report": page})
+                continue
+            suite = read_suite(path)
             found = parts(suite)
             reports = [run_suite(part.suite, console, workers=self.workers) for part in found]
             if not first:

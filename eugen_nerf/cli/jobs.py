@@ -14,12 +14,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from eugen_nerf.core.errors import RunError
 
+T = TypeVar("T")
 _RUNNING: set[subprocess.Popen[bytes]] = set()
 _PERCENT = re.compile(r"\((\d+(?:\.\d+)?)%\)")
 _LOOK_EVERY = 2.0
@@ -68,9 +70,9 @@ class Crew:
         """The crew that torchrun's variables describe; without them, this process alone."""
         return cls(workers, threads, int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
-    def mine(self, jobs: Sequence[Job]) -> list[Job]:
+    def mine(self, jobs: Sequence[T]) -> list[T]:
         """This process's share: jobs are dealt in turns."""
-        return [job for number, job in enumerate(jobs) if number % self.count == self.index]
+        return list(jobs[self.index :: self.count])
 
 
 def tool(name: str) -> list[str]:

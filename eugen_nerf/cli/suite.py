@@ -176,7 +176,7 @@ def run_suite(suite: Suite, console: Console, *, workers: int | None = None) -> 
     if crew.index == 0:
         with console.status("rendering and timing all variants"):
             wait_for([job.last for job in jobs])
-            _keep_older(report, console)
+            keep_older(report, console)
             run_command(_evaluation(suite, report), logs / "evaluate.log", threads=suite.threads)
     return report
 
@@ -232,7 +232,7 @@ def _evaluation(suite: Suite, report: Path) -> list[str]:
     return [*tool(command), *words, *arguments, "--output", str(report), *suite.evaluate]
 
 
-def _keep_older(report: Path, console: Console) -> None:
+def keep_older(report: Path, console: Console) -> None:
     """Moves an older report out of the way: no result is overwritten."""
     if not report.exists():
         return

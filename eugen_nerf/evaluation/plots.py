@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib import rc_context
@@ -33,7 +33,12 @@ def psnr_time_svg(rows: Sequence[dict[str, Any]]) -> str:
                 continue
             marker, colour = _style(number)
             axes.plot(row["seconds_per_image"], row["psnr"], marker, ms=9, color=colour, label=row["variant"])
-        times = [row["seconds_per_image"] for row in rows if row["seconds_per_image"] is not None]
+        timed = [row for row in rows if row["seconds_per_image"] is not None]
+        times = [row["seconds_per_image"] for row in timed]
+        points = [(row["seconds_per_image"], -row["psnr"]) for row in timed if math.isfinite(row["psnr"])]
+        front = [(points[i][0], -points[i][1]) for i in undominated(points)]
+        if len(front) > 1:
+            axes.plot(*zip(*front, strict=True), "-", lw=1, color="#888888", label="undominated", zorder=0)
         axes.set_xscale("log")
         axes.set_xlim(min(times) / 2, max(times) * 3)  # never so narrow that noise looks like a difference
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -42,6 +47,35 @@ def psnr_time_svg(rows: Sequence[dict[str, Any]]) -> str:
         axes.set_xlabel("seconds per image (log scale)", color=_INK)
 
     return _plot(draw, "time", "PSNR [dB]")
+
+
+def undominated(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Numbers of the points `(cost, error)` that none other undercuts in one and matches in the other, by cost."""
+    order = sorted(range(len(points)), key=lambda i: points[i])
+    front: list[int] = []
+    for i in order:
+        if not front or points[i][1] < points[front[-1]][1]:
+            front.append(i)
+    return front
+
+
+def errors_svg(series: Mapping[str, Sequence[tuple[float, float]]], across: str, height: str) -> str:
+    """Errors against costs, both axes logarithmic, a colour a series, and the front of all of them as a line."""
+    points = [(x, y) for values in series.values() for x, y in values if x > 0 and y > 0]
+
+    def draw(axes: Axes) -> None:
+        for number, (name, values) in enumerate(series.items()):
+            marker, colour = _style(number)
+            drawn = sorted((x, y) for x, y in values if x > 0 and y > 0)
+            if drawn:
+                axes.plot(*zip(*drawn, strict=True), marker, ms=7, color=colour, label=name)
+        front = [points[i] for i in undominated(points)]
+        axes.plot(*zip(*front, strict=True), "-", lw=1, color="#888888", label="undominated", zorder=0)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel(across, color=_INK)
+
+    return _plot(draw, f"errors-{across}-{len(points)}", height) if points else ""
 
 
 def psnr_curves_svg(rows: Sequence[dict[str, Any]]) -> str:

@@ -21,7 +21,7 @@ def over_seeds(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[d
     for name, members in groups.items():
         if len(members) > 1:
             values = {key: [m[key] for m in members if m.get(key) is not None] for key in keys}
-            means = {key: _mean_and_spread(found) if found else None for key, found in values.items()}
+            means = {key: mean_and_spread(found) if found else None for key, found in values.items()}
             result.append({"variant": name, "seeds": len(members), **means})
     return result
 
@@ -47,5 +47,6 @@ def _parts(row: Mapping[str, Any]) -> tuple[str, str | None]:
     return (stem, seed) if mark and seed.isdigit() else (str(row["variant"]), None)
 
 
-def _mean_and_spread(values: Sequence[float]) -> list[float]:
+def mean_and_spread(values: Sequence[float]) -> list[float]:
+    """Mean and sample standard deviation; of one value, 0."""
     return [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0]

@@ -1,0 +1,132 @@
+"""Suites of studies: every case and seed has a file of its own, so that they resume and run side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.progress import track
+
+from eugen_nerf.cli.jobs import Crew, wait_for
+from eugen_nerf.cli.suite import keep_older
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.evaluation.published import check_published
+from eugen_nerf.studies.register import make_study
+from eugen_nerf.studies.study import Case, Study
+from eugen_nerf.surfaces.files import new_file
+
+
+@dataclass(frozen=True)
+class StudySuite:
+    """What to run; the keys of a YAML file that has `study`."""
+
+    name: str
+    """Title of the suite."""
+    output: Path
+    """Folder of results and the report."""
+    study: str
+    """Which experiment, see `studies.register`."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Its settings."""
+    seeds: Sequence[int] = (0,)
+    """Every case is run once for each."""
+    workers: int = 2
+    """Cases side by side."""
+    threads: int | None = 1
+    """Processor threads of each, whatever the number of workers."""
+    published: Sequence[Mapping[str, str]] = ()
+    """Published results, as in other suites."""
+
+
+def is_study(path: Path) -> bool:
+    """Whether a suite's file describes a study; what cannot be read is none."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf8"))
+    except (OSError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and "study" in content
+
+
+def read_study(path: Path) -> tuple[StudySuite, Study]:
+    """Reads a suite of a study.
+
+    Raises:
+        ConfigError: no such file, no YAML, or keys that are missing or unknown.
+    """
+    try:
+        suite = StudySuite(**yaml.safe_load(path.read_text(encoding="utf8")))
+    except (OSError, yaml.YAMLError, TypeError) as error:
+        raise ConfigError(f"{path} is no suite: {str(error).splitlines()[0]}") from error
+    check_published(suite.published, str(path))
+    if not suite.seeds:
+        raise ConfigError(f"{path}: give at least one seed")
+    return replace(suite, output=Path(suite.output)), make_study(suite.study, dict(suite.settings))
+
+
+def run_study(path: Path, console: Console, *, workers: int | None = None) -> Path | None:
+    """Runs what is not done yet, and writes the report.
+
+    Args:
+        path: the suite's file.
+        console: for progress and tables.
+        workers: cases side by side; the suite's own number by default.
+
+    Returns:
+        The page; None in processes of torchrun but the first.
+
+    Raises:
+        ConfigError: see `read_study`.
+        EugenError: a case failed.
+    """
+    from eugen_nerf.evaluation.study_report import study_rows, write_study
+
+    suite, study = read_study(path)
+    crew = Crew.of_environment(workers or suite.workers, suite.threads)
+    (suite.output / "results").mkdir(parents=True, exist_ok=True)
+    cases = study.cases()
+    pairs = [(number, seed) for number in range(len(cases)) for seed in suite.seeds]
+    missing = [pair for pair in crew.mine(pairs) if not _result(suite, study, cases[pair[0]], pair[1]).exists()]
+    with ProcessPoolExecutor(crew.workers, get_context("spawn"), _set_threads, (suite.threads,)) as pool:
+        running = [pool.submit(_run_case, path, *pair) for pair in missing]
+        try:
+            for done in track(as_completed(running), suite.name, len(running), console=console):
+                done.result()
+        except BaseException:  # a case that failed, or Ctrl-C: what is done stays
+            pool.shutdown(cancel_futures=True)
+            raise
+    if crew.index:
+        return None
+    wait_for([_result(suite, study, cases[number], seed) for number, seed in pairs])
+    results = [
+        {seed: json.loads(_result(suite, study, case, seed).read_text(encoding="utf8")) for seed in suite.seeds}
+        for case in cases
+    ]
+    report = suite.output / "report"
+    keep_older(report, console)
+    return write_study(suite.name, study, study_rows(cases, results), report, console, suite.published)
+
+
+def _result(suite: StudySuite, study: Study, case: Case, seed: int) -> Path:
+    return suite.output / "results" / f"{study.key(case, seed)}.json"
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def _run_case(path: Path, number: int, seed: int) -> None:
+    """One case in a process of its own; its result is whole or absent."""
+    suite, study = read_study(path)
+    case = study.cases()[number]
+    found = study.run(case, seed)
+    with new_file(_result(suite, study, case, seed), overwrite=True) as partial:
+        partial.write_text(json.dumps(found), encoding="utf8")

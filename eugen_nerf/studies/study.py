@@ -1,0 +1,110 @@
+"""What a study is: cases that can be run one by one, each for several seeds, and what their results are shown by."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from eugen_nerf.core.errors import ConfigError
+
+Case = dict[str, Any]
+"""Plain data: `group` (the table), `variant` (the row), and what else tells it from other cases."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A result that is shown."""
+
+    key: str
+    heading: str
+    form: str = "{:.3g}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Settings of one experiment."""
+
+    title: ClassVar[str]
+    columns: ClassVar[tuple[Column, ...]]
+    plot: ClassVar[tuple[str, str]]
+    """Keys of what is plotted against what, x first; both on logarithmic axes."""
+    spans: ClassVar[tuple[str, ...]]
+    """Settings that say which cases there are, and nothing of how one is run."""
+    remark: ClassVar[str]
+    """What a reader has to know: where it comes from, and what differs from there."""
+
+    def cases(self) -> list[Case]:
+        """All that is to be run."""
+        raise NotImplementedError
+
+    def run(self, case: Case, seed: int) -> dict[str, float]:
+        """Results of one case for one seed: the same on any machine up to rounding, but for times."""
+        raise NotImplementedError
+
+    def key(self, case: Case, seed: int) -> str:
+        """A name for one result: another one wherever anything differs that it depends on."""
+        own = {k: v for k, v in asdict(self).items() if k not in self.spans}
+        text = json.dumps([type(self).__name__, own, case, seed], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @classmethod
+    def of_settings(cls, settings: dict[str, Any]) -> Study:
+        """A study with settings of a file.
+
+        Raises:
+            ConfigError: settings that it does not have.
+        """
+        known = [f.name for f in fields(cls)]
+        strangers = [name for name in settings if name not in known]
+        if strangers:
+            raise ConfigError(f"{strangers[0]!r} is no setting of this study; there are {', '.join(known)}")
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
+
+
+def train(
+    build: Callable[[], nn.Module],
+    batches: Callable[[int], tuple[Tensor, Tensor]],
+    validate: Callable[[nn.Module], float],
+    *,
+    steps: int,
+    rates: Sequence[float],
+) -> tuple[nn.Module, float]:
+    """Adam on squared error with each learning rate, decaying to 1 % of it; the same care for every contender.
+
+    Args:
+        build: makes the model, always the same.
+        batches: inputs and targets of a step.
+        validate: error on points that are neither trained on nor reported.
+        steps: of descent.
+        rates: learning rates tried.
+
+    Returns:
+        The model whose validation error is least, and its rate.
+
+    Raises:
+        ConfigError: every rate diverged.
+    """
+    best: tuple[float, nn.Module | None, float] = (float("inf"), None, 0.0)
+    for rate in rates:
+        model = build()
+        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.01 ** (1 / steps))
+        for step in range(steps):
+            x, y = batches(step)
+            optimizer.zero_grad()
+            (model(x) - y).square().mean().backward()
+            optimizer.step()
+            schedule.step()
+        error = validate(model)
+        if error < best[0]:
+            best = (error, copy.deepcopy(model), rate)
+    if best[1] is None:
+        raise ConfigError(f"training diverged with every learning rate of {', '.join(map(str, rates))}")
+    return best[1], best[2]
