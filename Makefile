@@ -9,7 +9,7 @@ ifneq ($(wildcard ../shared/torch),)
 export TORCH_HOME ?= $(abspath ../shared/torch)
 endif
 
-.PHONY: install demo test lint bench-lego clean
+.PHONY: install demo test lint bench bench-lego clean
 
 install: $(READY)
 
@@ -30,6 +30,11 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# suites of less than half an hour each on two cores; they resume
+BENCH := variance_cpu siren_cpu layer_fit_cpu ablation_scene_cpu
+bench: install
+	$(BIN)/eugen-bench $(BENCH:%=configs/%.yml)
 
 bench-lego: install
 	$(BIN)/eugen-bench configs/lego_cpu.yml

@@ -147,10 +147,12 @@ def _table(title: str, columns: Sequence[Column], rows: Sequence[Mapping[str, An
 
 
 def _cell(row: Mapping[str, Any], key: str, form: Callable[[Any], str]) -> str:
-    """A speed is shown where it can be told from 1: noise wider than the effect is no result."""
-    quartiles = row.get(f"{key}_quartiles")
     if row.get(key) is None:
         return "-"
-    if quartiles and quartiles[1] - quartiles[0] > abs(row[key] - 1):
-        return "?"
-    return form(row[key])
+    return "?" if is_noise(row, key) else form(row[key])
+
+
+def is_noise(row: Mapping[str, Any], key: str) -> bool:
+    """Whether a speed cannot be told from 1: the middle half of its rounds is wider than its distance from there."""
+    quartiles = row.get(f"{key}_quartiles")
+    return quartiles is not None and quartiles[1] - quartiles[0] > abs(row[key] - 1)

@@ -1,0 +1,142 @@
+"""Tables of documents made of result files: no figure in them is typed by hand.
+
+A document has places for tables, between the lines `<!-- table NAME -->` and `<!-- end of table -->`; a list says what
+each holds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eugen_nerf.core.errors import ConfigError, DataError
+from eugen_nerf.evaluation.seeds import losses, over_seeds
+from eugen_nerf.evaluation.tables import is_noise
+
+_Format = Callable[[float], str]
+COLUMNS: dict[str, tuple[str, _Format]] = {
+    "psnr": ("PSNR", "{:.2f}".format),
+    "psnr_lost": ("lost", "{:.2f}".format),
+    "ssim": ("SSIM", "{:.3f}".format),
+    "lpips": ("LPIPS", "{:.3f}".format),
+    "query_speed_ratio": ("query x", "{:.2f}".format),
+    "image_speed_ratio": ("image x", "{:.2f}".format),
+    "iteration_speed_ratio": ("training step x", "{:.2f}".format),
+    "macs_per_query": ("MACs a query", "{:,.0f}".format),
+    "parameters": ("parameters", "{:,.0f}".format),
+    "inference_parameters": ("collapsed", "{:,.0f}".format),
+    "fit_seconds": ("seconds", "{:.0f}".format),
+}
+FROM_TO = "psnr_from_to"
+"""A column with the baseline's PSNR and the row's own."""
+_PLACE = "<!-- table {} -->\n", "<!-- end of table -->"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: what it is called, and where its figures are."""
+
+    label: str
+    report: str
+    """A `report.json`, relative to the document list."""
+    variant: str
+    """Of that report; where there are only VARIANT-s0, VARIANT-s1, ..., mean and standard deviation over them."""
+    baseline: str = ""
+    """What `psnr_lost` is against; the report's baseline by default."""
+    cells: Mapping[str, str] = field(default_factory=dict)
+    """Texts of further columns, by heading."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """One table of one document."""
+
+    document: str
+    name: str
+    columns: Sequence[str]
+    """Keys of `COLUMNS`, `psnr_from_to`, or headings of the rows' own `cells`."""
+    rows: Sequence[Row]
+    heading: str = "variant"
+
+
+def read_places(path: Path) -> list[Place]:
+    """Places from plain data: a list of mappings with the names of `Place` and `Row`.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    import yaml
+
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf8"))
+        return [Place(**{**entry, "rows": [Row(**row) for row in entry["rows"]]}) for entry in entries]
+    except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path} is no list of tables: {str(error).splitlines()[0]}") from error
+
+
+def table(place: Place, folder: Path) -> str:
+    """The table as Markdown.
+
+    Raises:
+        DataError: a report or a variant that is not there.
+    """
+    headings = [place.heading, *(_heading(key) for key in place.columns)]
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    for row in place.rows:
+        found = _figures(row, folder)
+        cells = [row.cells.get(key, "") if key in row.cells else _cell(found, key) for key in place.columns]
+        lines.append("| " + " | ".join([row.label, *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def filled(text: str, name: str, content: str) -> str:
+    """A document with one table replaced.
+
+    Raises:
+        DataError: no place of that name.
+    """
+    begin, end = _PLACE[0].format(name), _PLACE[1]
+    pattern = re.escape(begin) + r".*?" + re.escape(end)
+    if not re.search(pattern, text, flags=re.DOTALL):
+        raise DataError(f"no place for table {name!r}: the document needs the lines {begin.strip()} and {end}")
+    return re.sub(pattern, lambda _: begin + content + end, text, count=1, flags=re.DOTALL)
+
+
+def _heading(key: str) -> str:
+    return "PSNR" if key == FROM_TO else COLUMNS[key][0] if key in COLUMNS else key
+
+
+def _figures(row: Row, folder: Path) -> dict[str, Any]:
+    path = folder / row.report
+    try:
+        content = json.loads(path.read_text(encoding="utf8"))
+        rows, baseline = content["rows"], row.baseline or content["protocol"]["baseline"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path} cannot be read as a report: {type(error).__name__}") from error
+    lost = losses(rows, baseline, "psnr")
+    rows = [{**other, "psnr_lost": loss} for other, loss in zip(rows, lost, strict=True)]
+    teacher = next((other["psnr"] for other in rows if other["variant"] == baseline), None)
+    for other in rows:
+        if other["variant"] == row.variant:
+            return {**other, FROM_TO: None if None in (teacher, other["psnr"]) else (teacher, other["psnr"])}
+    for other in over_seeds(rows, list(COLUMNS)):
+        if other["variant"] == row.variant:
+            return other
+    raise DataError(f"{path} has no variant {row.variant!r}; there are {', '.join(r['variant'] for r in rows)}")
+
+
+def _cell(found: Mapping[str, Any], key: str) -> str:
+    value = found.get(key)
+    if value is None:
+        return "-"
+    if key == FROM_TO:
+        return f"{value[0]:.2f} -> {value[1]:.2f}"
+    form = COLUMNS[key][1]
+    if isinstance(value, list):
+        mean, spread = map(form, value)
+        return mean if float(value[1]) == 0 else f"{mean} ± {spread}"
+    return "?" if is_noise(found, key) else form(value)

@@ -1,0 +1,78 @@
+"""Tables of documents hold what result files say, and nothing that was typed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eugen_nerf.core.errors import ConfigError, DataError
+from eugen_nerf.evaluation.markdown import Place, Row, filled, read_places, table
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def report(folder: Path, rows: list[dict[str, Any]], baseline: str) -> str:
+    (folder / "r.json").write_text(json.dumps({"rows": rows, "protocol": {"baseline": baseline}}))
+    return "r.json"
+
+
+def test_rows_of_a_report(tmp_path: Path) -> None:
+    rows = [
+        {"variant": "dense", "psnr": 30.0, "query_speed_ratio": 1.0, "query_speed_ratio_quartiles": [1.0, 1.0]},
+        {"variant": "fast", "psnr": 29.456, "query_speed_ratio": 2.5, "query_speed_ratio_quartiles": [2.4, 2.6],
+         "macs_per_query": 1234567, "fit_seconds": None},
+        {"variant": "same", "psnr": None, "query_speed_ratio": 1.01, "query_speed_ratio_quartiles": [0.9, 1.1]},
+    ]  # fmt: skip
+    name = report(tmp_path, rows, "dense")
+    columns = ["psnr_from_to", "psnr_lost", "query_speed_ratio", "macs_per_query", "fit_seconds", "note"]
+    made = [
+        Row("a *fast* one", name, "fast", cells={"note": "text"}),
+        Row("the same", name, "same", cells={"note": ""}),
+    ]
+    lines = table(Place("README.md", "t", columns, made, heading="field"), tmp_path).splitlines()
+    assert lines[0] == "| field | PSNR | lost | query x | MACs a query | seconds | note |"
+    assert lines[1] == "|---|---|---|---|---|---|---|"
+    assert lines[2] == "| a *fast* one | 30.00 -> 29.46 | 0.54 | 2.50 | 1,234,567 | - | text |"
+    with pytest.raises(DataError, match="has no variant 'slow'; there are dense, fast, same"):
+        table(Place("README.md", "t", ["psnr"], [Row("x", name, "slow")]), tmp_path)
+    place = Place("README.md", "t", ["query_speed_ratio"], [Row("x", name, "same")])
+    assert table(place, tmp_path).splitlines()[2] == "| x | ? |", "noise is no figure"
+
+
+def test_means_over_seeds(tmp_path: Path) -> None:
+    rows = [
+        {"variant": "dense-s0", "psnr": 30.0},
+        {"variant": "dense-s1", "psnr": 31.0},
+        {"variant": "fast-s0", "psnr": 29.0},
+        {"variant": "fast-s1", "psnr": 30.5},
+    ]
+    name = report(tmp_path, rows, "dense-s0")
+    place = Place("README.md", "t", ["psnr", "psnr_lost"], [Row("fast", name, "fast")])
+    assert table(place, tmp_path).splitlines()[2] == "| fast | 29.75 ± 1.06 | 0.75 ± 0.35 |"
+
+
+def test_a_place_is_filled_and_nothing_else_changes() -> None:
+    text = "a\n<!-- table x -->\nold | 1\n<!-- end of table -->\nb\n<!-- table y -->\n<!-- end of table -->\n"
+    new = filled(text, "x", "new \\1\n")
+    assert new == text.replace("old | 1\n", "new \\1\n")
+    assert filled(new, "x", "new \\1\n") == new
+    with pytest.raises(DataError, match="no place for table 'z'"):
+        filled(text, "z", "")
+
+
+def test_lists_of_tables(tmp_path: Path) -> None:
+    path = tmp_path / "t.yml"
+    for content in ("- {document: a}", "x: 1", "- [", "- {document: a, name: b, columns: [], rows: [{label: c}]}"):
+        path.write_text(content)
+        with pytest.raises(ConfigError, match=r"t\.yml is no list of tables"):
+            read_places(path)
+    with pytest.raises(DataError, match="cannot be read as a report"):
+        table(Place("README.md", "t", ["psnr"], [Row("x", "none.json", "a")]), tmp_path)
+
+
+def test_the_documents_hold_what_their_result_files_say() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "scripts/tables.py"), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
