@@ -46,7 +46,7 @@ class Row:
     variant: str
     """Of that report; where there are only VARIANT-s0, VARIANT-s1, ..., mean and standard deviation over them."""
     baseline: str = ""
-    """What `psnr_lost` is against; the report's baseline by default."""
+    """What `psnr_lost` of one run is against; the report's baseline by default. Of several seeds, each has its own."""
     cells: Mapping[str, str] = field(default_factory=dict)
     """Texts of further columns, by heading."""
 
@@ -122,7 +122,9 @@ def _figures(row: Row, folder: Path) -> dict[str, Any]:
     teacher = next((other["psnr"] for other in rows if other["variant"] == baseline), None)
     for other in rows:
         if other["variant"] == row.variant:
-            return {**other, FROM_TO: None if None in (teacher, other["psnr"]) else (teacher, other["psnr"])}
+            if None in (teacher, other["psnr"]):
+                return other
+            return {**other, FROM_TO: (teacher, other["psnr"]), "psnr_lost": teacher - other["psnr"]}
     for other in over_seeds(rows, list(COLUMNS)):
         if other["variant"] == row.variant:
             return other

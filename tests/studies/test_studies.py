@@ -25,7 +25,16 @@ from eugen_nerf.studies.study import train
 from eugen_nerf.studies.variance import Variance
 
 ROOT = Path(__file__).resolve().parents[2]
-FIT = LayerFit(width=16, points=200, steps=60, batch=200, features=(8,), functions=("relu",), held_out=100, rates=(3e-3, 1e-2, 3e-2))
+FIT = LayerFit(
+    width=16,
+    points=200,
+    steps=60,
+    batch=200,
+    features=(8,),
+    functions=("relu",),
+    held_out=100,
+    rates=(3e-3, 1e-2, 3e-2),
+)
 SIREN = SirenFit(size=16, width=32, depth=2, steps=40, batch=256, features=(4,), rates=(1e-3, 3e-3))
 
 
