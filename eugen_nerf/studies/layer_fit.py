@@ -47,8 +47,8 @@ class LayerFit(Study):
     functions: tuple[str, ...] = ("relu", "softplus", "gelu")
     variants: tuple[str, ...] = ("eugen", "eugen-fixed", "snnk", "lowrank", "monarch")
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-    """Inputs that are all positive move every pre-activation by half the rate times the width in one step of Adam: above
-    1e-3 features of a ReLU die at a width of 512."""
+    """Inputs that are all positive move every pre-activation by half the rate times the width in a step of Adam: above
+    1e-3, features of a ReLU die at a width of 512."""
     held_out: int = 2_000
     """Points to choose the learning rate by, and as many to report on."""
 
