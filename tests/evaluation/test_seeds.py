@@ -44,7 +44,7 @@ def test_the_table_pairs_seeds() -> None:
         for name, values in (("dense", (30.0, 28.0)), ("half", (29.0, 27.5)))
         for seed, psnr in enumerate(values)
     ]
-    comparison = SimpleNamespace(rows=rows, protocol={"baseline": "dense-s0"})
+    comparison = SimpleNamespace(rows=rows, protocol={"baseline": "dense-s0"}, published=[])
     (table, _) = further_tables(comparison)  # type: ignore[arg-type]
     assert table.headings[:4] == ["variant", "seeds", "lost", "PSNR"]
     assert table.rows[0][:4] == ["dense", "2", "0.00 ± 0.00", "29.00 ± 1.41"]
