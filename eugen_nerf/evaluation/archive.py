@@ -40,6 +40,7 @@ def write_pictures(comparison: Comparison, folder: Path) -> Path:
     """
     places = {TRUTH: f"{FOLDER}/{TRUTH}", **picture_folders(list(comparison.renders))}
     final, temporary = folder / FOLDER, folder / f"{FOLDER}.{os.getpid()}.tmp"
+    older = folder / f"{FOLDER}.{os.getpid()}.old"
     try:
         for name, place in places.items():
             into = temporary / Path(place).name
@@ -47,12 +48,14 @@ def write_pictures(comparison: Comparison, folder: Path) -> Path:
             images = comparison.truth if name == TRUTH else comparison.renders[name]
             for view, image in zip(comparison.views, images, strict=True):
                 Image.fromarray(image).save(into / f"{view:04d}.png")
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.replace(final)
+        if final.exists():
+            final.rename(older)
+        temporary.rename(final)
     except OSError as error:
         raise RunError(f"cannot write {final}: {error.strerror}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
     return final
 
 

@@ -133,6 +133,9 @@ def test_what_is_no_report_is_refused(comparison: Comparison, tmp_path: Path) ->
 def test_pictures_that_cannot_be_written_leave_the_older_ones(comparison: Comparison, tmp_path: Path) -> None:
     write_pictures(comparison, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.glob("renders/*/*.png")}
+    write_pictures(comparison, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.glob("renders/*/*.png")} == before, "replaced by the same"
+    assert [path.name for path in tmp_path.iterdir()] == ["renders"]
     (tmp_path / "elsewhere").touch()
     with pytest.raises(RunError, match="cannot write"):
         write_pictures(comparison, tmp_path / "elsewhere")
