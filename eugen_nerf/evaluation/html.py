@@ -17,6 +17,7 @@ from eugen_nerf.evaluation.curves import REMARK as CURVES_REMARK
 from eugen_nerf.evaluation.film import strip
 from eugen_nerf.evaluation.plots import psnr_curves_svg, psnr_time_svg
 from eugen_nerf.evaluation.tables import RATIOS, TextTable, full_table, further_tables
+from eugen_nerf.evaluation.zoom import telling_window
 from eugen_nerf.methods.metrics import Image8
 
 DIFFERENCE_GAIN = 4
@@ -71,7 +72,8 @@ turns; speeds are relative to {html.escape(protocol["baseline"])}, {html.escape(
 <div class="plot">{psnr_time_svg(comparison.rows)}</div>
 {_curves(comparison)}
 <h2>Views</h2>
-<p>Difference images show {DIFFERENCE_GAIN} times the absolute difference from the ground truth, clipped at white.</p>
+<p>Difference images show {DIFFERENCE_GAIN} times the absolute difference from the ground truth, clipped at white.
+Enlarged is the place where the runs' squared errors differ most.</p>
 {"".join(_view(comparison, position) for position in _shown(len(comparison.views), max_views))}
 {_over_time(comparison)}
 <h2>Settings</h2>
@@ -128,13 +130,17 @@ def _table_row(texts: Sequence[str]) -> str:
 
 def _view(comparison: Comparison, position: int) -> str:
     truth = comparison.truth[position]
-    figures = [_figure(truth, "ground truth")]
-    for row in comparison.rows:
-        images = comparison.renders.get(row["variant"])
-        if images is None:
-            continue
-        figures.append(_figure(images[position], f"{row['variant']}: {row['psnr_per_view'][position]:.2f} dB"))
-        figures.append(_figure(difference_image(images[position], truth), f"{row['variant']}: difference"))
+    shown = {
+        row["variant"]: (comparison.renders[row["variant"]][position], row["psnr_per_view"][position])
+        for row in comparison.rows
+        if row["variant"] in comparison.renders
+    }
+    window = telling_window(truth, [image for image, _ in shown.values()])
+    figures = [_figure(truth, "ground truth"), _figure(truth[window], "ground truth, enlarged")]
+    for name, (image, psnr) in shown.items():
+        figures.append(_figure(image, f"{name}: {psnr:.2f} dB"))
+        figures.append(_figure(difference_image(image, truth), f"{name}: difference"))
+        figures.append(_figure(image[window], f"{name}, enlarged"))
     return f'<h3>View {comparison.views[position]}</h3>\n<div class="views">{"".join(figures)}</div>\n'
 
 

@@ -41,8 +41,8 @@ class Row:
     """One row: what it is called, and where its figures are."""
 
     label: str
-    report: str
-    """A `report.json`, relative to the document list."""
+    report: str | Sequence[str]
+    """A `report.json`, relative to the project's folder; several, of other seeds of one suite, are read as one."""
     variant: str
     """Of that report; where there are only VARIANT-s0, VARIANT-s1, ..., mean and standard deviation over them."""
     baseline: str = ""
@@ -111,12 +111,15 @@ def _heading(key: str) -> str:
 
 
 def _figures(row: Row, folder: Path) -> dict[str, Any]:
-    path = folder / row.report
-    try:
-        content = json.loads(path.read_text(encoding="utf8"))
-        rows, baseline = content["rows"], row.baseline or content["protocol"]["baseline"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path} cannot be read as a report: {type(error).__name__}") from error
+    paths = [folder / name for name in ([row.report] if isinstance(row.report, str) else row.report)]
+    rows, baseline = [], row.baseline
+    for path in paths:
+        try:
+            content = json.loads(path.read_text(encoding="utf8"))
+            rows += content["rows"]
+            baseline = baseline or content["protocol"]["baseline"]
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{path} cannot be read as a report: {type(error).__name__}") from error
     lost = losses(rows, baseline, "psnr")
     rows = [{**other, "psnr_lost": loss} for other, loss in zip(rows, lost, strict=True)]
     teacher = next((other["psnr"] for other in rows if other["variant"] == baseline), None)
@@ -128,7 +131,8 @@ def _figures(row: Row, folder: Path) -> dict[str, Any]:
     for other in over_seeds(rows, list(COLUMNS)):
         if other["variant"] == row.variant:
             return other
-    raise DataError(f"{path} has no variant {row.variant!r}; there are {', '.join(r['variant'] for r in rows)}")
+    there_are = ", ".join(other["variant"] for other in rows)
+    raise DataError(f"{', '.join(map(str, paths))} has no variant {row.variant!r}; there are {there_are}")
 
 
 def _cell(found: Mapping[str, Any], key: str) -> str:

@@ -21,6 +21,7 @@ from eugen_nerf.evaluation.compare import Comparison
 from eugen_nerf.evaluation.curves import curve_line
 from eugen_nerf.evaluation.html import html_page
 from eugen_nerf.evaluation.tables import RATIOS, TextTable, further_tables, scores_table, sizes_table
+from eugen_nerf.surfaces.files import new_file
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
@@ -124,21 +125,9 @@ def write_report(
     page = html_page(comparison, max_views=max_views)
     contents = {folder / JSON_NAME: to_json(comparison), folder / HTML_NAME: page}
     for path, text in contents.items():
-        _atomic_write(path, text)
+        with new_file(path, overwrite=overwrite) as partial:
+            partial.write_text(text, encoding="utf8")
     return [*contents, *written]
-
-
-def _atomic_write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _finite(value: Any) -> Any:

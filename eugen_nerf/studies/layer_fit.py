@@ -22,7 +22,6 @@ from eugen_nerf.studies.study import Case, Column, Study, train
 class LayerFit(Study):
     """Points uniform in the unit cube through `f(W x + b)`, and layers of m features that learn the outputs."""
 
-    title: ClassVar[str] = "one dense layer, learned"
     columns: ClassVar[tuple[Column, ...]] = (
         Column("mse", "MSE, held out", "{:.3e}"),
         Column("share", "of the outputs' variance", "{:.2%}"),

@@ -60,7 +60,6 @@ class EUGenSine(nn.Module):
 class SirenFit(Study):
     """Brightness of a photograph at pixel coordinates, learned on all pixels."""
 
-    title: ClassVar[str] = "SIREN, a photograph and its gradient"
     columns: ClassVar[tuple[Column, ...]] = (
         Column("psnr", "PSNR", "{:.2f}"),
         Column("gradient_error", "error of the gradient", "{:.1%}"),

@@ -31,7 +31,6 @@ class Column:
 class Study:
     """Settings of one experiment."""
 
-    title: ClassVar[str]
     columns: ClassVar[tuple[Column, ...]]
     plot: ClassVar[tuple[str, str]]
     """Keys of what is plotted against what, x first; both on logarithmic axes."""

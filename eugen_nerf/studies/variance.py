@@ -17,7 +17,6 @@ from eugen_nerf.studies.study import Case, Column, Study
 class Variance(Study):
     """A layer `f(W x + b)`, rows `[W, b]` and inputs on unit spheres, estimated from m features without training."""
 
-    title: ClassVar[str] = "unbiased estimates of a layer"
     columns: ClassVar[tuple[Column, ...]] = (
         Column("mse", "MSE of the estimate", "{:.3e}"),
         Column("mse_times_m", "MSE x m", "{:.3g}"),

@@ -14,9 +14,9 @@ from eugen_nerf.evaluation.markdown import Place, Row, filled, read_places, tabl
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def report(folder: Path, rows: list[dict[str, Any]], baseline: str) -> str:
-    (folder / "r.json").write_text(json.dumps({"rows": rows, "protocol": {"baseline": baseline}}))
-    return "r.json"
+def report(folder: Path, rows: list[dict[str, Any]], baseline: str, name: str = "r.json") -> str:
+    (folder / name).write_text(json.dumps({"rows": rows, "protocol": {"baseline": baseline}}))
+    return name
 
 
 def test_rows_of_a_report(tmp_path: Path) -> None:
@@ -52,6 +52,24 @@ def test_means_over_seeds(tmp_path: Path) -> None:
     name = report(tmp_path, rows, "dense-s0")
     place = Place("README.md", "t", ["psnr", "psnr_lost"], [Row("fast", name, "fast")])
     assert table(place, tmp_path).splitlines()[2] == "| fast | 29.75 ± 1.06 | 0.75 ± 0.35 |"
+
+
+def test_reports_of_several_seeds_are_one_table(tmp_path: Path) -> None:
+    names = [
+        report(
+            tmp_path,
+            [
+                {"variant": f"dense-s{seed}", "psnr": 30.0 + seed},
+                {"variant": f"fast-s{seed}", "psnr": 29.0 + 0.5 * seed},
+            ],
+            f"dense-s{seed}",
+            f"{seed}.json",
+        )
+        for seed in (0, 1)
+    ]
+    place = Place("README.md", "t", ["psnr", "psnr_lost"], [Row("fast", names, "fast")])
+    # losses 1.0 and 1.5, each against the dense run of its own seed
+    assert table(place, tmp_path).splitlines()[2] == "| fast | 29.25 ± 0.35 | 1.25 ± 0.35 |"
 
 
 def test_a_place_is_filled_and_nothing_else_changes() -> None:
