@@ -63,8 +63,24 @@ class Place:
     heading: str = "variant"
 
 
-def read_places(path: Path) -> list[Place]:
-    """Places from plain data: a list of mappings with the names of `Place` and `Row`.
+@dataclass(frozen=True)
+class Pivot:
+    """A table of a study: one number of every case, cases of one kind side by side."""
+
+    document: str
+    name: str
+    report: str
+    """A study's `report.json`, relative to the project's folder."""
+    value: str
+    """Key of the number: its mean over seeds is shown, three digits of it."""
+    rows: Sequence[str]
+    """Keys of a case that name a row, such as group and kind."""
+    column: str
+    """Key of a case that names a column, such as m."""
+
+
+def read_places(path: Path) -> list[Place | Pivot]:
+    """Places from plain data: a list of mappings with the names of `Place` and `Row`, or of `Pivot`.
 
     Raises:
         ConfigError: anything else.
@@ -73,23 +89,49 @@ def read_places(path: Path) -> list[Place]:
 
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf8"))
-        return [Place(**{**entry, "rows": [Row(**row) for row in entry["rows"]]}) for entry in entries]
+        return [
+            Pivot(**entry) if "column" in entry else Place(**{**entry, "rows": [Row(**row) for row in entry["rows"]]})
+            for entry in entries
+        ]
     except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} is no list of tables: {str(error).splitlines()[0]}") from error
 
 
-def table(place: Place, folder: Path) -> str:
+def table(place: Place | Pivot, folder: Path) -> str:
     """The table as Markdown.
 
     Raises:
-        DataError: a report or a variant that is not there.
+        DataError: a report, a variant or a value that is not there.
     """
+    if isinstance(place, Pivot):
+        return _pivoted(place, folder)
     headings = [place.heading, *(_heading(key) for key in place.columns)]
     lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
     for row in place.rows:
         found = _figures(row, folder)
         cells = [row.cells.get(key, "") if key in row.cells else _cell(found, key) for key in place.columns]
         lines.append("| " + " | ".join([row.label, *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _pivoted(place: Pivot, folder: Path) -> str:
+    path = folder / place.report
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    try:
+        for case in json.loads(path.read_text(encoding="utf8"))["rows"]:
+            row = cells.setdefault(tuple(str(case[key]) for key in place.rows), {})
+            row[str(case[place.column])] = f"{case['mean'][place.value][0]:.3g}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as a study with {place.value!r}: {type(error).__name__}") from error
+    columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    lines = [
+        "| " + " | ".join([*place.rows, *(f"{place.column} = {column}" for column in columns)]) + " |",
+        "|" + "---|" * (len(place.rows) + len(columns)),
+        *(
+            "| " + " | ".join([*names, *(row.get(column, "-") for column in columns)]) + " |"
+            for names, row in cells.items()
+        ),
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.evaluation.markdown import Place, Row, filled, read_places, table
+from eugen_nerf.evaluation.markdown import Pivot, Place, Row, filled, read_places, table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,6 +70,21 @@ def test_reports_of_several_seeds_are_one_table(tmp_path: Path) -> None:
     place = Place("README.md", "t", ["psnr", "psnr_lost"], [Row("fast", names, "fast")])
     # losses 1.0 and 1.5, each against the dense run of its own seed
     assert table(place, tmp_path).splitlines()[2] == "| fast | 29.25 ± 0.35 | 1.25 ± 0.35 |"
+
+
+def test_cases_of_a_study_stand_side_by_side(tmp_path: Path) -> None:
+    cases = [("relu", "a", 8, 1.23456), ("relu", "a", 16, 200.4), ("relu", "b", 16, 0.5)]
+    rows = [{"group": g, "kind": k, "m": m, "mean": {"mse": [value, 0.1]}} for g, k, m, value in cases]
+    (tmp_path / "study.json").write_text(json.dumps({"rows": rows}))
+    place = Pivot("docs/x.md", "t", "study.json", "mse", ["group", "kind"], "m")
+    assert table(place, tmp_path).splitlines() == [
+        "| group | kind | m = 8 | m = 16 |",
+        "|---|---|---|---|",
+        "| relu | a | 1.23 | 200 |",
+        "| relu | b | - | 0.5 |",
+    ]
+    with pytest.raises(DataError, match="study with 'psnr'"):
+        table(Pivot("docs/x.md", "t", "study.json", "psnr", ["group"], "m"), tmp_path)
 
 
 def test_a_place_is_filled_and_nothing_else_changes() -> None:
