@@ -15,6 +15,7 @@ from eugen_nerf.core.narrowing import Weighted
 from eugen_nerf.core.nerf import VARIANTS, NeRFShape, Replacement, build_nerf, build_variant
 from eugen_nerf.core.onnx import export_onnx
 from eugen_nerf.core.peers import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
+from eugen_nerf.core.plan import InferencePlan, make_plan
 from eugen_nerf.core.precision import ReducedGraph, reduce_precision
 from eugen_nerf.core.preview import Batch, LayerMoments, gather_moments
 from eugen_nerf.core.projections import PROJECTIONS, sample_projection, seeded_generator
@@ -38,6 +39,7 @@ __all__ = [
     "EUGenLinear",
     "EugenError",
     "FeatureLayer",
+    "InferencePlan",
     "LayerGraph",
     "LayerMoments",
     "LayerReport",
@@ -64,6 +66,7 @@ __all__ = [
     "gather_moments",
     "greedy_columns",
     "load_bundle",
+    "make_plan",
     "polynomial_fit",
     "reduce_precision",
     "ridge_solution",

@@ -256,7 +256,7 @@ def _cast_stage(s: Stage, dtype: torch.dtype) -> Stage:
 
 
 def _cast_merged(s: MergedStage, dtype: torch.dtype) -> MergedStage:
-    factors = tuple(None if f is None else (f[0].to(dtype), f[1].to(dtype)) for f in s.factors)
+    factors = tuple(None if f is None else (f[0].to(dtype, copy=True), f[1].to(dtype, copy=True)) for f in s.factors)
     weight = s.weight.to(dtype, copy=True)
     return replace(s, weight=weight, bias=_cast(s.bias, dtype), norm=_cast(s.norm, dtype), factors=factors)
 

@@ -1,0 +1,230 @@
+"""Inference plans: how a trained network answers where no gradients are asked for, decided once and stated.
+
+A plan holds a copy of the collapsed network in one dtype and says by what it is run and in chunks of how many rows; it
+measures how far that is from float32. What a plan was asked for and cannot have is replaced by what it states.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eugen_nerf.core.bundled_graph import BundledGraph
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.fused import kernel_problem, run_fused
+from eugen_nerf.core.graph import CollapsedGraph, LayerGraph
+from eugen_nerf.core.packed import pack, why_not
+
+Backend = Literal["eager", "compile", "triton"]
+BACKENDS: tuple[Backend, ...] = ("eager", "compile", "triton")
+PlanDtype = Literal["float32", "bfloat16"]
+PLAN_DTYPES: tuple[PlanDtype, ...] = ("float32", "bfloat16")
+CACHE_BYTES = 1 << 20
+"""Second-level cache taken for granted where its size is not known."""
+CHUNK_LIMITS = {"cpu": (256, 1 << 16), "cuda": (1 << 16, 1 << 20)}
+"""Least and most rows of a chunk: enough that a launch is worth it, few enough that memory is no matter."""
+
+Run = Callable[..., tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class InferencePlan:
+    """A network as it is run for inference; made by `make_plan`.
+
+    It does not follow later changes of the network's weights. A `LayerGraph` answers by a plan once that is its
+    `evaluation`.
+    """
+
+    backend: Backend
+    """What runs it, which is not what was asked for where `fallback` is set."""
+    dtype: PlanDtype
+    """Of weights, features and products."""
+    chunk: int | None
+    """Rows that are computed at a time; None where all go in one launch."""
+    deviation: float
+    """Largest absolute deviation of an output from the collapsed network in float32, on the sample inputs; infinite
+    where an output is not a number."""
+    samples: int
+    """Rows of the sample inputs."""
+    fallback: str | None
+    """Why the backend is not the one that was asked for."""
+    input_widths: tuple[int, ...]
+    run: Run
+    """Outputs `[n, width]` for inputs `[n, d_i]`, `n` at most the chunk; exactly it where `backend` is compile."""
+    output_widths: tuple[int, ...]
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Outputs `[..., width]`, float32, for inputs `[..., d_i]` of any floating point dtype and any strides.
+
+        Inputs share their leading shape, which may be empty of rows. Where `backend` is compile, whole chunks are
+        computed, the last one filled with zeros, so that one shape is compiled.
+
+        Raises:
+            ConfigError: another number of inputs, other widths or leading shapes, or inputs that ask for gradients.
+        """
+        leading = _leading_shape(inputs, self.input_widths)
+        if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+            raise ConfigError("a plan gives no gradients: call the network itself, or the plan under torch.no_grad()")
+        with torch.no_grad():
+            rows = [x.reshape(-1, width) for x, width in zip(inputs, self.input_widths, strict=True)]
+            outputs = _in_chunks(self, rows)
+        return tuple(y.view(*leading, y.shape[1]) for y in outputs)
+
+    def __str__(self) -> str:
+        """Backend, dtype, chunk, deviation, and why the backend is not the one asked for, in one line."""
+        chunk = "one launch" if self.chunk is None else f"chunks of {self.chunk:,} rows"
+        text = (
+            f"{self.backend}, {self.dtype}, {chunk}, within {self.deviation:.1e} of float32 on {self.samples:,} samples"
+        )
+        return text if self.fallback is None else f"{text}; {self.fallback}"
+
+
+def make_plan(
+    network: LayerGraph | BundledGraph,
+    sample_inputs: Sequence[Tensor],
+    *,
+    backend: Backend = "eager",
+    dtype: PlanDtype = "float32",
+    chunk: int | None = None,
+) -> InferencePlan:
+    """Decides how a network is run, and measures what that changes. The network stays as it is.
+
+    Where the kernel cannot run the network, the plan falls back to compile on CUDA and to eager elsewhere; where it
+    cannot be compiled, to eager. `fallback` says so.
+
+    Args:
+        network: trained network on the device that it is to run on.
+        sample_inputs: `[..., d_i]` each, at least one row, as the network will be asked: deviations depend on them.
+        backend: eager, compile (torch.compile) or triton (`core/fused.py`).
+        dtype: float32 or bfloat16, for weights, features and products.
+        chunk: rows that are computed at a time; from the size of the second-level cache where None. Of no effect on
+            results but for rounding; triton does all rows in one launch.
+
+    Raises:
+        ConfigError: an unknown backend or dtype, a chunk below 1, sample inputs without rows or of other widths.
+    """
+    if backend not in BACKENDS:
+        raise ConfigError(f"backend {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
+    if dtype not in PLAN_DTYPES:
+        raise ConfigError(f"dtype {dtype!r} is unknown; choose one of {', '.join(PLAN_DTYPES)}")
+    if chunk is not None and chunk < 1:
+        raise ConfigError(f"chunk is {chunk}; give at least 1 row, or leave it out for a size from the cache")
+    widths = network.input_widths
+    if not math.prod(_leading_shape(sample_inputs, widths)):
+        raise ConfigError("sample_inputs have no rows: give some that the network will be asked, to measure deviation")
+    samples = [x.detach().reshape(-1, x.shape[-1]) for x in sample_inputs]
+    graph = network.collapse() if isinstance(network, LayerGraph) else network.graph
+    device = samples[0].device
+    reasons: list[str] = []
+    if chunk is None:
+        chunk = chunk_rows(graph, widths, getattr(torch, dtype), device)
+
+    def attempt(kind: Backend) -> InferencePlan:
+        run = _runner(graph, widths, kind, dtype)
+        rows = None if kind == "triton" else chunk
+        outputs = _output_widths(graph, widths)
+        plan = InferencePlan(kind, dtype, rows, 0.0, len(samples[0]), "; ".join(reasons) or None, widths, run, outputs)
+        measured = {**plan.__dict__, "deviation": _deviation(plan, graph, samples)}
+        return InferencePlan(**measured)
+
+    if backend == "triton":
+        reason = kernel_problem(device) or why_not(graph, widths)
+        if reason is None:
+            try:
+                return attempt("triton")
+            except Exception as error:  # whatever a compiler or a driver raises: it is stated, not hidden
+                reason = _first_line(error)
+        reasons.append(f"not triton: {reason}")
+    if backend == "compile" or (reasons and device.type == "cuda"):
+        try:
+            return attempt("compile")
+        except Exception as error:  # likewise
+            reasons.append(f"not compile: {_first_line(error)}")
+    return attempt("eager")
+
+
+def chunk_rows(graph: CollapsedGraph, input_widths: Sequence[int], dtype: torch.dtype, device: torch.device) -> int:
+    """Rows, a power of two, for which what the widest step reads and makes fits the second-level caches in use."""
+    widths = [*input_widths, *(stage.num_features for stage, _ in graph.steps)]
+    numbers = max([sum(widths[v] for v in reads) + stage.weight.shape[0] for stage, reads in graph.steps] or [1])
+    rows = max(1, _cache_bytes(device) // (numbers * dtype.itemsize))
+    least, most = CHUNK_LIMITS.get(device.type, CHUNK_LIMITS["cuda"])
+    return min(most, max(least, 1 << (rows.bit_length() - 1)))
+
+
+def _cache_bytes(device: torch.device) -> int:
+    """Second-level cache: all of a CUDA device's, of a CPU that of the cores which torch's threads use."""
+    if device.type == "cuda":
+        return int(getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)) or CACHE_BYTES
+    names = getattr(os, "sysconf_names", {})  # not on every system
+    size = os.sysconf("SC_LEVEL2_CACHE_SIZE") if "SC_LEVEL2_CACHE_SIZE" in names else 0
+    return (size if size > 0 else CACHE_BYTES) * torch.get_num_threads()
+
+
+def _runner(graph: CollapsedGraph, widths: Sequence[int], backend: Backend, dtype: PlanDtype) -> Run:
+    if backend == "triton":
+        packed = pack(graph, widths, dtype)
+        return lambda *inputs: run_fused(packed, *inputs)
+    precise = getattr(torch, dtype)
+    cast = graph.cast(precise)
+    if backend == "compile":
+        return torch.compile(BundledGraph(cast, widths), dynamic=False)
+    return lambda *inputs: cast(*(x.to(precise) for x in inputs))
+
+
+def _in_chunks(plan: InferencePlan, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Outputs `[n, width]`, float32, for inputs `[n, d_i]`."""
+    count, chunk = len(rows[0]), plan.chunk
+    if chunk is None:
+        return plan.run(*rows)
+    outputs = tuple(rows[0].new_empty(count, width, dtype=torch.float32) for width in plan.output_widths)
+    for start in range(0, count, chunk):
+        parts = [x[start : start + chunk] for x in rows]
+        here = len(parts[0])
+        if plan.backend == "compile":
+            parts = [F.pad(x, (0, 0, 0, chunk - here)).contiguous() for x in parts]
+        for y, found in zip(outputs, plan.run(*parts), strict=True):
+            y[start : start + here] = found[:here]
+    return outputs
+
+
+def _deviation(plan: InferencePlan, graph: CollapsedGraph, samples: Sequence[Tensor]) -> float:
+    reference = graph.cast(torch.float32)
+    with torch.no_grad():
+        expected = reference(*(x.float() for x in samples))
+    worst = 0.0
+    for y, truth in zip(plan(*samples), expected, strict=True):
+        difference = float((y - truth).abs().max()) if y.numel() else 0.0
+        worst = max(worst, math.inf if math.isnan(difference) else difference)
+    return worst
+
+
+def _output_widths(graph: CollapsedGraph, input_widths: Sequence[int]) -> tuple[int, ...]:
+    widths = [*input_widths, *(stage.num_features for stage, _ in graph.steps)]
+    return tuple(widths[v] if a.weight is None else a.weight.shape[0] for v, a in graph.outputs)
+
+
+def _leading_shape(inputs: Sequence[Tensor], widths: Sequence[int]) -> tuple[int, ...]:
+    """The shape that inputs share before their last dimension.
+
+    Raises:
+        ConfigError: another number of inputs, other widths, or several leading shapes.
+    """
+    shapes = [tuple(x.shape) for x in inputs]
+    if [s[-1:] for s in shapes] != [(width,) for width in widths]:
+        raise ConfigError(f"inputs have shapes {shapes}; give {len(widths)} whose last dimensions are {list(widths)}")
+    leading = {s[:-1] for s in shapes}
+    if len(leading) > 1:
+        raise ConfigError(f"inputs have shapes {shapes}; all dimensions but the last must agree")
+    return leading.pop()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
