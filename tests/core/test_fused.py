@@ -215,8 +215,18 @@ def test_why_the_kernel_cannot_be_launched(monkeypatch: pytest.MonkeyPatch) -> N
     assert kernel_problem(torch.device("cuda")) == "triton is not installed (pip install triton)"
 
 
-def test_core_is_imported_without_triton() -> None:
-    hidden = (
-        "import sys; sys.modules['triton'] = None; import eugen_nerf.core; assert 'triton.language' not in sys.modules"
-    )
-    _python("-c", hidden)
+def test_without_triton_a_plan_says_so() -> None:
+    _python("-c", WITHOUT_TRITON)
+
+
+WITHOUT_TRITON = """
+import sys
+sys.modules["triton"] = None
+from eugen_nerf.core import make_plan
+from plan_networks import inputs_of, network
+
+graph = network("nerf")
+plan = make_plan(graph, inputs_of(graph), backend="triton")
+assert plan.backend == "eager"
+assert plan.fallback == "not triton: triton is not installed (pip install triton)", plan.fallback
+"""
