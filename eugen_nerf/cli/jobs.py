@@ -102,6 +102,8 @@ def run_jobs(jobs: Sequence[Job], crew: Crew, console: Console) -> None:
                     threads=crew.threads,
                     on_percent=lambda value: progress.update(tasks[job.title], completed=value),
                 )
+                if not job.result.exists():
+                    raise RunError(f"{job.title} ended without an error and did not write {job.result}; see {job.log}")
                 if job.record is not None:
                     job.record.write_text(json.dumps({"seconds": time.perf_counter() - start}), encoding="utf8")
             progress.update(tasks[job.title], completed=100)

@@ -18,6 +18,8 @@ from eugen_nerf.cli.jobs import Crew, Job, run_command, run_jobs, tool, wait_for
 from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.evaluation.published import check_published
 
+CONVERTED = {"vanilla-nerf": "eugen-nerf", "dnerf": "eugen-dnerf"}
+"""Stock methods whose conversion is a run of another method; all others stay what they are."""
 EVALUATORS = {"images": ("eugen-eval",), "sdf": ("eugen-sdf", "evaluate")}
 
 
@@ -244,4 +246,5 @@ def keep_older(report: Path, console: Console) -> None:
 
 
 def _config(suite: Suite, name: str) -> Path:
-    return suite.output / "runs" / name / suite.method / "run" / "config.yml"
+    method = suite.method if name in suite.runs else CONVERTED.get(suite.method, suite.method)
+    return suite.output / "runs" / name / method / "run" / "config.yml"

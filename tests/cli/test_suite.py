@@ -95,6 +95,25 @@ def test_a_conversion_whose_teacher_failed_does_not_wait_for_ever(
     assert [line.split()[0] for line in calls.read_text().splitlines()] == ["ns-train"]
 
 
+def test_a_step_that_writes_nothing_is_an_error_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_tools(tmp_path, monkeypatch, "exit 0")
+    with pytest.raises(RunError, match=r"did not write .*config\.yml; see .*\.log"):
+        run_suite(make_suite(tmp_path, runs={"a": []}), Console(quiet=True))
+
+
+@pytest.mark.parametrize(("stock", "ours"), [("vanilla-nerf", "eugen-nerf"), ("dnerf", "eugen-dnerf")])
+def test_a_stock_run_copied_into_ours_is_found_under_our_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stock: str, ours: str
+) -> None:
+    folder = f"if [ $TOOL = ns-train ]; then m={stock}; else m={ours}; fi; "
+    calls = fake_tools(tmp_path, monkeypatch, folder + WRITE_CONFIG.replace("$name/m/run", "$name/$m/run"))
+    suite = make_suite(tmp_path, method=stock, runs={"a": []}, distilled={"c": ["a"]})
+    run_suite(suite, Console(quiet=True))
+    assert f"c/{ours}/run/config.yml" in calls.read_text().splitlines()[-1]
+
+
 def test_an_older_report_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_tools(tmp_path, monkeypatch, WRITE_CONFIG)
     suite = make_suite(tmp_path)
