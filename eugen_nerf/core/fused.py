@@ -87,6 +87,7 @@ def run_fused(packed: PackedNetwork, *inputs: Tensor, launch: Launch | None = No
                 count,
                 **kernel_constants(packed, launch),
                 num_warps=launch.warps,
+                enable_fp_fusion=True,  # triton's default changes with its version
             )
     parts = out.split([count * width for width in packed.output_widths])
     return tuple(part.view(count, width) for part, width in zip(parts, packed.output_widths, strict=True))

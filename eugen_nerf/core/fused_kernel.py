@@ -16,11 +16,11 @@ def _dot(a, tiles, total, SIZE: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl
 
 
 @triton.jit
-def _start(biases, norm, BLOCK: tl.constexpr, BLOCKS: tl.constexpr, SIZE: tl.constexpr, NORM: tl.constexpr):
+def _start(biases, norm, BLOCK: tl.constexpr, BLOCKS: tl.constexpr, SIZE: tl.constexpr, SQUARES: tl.constexpr):
     """`[ROWS, SIZE]`, what a block of a projection adds to its products: biases, and columns times the norm."""
     column = tl.arange(0, SIZE)
     u = tl.zeros((norm.shape[0], SIZE), tl.float32) + tl.load(biases + BLOCK * SIZE + column)[None, :]
-    if NORM:
+    if SQUARES > 0:
         u += norm[:, None] * tl.load(biases + (BLOCKS + BLOCK) * SIZE + column)[None, :]
     return u
 
@@ -97,17 +97,23 @@ def _encode(x, row, stride, inside, table, SIZE: tl.constexpr, COORDINATES: tl.c
 
 
 @triton.jit
+def _input(x, row, stride, inside, tables, CHUNK: tl.constexpr, INPUTS: tl.constexpr):
+    """A chunk of the input `x`, loaded or encoded."""
+    if INPUTS[CHUNK][4] > 0:
+        return _encode(x, row, stride, inside, tables + INPUTS[CHUNK][5], INPUTS[CHUNK][3], INPUTS[CHUNK][4])
+    else:
+        return _load(x, row, stride, inside, INPUTS[CHUNK][1], INPUTS[CHUNK][2], INPUTS[CHUNK][3])
+
+
+@triton.jit
 def _source(x0, x1, stride0, stride1, row, inside, tables, held, SOURCE: tl.constexpr, INPUTS: tl.constexpr):
-    """The chunk number `SOURCE`: held, or an input's, loaded or encoded."""
+    """The chunk number `SOURCE`: held, or an input's."""
     if len(INPUTS) <= SOURCE:
         return held[SOURCE - len(INPUTS)]
-    x, stride = x0, stride0
-    if INPUTS[SOURCE][0] == 1:
-        x, stride = x1, stride1
-    if INPUTS[SOURCE][4] > 0:
-        return _encode(x, row, stride, inside, tables + INPUTS[SOURCE][5], INPUTS[SOURCE][3], INPUTS[SOURCE][4])
+    elif INPUTS[SOURCE][0] == 0:
+        return _input(x0, row, stride0, inside, tables, SOURCE, INPUTS)
     else:
-        return _load(x, row, stride, inside, INPUTS[SOURCE][1], INPUTS[SOURCE][2], INPUTS[SOURCE][3])
+        return _input(x1, row, stride1, inside, tables, SOURCE, INPUTS)
 
 
 @triton.jit
@@ -179,15 +185,16 @@ def fused_kernel(
                 square += tl.sum(u * u, axis=1)
         norm = tl.sqrt(square)
         for p in tl.static_range(len(STAGES[s][2])):
-            NORM: tl.constexpr = len(STAGES[s][1]) > 0
-            u0 = _start(biases, norm, 0, STAGES[s][3], STAGES[s][2][p], NORM)
+            u0 = _start(biases, norm, 0, STAGES[s][3], STAGES[s][2][p], len(STAGES[s][1]))
             u1 = u0
             u2 = u0
             if STAGES[s][3] > 1:
-                u1 = _start(biases, norm, 1, STAGES[s][3], STAGES[s][2][p], NORM)
+                u1 = _start(biases, norm, 1, STAGES[s][3], STAGES[s][2][p], len(STAGES[s][1]))
             if STAGES[s][3] > 2:
-                u2 = _start(biases, norm, 2, STAGES[s][3], STAGES[s][2][p], NORM)
-            biases += (2 if NORM else 1) * STAGES[s][3] * STAGES[s][2][p]
+                u2 = _start(biases, norm, 2, STAGES[s][3], STAGES[s][2][p], len(STAGES[s][1]))
+            biases += STAGES[s][3] * STAGES[s][2][p]
+            if len(STAGES[s][1]) > 0:
+                biases += STAGES[s][3] * STAGES[s][2][p]
             for r in tl.static_range(len(STAGES[s][0])):
                 a = read[r]
                 u0 = _dot(a, weights, u0, STAGES[s][2][p], PRECISION, WIDEN)
