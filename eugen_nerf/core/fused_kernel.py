@@ -91,9 +91,9 @@ def _encode(x, row, stride, inside, table, SIZE: tl.constexpr, COORDINATES: tl.c
     for c in tl.static_range(1, COORDINATES):
         point = tl.load(x + row * stride + c, mask=inside, other=0.0).to(tl.float32)
         turns += point[:, None] * tl.load(table + c * SIZE + column)[None, :]
-    turns += tl.load(table + COORDINATES * SIZE + column)[None, :]
+    shift = tl.load(table + COORDINATES * SIZE + column)[None, :]
     waves = tl.load(table + (COORDINATES + 1) * SIZE + column) > 0.0
-    return tl.where(waves[None, :], _sine(turns), turns)
+    return tl.where(waves[None, :], _sine(turns - tl.floor(turns + 0.5) + shift), turns + shift)
 
 
 @triton.jit

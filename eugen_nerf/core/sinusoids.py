@@ -31,8 +31,9 @@ class Sinusoids:
         turns = points[..., :1].float() * self.turns[0]
         for c in range(1, len(self.turns)):
             turns = turns + points[..., c : c + 1].float() * self.turns[c]
-        turns = turns + self.shift
-        return torch.where(self.sine, torch.sin(2 * math.pi * (turns - torch.floor(turns + 0.5))), turns)
+        # whole turns go before the shift comes, which would otherwise cost the last digits of many turns
+        part = turns - torch.floor(turns + 0.5) + self.shift
+        return torch.where(self.sine, torch.sin(2 * math.pi * (part - torch.floor(part + 0.5))), turns + self.shift)
 
     def to(self, device: torch.device) -> Sinusoids:
         """The same table on a device."""
