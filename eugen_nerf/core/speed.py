@@ -15,8 +15,10 @@ from torch import Tensor
 from eugen_nerf.core.eugen import EUGenConfig
 from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.core.nerf import NeRFShape, Replacement, build_variant
-from eugen_nerf.core.plan import Backend, PlanDtype, make_plan
+from eugen_nerf.core.packed import why_not
+from eugen_nerf.core.plan import PLAN_DTYPES, Backend, PlanDtype, make_plan
 
+SLOW = ("compile", "float32")
 SAMPLES = 2048
 """Inputs on which plans measure their deviation."""
 Work = Callable[[], object]
@@ -104,6 +106,8 @@ class Field:
     inputs: list[Tensor]
     """float32 `[queries, d_i]`."""
     contenders: list[Contender] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is left out, and why."""
 
     @property
     def queries(self) -> int:
@@ -135,9 +139,9 @@ def contenders_of(family: Family, inputs: list[Tensor], *, compiled: bool = True
         chunk: rows at a time where no plan chooses.
     """
     device, result = inputs[0].device, Field(family, inputs)
-    kinds: list[Backend] = ["eager"]
-    kinds += ["compile"] if compiled else []
-    kinds += ["triton"] if device.type == "cuda" else []
+    ways: list[tuple[Backend, PlanDtype]] = [("eager", "float32"), ("eager", "bfloat16")]
+    ways += [("compile", "float32"), ("compile", "bfloat16")] if compiled else []
+    ways += [("triton", dtype) for dtype in PLAN_DTYPES] if device.type == "cuda" else []
     for name, network in networks_of(family, device).items():
         dense = name == "dense"
         peer = not dense and not name.startswith("EUGen")
@@ -145,11 +149,15 @@ def contenders_of(family: Family, inputs: list[Tensor], *, compiled: bool = True
         if family.gradient:
             result.contenders.append(_plain(name, network, inputs, chunk, True, torch.bfloat16))
             continue
-        for backend in kinds:
-            for dtype in ("float32", "bfloat16"):
-                if (peer and (backend, dtype) != ("eager", "bfloat16")) or (backend == "triton" and dtype == "float32"):
-                    continue
+        for backend, dtype in ways:
+            # compiling takes long: in float32 the dense network alone, and peers run by the plan that is best
+            if (peer and (backend, dtype) != ("eager", "bfloat16")) or (not dense and (backend, dtype) == SLOW):
+                continue
+            reason = why_not(network.collapse(), network.input_widths) if backend == "triton" else None
+            if reason is None:
                 result.contenders.append(_planned(name, network, inputs, backend, dtype))
+            elif (line := f"{name}, no fused kernel: {reason}") not in result.notes:
+                result.notes.append(line)
     return result
 
 
@@ -180,7 +188,7 @@ def _planned(name: str, network: LayerGraph, inputs: list[Tensor], backend: Back
     return Contender(
         name=f"{name}, {backend} plan {dtype}",
         dense=name == "dense",
-        dtype=getattr(torch, dtype),
+        dtype=getattr(torch, dtype, torch.float32),  # tf32 is a way of multiplying float32
         network=network,
         work=lambda: plan(*inputs),
         chunk=plan.chunk,

@@ -56,7 +56,10 @@ def measure_family(
     dense = build_nerf(family.shape)
     queries = queries_for(dense.multiply_adds(), device, scale)
     inputs = encoded_inputs(dense.input_widths, queries, device)
-    return rows_of(contenders_of(family, inputs, compiled=compiled), peaks, device, warmup=warmup, repeats=repeats)
+    field = contenders_of(family, inputs, compiled=compiled)
+    rows = rows_of(field, peaks, device, warmup=warmup, repeats=repeats)
+    rows[-1]["note"] = "; ".join([*field.notes, *([rows[-1]["note"]] if rows[-1]["note"] else [])]) or None
+    return rows
 
 
 def rows_of(
@@ -87,7 +90,7 @@ def rows_of(
                 "multiply_adds": c.network.multiply_adds(),
                 "flops": flops,
                 "bytes": traffic,
-                "share_of_peak": fastest * flops / peaks[dtype],
+                "share_of_peak": fastest * flops / peaks.get(dtype, peaks["bfloat16"]),
                 "share_of_copy": fastest * traffic / peaks["copy"],
                 "dtype": dtype,
                 "chunk": c.chunk,
