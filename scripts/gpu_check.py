@@ -29,13 +29,13 @@ from eugen_nerf.core.hashgrid import HashGrid, pyramid
 from eugen_nerf.core.packed import why_not
 from eugen_nerf.core.picture import measure_pictures, picture_lines
 from eugen_nerf.core.plan import PLAN_DTYPES
-from eugen_nerf.core.speed import FAMILIES, Family, encoded_inputs, networks_of
+from eugen_nerf.core.speed import FAMILIES, encoded_inputs, networks_of
 from eugen_nerf.core.speed_table import measure_family, measure_peaks, table_lines
-from eugen_nerf.core.timing import medians, speed_ratios, synchronise, time_interleaved
+from eugen_nerf.core.timing import synchronise
+from eugen_nerf.core.training_speed import measure_training, training_lines
 
 TOLERANCES = {"float32": 1e-3, "tf32": 2e-2, "bfloat16": 0.15, "float16": 5e-2}
 """Largest deviation from float32 over the largest output, above which a plan is taken for broken."""
-Lines = list[str]
 
 
 @torch.no_grad()
@@ -93,23 +93,6 @@ def check(device: torch.device, *, compiled: bool) -> bool:
     return sound
 
 
-def training_lines(family: Family, device: torch.device, repeats: int, queries: int) -> tuple[Lines, dict[str, float]]:
-    """Forward and backward passes in float32, in turns; ratios to the dense network."""
-    networks = networks_of(family, device)
-    inputs = encoded_inputs(networks["dense"].input_widths, queries, device)
-
-    def step(network: LayerGraph) -> None:
-        outputs = network(*inputs)
-        sum(x.square().mean() for x in outputs).backward()  # type: ignore[union-attr]
-
-    work = {name: lambda network=network: step(network) for name, network in networks.items()}
-    seconds = time_interleaved(work, warmup=2, repeats=repeats, device=device)
-    ratios, middle = speed_ratios(seconds, "dense"), medians(seconds)
-    lines = [f"training steps (forward and backward, float32) of {queries:,} queries, {family.name}"]
-    lines += [f"  {name:28}{1e3 * middle[name]:9.2f} ms{r.median:8.2f}x" for name, r in ratios.items()]
-    return lines, {name: ratio.median for name, ratio in ratios.items()}
-
-
 @torch.no_grad()
 def grid_rate(device: torch.device, samples: int) -> float:
     """Samples a second of Zip-NeRF's grid features (10 levels, 2^21 rows, 6 points a sample), no network."""
@@ -145,7 +128,7 @@ def main() -> None:
     peaks = measure_peaks(device)
     rates = ", ".join(f"{key} {value / 1e12:.2f} TFLOP/s" for key, value in peaks.items() if key != "copy")
     print(f"\nmeasured: matrix products {rates}; copies {peaks['copy'] / 1e9:.0f} GB/s")
-    result: dict[str, Any] = {"device": name, "torch": torch.__version__, "peaks": peaks, "queries": [], "training": {}}
+    result: dict[str, Any] = {"device": name, "torch": torch.__version__, "peaks": peaks, "queries": [], "training": []}
     for family in FAMILIES:
         rows = measure_family(
             family, device, peaks, scale=options.scale, warmup=2, repeats=options.repeats, compiled=compiled
@@ -153,10 +136,11 @@ def main() -> None:
         result["queries"] += rows
         print("", *table_lines(rows), sep="\n", flush=True)
     for family in FAMILIES[:2]:
-        queries = int((1 << (17 if cuda else 11)) * min(1.0, options.scale))
-        lines, found = training_lines(family, device, options.repeats, queries)
-        result["training"][family.name] = found
-        print("", *lines, sep="\n", flush=True)
+        rows = measure_training(
+            family, device, scale=options.scale, repeats=options.repeats, compiled=compiled and cuda
+        )
+        result["training"] += rows
+        print("", *training_lines(rows), sep="\n", flush=True)
     result["pictures"] = measure_pictures(device, options.side or (400 if cuda else 16), repeats=options.repeats)
     print("", *picture_lines(result["pictures"]), sep="\n", flush=True)
     rate = grid_rate(device, int((1 << (18 if cuda else 13)) * min(1.0, options.scale)))

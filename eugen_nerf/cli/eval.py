@@ -50,6 +50,9 @@ class EvalCommand:
     """Run every network by an inference plan; the report states how far its outputs are from float32."""
     plan_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the plans' weights, features and products."""
+    plan_drop_norm: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
+    """Let plans take the norm of a layer's input for constant where outputs change by less than this share of the
+    largest, such as 0.001."""
     extras: bool = True
     """Render outputs that no score needs as well, such as the coarse field's colours."""
     stop_opaque: Annotated[float, tyro.conf.arg(metavar="T")] = 0.0
@@ -127,7 +130,14 @@ class EvalCommand:
             device=self.device,
             data=self.data,
             reduced=self.reduced,
-            inference=Inference(self.plan_backend, self.plan_dtype, self.extras, self.stop_opaque, self.skip_empty),
+            inference=Inference(
+                self.plan_backend,
+                self.plan_dtype,
+                self.extras,
+                self.stop_opaque,
+                self.skip_empty,
+                self.plan_drop_norm,
+            ),
         )
         comparison.published = published
         console = Console()

@@ -16,6 +16,7 @@ from eugen_nerf.core.machine import SIDES
 from eugen_nerf.core.onednn import has_fast_bfloat16
 from eugen_nerf.core.speed import FAMILIES
 from eugen_nerf.core.speed_table import measure_family, measure_peaks, table_lines
+from eugen_nerf.core.training_speed import measure_training, training_lines
 from eugen_nerf.surfaces.files import new_file
 
 NAMES = {"nerf": 0, "mipnerf360": 1, "zipnerf": 2, "isdf": 3}
@@ -45,6 +46,8 @@ class SpeedCommand:
     """Factor on the number of queries of a call."""
     compile: bool = True
     """Measure torch.compile too: a minute or so for each network on a slow machine."""
+    training: bool = True
+    """Measure forward and backward passes too."""
     threads: Annotated[int, tyro.conf.arg(metavar="INT")] = 1
     """CPU threads of torch."""
     image: Annotated[int, tyro.conf.arg(metavar="INT")] = 64
@@ -78,6 +81,11 @@ class SpeedCommand:
             result["queries"] += rows
             for line in ["", *table_lines(rows)]:
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
+        for name in self.families if self.training else ():
+            rows = measure_training(FAMILIES[NAMES[name]], device, scale=self.scale, repeats=self.repeats)
+            result["training"] += rows
+            for line in ["", *training_lines(rows)]:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
         if self.image or self.load_config:
             self._images(device, result, console)
         if self.output is not None:
@@ -106,6 +114,7 @@ class SpeedCommand:
             "settings": {**settings, "samples": list(self.samples), "image": self.image},
             "peaks": measure_peaks(device),
             "queries": [],
+            "training": [],
             "images": [],
         }
 

@@ -47,7 +47,7 @@ class OneDNNStage(MergedStage):
             return _linear(joined, self.weight, self.bias, "relu")
         u = _linear(joined, self.weight, self.bias, "none")
         if self.norm is not None:
-            u = u + self._input_norm(segments) * self.norm
+            u = u + self.input_norm(segments) * self.norm
         return activation(self.phi)(hadamard_products(u, self.degree, self.shared))
 
 

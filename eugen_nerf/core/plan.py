@@ -21,6 +21,7 @@ from eugen_nerf.core.collapsed import CollapsedGraph
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fused import kernel_problem, run_fused
 from eugen_nerf.core.graph import LayerGraph
+from eugen_nerf.core.norms import NormsLeft, drop_norms
 from eugen_nerf.core.onednn import OneDNNGraph, has_onednn
 from eugen_nerf.core.packed import pack, why_not
 
@@ -30,6 +31,9 @@ PlanDtype = Literal["float32", "bfloat16"]
 PLAN_DTYPES: tuple[PlanDtype, ...] = ("float32", "bfloat16")
 CACHE_BYTES = 1 << 20
 """Second-level cache taken for granted where its size is not known."""
+SPILL = 4
+"""How many times the second-level cache of a CPU's cores a chunk may take: what does not fit is in the third level.
+Measured: with less, calls are too small; with more, values go to memory."""
 CHUNK_LIMITS = {"cpu": (256, 1 << 16), "cuda": (1 << 16, 1 << 20)}
 """Least and most rows of a chunk: enough that a launch is worth it, few enough that memory is no matter."""
 
@@ -62,6 +66,8 @@ class InferencePlan:
     """Outputs `[n, width]` for inputs `[n, d_i]`, `n` at most the chunk; exactly it where `backend` is compile."""
     output_widths: tuple[int, ...]
     make_part: Callable[[tuple[int, ...]], InferencePlan] = field(repr=False, compare=False)
+    norms: tuple[int, int] = (0, 0)
+    """Steps whose input's norm was taken for constant, and steps that had a norm column."""
     parts: dict[tuple[int, ...], InferencePlan] = field(default_factory=dict, repr=False, compare=False)
     """Plans of some outputs alone, made when they are first asked for (`part`)."""
 
@@ -100,6 +106,8 @@ class InferencePlan:
         text = (
             f"{self.backend}, {self.dtype}, {chunk}, within {self.deviation:.1e} of float32 on {self.samples:,} samples"
         )
+        if self.norms[0]:
+            text += f"; the norm taken for constant in {self.norms[0]} of {self.norms[1]} steps"
         return text if self.fallback is None else f"{text}; {self.fallback}"
 
 
@@ -110,6 +118,7 @@ def make_plan(
     backend: Backend = "eager",
     dtype: PlanDtype = "float32",
     chunk: int | None = None,
+    drop_norm: float = 0.0,
 ) -> InferencePlan:
     """Decides how a network is run, and measures what that changes. The network stays as it is.
 
@@ -123,6 +132,8 @@ def make_plan(
         dtype: float32 or bfloat16, for weights, features and products.
         chunk: rows that are computed at a time; from the size of the second-level cache where None. Of no effect on
             results but for rounding; triton does all rows in one launch.
+        drop_norm: largest change of an output, over the largest output, for which norms of inputs may be taken for
+            constant (`core/norms.py`); 0 keeps them all.
 
     Raises:
         ConfigError: an unknown backend or dtype, a chunk below 1, sample inputs without rows or of other widths.
@@ -137,25 +148,27 @@ def make_plan(
     if not math.prod(_leading_shape(sample_inputs, widths)):
         raise ConfigError("sample_inputs have no rows: give some that the network will be asked, to measure deviation")
     samples = [x.detach().reshape(-1, x.shape[-1]) for x in sample_inputs]
-    graph = network.collapse() if isinstance(network, LayerGraph) else network.graph
-    return _decide(graph, widths, samples, backend, dtype, chunk)
+    whole = network.collapse() if isinstance(network, LayerGraph) else network.graph
+    return _decide(drop_norms(whole, samples, drop_norm), whole, widths, samples, backend, dtype, chunk)
 
 
 def _decide(
-    graph: CollapsedGraph,
+    left: NormsLeft,
+    reference: CollapsedGraph,
     widths: tuple[int, ...],
     samples: Sequence[Tensor],
     backend: Backend,
     dtype: PlanDtype,
     chunk: int | None,
 ) -> InferencePlan:
-    device = samples[0].device
+    graph, device = left.graph, samples[0].device
     reasons: list[str] = []
     rows = chunk or chunk_rows(graph, widths, getattr(torch, dtype), device)
 
     def part(outputs: tuple[int, ...]) -> InferencePlan:
         small, used = graph.pruned(len(widths), outputs)
-        return _decide(small, tuple(widths[v] for v in used), [samples[v] for v in used], backend, dtype, chunk)
+        truth, asked = reference.pruned(len(widths), outputs)[0], tuple(widths[v] for v in used)
+        return _decide(replace(left, graph=small), truth, asked, [samples[v] for v in used], backend, dtype, chunk)
 
     def attempt(kind: Backend) -> InferencePlan:
         plan = InferencePlan(
@@ -169,8 +182,9 @@ def _decide(
             run=_runner(graph, widths, kind, dtype, device),
             output_widths=_output_widths(graph, widths),
             make_part=part,
+            norms=(left.dropped, left.total),
         )
-        return replace(plan, deviation=_deviation(plan, graph, samples))
+        return replace(plan, deviation=_deviation(plan, reference, samples))
 
     if backend == "triton":
         reason = kernel_problem(device) or why_not(graph, widths)
@@ -198,12 +212,12 @@ def chunk_rows(graph: CollapsedGraph, input_widths: Sequence[int], dtype: torch.
 
 
 def _cache_bytes(device: torch.device) -> int:
-    """Second-level cache: all of a CUDA device's, of a CPU that of the cores which torch's threads use."""
+    """Second-level cache: all of a CUDA device's, of a CPU that of the cores which threads use, `SPILL` times."""
     if device.type == "cuda":
         return int(getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)) or CACHE_BYTES
     names = getattr(os, "sysconf_names", {})  # not on every system
     size = os.sysconf("SC_LEVEL2_CACHE_SIZE") if "SC_LEVEL2_CACHE_SIZE" in names else 0
-    return (size if size > 0 else CACHE_BYTES) * torch.get_num_threads()
+    return SPILL * (size if size > 0 else CACHE_BYTES) * torch.get_num_threads()
 
 
 def _runner(

@@ -33,6 +33,7 @@ class Inference:
     Attributes:
         backend: of inference plans: "eager", "compile" or "triton"; None makes no plans.
         dtype: of plans.
+        drop_norm: change of outputs for which plans may take norms of inputs for constant; 0 keeps them.
         extras: whether outputs are rendered that no score needs, such as the coarse field's colours.
         opaque: transmittance below which rays end; 0 asks for all samples.
         empty: cells along each side of an occupancy grid built from the trained density; 0 for none.
@@ -43,8 +44,11 @@ class Inference:
     extras: bool = True
     opaque: float = 0.0
     empty: int = 0
+    drop_norm: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.backend == "none" and self.drop_norm:
+            raise ConfigError("norms are dropped by plans: give --plan-backend eager")
         if self.backend == "none" and self.dtype != "float32":
             raise ConfigError(f"a plan in {self.dtype} needs a backend: give --plan-backend eager")
         Shortcuts(opaque=self.opaque)  # refuses what is none
@@ -92,7 +96,9 @@ def apply_inference(
             if inference.dtype == "bfloat16" and not has_fast_bfloat16(device):
                 notes.append(f"{device.type} has no bfloat16 products of its own: plans in bfloat16 are slow here")
             rays = random_rays(run, views[:1], PLAN_RAYS)
-            plans = plan_model(model, rays, backend=inference.backend, dtype=inference.dtype)
+            plans = plan_model(
+                model, rays, backend=inference.backend, dtype=inference.dtype, drop_norm=inference.drop_norm
+            )
             found[name]["plans"] = {key: describe_plan(plan) for key, plan in plans.items()}
         model.shortcuts = Shortcuts(extras=inference.extras)
         if inference.changes_pictures:

@@ -22,6 +22,7 @@ def plan_model(
     backend: Backend = "eager",
     dtype: PlanDtype = "float32",
     chunk: int | None = None,
+    drop_norm: float = 0.0,
     seed: int = 0,
 ) -> dict[str, InferencePlan]:
     """Makes every network of a model answer by a plan wherever no gradients are asked for; others are not touched.
@@ -35,6 +36,7 @@ def plan_model(
         backend: see `make_plan`.
         dtype: likewise.
         chunk: likewise.
+        drop_norm: likewise.
         seed: of the choice of at most `SAMPLES` inputs among those along the rays.
 
     Returns:
@@ -52,7 +54,7 @@ def plan_model(
         asked[name] = tuple(x[chosen] for x in inputs)
     plans = {}
     for name, field in model.graph_fields().items():
-        plan = make_plan(field.network, asked[name], backend=backend, dtype=dtype, chunk=chunk)
+        plan = make_plan(field.network, asked[name], backend=backend, dtype=dtype, chunk=chunk, drop_norm=drop_norm)
         field.network.evaluation, field.evaluation_rows = plan, plan.chunk or ROWS_AT_ONCE
         plans[name] = plan
     return plans

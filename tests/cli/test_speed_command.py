@@ -27,6 +27,7 @@ def test_a_table_and_a_file(
     printed, result = capsys.readouterr().out, json.loads(output.read_text())
     assert {row["family"] for row in result["queries"]} == {"Zip-NeRF head", "iSDF 4x256, value and gradient"}
     assert sum(row["best_dense"] for row in result["queries"]) == 2
+    assert {row["ratio"] for row in result["training"] if row["name"] == "dense"} == {1.0}
     assert result["peaks"].keys() == {"float32", "bfloat16", "copy"}
     names = [row["name"] for row in result["images"]]
     assert names[:3] == ["dense, as it is", "dense, eager plan float32", "dense, eager plan bfloat16"]

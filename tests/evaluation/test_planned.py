@@ -35,7 +35,7 @@ def results(tiny_eugen_run: Path, tiny_dense_run: Path, tmp_path_factory: pytest
 
 def test_without_flags_nothing_is_planned(results: dict[str, Result]) -> None:
     assert all(row["plans"] is row["shortcuts"] is None for row in results["plain"].rows)
-    settings = {"backend": "none", "dtype": "float32", "extras": True, "opaque": 0.0, "empty": 0}
+    settings = {"backend": "none", "dtype": "float32", "extras": True, "opaque": 0.0, "empty": 0, "drop_norm": 0.0}
     assert results["plain"].protocol["inference"] == settings
     assert "inference plans" not in results["plain"].printed
 
