@@ -15,6 +15,11 @@ from eugen_nerf.core.packed_form import InputChunk, PackedNetwork, PackedStage
 from eugen_nerf.core.sinusoids import Sinusoids
 from eugen_nerf.core.stage import safe_sqrt
 
+STAGING = 33 << 10
+"""Bytes of shared memory beside tiles, through which 128 rows of a chunk of inputs go."""
+MOST_WARPS = 16
+"""Of programs that run at a time on a multiprocessor, as their registers allow."""
+
 
 class Launch(NamedTuple):
     """How the kernel is launched; of no effect on results but for rounding."""
@@ -23,12 +28,34 @@ class Launch(NamedTuple):
     """Rows of one program: 16 or a larger power of two."""
     warps: int
     """Of one program: a power of two."""
+    window: int = 2
+    """Tiles that are loaded ahead; as many as there are, or more, where a program keeps all in shared memory."""
 
 
-def launch_of(packed: PackedNetwork) -> Launch:
-    """What is taken where nothing else is asked for."""
-    widest = max(sum(stage.sizes) for stage in packed.stages)
-    return Launch(64, 4 if widest <= 128 else 8)
+def launch_of(packed: PackedNetwork, device: torch.device) -> Launch:
+    """What is taken where nothing else is asked for: all tiles in shared memory where they fit."""
+    size = packed.weights.element_size()
+    if packed.weights.numel() * size + STAGING <= _shared_bytes(device):
+        return Launch(128, 8, len(packed.tiles))
+    return Launch(128, 8, 2) if size == 2 else Launch(64, 8, 1)
+
+
+def programs_of(packed: PackedNetwork, launch: Launch, count: int, device: torch.device) -> int:
+    """Programs to launch for `count` rows: one a block, or what runs at a time where they keep all tiles."""
+    blocks = -(-count // launch.rows)
+    if launch.window < len(packed.tiles) or device.type != "cuda":
+        return blocks
+    properties = torch.cuda.get_device_properties(device)
+    each = packed.weights.numel() * packed.weights.element_size() + STAGING
+    together = max(1, min(_shared_bytes(device) // each, MOST_WARPS // launch.warps))
+    return min(blocks, together * properties.multi_processor_count)
+
+
+def _shared_bytes(device: torch.device) -> int:
+    """Shared memory that one program can have."""
+    if device.type != "cuda":
+        return 0
+    return int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0))
 
 
 def kernel_problem(device: torch.device) -> str | None:
@@ -49,9 +76,11 @@ def kernel_constants(packed: PackedNetwork, launch: Launch) -> dict[str, Any]:
         "OUTPUTS": tuple(
             (o.chunk, o.start, o.valid, packed.output_widths[o.output], before[o.output]) for o in packed.outputs
         ),
-        "PRECISION": "tf32" if packed.precision == "tf32" else "ieee",
+        "TILES": packed.tiles,
+        "PRECISION": "tf32" if packed.precision == "tf32" else "tf32x3",
         "WIDEN": packed.precision == "bfloat16" and os.environ.get("TRITON_INTERPRET") == "1",
         "ROWS": launch.rows,
+        "WINDOW": min(launch.window, len(packed.tiles)),
     }
 
 
@@ -68,14 +97,14 @@ def run_fused(packed: PackedNetwork, *inputs: Tensor, launch: Launch | None = No
     """
     from eugen_nerf.core.fused_kernel import fused_kernel
 
-    launch = launch_of(packed) if launch is None else launch
+    launch = launch_of(packed, inputs[0].device) if launch is None else launch
     rows = [x if x.stride(-1) == 1 else x.contiguous() for x in inputs]
     count = len(rows[0])
     out = torch.empty(count * sum(packed.output_widths), dtype=torch.float32, device=rows[0].device)
     if count:
         kernel: Any = fused_kernel
         with torch.cuda.device_of(rows[0]):  # triton launches on the current device
-            kernel[((count + launch.rows - 1) // launch.rows,)](
+            kernel[(programs_of(packed, launch, count, rows[0].device),)](
                 rows[0],
                 rows[-1],
                 rows[0].stride(0),

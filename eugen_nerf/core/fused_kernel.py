@@ -6,13 +6,73 @@ import triton
 import triton.language as tl
 
 
+@triton.constexpr_function
+def _at(plan, *path):
+    """What a plan of nested tuples holds at a path of places."""
+    for place in path:
+        plan = plan[place]
+    return plan
+
+
+@triton.constexpr_function
+def _count(plan, *path):
+    """How many entries a plan has at a path of places."""
+    for place in path:
+        plan = plan[place]
+    return len(plan)
+
+
+@triton.constexpr_function
+def _number(stages, s, p, r, block):
+    """The number of a tile in the order of use: that of size `p`, source `r` and `block` in stage `s`."""
+    before = sum(_tiles_of(stage) for stage in stages[:s]) + sum(len(square[0]) for square in stages[s][1] if square[1])
+    return before + (p * len(stages[s][0]) + r) * stages[s][3] + block
+
+
+@triton.constexpr_function
+def _number_of_square(stages, s, q, r):
+    """The number of a tile of the norm's factor: that of square `q` and its source `r` in stage `s`."""
+    before = sum(_tiles_of(stage) for stage in stages[:s])
+    return before + sum(len(square[0]) for square in stages[s][1][:q] if square[1]) + r
+
+
+@triton.constexpr_function
+def _tiles_of(stage):
+    sources, squares, sizes, blocks, _ = stage
+    return len(sources) * len(sizes) * blocks + sum(len(square[0]) for square in squares if square[1])
+
+
+@triton.constexpr_function
+def _offset(tiles, number):
+    """Where a tile begins among the weights."""
+    return sum(height * width for height, width in tiles[:number])
+
+
 @triton.jit
-def _dot(a, tiles, total, SIZE: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr):
-    """`total + a W` for the tile W `[K, SIZE]` at the pointer `tiles`."""
-    tile = tl.load(tiles + tl.arange(0, a.shape[1])[:, None] * SIZE + tl.arange(0, SIZE)[None, :])
+def _tile(weights, NUMBER: tl.constexpr, TILES: tl.constexpr):
+    """A tile `[height, width]` of the weights."""
+    HEIGHT: tl.constexpr = _at(TILES, NUMBER, 0)
+    WIDTH: tl.constexpr = _at(TILES, NUMBER, 1)
+    place = tl.arange(0, HEIGHT)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
+    return tl.load(weights + _offset(TILES, NUMBER) + place)
+
+
+@triton.jit
+def _ahead(weights, window, NUMBER: tl.constexpr, TILES: tl.constexpr):
+    """The window without its first tile, number `NUMBER`, and with the one that follows its last."""
+    if NUMBER + len(window) < _count(TILES):
+        return window[1:] + (_tile(weights, NUMBER + len(window), TILES),)  # noqa: RUF005  no starred tuples
+    else:
+        return window[1:]
+
+
+@triton.jit
+def _dot(a, tile, total, PRECISION: tl.constexpr, WIDEN: tl.constexpr):
+    """`total + a W` for a tile W."""
     if WIDEN:
         return tl.dot(a.to(tl.float32), tile.to(tl.float32), total, input_precision=PRECISION)
-    return tl.dot(a, tile, total, input_precision=PRECISION)
+    else:
+        return tl.dot(a, tile, total, input_precision=PRECISION)
 
 
 @triton.jit
@@ -99,18 +159,20 @@ def _encode(x, row, stride, inside, table, SIZE: tl.constexpr, COORDINATES: tl.c
 @triton.jit
 def _input(x, row, stride, inside, tables, CHUNK: tl.constexpr, INPUTS: tl.constexpr):
     """A chunk of the input `x`, loaded or encoded."""
-    if INPUTS[CHUNK][4] > 0:
-        return _encode(x, row, stride, inside, tables + INPUTS[CHUNK][5], INPUTS[CHUNK][3], INPUTS[CHUNK][4])
+    SIZE: tl.constexpr = _at(INPUTS, CHUNK, 3)
+    COORDINATES: tl.constexpr = _at(INPUTS, CHUNK, 4)
+    if COORDINATES > 0:
+        return _encode(x, row, stride, inside, tables + _at(INPUTS, CHUNK, 5), SIZE, COORDINATES)
     else:
-        return _load(x, row, stride, inside, INPUTS[CHUNK][1], INPUTS[CHUNK][2], INPUTS[CHUNK][3])
+        return _load(x, row, stride, inside, _at(INPUTS, CHUNK, 1), _at(INPUTS, CHUNK, 2), SIZE)
 
 
 @triton.jit
 def _source(x0, x1, stride0, stride1, row, inside, tables, held, SOURCE: tl.constexpr, INPUTS: tl.constexpr):
     """The chunk number `SOURCE`: held, or an input's."""
-    if len(INPUTS) <= SOURCE:
-        return held[SOURCE - len(INPUTS)]
-    elif INPUTS[SOURCE][0] == 0:
+    if _count(INPUTS) <= SOURCE:
+        return held[SOURCE - _count(INPUTS)]
+    elif _at(INPUTS, SOURCE, 0) == 0:
         return _input(x0, row, stride0, inside, tables, SOURCE, INPUTS)
     else:
         return _input(x1, row, stride1, inside, tables, SOURCE, INPUTS)
@@ -120,11 +182,71 @@ def _source(x0, x1, stride0, stride1, row, inside, tables, held, SOURCE: tl.cons
 def _store(out, y, row, inside, count, CHUNK: tl.constexpr, OUTPUTS: tl.constexpr):
     """Writes a chunk wherever it is a part of an output."""
     column = tl.arange(0, y.shape[1])
-    for o in tl.static_range(len(OUTPUTS)):
-        if OUTPUTS[o][0] == CHUNK:
-            mask = inside[:, None] & (column < OUTPUTS[o][2])[None, :]
-            base = OUTPUTS[o][4] * tl.cast(count, tl.int64)
-            tl.store(out + base + row[:, None] * OUTPUTS[o][3] + OUTPUTS[o][1] + column[None, :], y, mask=mask)
+    for o in tl.static_range(_count(OUTPUTS)):
+        if _at(OUTPUTS, o, 0) == CHUNK:
+            mask = inside[:, None] & (column < _at(OUTPUTS, o, 2))[None, :]
+            place = _at(OUTPUTS, o, 4) * tl.cast(count, tl.int64) + row[:, None] * _at(OUTPUTS, o, 3)
+            tl.store(out + place + _at(OUTPUTS, o, 1) + column[None, :], y, mask=mask)
+
+
+@triton.jit
+def _block(
+    block,
+    arguments,
+    window,
+    INPUTS: tl.constexpr,
+    STAGES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    TILES: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """The network on the `ROWS` rows number `block`; `window` holds the first tiles."""
+    x0, x1, stride0, stride1, weights, biases, tables, out, count = arguments
+    row = tl.cast(block, tl.int64) * ROWS + tl.arange(0, ROWS)
+    inside = row < count
+    held = ()
+    for s in tl.static_range(_count(STAGES)):
+        read = ()
+        for r in tl.static_range(_count(STAGES, s, 0)):
+            a = _source(x0, x1, stride0, stride1, row, inside, tables, held, _at(STAGES, s, 0, r), INPUTS)
+            read = read + (a.to(weights.dtype.element_ty),)  # type: ignore[assignment]  # noqa: RUF005  no starred tuples
+        square = tl.zeros((ROWS,), tl.float32)
+        for q in tl.static_range(_count(STAGES, s, 1)):
+            if _at(STAGES, s, 1, q, 1) == 0:
+                a = read[_at(STAGES, s, 1, q, 0, 0)].to(tl.float32)
+                a = tl.where((tl.arange(0, a.shape[1]) < _at(STAGES, s, 1, q, 2))[None, :], a, 0.0)
+                square += tl.sum(a * a, axis=1)
+            else:
+                u = tl.zeros((ROWS, _at(STAGES, s, 1, q, 1)), tl.float32)
+                u += tl.load(biases + tl.arange(0, _at(STAGES, s, 1, q, 1)))[None, :]
+                biases += _at(STAGES, s, 1, q, 1)
+                for r in tl.static_range(_count(STAGES, s, 1, q, 0)):
+                    tile = window[0]
+                    window = _ahead(weights, window, _number_of_square(STAGES, s, q, r), TILES)
+                    u = _dot(read[_at(STAGES, s, 1, q, 0, r)], tile, u, PRECISION, WIDEN)
+                square += tl.sum(u * u, axis=1)
+        norm = tl.sqrt(square)
+        for p in tl.static_range(_count(STAGES, s, 2)):
+            u = ()
+            for b in tl.static_range(_at(STAGES, s, 3)):
+                u = u + (_start(biases, norm, b, _at(STAGES, s, 3), _at(STAGES, s, 2, p), _count(STAGES, s, 1)),)  # type: ignore[assignment]  # noqa: RUF005
+            biases += _at(STAGES, s, 3) * _at(STAGES, s, 2, p)
+            if _count(STAGES, s, 1) > 0:
+                biases += _at(STAGES, s, 3) * _at(STAGES, s, 2, p)
+            for r in tl.static_range(_count(STAGES, s, 0)):
+                for b in tl.static_range(_at(STAGES, s, 3)):
+                    tile = window[0]
+                    window = _ahead(weights, window, _number(STAGES, s, p, r, b), TILES)
+                    u = u[1:] + (_dot(read[r], tile, u[0], PRECISION, WIDEN),)  # type: ignore[index]  # noqa: RUF005
+            y = _phi(u[0], _at(STAGES, s, 4))
+            _store(out, y, row, inside, count, _count(INPUTS) + len(held), OUTPUTS)
+            held = held + (y.to(weights.dtype.element_ty),)  # type: ignore[assignment]  # noqa: RUF005
+            if _at(STAGES, s, 3) > 1:
+                y = _phi(u[_at(STAGES, s, 3) - 2] * u[_at(STAGES, s, 3) - 1], _at(STAGES, s, 4))
+                _store(out, y, row, inside, count, _count(INPUTS) + len(held), OUTPUTS)
+                held = held + (y.to(weights.dtype.element_ty),)  # type: ignore[assignment]  # noqa: RUF005
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -141,75 +263,36 @@ def fused_kernel(
     INPUTS: tl.constexpr,
     STAGES: tl.constexpr,
     OUTPUTS: tl.constexpr,
+    TILES: tl.constexpr,
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
     ROWS: tl.constexpr,
+    WINDOW: tl.constexpr,
 ):
-    """`PackedNetwork` on `ROWS` of the `count` rows of `x0` and `x1`, a program.
+    """`PackedNetwork` on the `count` rows of `x0` and `x1`, `ROWS` at a time.
 
     Chunks of values stay in registers, rounded to the dtype of the products; chunks of inputs are loaded or encoded
     anew for every stage that reads them: a skip would otherwise hold registers through half the network. Loops are
-    unrolled, so that chunks may differ in width.
+    unrolled, so that chunks may differ in width. A window of tiles is loaded before they are used. Where it holds them
+    all, a program keeps them in shared memory (the compiler moves what makes them so out of the loop) and takes every
+    so many-th block of rows; else it takes one block.
 
     Args:
         x0, x1: inputs `[count, d_i]` of any floating point dtype, last dimension contiguous, rows `stride_i` apart.
         weights, biases, tables: as packed; the weights' dtype is that of the products, sums are float32.
         out: float32, output i as `[count, width]` after the outputs before it.
-        INPUTS, STAGES: as in `PackedNetwork`.
+        INPUTS, STAGES, TILES: as in `PackedNetwork`.
         OUTPUTS: chunk, first column in its output, valid columns, width of the output, widths before it, added.
-        PRECISION: `ieee` or `tf32`, for float32 weights.
+        PRECISION: `tf32x3` (three products, as exact as float32) or `tf32`, for float32 weights.
         WIDEN: whether factors are made float32 after rounding, for Triton's interpreter, which lacks bfloat16 products.
+        WINDOW: number of tiles.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    inside = row < count
-    held = ()
-    for s in tl.static_range(len(STAGES)):
-        read = ()
-        for r in tl.static_range(len(STAGES[s][0])):
-            a = _source(x0, x1, stride0, stride1, row, inside, tables, held, STAGES[s][0][r], INPUTS)
-            read = read + (a.to(weights.dtype.element_ty),)  # type: ignore[assignment]  # noqa: RUF005  no starred tuples
-        square = tl.zeros((ROWS,), tl.float32)
-        for q in tl.static_range(len(STAGES[s][1])):
-            if STAGES[s][1][q][1] == 0:
-                a = read[STAGES[s][1][q][0][0]].to(tl.float32)
-                a = tl.where((tl.arange(0, a.shape[1]) < STAGES[s][1][q][2])[None, :], a, 0.0)
-                square += tl.sum(a * a, axis=1)
-            else:
-                u = tl.zeros((ROWS, STAGES[s][1][q][1]), tl.float32)
-                u += tl.load(biases + tl.arange(0, STAGES[s][1][q][1]))[None, :]
-                biases += STAGES[s][1][q][1]
-                for r in tl.static_range(len(STAGES[s][1][q][0])):
-                    a = read[STAGES[s][1][q][0][r]]
-                    u = _dot(a, weights, u, STAGES[s][1][q][1], PRECISION, WIDEN)
-                    weights += a.shape[1] * STAGES[s][1][q][1]
-                square += tl.sum(u * u, axis=1)
-        norm = tl.sqrt(square)
-        for p in tl.static_range(len(STAGES[s][2])):
-            u0 = _start(biases, norm, 0, STAGES[s][3], STAGES[s][2][p], len(STAGES[s][1]))
-            u1 = u0
-            u2 = u0
-            if STAGES[s][3] > 1:
-                u1 = _start(biases, norm, 1, STAGES[s][3], STAGES[s][2][p], len(STAGES[s][1]))
-            if STAGES[s][3] > 2:
-                u2 = _start(biases, norm, 2, STAGES[s][3], STAGES[s][2][p], len(STAGES[s][1]))
-            biases += STAGES[s][3] * STAGES[s][2][p]
-            if len(STAGES[s][1]) > 0:
-                biases += STAGES[s][3] * STAGES[s][2][p]
-            for r in tl.static_range(len(STAGES[s][0])):
-                a = read[r]
-                u0 = _dot(a, weights, u0, STAGES[s][2][p], PRECISION, WIDEN)
-                if STAGES[s][3] > 1:
-                    u1 = _dot(a, weights + a.shape[1] * STAGES[s][2][p], u1, STAGES[s][2][p], PRECISION, WIDEN)
-                if STAGES[s][3] > 2:
-                    u2 = _dot(a, weights + 2 * a.shape[1] * STAGES[s][2][p], u2, STAGES[s][2][p], PRECISION, WIDEN)
-                weights += STAGES[s][3] * a.shape[1] * STAGES[s][2][p]
-            y = _phi(u0, STAGES[s][4])
-            _store(out, y, row, inside, count, len(INPUTS) + len(held), OUTPUTS)
-            held = held + (y.to(weights.dtype.element_ty),)  # type: ignore[assignment]  # noqa: RUF005
-            if STAGES[s][3] > 1:
-                second = u0 * u1
-                if STAGES[s][3] > 2:
-                    second = u1 * u2
-                y = _phi(second, STAGES[s][4])
-                _store(out, y, row, inside, count, len(INPUTS) + len(held), OUTPUTS)
-                held = held + (y.to(weights.dtype.element_ty),)  # type: ignore[assignment]  # noqa: RUF005
+    window = ()
+    for t in tl.static_range(WINDOW):
+        window = window + (_tile(weights, t, TILES),)  # type: ignore[assignment]  # noqa: RUF005
+    arguments = (x0, x1, stride0, stride1, weights, biases, tables, out, count)
+    if _count(TILES) == WINDOW:
+        for block in tl.range(tl.program_id(0), (count + ROWS - 1) // ROWS, tl.num_programs(0), num_stages=1):
+            _block(block, arguments, window, INPUTS, STAGES, OUTPUTS, TILES, PRECISION, WIDEN, ROWS)
+    else:
+        _block(tl.program_id(0), arguments, window, INPUTS, STAGES, OUTPUTS, TILES, PRECISION, WIDEN, ROWS)

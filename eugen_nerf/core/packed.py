@@ -56,6 +56,7 @@ def pack(
     input_widths: Sequence[int],
     precision: FusedPrecision = "float32",
     encodings: Sequence[Sinusoids | None] | None = None,
+    columns: int | None = None,
 ) -> PackedNetwork:
     """A collapsed network in the form of the kernel.
 
@@ -78,7 +79,8 @@ def pack(
     reason = why_not(graph, input_widths)
     if reason is not None:
         raise ConfigError(f"{reason}: take the backend eager or compile")
-    return _Packer(graph, input_widths, encodings).packed(precision)
+    most = MOST_COLUMNS[precision] if columns is None else columns
+    return _Packer(graph, input_widths, encodings, most).packed(precision)
 
 
 def _stage_problem(stage: MergedStage) -> str | None:
@@ -93,11 +95,12 @@ def _stage_problem(stage: MergedStage) -> str | None:
     return None
 
 
-def _split(width: int) -> list[tuple[int, int, int]]:
-    """Start, valid columns and size of a value's chunks: 64s, then powers of two up to the next multiple of 16."""
-    whole, left = divmod(-(-width // 16) * 16, MOST_COLUMNS)
+def _split(width: int, most: int) -> list[tuple[int, int, int]]:
+    """Start, valid columns and size of a value's chunks: as many of `most` columns as fit, then smaller powers of two,
+    up to the next multiple of 16."""
+    whole, left = divmod(-(-width // 16) * 16, most)
     found, start = [], 0
-    for size in [MOST_COLUMNS] * whole + [size for size in (32, 16) if left & size]:
+    for size in [most] * whole + [size for size in (64, 32, 16) if left & size]:
         found.append((start, min(size, width - start), size))
         start += size
     return found
@@ -116,9 +119,11 @@ class _Packer:
     """Chunks, stages and tiles of one network, appended in order."""
 
     def __init__(
-        self, graph: CollapsedGraph, input_widths: Sequence[int], encodings: Sequence[Sinusoids | None]
+        self, graph: CollapsedGraph, input_widths: Sequence[int], encodings: Sequence[Sinusoids | None], most: int
     ) -> None:
+        self.most = most
         self.tiles: list[Tensor] = []
+        self.shapes: list[tuple[int, int]] = []
         self.biases: list[Tensor] = []
         self.tables: list[Tensor] = [torch.zeros(1)]  # a tensor without numbers has no address to give to a kernel
         self.inputs: list[InputChunk] = []
@@ -126,7 +131,7 @@ class _Packer:
         self.made = 0
         self.values: list[list[_Part]] = []
         for i, (width, encoding) in enumerate(zip(input_widths, encodings, strict=True)):
-            self.values.append([self.input(i, *columns, encoding) for columns in _split(width)])
+            self.values.append([self.input(i, *columns, encoding) for columns in _split(width, most)])
         for stage, reads in graph.steps:
             self.values.append(self.stage(stage, reads))
         owed = [self.output(v, affine) for v, affine in graph.outputs]
@@ -165,7 +170,7 @@ class _Packer:
         columns = weight.split([p.valid for p in sources], dim=2)
         vectors = [stage.bias] if stage.norm is None else [stage.bias, stage.norm]
         parts, sizes = [], []
-        for start, valid, size in _split(m):
+        for start, valid, size in _split(m, self.most):
             rows = slice(start, start + valid)
             for p, tile in zip(sources, columns, strict=True):
                 self.tile(tile[:, rows], p.size, size)
@@ -192,7 +197,7 @@ class _Packer:
                 found += [Square((first + i,), 0, p.valid) for i, p in enumerate(parts)]
             else:
                 columns = factor[0].detach().split([p.valid for p in parts], dim=1)
-                for start, valid, size in _split(len(factor[0])):
+                for start, valid, size in _split(len(factor[0]), self.most):
                     rows = slice(start, start + valid)
                     kept = [i for i, tile in enumerate(columns) if bool(tile[rows].any())]
                     for i in kept:
@@ -209,6 +214,7 @@ class _Packer:
         padded = rows.new_zeros(len(rows), height, width)
         padded[:, : rows.shape[2], : rows.shape[1]] = rows.transpose(1, 2)
         self.tiles.append(padded.reshape(-1))
+        self.shapes += [(height, width)] * len(rows)
 
     def packed(self, precision: FusedPrecision) -> PackedNetwork:
         """All of it, in a precision."""
@@ -220,6 +226,7 @@ class _Packer:
             tuple(self.inputs),
             tuple(self.stages),
             tuple(self.outputs),
+            tuple(self.shapes),
             self.input_widths,
             self.output_widths,
             precision,

@@ -30,7 +30,7 @@ WIDE = NeRFShape(70, 5, 3, 100, (2,), 0, 1, 33)
 POINTS = NeRFShape(63, 27, 3, 24, (2,), 0, 1, 18)
 SURFACE = NeRFShape(45, 0, 3, 24, (2,), 0, 0, 0, "distance", 1, "softplus100")
 ROWS = 70
-LAUNCHES = (Launch(16, 4), Launch(32, 8), Launch(128, 8))
+LAUNCHES = (Launch(16, 4, 1), Launch(32, 8, 3), Launch(128, 8, 1000))
 
 FUSED = (
     *("nerf", "bottleneck", "proposal", "wide", "degree 1", "degree 2", "unshared", "low rank", "eugen bottleneck"),
