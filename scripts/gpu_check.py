@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import statistics
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +96,29 @@ def check(device: torch.device, *, compiled: bool) -> bool:
     return sound
 
 
+def compile_kernels(device: torch.device) -> None:
+    """Compiles the kernels of all networks side by side; triton keeps them on disk, where later plans find them."""
+    jobs = [
+        (family, name, dtype, str(device))
+        for family, found in enumerate(FAMILIES)
+        for name, network in networks_of(found, torch.device("cpu")).items()
+        if why_not(network.collapse(), network.input_widths) is None
+        for dtype in PLAN_DTYPES
+    ]
+    began = time.perf_counter()
+    with ProcessPoolExecutor(max(1, (os.cpu_count() or 2) - 1), multiprocessing.get_context("spawn")) as pool:
+        for _ in pool.map(_compile_kernels, jobs):
+            pass
+    print(f"kernels of {len(jobs)} plans compiled in {time.perf_counter() - began:.0f} s\n", flush=True)
+
+
+def _compile_kernels(job: tuple[int, str, str, str]) -> None:
+    family, name, dtype, device = job
+    network = networks_of(FAMILIES[family], torch.device(device))[name]
+    samples = encoded_inputs(network.input_widths, 256, torch.device(device))
+    make_plan(network, samples, backend="triton", dtype=dtype).part((0,))  # type: ignore[arg-type]
+
+
 @torch.no_grad()
 def grid_rate(device: torch.device, samples: int) -> float:
     """Samples a second of Zip-NeRF's grid features (10 levels, 2^21 rows, 6 points a sample), no network."""
@@ -123,6 +149,8 @@ def main() -> None:
     cuda, began = device.type == "cuda", time.perf_counter()
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}, torch {torch.__version__}, {options.repeats} rounds in turns\n")
+    if kernel_problem(device) is None and cuda:
+        compile_kernels(device)
     if not check(device, compiled=compiled):
         sys.exit("a plan or a collapse does not compute what it states: see FAIL above")
     peaks = measure_peaks(device)

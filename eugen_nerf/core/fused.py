@@ -11,14 +11,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eugen_nerf.core.activations import activation
-from eugen_nerf.core.packed_form import InputChunk, PackedNetwork, PackedStage
+from eugen_nerf.core.packed_form import CHUNK_COLUMNS, InputChunk, PackedNetwork, PackedStage
 from eugen_nerf.core.sinusoids import Sinusoids
 from eugen_nerf.core.stage import safe_sqrt
 
-STAGING = 33 << 10
-"""Bytes of shared memory beside tiles, through which 128 rows of a chunk of inputs go."""
 MOST_WARPS = 16
 """Of programs that run at a time on a multiprocessor, as their registers allow."""
+
+
+MOST_DIFFERENCE = 0.1
+"""Between the kernel and its twin, of the largest output: rounding of features to bfloat16 makes less."""
 
 
 class Launch(NamedTuple):
@@ -33,10 +35,12 @@ class Launch(NamedTuple):
 
 
 def launch_of(packed: PackedNetwork, device: torch.device) -> Launch:
-    """What is taken where nothing else is asked for: all tiles in shared memory where they fit."""
+    """What is taken where nothing else is asked for: all tiles in shared memory where they fit, and as many rows of a
+    program as registers allow."""
     size = packed.weights.element_size()
-    if packed.weights.numel() * size + STAGING <= _shared_bytes(device):
-        return Launch(128, 8, len(packed.tiles))
+    for rows in (256, 128) if size == 2 else (64,):
+        if _held_bytes(packed, rows) <= _shared_bytes(device):
+            return Launch(rows, 8, len(packed.tiles))
     return Launch(128, 8, 2) if size == 2 else Launch(64, 8, 1)
 
 
@@ -45,10 +49,14 @@ def programs_of(packed: PackedNetwork, launch: Launch, count: int, device: torch
     blocks = -(-count // launch.rows)
     if launch.window < len(packed.tiles) or device.type != "cuda":
         return blocks
-    properties = torch.cuda.get_device_properties(device)
-    each = packed.weights.numel() * packed.weights.element_size() + STAGING
-    together = max(1, min(_shared_bytes(device) // each, MOST_WARPS // launch.warps))
-    return min(blocks, together * properties.multi_processor_count)
+    together = max(1, min(_shared_bytes(device) // _held_bytes(packed, launch.rows), MOST_WARPS // launch.warps))
+    return min(blocks, together * torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _held_bytes(packed: PackedNetwork, rows: int) -> int:
+    """Shared memory of a program that keeps all tiles and passes float32 rows of a chunk of inputs through it."""
+    widest = max((c.size for c in packed.inputs if not c.coordinates), default=CHUNK_COLUMNS[packed.precision][-1])
+    return packed.weights.numel() * packed.weights.element_size() + rows * widest * 4 + 1024
 
 
 def _shared_bytes(device: torch.device) -> int:
@@ -142,6 +150,20 @@ def run_twin(packed: PackedNetwork, *inputs: Tensor) -> tuple[Tensor, ...]:
     return outputs
 
 
+def check_fused(packed: PackedNetwork, *inputs: Tensor) -> None:
+    """Asks the kernel and its twin the same: compilers of kernels have been seen to be wrong.
+
+    Raises:
+        RuntimeError: the answers differ by more than rounding does.
+    """
+    for i, (y, truth) in enumerate(zip(run_fused(packed, *inputs), run_twin(packed, *inputs), strict=True)):
+        difference, largest = float((y - truth).abs().max()), float(truth.abs().max())
+        if not difference <= MOST_DIFFERENCE * largest:
+            raise RuntimeError(
+                f"output {i} of the kernel differs by {difference:.2g} from the same in PyTorch, at most {largest:.2g}"
+            )
+
+
 class _Tape:
     """Packed numbers, read in their order."""
 
@@ -175,7 +197,7 @@ def _made(tape: _Tape, stage: PackedStage, read: list[Tensor]) -> list[Tensor]:
         if q.size:
             u = tape.vectors(q.size)
             for source in q.sources:
-                u = u + read[source] @ tape.tiles(read[source].shape[1], q.size)
+                u = u + read[source] @ tape.tiles(q.size, read[source].shape[1]).T
         else:
             u = read[q.sources[0]][:, : q.valid]
         square = square + u.square().sum(dim=1, keepdim=True)
@@ -185,7 +207,7 @@ def _made(tape: _Tape, stage: PackedStage, read: list[Tensor]) -> list[Tensor]:
         if stage.squares:
             u = u + safe_sqrt(square) * tape.vectors(stage.blocks, 1, size)
         for a in read:
-            u = u + a @ tape.tiles(stage.blocks, a.shape[1], size)
+            u = u + a @ tape.tiles(stage.blocks, size, a.shape[1]).mT
         products = [u[0]] if stage.blocks == 1 else [u[0], u[-2] * u[-1]]
         made += [activation(stage.phi)(y) for y in products]
     return made

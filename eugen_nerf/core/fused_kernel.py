@@ -50,11 +50,11 @@ def _offset(tiles, number):
 
 @triton.jit
 def _tile(weights, NUMBER: tl.constexpr, TILES: tl.constexpr):
-    """A tile `[height, width]` of the weights."""
+    """A tile of the weights, as `[columns read, features]`."""
     HEIGHT: tl.constexpr = _at(TILES, NUMBER, 0)
     WIDTH: tl.constexpr = _at(TILES, NUMBER, 1)
     place = tl.arange(0, HEIGHT)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
-    return tl.load(weights + _offset(TILES, NUMBER) + place)
+    return tl.trans(tl.load(weights + _offset(TILES, NUMBER) + place))
 
 
 @triton.jit
@@ -168,14 +168,15 @@ def _input(x, row, stride, inside, tables, CHUNK: tl.constexpr, INPUTS: tl.const
 
 
 @triton.jit
-def _source(x0, x1, stride0, stride1, row, inside, tables, held, SOURCE: tl.constexpr, INPUTS: tl.constexpr):
-    """The chunk number `SOURCE`: held, or an input's."""
+def _chunk(asked, row, inside, held, SOURCE: tl.constexpr, INPUTS: tl.constexpr, DTYPE: tl.constexpr):
+    """The chunk number `SOURCE` in the dtype of the products: held, or an input's."""
+    x0, x1, stride0, stride1, tables = asked
     if _count(INPUTS) <= SOURCE:
         return held[SOURCE - _count(INPUTS)]
     elif _at(INPUTS, SOURCE, 0) == 0:
-        return _input(x0, row, stride0, inside, tables, SOURCE, INPUTS)
+        return _input(x0, row, stride0, inside, tables, SOURCE, INPUTS).to(DTYPE)
     else:
-        return _input(x1, row, stride1, inside, tables, SOURCE, INPUTS)
+        return _input(x1, row, stride1, inside, tables, SOURCE, INPUTS).to(DTYPE)
 
 
 @triton.jit
@@ -192,7 +193,8 @@ def _store(out, y, row, inside, count, CHUNK: tl.constexpr, OUTPUTS: tl.constexp
 @triton.jit
 def _block(
     block,
-    arguments,
+    asked,
+    memory,
     window,
     INPUTS: tl.constexpr,
     STAGES: tl.constexpr,
@@ -203,19 +205,17 @@ def _block(
     ROWS: tl.constexpr,
 ):
     """The network on the `ROWS` rows number `block`; `window` holds the first tiles."""
-    x0, x1, stride0, stride1, weights, biases, tables, out, count = arguments
+    weights, biases, out, count = memory
+    DTYPE: tl.constexpr = weights.dtype.element_ty
     row = tl.cast(block, tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = row < count
     held = ()
     for s in tl.static_range(_count(STAGES)):
-        read = ()
-        for r in tl.static_range(_count(STAGES, s, 0)):
-            a = _source(x0, x1, stride0, stride1, row, inside, tables, held, _at(STAGES, s, 0, r), INPUTS)
-            read = read + (a.to(weights.dtype.element_ty),)  # type: ignore[assignment]  # noqa: RUF005  no starred tuples
         square = tl.zeros((ROWS,), tl.float32)
         for q in tl.static_range(_count(STAGES, s, 1)):
             if _at(STAGES, s, 1, q, 1) == 0:
-                a = read[_at(STAGES, s, 1, q, 0, 0)].to(tl.float32)
+                a = _chunk(asked, row, inside, held, _at(STAGES, s, 0, _at(STAGES, s, 1, q, 0, 0)), INPUTS, DTYPE)
+                a = a.to(tl.float32)
                 a = tl.where((tl.arange(0, a.shape[1]) < _at(STAGES, s, 1, q, 2))[None, :], a, 0.0)
                 square += tl.sum(a * a, axis=1)
             else:
@@ -223,30 +223,32 @@ def _block(
                 u += tl.load(biases + tl.arange(0, _at(STAGES, s, 1, q, 1)))[None, :]
                 biases += _at(STAGES, s, 1, q, 1)
                 for r in tl.static_range(_count(STAGES, s, 1, q, 0)):
+                    a = _chunk(asked, row, inside, held, _at(STAGES, s, 0, _at(STAGES, s, 1, q, 0, r)), INPUTS, DTYPE)
                     tile = window[0]
                     window = _ahead(weights, window, _number_of_square(STAGES, s, q, r), TILES)
-                    u = _dot(read[_at(STAGES, s, 1, q, 0, r)], tile, u, PRECISION, WIDEN)
+                    u = _dot(a, tile, u, PRECISION, WIDEN)
                 square += tl.sum(u * u, axis=1)
         norm = tl.sqrt(square)
         for p in tl.static_range(_count(STAGES, s, 2)):
             u = ()
             for b in tl.static_range(_at(STAGES, s, 3)):
-                u = u + (_start(biases, norm, b, _at(STAGES, s, 3), _at(STAGES, s, 2, p), _count(STAGES, s, 1)),)  # type: ignore[assignment]  # noqa: RUF005
+                u = u + (_start(biases, norm, b, _at(STAGES, s, 3), _at(STAGES, s, 2, p), _count(STAGES, s, 1)),)  # noqa: RUF005
             biases += _at(STAGES, s, 3) * _at(STAGES, s, 2, p)
             if _count(STAGES, s, 1) > 0:
                 biases += _at(STAGES, s, 3) * _at(STAGES, s, 2, p)
             for r in tl.static_range(_count(STAGES, s, 0)):
+                a = _chunk(asked, row, inside, held, _at(STAGES, s, 0, r), INPUTS, DTYPE)
                 for b in tl.static_range(_at(STAGES, s, 3)):
                     tile = window[0]
                     window = _ahead(weights, window, _number(STAGES, s, p, r, b), TILES)
-                    u = u[1:] + (_dot(read[r], tile, u[0], PRECISION, WIDEN),)  # type: ignore[index]  # noqa: RUF005
+                    u = u[1:] + (_dot(a, tile, u[0], PRECISION, WIDEN),)  # noqa: RUF005
             y = _phi(u[0], _at(STAGES, s, 4))
             _store(out, y, row, inside, count, _count(INPUTS) + len(held), OUTPUTS)
-            held = held + (y.to(weights.dtype.element_ty),)  # type: ignore[assignment]  # noqa: RUF005
+            held = held + (y.to(DTYPE),)  # type: ignore[assignment]  # noqa: RUF005
             if _at(STAGES, s, 3) > 1:
                 y = _phi(u[_at(STAGES, s, 3) - 2] * u[_at(STAGES, s, 3) - 1], _at(STAGES, s, 4))
                 _store(out, y, row, inside, count, _count(INPUTS) + len(held), OUTPUTS)
-                held = held + (y.to(weights.dtype.element_ty),)  # type: ignore[assignment]  # noqa: RUF005
+                held = held + (y.to(DTYPE),)  # type: ignore[assignment]  # noqa: RUF005
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -272,10 +274,10 @@ def fused_kernel(
     """`PackedNetwork` on the `count` rows of `x0` and `x1`, `ROWS` at a time.
 
     Chunks of values stay in registers, rounded to the dtype of the products; chunks of inputs are loaded or encoded
-    anew for every stage that reads them: a skip would otherwise hold registers through half the network. Loops are
-    unrolled, so that chunks may differ in width. A window of tiles is loaded before they are used. Where it holds them
-    all, a program keeps them in shared memory (the compiler moves what makes them so out of the loop) and takes every
-    so many-th block of rows; else it takes one block.
+    anew for every product that reads them: they would otherwise hold registers, a skip's through half the network.
+    Loops are unrolled, so that chunks may differ in width. A window of tiles is loaded before they are used. Where it
+    holds them all, a program keeps them in shared memory (the compiler moves what makes them so out of the loop) and
+    takes every so many-th block of rows; else it takes one block.
 
     Args:
         x0, x1: inputs `[count, d_i]` of any floating point dtype, last dimension contiguous, rows `stride_i` apart.
@@ -290,9 +292,10 @@ def fused_kernel(
     window = ()
     for t in tl.static_range(WINDOW):
         window = window + (_tile(weights, t, TILES),)  # type: ignore[assignment]  # noqa: RUF005
-    arguments = (x0, x1, stride0, stride1, weights, biases, tables, out, count)
+    asked = (x0, x1, stride0, stride1, tables)
+    memory = (weights, biases, out, count)
     if _count(TILES) == WINDOW:
         for block in tl.range(tl.program_id(0), (count + ROWS - 1) // ROWS, tl.num_programs(0), num_stages=1):
-            _block(block, arguments, window, INPUTS, STAGES, OUTPUTS, TILES, PRECISION, WIDEN, ROWS)
+            _block(block, asked, memory, window, INPUTS, STAGES, OUTPUTS, TILES, PRECISION, WIDEN, ROWS)
     else:
-        _block(tl.program_id(0), arguments, window, INPUTS, STAGES, OUTPUTS, TILES, PRECISION, WIDEN, ROWS)
+        _block(tl.program_id(0), asked, memory, window, INPUTS, STAGES, OUTPUTS, TILES, PRECISION, WIDEN, ROWS)

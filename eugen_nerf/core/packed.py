@@ -11,9 +11,10 @@ from torch import Tensor
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.graph import CollapsedGraph
 from eugen_nerf.core.packed_form import (
+    CHUNK_COLUMNS,
     FUSED_FUNCTIONS,
     FUSED_PRECISIONS,
-    MOST_COLUMNS,
+    WIDEST_INPUT,
     WIDEST_VALUE,
     FusedPrecision,
     InputChunk,
@@ -37,8 +38,8 @@ def why_not(graph: CollapsedGraph, input_widths: Sequence[int]) -> str | None:
     if not 1 <= len(input_widths) <= 2:
         return f"the network has {len(input_widths)} inputs, the fused kernel takes 1 or 2"
     for i, width in enumerate(input_widths):
-        if width > WIDEST_VALUE:
-            return f"input {i} is {width} wide, the fused kernel takes at most {WIDEST_VALUE}"
+        if width > WIDEST_INPUT:
+            return f"input {i} is {width} wide, the fused kernel takes at most {WIDEST_INPUT}"
     for i, (stage, _) in enumerate(graph.steps):
         reason = _stage_problem(stage)
         if reason is not None:
@@ -79,8 +80,8 @@ def pack(
     reason = why_not(graph, input_widths)
     if reason is not None:
         raise ConfigError(f"{reason}: take the backend eager or compile")
-    most = MOST_COLUMNS[precision] if columns is None else columns
-    return _Packer(graph, input_widths, encodings, most).packed(precision)
+    sizes = [size for size in CHUNK_COLUMNS[precision] if columns is None or size <= columns]
+    return _Packer(graph, input_widths, encodings, sizes).packed(precision)
 
 
 def _stage_problem(stage: MergedStage) -> str | None:
@@ -95,14 +96,14 @@ def _stage_problem(stage: MergedStage) -> str | None:
     return None
 
 
-def _split(width: int, most: int) -> list[tuple[int, int, int]]:
-    """Start, valid columns and size of a value's chunks: as many of `most` columns as fit, then smaller powers of two,
-    up to the next multiple of 16."""
-    whole, left = divmod(-(-width // 16) * 16, most)
-    found, start = [], 0
-    for size in [most] * whole + [size for size in (64, 32, 16) if left & size]:
-        found.append((start, min(size, width - start), size))
-        start += size
+def _split(width: int, sizes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Start, valid columns and size of a value's chunks: as many of each size as fit, the largest first, up to the next
+    multiple of the smallest."""
+    found, start, end = [], 0, -(-width // sizes[-1]) * sizes[-1]
+    for size in sizes:
+        while end - start >= size:
+            found.append((start, min(size, width - start), size))
+            start += size
     return found
 
 
@@ -119,9 +120,13 @@ class _Packer:
     """Chunks, stages and tiles of one network, appended in order."""
 
     def __init__(
-        self, graph: CollapsedGraph, input_widths: Sequence[int], encodings: Sequence[Sinusoids | None], most: int
+        self,
+        graph: CollapsedGraph,
+        input_widths: Sequence[int],
+        encodings: Sequence[Sinusoids | None],
+        sizes: Sequence[int],
     ) -> None:
-        self.most = most
+        self.sizes = sizes
         self.tiles: list[Tensor] = []
         self.shapes: list[tuple[int, int]] = []
         self.biases: list[Tensor] = []
@@ -131,7 +136,7 @@ class _Packer:
         self.made = 0
         self.values: list[list[_Part]] = []
         for i, (width, encoding) in enumerate(zip(input_widths, encodings, strict=True)):
-            self.values.append([self.input(i, *columns, encoding) for columns in _split(width, most)])
+            self.values.append([self.input(i, *columns, encoding) for columns in _split(width, sizes)])
         for stage, reads in graph.steps:
             self.values.append(self.stage(stage, reads))
         owed = [self.output(v, affine) for v, affine in graph.outputs]
@@ -170,7 +175,7 @@ class _Packer:
         columns = weight.split([p.valid for p in sources], dim=2)
         vectors = [stage.bias] if stage.norm is None else [stage.bias, stage.norm]
         parts, sizes = [], []
-        for start, valid, size in _split(m, self.most):
+        for start, valid, size in _split(m, self.sizes):
             rows = slice(start, start + valid)
             for p, tile in zip(sources, columns, strict=True):
                 self.tile(tile[:, rows], p.size, size)
@@ -197,7 +202,7 @@ class _Packer:
                 found += [Square((first + i,), 0, p.valid) for i, p in enumerate(parts)]
             else:
                 columns = factor[0].detach().split([p.valid for p in parts], dim=1)
-                for start, valid, size in _split(len(factor[0]), self.most):
+                for start, valid, size in _split(len(factor[0]), self.sizes):
                     rows = slice(start, start + valid)
                     kept = [i for i, tile in enumerate(columns) if bool(tile[rows].any())]
                     for i in kept:
@@ -209,12 +214,12 @@ class _Packer:
             first += len(parts)
         return tuple(found)
 
-    def tile(self, rows: Tensor, height: int, width: int) -> None:
-        """Appends rows `[blocks, N, K]` of a matrix as tiles `[height, width]` of its transpose."""
-        padded = rows.new_zeros(len(rows), height, width)
-        padded[:, : rows.shape[2], : rows.shape[1]] = rows.transpose(1, 2)
+    def tile(self, rows: Tensor, columns: int, features: int) -> None:
+        """Appends rows `[blocks, N, K]` of a matrix as tiles `[features, columns]`."""
+        padded = rows.new_zeros(len(rows), features, columns)
+        padded[:, : rows.shape[1], : rows.shape[2]] = rows
         self.tiles.append(padded.reshape(-1))
-        self.shapes += [(height, width)] * len(rows)
+        self.shapes += [(features, columns)] * len(rows)
 
     def packed(self, precision: FusedPrecision) -> PackedNetwork:
         """All of it, in a precision."""

@@ -1,8 +1,8 @@
 """The form in which the fused kernel reads a collapsed network: tensors, and what to do with them as plain numbers.
 
-Alphabet: a *chunk* is some columns of an input or of a stage's features, 16, 32, 64 or 128 wide, the last ones
-perhaps padding; a *tile* is the part `[K, N]` of a stage's matrix from one chunk to another. A value of any width is a
-few chunks: widths are padded to multiples of 16 and no further.
+Alphabet: a *chunk* is some columns of an input or of a stage's features, 16 to 128 wide, the last ones perhaps
+padding; a *tile* is the part `[N, K]` of a stage's matrix from one chunk, K wide, to another. A value of any width is a
+few chunks: widths are padded to a multiple of the smallest chunk and no further.
 """
 
 from __future__ import annotations
@@ -31,9 +31,12 @@ FUSED_FUNCTIONS = (
 )
 """Element-wise functions that the kernel knows, by their names in `core/activations.py`."""
 WIDEST_VALUE = 256
-"""Columns of an input, or features of a stage, that a program can keep in registers."""
-MOST_COLUMNS = {"float32": 64, "tf32": 64, "bfloat16": 128, "float16": 128}
-"""Of one chunk, by precision; a tile of as many rows is then 16 or 32 KiB."""
+"""Features of a stage that a program can keep in registers."""
+WIDEST_INPUT = 1024
+"""Columns of an input; they are read chunk by chunk."""
+CHUNK_COLUMNS = {"float32": (64, 32), "tf32": (64, 32), "bfloat16": (128, 64, 16), "float16": (128, 64, 16)}
+"""What chunks may have, by precision. Rows of a tile are then 128 bytes or a multiple, or one step of the device's
+products: for rows between these the assembler of CUDA 12.8 gets addresses in shared memory wrong."""
 
 
 class InputChunk(NamedTuple):
@@ -99,7 +102,7 @@ class PackedNetwork:
     stages: tuple[PackedStage, ...]
     outputs: tuple[OutputChunk, ...]
     tiles: tuple[tuple[int, int], ...]
-    """Height and width of each, in the order of use."""
+    """Features and columns of each, in the order of use."""
     input_widths: tuple[int, ...]
     """Of what the kernel is given: coordinates where an input is encoded."""
     output_widths: tuple[int, ...]

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from eugen_nerf.core.bundled_graph import BundledGraph
 from eugen_nerf.core.collapsed import CollapsedGraph
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.fused import kernel_problem, run_fused
+from eugen_nerf.core.fused import check_fused, kernel_problem, run_fused
 from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.core.norms import NormsLeft, drop_norms
 from eugen_nerf.core.onednn import OneDNNGraph, has_onednn
@@ -179,7 +179,7 @@ def _decide(
             samples=len(samples[0]),
             fallback="; ".join(reasons) or None,
             input_widths=widths,
-            run=_runner(graph, widths, kind, dtype, device),
+            run=_runner(graph, widths, kind, dtype, samples),
             output_widths=_output_widths(graph, widths),
             make_part=part,
             norms=(left.dropped, left.total),
@@ -221,16 +221,17 @@ def _cache_bytes(device: torch.device) -> int:
 
 
 def _runner(
-    graph: CollapsedGraph, widths: Sequence[int], backend: Backend, dtype: PlanDtype, device: torch.device
+    graph: CollapsedGraph, widths: Sequence[int], backend: Backend, dtype: PlanDtype, samples: Sequence[Tensor]
 ) -> Run:
     if backend == "triton":
         packed = pack(graph, widths, dtype)
+        check_fused(packed, *samples)
         return lambda *inputs: run_fused(packed, *inputs)
     precise = getattr(torch, dtype)
     cast = graph.cast(precise)
     if backend == "compile":
         return torch.compile(BundledGraph(cast, widths), dynamic=False)
-    run = OneDNNGraph(cast) if has_onednn(device, precise) else cast
+    run = OneDNNGraph(cast) if has_onednn(samples[0].device, precise) else cast
     return lambda *inputs: run(*(x.to(precise) for x in inputs))
 
 

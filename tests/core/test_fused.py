@@ -41,7 +41,7 @@ from eugen_nerf.core import (
     Replacement,
     build_variant,
 )
-from eugen_nerf.core.fused import Launch, kernel_problem, run_twin
+from eugen_nerf.core.fused import Launch, check_fused, kernel_problem, run_twin
 from eugen_nerf.core.packed import pack, why_not
 from eugen_nerf.core.packed_form import FUSED_FUNCTIONS, FUSED_PRECISIONS, FusedPrecision
 from eugen_nerf.core.sinusoids import sinusoids_of
@@ -160,7 +160,7 @@ def test_a_plan_by_the_kernel(interpreted: Mapping[str, Array]) -> None:
 
 @needs_triton
 def test_the_kernel_compiles_for_cuda_without_a_device() -> None:
-    """For the tensor cores of compute capability 8.0; the interpreter forgives what the compiler does not."""
+    """For the tensor cores of compute capability 9.0; the interpreter forgives what the compiler does not."""
     _python("-c", COMPILE)
 
 
@@ -181,10 +181,10 @@ def compiled(packed):
     source = triton.compiler.ASTSource(
         fn=fused_kernel, signature=signature, constexprs={(names.index(n),): v for n, v in constants.items()}
     )
-    return triton.compile(source, target=GPUTarget("cuda", 80, 32), options={"enable_fp_fusion": True}).asm["ptx"]
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": True}).asm["ptx"]
 
 assert "bf16" in compiled(packed_of("unshared", "bfloat16"))
-assert "mma.sync" in compiled(packed_of("encoded norm degree 2", "float16"))
+assert "wgmma" in compiled(packed_of("encoded norm degree 2", "float16"))
 assert "tf32" in compiled(packed_of("nerf", "tf32"))
 for function in FUSED_FUNCTIONS:
     compiled(functions_packed(function))
@@ -212,12 +212,28 @@ def test_factors_are_rounded_and_sums_are_not(precision: str, bits: int) -> None
 
 
 @pytest.mark.parametrize("width", [1, 15, 16, 17, 63, 96, 112, 240, 256])
-def test_widths_are_padded_to_multiples_of_16_and_no_further(width: int) -> None:
+def test_widths_are_padded_to_a_multiple_of_the_smallest_chunk(width: int) -> None:
     graph = build_variant(NeRFShape(width, 5, 2, width, (), 0, 0, 0), "dense", Replacement())
-    packed = pack(graph.collapse(), [width])
-    padded = (width + 15) // 16 * 16
-    assert packed.weights.numel() == padded * padded * 2 + padded * 16
-    assert {c.size for c in packed.inputs} <= {16, 32, 64}
+    for precision, least in (("float32", 32), ("bfloat16", 16)):
+        packed = pack(graph.collapse(), [width], precision)  # type: ignore[arg-type]
+        padded = -(-width // least) * least
+        assert packed.weights.numel() == padded * padded * 2 + padded * least
+        assert sum(n * k for n, k in packed.tiles) == packed.weights.numel()
+        # columns of a tile in bytes: what the devices' products step by, or whole lines of shared memory
+        assert {k * packed.weights.element_size() for _, k in packed.tiles} <= {32, 128, 256}
+
+
+def test_a_kernel_that_was_compiled_wrongly_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed, inputs = packed_of("nerf", "bfloat16"), asked("nerf")
+    right = run_twin(packed, *inputs)
+    monkeypatch.setattr("eugen_nerf.core.fused.run_fused", lambda *_: (right[0], right[1] * 1.2))
+    with pytest.raises(RuntimeError, match="output 1 of the kernel differs by"):
+        check_fused(packed, *inputs)
+    monkeypatch.setattr("eugen_nerf.core.fused.run_fused", lambda *_: (right[0] + torch.nan, right[1]))
+    with pytest.raises(RuntimeError, match="output 0 of the kernel differs by nan"):
+        check_fused(packed, *inputs)
+    monkeypatch.setattr("eugen_nerf.core.fused.run_fused", lambda *_: (right[0] * 1.01, right[1]))
+    check_fused(packed, *inputs)
 
 
 # ---- refusals
@@ -251,7 +267,7 @@ def test_shapes_that_are_refused() -> None:
     assert reason() == reason(inputs=2) == ""
     assert reason(inputs=3) == "the network has 3 inputs, the fused kernel takes 1 or 2"
     assert "step 0 of the collapsed network has 300 features, the fused kernel takes 1 to 256" in reason(width=300)
-    assert "input 0 is 257 wide" in reason(wide_input=257)
+    assert "input 0 is 1025 wide" in reason(wide_input=1025)
     assert "output 0 is 257 wide" in reason(wide_output=257)
     assert "output 0 is input 0 itself" in str(why_not(CollapsedGraph((), ((0, Affine()),)), [4]))
     with pytest.raises(ConfigError, match=r"encodings make inputs of widths \[63, 27\]; the network takes \[9, 5\]"):
