@@ -84,39 +84,51 @@ def check(device: torch.device, *, compiled: bool) -> bool:
             error = collapse_deviation(network, device)
             sound &= error < 1e-10
             print(f"{family.name}: {name}: collapsed against uncollapsed, float64: {error:.1e}", flush=True)
-            for backend in ("eager", *(["compile"] if compiled and name == "EUGen m=64" else []), "triton"):
-                reason = kernel_problem(device) or why_not(network.collapse(), network.input_widths)
-                if backend == "triton" and reason is not None:
-                    print(f"  no fused kernel: {reason}")
-                    continue
-                for dtype in PLAN_DTYPES:
-                    statement, fits = check_plan(network, backend, dtype, device)
-                    sound &= fits
-                    print(f"  {'ok  ' if fits else 'FAIL'} {statement}", flush=True)
+            for backend, dtype in ways(name, network, device, compiled=compiled):
+                statement, fits = check_plan(network, backend, dtype, device)
+                sound &= fits
+                print(f"  {'ok  ' if fits else 'FAIL'} {statement}", flush=True)
+            reason = kernel_problem(device) or why_not(network.collapse(), network.input_widths)
+            if reason is not None:
+                print(f"  no fused kernel: {reason}")
     return sound
 
 
-def compile_kernels(device: torch.device) -> None:
-    """Compiles the kernels of all networks side by side; triton keeps them on disk, where later plans find them."""
+def ways(name: str, network: LayerGraph, device: torch.device, *, compiled: bool) -> list[tuple[str, str]]:
+    """Backends and dtypes that a network is checked with."""
+    fused = device.type == "cuda" and why_not(network.collapse(), network.input_widths) is None
+    found = [("eager", dtype) for dtype in PLAN_DTYPES]
+    if compiled and name in ("dense", "EUGen m=64"):
+        found += [("compile", "float32"), ("compile", "bfloat16")]
+    return found + [("triton", dtype) for dtype in PLAN_DTYPES if fused]
+
+
+def compile_plans(device: torch.device, *, compiled: bool) -> None:
+    """Makes all plans side by side, in other processes: what compilers keep on disk is found there later."""
     jobs = [
-        (family, name, dtype, str(device))
+        (family, name, backend, dtype, str(device))
         for family, found in enumerate(FAMILIES)
         for name, network in networks_of(found, torch.device("cpu")).items()
-        if why_not(network.collapse(), network.input_widths) is None
-        for dtype in PLAN_DTYPES
+        for backend, dtype in {
+            *ways(name, network, device, compiled=compiled),
+            *([("compile", "bfloat16")] if compiled and name.startswith("EUGen") else []),
+        }
+        if backend != "eager"
     ]
     began = time.perf_counter()
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     with ProcessPoolExecutor(max(1, (os.cpu_count() or 2) - 1), multiprocessing.get_context("spawn")) as pool:
-        for _ in pool.map(_compile_kernels, jobs):
+        for _ in pool.map(_compile_plan, jobs):
             pass
-    print(f"kernels of {len(jobs)} plans compiled in {time.perf_counter() - began:.0f} s\n", flush=True)
+    print(f"{len(jobs)} plans compiled in {time.perf_counter() - began:.0f} s\n", flush=True)
 
 
-def _compile_kernels(job: tuple[int, str, str, str]) -> None:
-    family, name, dtype, device = job
+@torch.no_grad()
+def _compile_plan(job: tuple[int, str, str, str, str]) -> None:
+    family, name, backend, dtype, device = job
     network = networks_of(FAMILIES[family], torch.device(device))[name]
     samples = encoded_inputs(network.input_widths, 256, torch.device(device))
-    make_plan(network, samples, backend="triton", dtype=dtype).part((0,))  # type: ignore[arg-type]
+    make_plan(network, samples, backend=backend, dtype=dtype).part((0,))  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -149,33 +161,43 @@ def main() -> None:
     cuda, began = device.type == "cuda", time.perf_counter()
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}, torch {torch.__version__}, {options.repeats} rounds in turns\n")
-    if kernel_problem(device) is None and cuda:
-        compile_kernels(device)
+    if cuda:
+        compile_plans(device, compiled=compiled)
     if not check(device, compiled=compiled):
         sys.exit("a plan or a collapse does not compute what it states: see FAIL above")
     peaks = measure_peaks(device)
     rates = ", ".join(f"{key} {value / 1e12:.2f} TFLOP/s" for key, value in peaks.items() if key != "copy")
     print(f"\nmeasured: matrix products {rates}; copies {peaks['copy'] / 1e9:.0f} GB/s")
     result: dict[str, Any] = {"device": name, "torch": torch.__version__, "peaks": peaks, "queries": [], "training": []}
+
+    def keep() -> None:
+        if options.output is not None:
+            part = options.output.with_name(options.output.name + ".part")
+            part.write_text(json.dumps(result, indent=1) + "\n")
+            part.replace(options.output)
+
     for family in FAMILIES:
         rows = measure_family(
             family, device, peaks, scale=options.scale, warmup=2, repeats=options.repeats, compiled=compiled
         )
         result["queries"] += rows
+        keep()
         print("", *table_lines(rows), sep="\n", flush=True)
+    result["pictures"] = measure_pictures(device, options.side or (400 if cuda else 16), repeats=options.repeats)
+    keep()
+    print("", *picture_lines(result["pictures"]), sep="\n", flush=True)
     for family in FAMILIES[:2]:
         rows = measure_training(
             family, device, scale=options.scale, repeats=options.repeats, compiled=compiled and cuda
         )
         result["training"] += rows
+        keep()
         print("", *training_lines(rows), sep="\n", flush=True)
-    result["pictures"] = measure_pictures(device, options.side or (400 if cuda else 16), repeats=options.repeats)
-    print("", *picture_lines(result["pictures"]), sep="\n", flush=True)
     rate = grid_rate(device, int((1 << (18 if cuda else 13)) * min(1.0, options.scale)))
+    result["grid_samples_per_second"] = rate
+    keep()
     print(f"\nZip-NeRF's grid: {rate / 1e6:.2f} M samples a second, features alone")
     print(f"all of it took {time.perf_counter() - began:.0f} s")
-    if options.output is not None:
-        options.output.write_text(json.dumps({**result, "grid_samples_per_second": rate}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
