@@ -188,7 +188,7 @@ def _listed(place: Cases, folder: Path) -> str:
 
 
 def _mean(mean: float, spread: float) -> str:
-    """Three digits, or all of a number of more; as many places for the spread, which is left out where it is nothing."""
+    """Three digits, or all of a number of more; as many places for the spread, which is left out where it is 0."""
     if spread <= 1e-9 * abs(mean):
         return f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.3g}"
     places = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 3

@@ -90,7 +90,10 @@ def test_cases_of_a_study_stand_side_by_side(tmp_path: Path) -> None:
 
 
 def test_cases_of_a_study_stand_below_each_other(tmp_path: Path) -> None:
-    cases = [("a", [85.832, 12.377], [132609.0, 0.0], [0.0128841, 0.0003162]), ("b", [0.5, 0.0], [9.0, 0.0], [0.0, 0.1])]
+    cases = [
+        ("a", [85.832, 12.377], [132609.0, 0.0], [0.0128841, 0.0003162]),
+        ("b", [0.5, 0.0], [9.0, 0.0], [0.0, 0.1]),
+    ]
     rows = [{"variant": v, "mean": {"psnr": p, "parameters": n, "mse": e}} for v, p, n, e in cases]
     (tmp_path / "study.json").write_text(json.dumps({"rows": rows}))
     values = {"psnr": "PSNR", "parameters": "numbers", "mse": "MSE"}
