@@ -14,6 +14,7 @@ from eugen_nerf.core.packed_form import (
     CHUNK_COLUMNS,
     FUSED_FUNCTIONS,
     FUSED_PRECISIONS,
+    MOST_PRODUCTS,
     WIDEST_INPUT,
     WIDEST_VALUE,
     FusedPrecision,
@@ -69,7 +70,8 @@ def pack(
         encodings: for each input, what the kernel makes it of, from points in float32; None where it is given as it is.
 
     Raises:
-        ConfigError: an unknown precision, encodings of other widths, or a network that `why_not` refuses.
+        ConfigError: an unknown precision, encodings of other widths, a network that `why_not` refuses, or one of so many
+            tiles that compiling its kernel would take minutes.
     """
     if precision not in FUSED_PRECISIONS:
         raise ConfigError(f"precision {precision!r} is unknown; choose one of {', '.join(FUSED_PRECISIONS)}")
@@ -81,7 +83,14 @@ def pack(
     if reason is not None:
         raise ConfigError(f"{reason}: take the backend eager or compile")
     sizes = [size for size in CHUNK_COLUMNS[precision] if columns is None or size <= columns]
-    return _Packer(graph, input_widths, encodings, sizes).packed(precision)
+    packed = _Packer(graph, input_widths, encodings, sizes).packed(precision)
+    products = len(packed.tiles) * (3 if precision == "float32" else 1)
+    if products > MOST_PRODUCTS:
+        raise ConfigError(
+            f"the fused kernel would make {products} products in {precision}, it takes at most {MOST_PRODUCTS}: "
+            "take a smaller dtype, or the backend eager or compile"
+        )
+    return packed
 
 
 def _stage_problem(stage: MergedStage) -> str | None:

@@ -30,6 +30,8 @@ FUSED_FUNCTIONS = (
     "gaussian",
 )
 """Element-wise functions that the kernel knows, by their names in `core/activations.py`."""
+MOST_PRODUCTS = 256
+"""Of tiles, which are unrolled: 420 took two minutes to compile; float32 takes three for each."""
 WIDEST_VALUE = 256
 """Features of a stage that a program can keep in registers."""
 WIDEST_INPUT = 1024

@@ -229,10 +229,12 @@ def _runner(
         return lambda *inputs: run_fused(packed, *inputs)
     precise = getattr(torch, dtype)
     cast = graph.cast(precise)
-    if backend == "compile":
-        return torch.compile(BundledGraph(cast, widths), dynamic=False)
-    run = OneDNNGraph(cast) if has_onednn(samples[0].device, precise) else cast
-    return lambda *inputs: run(*(x.to(precise) for x in inputs))
+    answers = OneDNNGraph(cast) if backend == "eager" and has_onednn(samples[0].device, precise) else cast
+
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        return answers(*(x.to(precise) for x in inputs))
+
+    return torch.compile(run, dynamic=False) if backend == "compile" else run
 
 
 def _in_chunks(plan: InferencePlan, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -276,6 +276,13 @@ def test_shapes_that_are_refused() -> None:
         pack(network("nerf").collapse(), (9, 5), "float8")  # type: ignore[arg-type]
 
 
+def test_networks_of_very_many_tiles_are_refused() -> None:
+    graph = build_variant(NeRFShape(), "dense", Replacement()).collapse()
+    assert len(pack(graph, [63, 27], "tf32").tiles) <= 256
+    with pytest.raises(ConfigError, match="products in float32, it takes at most 256: take a smaller dtype"):
+        pack(graph, [63, 27], "float32")
+
+
 def test_why_the_kernel_cannot_be_launched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())

@@ -182,7 +182,7 @@ def test_failures_while_a_backend_is_tried_are_stated(monkeypatch: pytest.Monkey
 
     graph = network("nerf")
     monkeypatch.setattr("eugen_nerf.core.plan.kernel_problem", lambda device: None)
-    monkeypatch.setattr("eugen_nerf.core.plan.run_fused", fail)
+    monkeypatch.setattr("eugen_nerf.core.plan.check_fused", fail)
     assert make_plan(graph, inputs_of(graph), backend="triton").fallback == "not triton: out of registers"
     monkeypatch.setattr(torch, "compile", fail)
     plan = make_plan(graph, inputs_of(graph), backend="compile")
