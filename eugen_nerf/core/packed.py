@@ -70,8 +70,8 @@ def pack(
         encodings: for each input, what the kernel makes it of, from points in float32; None where it is given as it is.
 
     Raises:
-        ConfigError: an unknown precision, encodings of other widths, a network that `why_not` refuses, or one of so many
-            tiles that compiling its kernel would take minutes.
+        ConfigError: an unknown precision, encodings of other widths, a network that `why_not` refuses, or one of so
+            many tiles that compiling its kernel would take minutes.
     """
     if precision not in FUSED_PRECISIONS:
         raise ConfigError(f"precision {precision!r} is unknown; choose one of {', '.join(FUSED_PRECISIONS)}")
