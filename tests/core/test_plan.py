@@ -131,6 +131,18 @@ def test_what_is_not_a_number_is_stated_as_infinite() -> None:
     assert make_plan(graph, inputs_of(graph)).deviation == float("inf")
 
 
+def test_compiled_plans_are_not_taken_for_recompilations() -> None:
+    """torch runs what was recompiled too often without a compiler, and all plans have one source."""
+    with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
+        for name in ("degree 1", "proposal"):
+            graph = network(name)
+            plan = make_plan(graph, inputs_of(graph), backend="compile", dtype="bfloat16")
+            if plan.fallback is not None and "recompile" not in plan.fallback:
+                pytest.skip(plan.fallback)
+            assert plan.backend == "compile"
+            _near(plan, inputs_of(graph), truth_of(graph, inputs_of(graph)), 0.05)
+
+
 def test_compiled() -> None:
     """One shape is compiled: whole chunks, whatever is asked."""
     graph = network("degree 1")
