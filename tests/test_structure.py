@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "eugen_nerf"
+KERNELS = ("fused_kernel", "fused_functions")
+"""Modules of core that need triton."""
 ALLOWED = {
     "core": set(),
     "studies": {"core"},
@@ -110,14 +112,14 @@ def test_core_imports_only_torch_and_the_standard_library() -> None:
         assert all(n.startswith("eugen_nerf.core") for n in inside), path
         top = ast.Module([n for n in ast.parse(path.read_text()).body if not isinstance(n, ast.FunctionDef)], [])
         outside = set(_imports(ast.unparse(top), "eugen_nerf.core", True))
-        if path.stem != "fused_kernel":
+        if path.stem not in KERNELS:
             assert not {n.split(".")[0] for n in outside} & late, path
         assert not [n for n in outside if n.startswith(kernels)], path
 
 
 def test_core_works_without_nerfstudio() -> None:
     modules = [f"eugen_nerf.core.{p.stem}" for p in _sources(PACKAGE / "core")]
-    modules = [m for m in modules if not m.endswith(("__init__", "fused_kernel"))]  # the kernel needs triton
+    modules = [m for m in modules if not m.endswith(("__init__", *KERNELS))]
     code = (
         f"import importlib; [importlib.import_module(n) for n in {modules!r}]\n"
         "import torch; from eugen_nerf.core import NeRFShape, Replacement, build_variant\n"

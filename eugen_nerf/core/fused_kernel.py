@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from eugen_nerf.core.fused_functions import phi, sine
+
 
 @triton.constexpr_function
 def _at(plan, *path):
@@ -86,56 +88,6 @@ def _start(biases, norm, BLOCK: tl.constexpr, BLOCKS: tl.constexpr, SIZE: tl.con
 
 
 @triton.jit
-def _sine(turns):
-    """`sin(2 pi turns)`: whole turns go exactly, then half ones by symmetry, then Taylor's polynomial (error 6e-8)."""
-    part = turns - tl.floor(turns + 0.5)
-    size = tl.abs(part)
-    x = 6.283185307179586 * tl.minimum(size, 0.5 - size)
-    z = x * x
-    y = -2.505210838544172e-8 * z + 2.7557319223985893e-6
-    y = y * z - 1.984126984126984e-4
-    y = y * z + 8.333333333333333e-3
-    y = y * z - 0.16666666666666666
-    y = x + x * z * y
-    return tl.where(part < 0.0, -y, y)
-
-
-@triton.jit
-def _softplus(u):
-    return tl.maximum(u, 0.0, propagate_nan=tl.PropagateNan.ALL) + tl.log(1.0 + tl.exp(-tl.abs(u)))
-
-
-@triton.jit
-def _phi(u, PHI: tl.constexpr):
-    """The function called `PHI` in `core/activations.py`."""
-    if PHI == "relu":
-        return tl.maximum(u, 0.0, propagate_nan=tl.PropagateNan.ALL)
-    elif PHI == "softplus":
-        return _softplus(u)
-    elif PHI == "softplus100":
-        return _softplus(100.0 * u) * 0.01
-    elif PHI == "gelu":
-        return 0.5 * u * (1.0 + tl.erf(u * 0.7071067811865476))
-    elif PHI == "gelu_tanh":
-        return u * tl.sigmoid(1.5957691216057308 * (u + 0.044715 * u * u * u))
-    elif PHI == "silu":
-        return u * tl.sigmoid(u)
-    elif PHI == "sin":
-        return _sine(u * 0.15915494309189535)
-    elif PHI == "cos":
-        return _sine(u * 0.15915494309189535 + 0.25)
-    elif PHI == "tanh":
-        return 2.0 * tl.sigmoid(2.0 * u) - 1.0
-    elif PHI == "sigmoid":
-        return tl.sigmoid(u)
-    elif PHI == "gaussian":
-        return tl.exp(-0.5 * u * u)
-    else:
-        tl.static_assert(PHI == "identity")
-        return u
-
-
-@triton.jit
 def _load(x, row, stride, inside, START: tl.constexpr, VALID: tl.constexpr, SIZE: tl.constexpr):
     """`[ROWS, SIZE]`, columns `START` and on of an input, zeros beyond the `VALID` first."""
     column = tl.arange(0, SIZE)
@@ -153,7 +105,7 @@ def _encode(x, row, stride, inside, table, SIZE: tl.constexpr, COORDINATES: tl.c
         turns += point[:, None] * tl.load(table + c * SIZE + column)[None, :]
     shift = tl.load(table + COORDINATES * SIZE + column)[None, :]
     waves = tl.load(table + (COORDINATES + 1) * SIZE + column) > 0.0
-    return tl.where(waves[None, :], _sine(turns - tl.floor(turns + 0.5) + shift), turns + shift)
+    return tl.where(waves[None, :], sine(turns - tl.floor(turns + 0.5) + shift), turns + shift)
 
 
 @triton.jit
@@ -242,11 +194,11 @@ def _block(
                     tile = window[0]
                     window = _ahead(weights, window, _number(STAGES, s, p, r, b), TILES)
                     u = u[1:] + (_dot(a, tile, u[0], PRECISION, WIDEN),)  # noqa: RUF005
-            y = _phi(u[0], _at(STAGES, s, 4))
+            y = phi(u[0], _at(STAGES, s, 4))
             _store(out, y, row, inside, count, _count(INPUTS) + len(held), OUTPUTS)
             held = held + (y.to(DTYPE),)  # type: ignore[assignment]  # noqa: RUF005
             if _at(STAGES, s, 3) > 1:
-                y = _phi(u[_at(STAGES, s, 3) - 2] * u[_at(STAGES, s, 3) - 1], _at(STAGES, s, 4))
+                y = phi(u[_at(STAGES, s, 3) - 2] * u[_at(STAGES, s, 3) - 1], _at(STAGES, s, 4))
                 _store(out, y, row, inside, count, _count(INPUTS) + len(held), OUTPUTS)
                 held = held + (y.to(DTYPE),)  # type: ignore[assignment]  # noqa: RUF005
 

@@ -160,8 +160,16 @@ def measure_pictures(device: torch.device, side: int, *, repeats: int) -> list[d
     for name, picture in pictures.items():
         clock = Clock(device, on=True)
         picture.render(clock)
-        found = {"name": name, "best_dense": name == best, "side": side, "seconds_per_image": middle[name]}
-        rows_found.append({**found, **asdict(ratios[name]), "split": clock.seconds, "seconds": seconds[name]})
+        found: dict[str, Any] = {
+            "name": name,
+            "best_dense": name == best,
+            "side": side,
+            "seconds_per_image": middle[name],
+        }
+        ratio = asdict(ratios[name])
+        quartiles = [ratio["lower_quartile"], ratio["upper_quartile"]]
+        found |= {"ratio": ratio["median"], "ratio_quartiles": quartiles, "split": clock.seconds}
+        rows_found.append({**found, "seconds": seconds[name]})
     return rows_found
 
 
@@ -173,7 +181,7 @@ def picture_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         name = row["name"] + (" *" if row["best_dense"] else "")
         parts = "".join(f"{row['split'][part]:12.4f}" for part in PARTS)
-        lines.append(f"{name:36}{row['seconds_per_image']:9.4f}{row['median']:7.2f}x{parts}")
+        lines.append(f"{name:36}{row['seconds_per_image']:9.4f}{row['ratio']:7.2f}x{parts}")
     return lines
 
 

@@ -151,7 +151,7 @@ def contenders_of(family: Family, inputs: list[Tensor], *, compiled: bool = True
             continue
         for backend, dtype in ways:
             # compiling takes long: in float32 the dense network alone, and peers run by the plan that is best
-            if (peer and (backend, dtype) != ("eager", "bfloat16")) or (not dense and (backend, dtype) == SLOW):
+            if (peer and (backend == "compile" or dtype != "bfloat16")) or (not dense and (backend, dtype) == SLOW):
                 continue
             reason = why_not(network.collapse(), network.input_widths) if backend == "triton" else None
             if reason is None:

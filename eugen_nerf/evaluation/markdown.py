@@ -18,6 +18,7 @@ from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.evaluation.claims import groups_of, judged
 from eugen_nerf.evaluation.published import check_published
 from eugen_nerf.evaluation.seeds import losses, over_seeds
+from eugen_nerf.evaluation.speed_markdown import Speeds, speeds_table
 from eugen_nerf.evaluation.tables import is_noise
 
 _Format = Callable[[float], str]
@@ -106,8 +107,11 @@ class Verdicts:
     """A suite's file by the `report.json` of its results, both relative to the project's folder."""
 
 
-def read_places(path: Path) -> list[Place | Pivot | Cases | Verdicts]:
-    """Places from plain data: a list of mappings with the names of `Place` and `Row`, `Pivot`, `Cases` or `Verdicts`.
+AnyPlace = Place | Pivot | Cases | Verdicts | Speeds
+
+
+def read_places(path: Path) -> list[AnyPlace]:
+    """Places from plain data: a list of mappings with the names of `Place` and `Row`, or of another kind.
 
     Raises:
         ConfigError: anything else.
@@ -121,9 +125,11 @@ def read_places(path: Path) -> list[Place | Pivot | Cases | Verdicts]:
         raise ConfigError(f"{path} is no list of tables: {str(error).splitlines()[0]}") from error
 
 
-def _place_of(entry: Mapping[str, Any]) -> Place | Pivot | Cases | Verdicts:
+def _place_of(entry: Mapping[str, Any]) -> AnyPlace:
     if "claims" in entry:
         return Verdicts(**entry)
+    if "speeds" in entry:
+        return Speeds(**entry)
     if "column" in entry:
         return Pivot(**entry)
     if "values" in entry:
@@ -131,7 +137,7 @@ def _place_of(entry: Mapping[str, Any]) -> Place | Pivot | Cases | Verdicts:
     return Place(**{**entry, "rows": [Row(**row) for row in entry["rows"]]})
 
 
-def table(place: Place | Pivot | Cases | Verdicts, folder: Path) -> str:
+def table(place: AnyPlace, folder: Path) -> str:
     """The table as Markdown.
 
     Raises:
@@ -141,6 +147,8 @@ def table(place: Place | Pivot | Cases | Verdicts, folder: Path) -> str:
         return _pivoted(place, folder)
     if isinstance(place, Cases):
         return _listed(place, folder)
+    if isinstance(place, Speeds):
+        return speeds_table(place, folder)
     if isinstance(place, Verdicts):
         return _judged(place, folder)
     headings = [place.heading, *(_heading(key) for key in place.columns)]

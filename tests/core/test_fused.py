@@ -41,7 +41,7 @@ from eugen_nerf.core import (
     Replacement,
     build_variant,
 )
-from eugen_nerf.core.fused import Launch, check_fused, kernel_problem, run_twin
+from eugen_nerf.core.fused import Launch, check_fused, kernel_problem, launch_of, programs_of, run_twin
 from eugen_nerf.core.packed import pack, why_not
 from eugen_nerf.core.packed_form import FUSED_FUNCTIONS, FUSED_PRECISIONS, FusedPrecision
 from eugen_nerf.core.sinusoids import sinusoids_of
@@ -274,6 +274,21 @@ def test_shapes_that_are_refused() -> None:
         pack(network("nerf").collapse(), (9, 5), "float32", [sinusoids_of(e) for e in encodings_of("encoded")])
     with pytest.raises(ConfigError, match="'float8' is unknown; choose one of float32, tf32, bfloat16, float16"):
         pack(network("nerf").collapse(), (9, 5), "float8")  # type: ignore[arg-type]
+
+
+def test_weights_stay_in_shared_memory_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed, cpu = packed_of("wide", "bfloat16"), torch.device("cpu")
+    weights = packed.weights.numel() * 2
+    staging = 64 * 4 * 256  # 70 inputs are a chunk of 64 and one of 16; each of 256 rows in float32
+    for room, launch in (
+        (weights + staging + 1024, Launch(256, 8, len(packed.tiles))),
+        (weights + staging, Launch(128, 8, len(packed.tiles))),
+        (weights, Launch(128, 8, 2)),
+        (0, Launch(128, 8, 2)),
+    ):
+        monkeypatch.setattr("eugen_nerf.core.fused._shared_bytes", lambda device, room=room: room)
+        assert launch_of(packed, cpu) == launch
+    assert programs_of(packed, Launch(64, 4, 1), 129, cpu) == 3
 
 
 def test_networks_of_very_many_tiles_are_refused() -> None:
