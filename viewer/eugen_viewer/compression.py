@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from eugen_nerf.conversion.choose import DistillConfig
 from eugen_nerf.conversion.distill import Conversion
 from eugen_nerf.conversion.measure import Photographs, query_macs
 from eugen_nerf.conversion.preview import FieldMoments, Preview, graph_preview
+from eugen_nerf.conversion.rays import training_views
 from eugen_nerf.conversion.teacher import has_graphs
 from eugen_nerf.conversion.write import FieldReport, write_run
 from eugen_nerf.core.allocate import Combination, within_budget
@@ -42,6 +43,8 @@ RIDGE = 1e-6
 """Of the fits. A conversion chooses it by held-out rays; on a layer's own values small ones do alike."""
 TRUTH_RAYS = 1024
 """Rays that tell how good the teacher is."""
+LEAST_RAYS = 1024
+"""That are fitted to, where the training views have as many."""
 
 
 @dataclass(frozen=True)
@@ -252,11 +255,14 @@ class LiveCompression:
 
     def _conversion(self) -> Conversion:
         """A conversion whose teacher is a copy: gathering hooks networks, and those on show must stay as they are."""
-        folder = self.run.path.resolve().parent
-        place = copy.copy(self.config)
-        if place.output_dir is None and folder.parent.name == self.run.config.method_name:
-            object.__setattr__(place, "output_dir", folder.parents[2])
-        conversion = Conversion(self.run, place)
+        config, folder = self.config, self.run.path.resolve().parent
+        if config.output_dir is None and folder.parent.name == self.run.config.method_name:
+            config = replace(config, output_dir=folder.parents[2])
+        cameras = training_views(self.run.pipeline.datamanager).cameras
+        pixels = int((cameras.height * cameras.width).sum())
+        # a small set of images would not give enough by the share that eugen-distill takes
+        config = replace(config, ray_fraction=max(config.ray_fraction, min(LEAST_RAYS / pixels, 0.75)))
+        conversion = Conversion(self.run, config)
         conversion.teacher = copy.deepcopy(conversion.teacher)
         conversion.candidates()
         return conversion

@@ -124,7 +124,7 @@ def _coloured(*pictures: NDArray[np.float32] | None) -> list[Image8]:
 
 
 def padded(picture: NDArray[Any], aspect: float, colour: int = 24) -> NDArray[Any]:
-    """A picture `[height, width, ...]` in the middle of one of another aspect (width over height), so that a window shows all of it."""
+    """A picture `[height, width, ...]` in the middle of one of another aspect, width over height."""
     height, width = picture.shape[:2]
     across = max(0, round(aspect * height) - width)
     down = max(0, round(width / max(aspect, 1e-6)) - height) if across == 0 else 0
