@@ -91,11 +91,15 @@ def start_server(host: str, port: int) -> viser.ViserServer:
     """A viser server that hands out its own files alone, and talks to pages of its own alone."""
     with _guarded(), contextlib.redirect_stdout(io.StringIO()):
         server = viser.ViserServer(host=host, port=port, label="eugen-view", verbose=False)
-    # viser can publish a server through a tunnel, at the push of a button in any tab
-    server.request_share_url = lambda verbose=True: None  # type: ignore[method-assign]
-    server.gui.configure_theme(
-        show_share_button=False, show_logo=False, dark_mode=True, control_layout="collapsible", control_width="large"
-    )
+
+    # viser can publish a server through a tunnel, at the push of a button in any tab; the button itself has to stay,
+    # because without it viser 0.2.7's page breaks in narrow windows
+    def refuse(verbose: bool = True) -> None:
+        for client in server.get_clients().values():
+            client.add_notification("Not published", "eugen-view is not shared through a tunnel: use ssh -L")
+
+    server.request_share_url = refuse  # type: ignore[method-assign]
+    server.gui.configure_theme(show_logo=False, dark_mode=True, control_layout="collapsible", control_width="large")
     return server
 
 

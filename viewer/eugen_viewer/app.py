@@ -144,12 +144,7 @@ class Viewer:
             session.go_to_view(0)
         session.start()
         session.ask()
-
-        def moved(_: object) -> None:
-            if not session.still():
-                session.ask("move")
-
-        client.camera.on_update(moved)
+        client.camera.on_update(lambda _: session.moved())
 
     def _disconnect(self, client: viser.ClientHandle) -> None:
         session = self.sessions.pop(client.client_id, None)

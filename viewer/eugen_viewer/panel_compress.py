@@ -27,7 +27,7 @@ class CompressPanel:
 
     Args:
         app: the viewer.
-        tab: that it is in. Preparation starts after the first fine picture, with the first run that can be compressed.
+        tab: that it is in. Preparation starts after the first picture, with the first run that can be compressed.
     """
 
     def __init__(self, app: Viewer, tab: viser.GuiTabHandle) -> None:
@@ -49,7 +49,7 @@ class CompressPanel:
         if self.teacher is None:
             gui.add_markdown("No run here can be compressed by hand.\n\n" + "\n\n".join(reasons))
             return
-        self.text = gui.add_markdown(f"The moments of *{self.teacher.name}* are gathered after the first picture.")
+        self.text = gui.add_markdown(f"The moments of *{self.teacher.name}* are being gathered.")
         self.facts = gui.add_markdown("")
         self.plot = gui.add_markdown("", image_root=HERE)
         self._latest: Latest[tuple[Widths, bool]] = Latest(self._apply)
@@ -61,7 +61,7 @@ class CompressPanel:
         return self._latest.settled(timeout)
 
     def _begin(self, session: object, shot: Any, picture: object) -> None:
-        if shot.fine and not self._begun:
+        if not self._begun and all(p.whole for p in shot.pictures.values()):
             self._begun = True
             self.app.jobs.start(GATHERING, self._gather)
 

@@ -28,7 +28,7 @@ class SurfacePanel:
     """Mesh in the background, a slice that moves, and a probe.
 
     Args:
-        app: the viewer; the first mesh is begun after the first fine picture.
+        app: the viewer; the first mesh is begun after the first picture.
     """
 
     def __init__(self, app: Viewer) -> None:
@@ -81,7 +81,7 @@ class SurfacePanel:
         self.app.jobs.start(MESHING, self._extract)
 
     def _begin(self, session: object, shot: Any, picture: object) -> None:
-        if shot.fine and not self._begun:
+        if not self._begun and all(p.whole for p in shot.pictures.values()):
             self._begun = True
             self.extract()
 

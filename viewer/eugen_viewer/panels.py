@@ -47,14 +47,14 @@ class JobLines:
     def __init__(self, server: viser.ViserServer) -> None:
         self._text = server.gui.add_markdown("", order=-5.0)
         self._bar = server.gui.add_progress_bar(0.0, visible=False, order=-4.0)
-        self.last = ""
+        self.lines: dict[str, str] = {}
+        """The last line of each piece of work, by its title."""
 
     def report(self, title: str, share: float | None, line: str) -> None:
         """Shows a line; the bar goes away at a share of 1."""
-        self.last = f"{title}: {line}"
-        self._text.content = f"**{title}**: {line}"
-        done = share is not None and share >= 1
-        self._bar.visible = not done
+        self.lines[title] = line
+        self._text.content = "\n\n".join(f"**{what}**: {said}" for what, said in self.lines.items())
+        self._bar.visible = share is None or share < 1
         if share is not None:
             self._bar.value = 100.0 * min(max(share, 0.0), 1.0)
 

@@ -22,8 +22,8 @@ from eugen_viewer.show import Shot
 if TYPE_CHECKING:
     from eugen_viewer.app import Viewer
 
-_SETTLING = 1.0
-"""Seconds for which a browser may report other cameras after it was sent to a view."""
+_SETTLING = 10.0
+"""Seconds that a browser may take to report the view that it was sent to."""
 _PATIENCE = 1.0
 """Seconds after which a picture is given up although the camera has not come to rest."""
 _QUALITY = {"low_move": 60, "low_static": 80, "high": 95}
@@ -42,7 +42,7 @@ class Session(RenderStateMachine):
         super().__init__(viewer, SCALE, client)  # type: ignore[arg-type]
         self.app = viewer
         self.view: int | None = None
-        self._sent = 0.0
+        self._sent, self._arrived, self._before = 0.0, False, torch.eye(4)[:3]
         self.shot: Shot | None = None
         self.numbers = client.gui.add_markdown("connecting ...", order=-10.0)
         self.status = client.gui.add_markdown("", order=-9.0)
@@ -59,9 +59,6 @@ class Session(RenderStateMachine):
         if self.view is None or cameras is None:
             return eye
         at = view_eye(cameras, self.view, camera.aspect)
-        if time.monotonic() - self._sent > _SETTLING and not same_pose(pose, at.pose):
-            self.view = None
-            return eye
         return Eye(at.pose, at.fov, camera.aspect, show.time, self.view)
 
     def go_to_view(self, view: int) -> None:
@@ -72,8 +69,9 @@ class Session(RenderStateMachine):
         view = min(max(view, 0), len(cameras) - 1)
         eye = view_eye(cameras, view, self.client.camera.aspect)
         target = to_window(eye.pose, self.app.centre)
-        self.view, self._sent = view, time.monotonic()
         camera = self.client.camera
+        self.view, self._sent, self._arrived = view, time.monotonic(), False
+        self._before = window_pose(camera.wxyz, camera.position)
         with self.client.atomic():
             camera.up_direction = target.up
             camera.position = target.position
@@ -91,6 +89,26 @@ class Session(RenderStateMachine):
         whole = shot is not None and all(p.whole for p in shot.pictures.values())
         if shot is None or not whole or not self.display(shot, self.state):
             self.ask()
+
+    def moved(self) -> None:
+        """Called when the browser reports a camera: asks for a picture where it is another one."""
+        camera, cameras = self.client.camera, self.app.show.base.cameras
+        if self.view is not None and cameras is not None:
+            target = view_eye(cameras, self.view, camera.aspect)
+            pose, settled = window_pose(camera.wxyz, camera.position), time.monotonic() - self._sent > _SETTLING
+            if same_pose(pose, target.pose):
+                self._arrived = True
+            elif not settled and (not self._arrived or same_pose(pose, self._before)):
+                return  # sent before the browser knew of the view
+            else:
+                self.view = None
+        if self.still():
+            return
+        eye = self.eye()
+        # a window of another aspect sees a test view whole by another field of view
+        if eye.view is not None and abs(self.client.camera.fov - eye.fov) > 1e-3:
+            self.client.camera.fov = eye.fov
+        self.ask("move")
 
     def still(self) -> bool:
         """Whether the browser reports the camera that was rendered last."""
@@ -134,6 +152,7 @@ class Session(RenderStateMachine):
         if not self.app.renders:
             self.client.scene.set_background_image(np.full((2, 2, 3), 40, np.uint8), format="png")
             self.shot = None
+            self.tell("")
             raise Abandoned
         sizes = show.sizes(eye, state)
         shown = self._shown(eye)
