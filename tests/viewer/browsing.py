@@ -64,6 +64,11 @@ class Tab:
 
         until(ready, "a fine picture", seconds)
         time.sleep(0.3)  # for the browser to draw it
+        until(lambda: self._width() == self._width(0.2), "the panel has stopped moving")
+
+    def _width(self, later: float = 0.0) -> float:
+        time.sleep(later)
+        return self.page.locator("canvas").last.bounding_box()["width"]
 
     def open(self, name: str) -> None:
         self.page.get_by_role("tab", name=name).click()
@@ -128,6 +133,12 @@ def viewing(runs: list[Viewed], output: Path, largest: int = 64) -> Iterator[Vie
         yield viewer
     finally:
         viewer.close()
+
+
+def change(before: np.ndarray, after: np.ndarray) -> int:
+    """The largest difference between two canvases of nearly the same size."""
+    height, width = (min(a, b) for a, b in zip(before.shape[:2], after.shape[:2], strict=True))
+    return int(np.abs(before[:height, :width].astype(int) - after[:height, :width]).max())
 
 
 def shown_pixels(canvas: np.ndarray, picture: np.ndarray) -> np.ndarray:
