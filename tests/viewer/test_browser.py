@@ -162,7 +162,7 @@ def test_compression_in_a_browser(page: Any, pair: list[Viewed], tmp_path: Path)
         picture = viewer.show.compose(shot)
         assert picture is not None
         same_within_jpeg(tab.canvas(), padded(picture, tab.session.client.camera.aspect))
-        macs = [line for line in tab.numbers.splitlines() if "multiply-adds" in line][0].split("|")
+        macs = next(line for line in tab.numbers.splitlines() if "multiply-adds" in line).split("|")
         assert int(macs[3].replace(",", "")) < int(macs[2].replace(",", ""))
         tab.save("compress")
 
