@@ -9,7 +9,7 @@ ifneq ($(wildcard ../shared/torch),)
 export TORCH_HOME ?= $(abspath ../shared/torch)
 endif
 
-.PHONY: install demo test lint bench bench-lego clean
+.PHONY: install demo test lint bench bench-long clean
 
 install: $(READY)
 
@@ -31,13 +31,21 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# suites of less than half an hour each on two cores; they resume
-BENCH := variance_cpu siren_cpu layer_fit_cpu ablation_scene_cpu
+# suites of less than half an hour each on two cores; they resume. Those of the second line read data beside the checkout.
+BENCH := variance_cpu siren_cpu layer_fit_cpu ablation_scene_cpu distill_scene_cpu isdf_room_cpu
+BENCH_DATA := fox_mipnerf360_cpu fox_zipnerf_cpu fox_zipnerf_distill_cpu fox_nerfacto_cpu full_mipnerf360_cost_cpu full_zipnerf_cost_cpu \
+	lego_mipnerf_cpu dnerf_lego_tiny_cpu isdf_kitchen_cpu
+ifneq ($(wildcard ../shared/data),)
+BENCH += $(BENCH_DATA)
+endif
 bench: install
 	$(BIN)/eugen-bench $(BENCH:%=configs/%.yml)
 
-bench-lego: install
-	$(BIN)/eugen-bench configs/lego_cpu.yml
+# hours, and data beside the checkout
+BENCH_LONG := lego_cpu distill_lego_cpu lego_narrow_cpu lego_vanilla_cpu dnerf_lego_tiny_stock_cpu dynamic_scene_cpu garden_mipnerf360_cpu \
+	garden_zipnerf_cpu lego_dense_rate_cpu distill_scene_rates_cpu dynamic_scene_schedule_cpu dnerf_lego_tiny_schedule_cpu
+bench-long: install
+	$(BIN)/eugen-bench $(BENCH_LONG:%=configs/%.yml)
 
 clean:
 	rm -rf $(VENV) outputs/demo

@@ -11,7 +11,7 @@ from rich.console import Console
 from eugen_nerf.cli.common import print_lines, run_cli
 from eugen_nerf.cli.jobs import Crew
 from eugen_nerf.cli.study import is_study, read_study, run_study
-from eugen_nerf.cli.suite import EVALUATORS, Suite, parts, read_suite, run_suite
+from eugen_nerf.cli.suite import EVALUATORS, Suite, config_of, parts, read_suite, run_suite
 from eugen_nerf.core.errors import ConfigError
 
 _TITLES = (" views of ", "errors against", "held-out depth")
@@ -66,13 +66,13 @@ def _print_part(suite: Suite, report: Path, console: Console) -> None:
     console.print("\n".join(lines[first:]), highlight=False, markup=False, soft_wrap=True)
     for row in suite.published:
         console.print(f"published: {row['text']} ({row['source']})", markup=False, soft_wrap=True)
-    runs, method = suite.output / "runs", suite.method
     name = next(iter(suite.distilled or suite.runs))
+    configs = [str(config_of(suite, n)) for n in (*suite.runs, *suite.distilled)]
     viewer = "ns-viewer --viewer.websocket-host 127.0.0.1 --load-config"
     further = {
         "report": report / "report.html",
-        "look at a run": f"{viewer} {runs / name / method / 'run' / 'config.yml'}",
-        "compare again": f"{' '.join(EVALUATORS[suite.evaluator])} --load-config {runs}/*/{method}/run/config.yml",
+        "look at a run": f"{viewer} {config_of(suite, name)}",
+        "compare again": f"{' '.join(EVALUATORS[suite.evaluator])} --load-config {' '.join(configs)}",
     }
     print_lines(console, further)
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from eugen_nerf.cli.common import run_cli
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.evaluation.archive import verify
+from eugen_nerf.evaluation.claims import groups_of, judged
 from eugen_nerf.evaluation.compare import evaluate
 from eugen_nerf.evaluation.protocol import Protocol, Timing
 from eugen_nerf.evaluation.published import read_published
@@ -117,7 +118,7 @@ class EvalCommand:
             data=self.data,
             reduced=self.reduced,
         )
-        comparison.published = published
+        comparison.published = judged(published, groups_of(comparison.rows))
         console = Console()
         print_table(comparison, console)
         settings = {"overwrite": self.overwrite, "max_views": self.shown_views, "pictures": self.save_pictures}

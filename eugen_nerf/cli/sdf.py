@@ -166,12 +166,16 @@ class EvaluateCommand:
     """Device for all runs (default: the GPU where there is one)."""
     threads: int | None = None
     """CPU threads of torch (default: torch's own choice)."""
+    published: Path | None = None
+    """A JSON file of published results to show beside: a list of texts and their sources."""
 
     def run(self) -> None:
         """Checks the settings, measures, prints, writes."""
         import torch
         from rich.console import Console
 
+        from eugen_nerf.evaluation.claims import groups_of, judged
+        from eugen_nerf.evaluation.published import read_published
         from eugen_nerf.evaluation.sdf import evaluate_sdf
         from eugen_nerf.evaluation.sdf_report import check_report, print_tables, write_report
 
@@ -179,6 +183,7 @@ class EvaluateCommand:
             if self.threads < 1:
                 raise ConfigError(f"--threads must be at least 1, not {self.threads}")
             torch.set_num_threads(self.threads)
+        published = [] if self.published is None else read_published(self.published)
         check_report(self.output, overwrite=self.overwrite)
         comparison = evaluate_sdf(
             self.load_config,
@@ -188,6 +193,7 @@ class EvaluateCommand:
             device=self.device,
             data=self.data,
         )
+        comparison.published.extend(judged(published, groups_of(comparison.rows)))
         console = Console()
         print_tables(comparison, console)
         for path in write_report(comparison, self.output, overwrite=self.overwrite):

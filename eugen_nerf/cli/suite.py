@@ -200,7 +200,7 @@ def _data(suite: Suite, logs: Path, console: Console, crew: Crew) -> Path:
 def _training(suite: Suite, name: str, data: Path) -> Job:
     place = ["--output-dir", str(suite.output / "runs"), "--experiment-name", name, "--timestamp", "run"]
     settings = [*place, "--vis", "tensorboard", *suite.train, *suite.runs[name], *suite.dataparser]
-    config = _config(suite, name)
+    config = config_of(suite, name)
     return Job(
         title=f"train {name}",
         command=(*tool("ns-train"), suite.method, *settings, "--data", str(data)),
@@ -213,12 +213,12 @@ def _training(suite: Suite, name: str, data: Path) -> Job:
 def _conversion(suite: Suite, name: str) -> Job:
     teacher, *args = suite.distilled[name]
     place = ["--output-dir", str(suite.output / "runs"), "--experiment-name", name, "--timestamp", "run"]
-    source = _config(suite, teacher)
+    source = config_of(suite, teacher)
     return Job(
         title=f"distil {name}",
         command=(*tool("eugen-distill"), "--load-config", str(source), *place, *args),
         log=suite.output / "logs" / f"distil-{name}.log",
-        result=_config(suite, name),
+        result=config_of(suite, name),
         needs=source.with_name("training.json"),
     )
 
@@ -226,8 +226,8 @@ def _conversion(suite: Suite, name: str) -> Job:
 def _evaluation(suite: Suite, report: Path) -> list[str]:
     names = [*suite.runs, *suite.distilled]
     command, *words = EVALUATORS[suite.evaluator]
-    arguments = ["--load-config", *(str(_config(suite, name)) for name in names), "--names", *names]
-    if suite.published and suite.evaluator == "images":
+    arguments = ["--load-config", *(str(config_of(suite, name)) for name in names), "--names", *names]
+    if suite.published:
         path = suite.output / "published.json"
         path.write_text(json.dumps(list(suite.published)), encoding="utf8")
         arguments += ["--published", str(path)]
@@ -245,6 +245,7 @@ def keep_older(report: Path, console: Console) -> None:
     console.print(f"the report of the last time is kept as {kept}", soft_wrap=True, markup=False)
 
 
-def _config(suite: Suite, name: str) -> Path:
+def config_of(suite: Suite, name: str) -> Path:
+    """Where the `config.yml` of one run lies."""
     method = suite.method if name in suite.runs else CONVERTED.get(suite.method, suite.method)
     return suite.output / "runs" / name / method / "run" / "config.yml"

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from eugen_nerf.core.errors import ConfigError, DataError
+from eugen_nerf.evaluation.claims import groups_of, judged
+from eugen_nerf.evaluation.published import check_published
 from eugen_nerf.evaluation.seeds import losses, over_seeds
 from eugen_nerf.evaluation.tables import is_noise
 
@@ -79,8 +81,18 @@ class Pivot:
     """Key of a case that names a column, such as m."""
 
 
-def read_places(path: Path) -> list[Place | Pivot]:
-    """Places from plain data: a list of mappings with the names of `Place` and `Row`, or of `Pivot`.
+@dataclass(frozen=True)
+class Verdicts:
+    """A table of what was published and what our runs say of it (`evaluation/claims.py`)."""
+
+    document: str
+    name: str
+    claims: Mapping[str, str]
+    """A suite's file by the `report.json` of its results, both relative to the project's folder."""
+
+
+def read_places(path: Path) -> list[Place | Pivot | Verdicts]:
+    """Places from plain data: a list of mappings with the names of `Place` and `Row`, of `Pivot`, or of `Verdicts`.
 
     Raises:
         ConfigError: anything else.
@@ -89,15 +101,20 @@ def read_places(path: Path) -> list[Place | Pivot]:
 
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf8"))
-        return [
-            Pivot(**entry) if "column" in entry else Place(**{**entry, "rows": [Row(**row) for row in entry["rows"]]})
-            for entry in entries
-        ]
+        return [_place_of(entry) for entry in entries]
     except (OSError, yaml.YAMLError, TypeError, KeyError) as error:
         raise ConfigError(f"{path} is no list of tables: {str(error).splitlines()[0]}") from error
 
 
-def table(place: Place | Pivot, folder: Path) -> str:
+def _place_of(entry: Mapping[str, Any]) -> Place | Pivot | Verdicts:
+    if "claims" in entry:
+        return Verdicts(**entry)
+    if "column" in entry:
+        return Pivot(**entry)
+    return Place(**{**entry, "rows": [Row(**row) for row in entry["rows"]]})
+
+
+def table(place: Place | Pivot | Verdicts, folder: Path) -> str:
     """The table as Markdown.
 
     Raises:
@@ -105,6 +122,8 @@ def table(place: Place | Pivot, folder: Path) -> str:
     """
     if isinstance(place, Pivot):
         return _pivoted(place, folder)
+    if isinstance(place, Verdicts):
+        return _judged(place, folder)
     headings = [place.heading, *(_heading(key) for key in place.columns)]
     lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
     for row in place.rows:
@@ -132,6 +151,23 @@ def _pivoted(place: Pivot, folder: Path) -> str:
             for names, row in cells.items()
         ),
     ]
+    return "\n".join(lines) + "\n"
+
+
+def _judged(place: Verdicts, folder: Path) -> str:
+    import yaml
+
+    lines = ["| published | source | what differs | suite | our run |", "|---|---|---|---|---|"]
+    for report, suite in place.claims.items():
+        try:
+            rows = json.loads((folder / report).read_text(encoding="utf8"))["rows"]
+            published = yaml.safe_load((folder / suite).read_text(encoding="utf8"))["published"]
+        except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
+            raise DataError(f"{report} or {suite} cannot be read: {type(error).__name__}") from error
+        for row in judged(check_published(published, suite), groups_of(rows)):
+            if "verdict" in row:
+                cells = [row["text"], row["source"], row.get("differs", "-"), f"`{Path(suite).stem}`", row["verdict"]]
+                lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

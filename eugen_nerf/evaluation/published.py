@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.evaluation.claims import read_claims
 
-KEYS = ("text", "source", "beside", "differs")
+KEYS = ("text", "source", "beside", "differs", "claim")
+HEADINGS = {"text": "published", "source": "source", "differs": "what differs", "verdict": "our run"}
+"""What tables say of a row; the verdict is `claims.judged`'s."""
 
 
 def check_published(rows: Any, where: str) -> list[dict[str, str]]:
     """The rows, if they are what they should be.
 
     Args:
-        rows: a list of mappings with the texts `text` and `source`, perhaps `beside` (the name of a run of ours) and
-            `differs`.
+        rows: a list of mappings with the texts `text` and `source`, perhaps `beside` (the name of a run of ours),
+            `differs`, and `claim` (see `evaluation/claims.py`).
         where: what an error says they come from.
 
     Raises:
@@ -30,7 +33,12 @@ def check_published(rows: Any, where: str) -> list[dict[str, str]]:
         for row in rows
     )
     if not fits:
-        raise ConfigError(f"{where}: published rows are mappings of texts: text, source, perhaps beside and differs")
+        raise ConfigError(
+            f"{where}: published rows are mappings of texts: text, source, perhaps beside, differs and claim"
+        )
+    for row in rows:
+        if "claim" in row:
+            read_claims(row["claim"], where)
     return [dict(row) for row in rows]
 
 

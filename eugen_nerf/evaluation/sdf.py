@@ -50,6 +50,7 @@ class SdfComparison:
         environment: what the numbers were taken on.
         notes: what a reader has to know.
         slices: slices through the runs (and the room, where known) by name, halfway between floor and camera.
+        published: results to show beside them, see `evaluation/published.py`.
     """
 
     rows: list[dict[str, Any]]
@@ -57,6 +58,7 @@ class SdfComparison:
     environment: dict[str, Any]
     notes: list[str]
     slices: dict[str, Slice] = field(repr=False)
+    published: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -302,8 +304,8 @@ def _progress(console: Console) -> Iterator[Callable[[str], Progress]]:
 
 
 def to_json(comparison: SdfComparison) -> str:
-    """The content of `report.json`: `rows`, `protocol`, `environment`, `notes`."""
-    content = {key: getattr(comparison, key) for key in ("rows", "protocol", "environment", "notes")}
+    """The content of `report.json`: `rows`, `protocol`, `environment`, `notes`, `published`."""
+    content = {key: getattr(comparison, key) for key in ("rows", "protocol", "environment", "notes", "published")}
     try:
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
     except ValueError as error:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from eugen_nerf.evaluation.published import HEADINGS as PUBLISHED
 from eugen_nerf.evaluation.sdf import SdfComparison, to_json
 from eugen_nerf.evaluation.seeds import over_seeds
 from eugen_nerf.surfaces.files import check_new_file, new_file
@@ -150,6 +151,9 @@ def _tables(comparison: SdfComparison) -> list[tuple[str, list[str], list[list[s
         if seeds and any(row.get(key) is not None for row in rows for key, _, _ in group):
             title = f"{what}: mean ± standard deviation over seeds"
             tables.append(_table(title, [("seeds", "seeds", "{}"), *group], seeds))
+    if comparison.published:
+        texts = [[row.get(key, "-") for key in PUBLISHED] for row in comparison.published]
+        tables.append(("published results", list(PUBLISHED.values()), texts))
     return tables
 
 

@@ -16,7 +16,7 @@ def over_seeds(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[d
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(_parts(row)[0], []).append(row)
+        groups.setdefault(name_and_seed(row)[0], []).append(row)
     result: list[dict[str, Any]] = []
     for name, members in groups.items():
         if len(members) > 1:
@@ -34,15 +34,18 @@ def losses(rows: Sequence[Mapping[str, Any]], baseline: str, key: str) -> list[f
         baseline: name of one row.
         key: see `rows`.
     """
-    stem = _parts({"variant": baseline})[0]
-    found = {_parts(row)[1]: row[key] for row in rows if _parts(row)[0] == stem and row.get(key) is not None}
+    stem = name_and_seed({"variant": baseline})[0]
+    found = {
+        name_and_seed(row)[1]: row[key] for row in rows if name_and_seed(row)[0] == stem and row.get(key) is not None
+    }
     return [
-        found[seed] - row[key] if (seed := _parts(row)[1]) in found and row.get(key) is not None else None
+        found[seed] - row[key] if (seed := name_and_seed(row)[1]) in found and row.get(key) is not None else None
         for row in rows
     ]
 
 
-def _parts(row: Mapping[str, Any]) -> tuple[str, str | None]:
+def name_and_seed(row: Mapping[str, Any]) -> tuple[str, str | None]:
+    """What a row's variant is called without its seed, and the seed, None where it has none."""
     stem, mark, seed = str(row["variant"]).rpartition("-s")
     return (stem, seed) if mark and seed.isdigit() else (str(row["variant"]), None)
 

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from eugen_nerf.evaluation.accounting import environment
+from eugen_nerf.evaluation.claims import groups_of, judged
 from eugen_nerf.evaluation.html import STYLE, table_html
 from eugen_nerf.evaluation.plots import errors_svg
 from eugen_nerf.evaluation.report import rich_table
@@ -68,6 +69,9 @@ def write_study(
     for table in tables:
         console.print(rich_table(table))
     console.print(study.remark, markup=False, highlight=False)
+    told = judged(published, groups_of(rows))
+    for row in told:
+        console.print(f"published: {row['text']}; {row.get('verdict', 'not checked')}", markup=False, highlight=False)
     folder.mkdir(parents=True, exist_ok=True)
     record = {
         "name": name,
@@ -75,7 +79,7 @@ def write_study(
         "settings": asdict(study),
         "rows": list(rows),
         "remark": study.remark,
-        "published": [dict(row) for row in published],
+        "published": told,
         "environment": environment("cpu", [str(torch.get_default_dtype()).removeprefix("torch.")]),
     }
     for file, text in (
@@ -103,7 +107,7 @@ def _page(record: Mapping[str, Any], study: Study, tables: Sequence[TextTable]) 
                 series.setdefault(kind, []).append((row["mean"][x][0], row["mean"][y][0]))
         plot = errors_svg(series, _words(x), _words(y))
         sections.append(f'<h2>{html.escape(table.title)}</h2>{table_html(table)}<div class="plot">{plot}</div>')
-    printed = "".join(f"<li>{html.escape(r['text'])} ({html.escape(r['source'])})</li>" for r in record["published"])
+    printed = "".join(f"<li>{_published(row)}</li>" for row in record["published"])
     settings = html.escape(json.dumps({"settings": record["settings"], "environment": record["environment"]}, indent=1))
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -113,6 +117,12 @@ def _page(record: Mapping[str, Any], study: Study, tables: Sequence[TextTable]) 
 {f"<h2>Published</h2><ul>{printed}</ul>" if printed else ""}
 <h2>Settings</h2><pre>{settings}</pre></body></html>
 """
+
+
+def _published(row: Mapping[str, str]) -> str:
+    differs = f"; there: {row['differs']}" if "differs" in row else ""
+    verdict = f"<br><b>Ours:</b> {html.escape(row['verdict'])}" if "verdict" in row else ""
+    return html.escape(f"{row['text']} ({row['source']}{differs})") + verdict
 
 
 def _words(key: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eugen_nerf.evaluation.compare import Comparison
+from eugen_nerf.evaluation.published import HEADINGS
 from eugen_nerf.evaluation.seeds import losses, over_seeds
 from eugen_nerf.evaluation.split import CATEGORIES
 from eugen_nerf.evaluation.split import REMARK as SPLIT_REMARK
@@ -95,10 +96,10 @@ def _published_tables(comparison: Comparison) -> list[TextTable]:
         return []
     ours = {row["variant"]: f"{row['psnr']:.2f} dB" for row in comparison.rows}
     texts = [
-        [(name := row.get("beside", "-")), ours.get(name, "-"), row["text"], row["source"], row.get("differs", "-")]
+        [(name := row.get("beside", "-")), ours.get(name, "-"), *(row.get(key, "-") for key in HEADINGS)]
         for row in comparison.published
     ]
-    return [TextTable("published results", ["ours", "PSNR", "published", "source", "what differs"], texts)]
+    return [TextTable("published results", ["ours", "PSNR", *HEADINGS.values()], texts)]
 
 
 def _seeds_tables(comparison: Comparison) -> list[TextTable]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,11 @@ def test_shipped_suites_are_consistent(path: Path) -> None:
     assert all(
         isinstance(argument, str) for args in [*suite.runs.values(), *suite.distilled.values()] for argument in args
     )
+
+
+def test_every_suite_for_a_cpu_is_in_the_makefile() -> None:
+    named = re.findall(r"\b\w+_cpu\b", (ROOT / "Makefile").read_text())
+    assert sorted(named) == sorted(path.stem for path in (ROOT / "configs").glob("*_cpu.yml"))
 
 
 @pytest.mark.parametrize("content", ["- a list", "name: only", "name: x\nunknown: 1", "a: ["])

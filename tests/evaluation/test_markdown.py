@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.evaluation.markdown import Pivot, Place, Row, filled, read_places, table
+from eugen_nerf.evaluation.markdown import Pivot, Place, Row, Verdicts, filled, read_places, table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,6 +85,22 @@ def test_cases_of_a_study_stand_side_by_side(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match="study with 'psnr'"):
         table(Pivot("docs/x.md", "t", "study.json", "psnr", ["group"], "m"), tmp_path)
+
+
+def test_published_claims_stand_beside_what_our_runs_say(tmp_path: Path) -> None:
+    report(tmp_path, [{"variant": "dense", "psnr": 30.0}, {"variant": "ours", "psnr": 29.95}], "dense")
+    known = [
+        {"text": "no loss", "source": "p", "claim": "psnr: ours > dense; psnr: ours > dense - 0.1"},
+        {"text": "not checked", "source": "p"},
+    ]
+    (tmp_path / "s.yml").write_text(json.dumps({"published": known}))
+    lines = table(Verdicts("docs/x.md", "t", {"r.json": "s.yml"}), tmp_path).splitlines()
+    assert lines[2:] == [
+        "| no loss | p | - | `s` | psnr of ours > dense: NOT confirmed (29.95 and 30, one seed); "
+        "psnr of ours > dense - 0.1: confirmed (29.95 and 30, one seed) |"
+    ]
+    with pytest.raises(DataError, match=r"none\.yml cannot be read"):
+        table(Verdicts("docs/x.md", "t", {"r.json": "none.yml"}), tmp_path)
 
 
 def test_a_place_is_filled_and_nothing_else_changes() -> None:

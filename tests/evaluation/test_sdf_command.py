@@ -74,7 +74,9 @@ def test_comparison_with_the_exact_room(
 ) -> None:
     output = tmp_path / "report"
     args = ["evaluate", "--load-config", *map(str, runs.values()), "--names", "dense-s0", "dense-s1", *QUICK]
-    args += ["--output", str(output), "--train-iterations", "1"]
+    known = [{"text": "both the same", "source": "a paper", "claim": "volume_l1_cm: dense > dense"}]
+    (tmp_path / "known.json").write_text(json.dumps(known))
+    args += ["--output", str(output), "--train-iterations", "1", "--published", str(tmp_path / "known.json")]
     readings = []
     inspect = rgbd_parser.inspect_sequence
     monkeypatch.setattr(rgbd_parser, "inspect_sequence", lambda *given: readings.append(given) or inspect(*given))
@@ -98,6 +100,8 @@ def test_comparison_with_the_exact_room(
         assert row["iteration_seconds"] > 0.0
     assert report["rows"][0]["value_speed_ratio"] == 1.0
     assert report["protocol"]["held_out_views"] == 2
+    assert "both the same" in printed
+    assert "not decided" in report["published"][0]["verdict"]
     page = (output / "report.html").read_text()
     assert "data:image/png;base64," in page
     assert not re.search(r"(src|href)=\"http", page)

@@ -81,7 +81,7 @@ def test_published_results_stand_beside_ours(tmp_path: Path) -> None:
     path.write_text(json.dumps([{"text": "31.31 dB", "source": "a paper", "beside": "dense", "differs": "400x400"}]))
     rows = read_published(path)
     table = further_tables(comparison([row("dense", 30.0)], published=rows))[0]
-    assert table.rows == [["dense", "30.00 dB", "31.31 dB", "a paper", "400x400"]]
+    assert table.rows == [["dense", "30.00 dB", "31.31 dB", "a paper", "400x400", "-"]]
     path.write_text("{")
     with pytest.raises(ConfigError, match=r"p\.json cannot be read as JSON"):
         read_published(path)
