@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,8 @@ class ViewCommand:
             raise ConfigError(f"{len(self.names)} names for {len(self.load_config)} runs: give each a name of its own")
         if self.largest < 16:
             raise ConfigError(f"--largest must be 16 or more pixels, not {self.largest}")
+        # what other packages have to say of their own code would scroll the address away
+        warnings.filterwarnings("ignore", module=r"(torch|nerfstudio|splines)\b")
         from rich.console import Console
 
         from eugen_viewer.address import address_lines, choose_port

@@ -71,7 +71,7 @@ def test_compare_in_a_browser(page: Any, pair: list[Viewed], tmp_path: Path) -> 
         canvas = tab.canvas()
         same_within_jpeg(canvas, padded(split, aspect))
         assert "test view 0" in tab.numbers
-        assert "dB between the two" in tab.numbers
+        assert "PSNR, other run" in tab.numbers
         tab.save("compare")
 
         tab.drag("Split", 60)
@@ -84,7 +84,7 @@ def test_compare_in_a_browser(page: Any, pair: list[Viewed], tmp_path: Path) -> 
         split[:, edge] = LINE
         same_within_jpeg(moved, padded(split, aspect))
 
-        tab.choose("Show", "second")
+        tab.choose("Show", "right alone")
         until(lambda: viewer.show.choice.look.mode == "second", "one run alone is chosen")
         tab.fine()
         same_within_jpeg(tab.canvas(), padded(exact[1], aspect))
@@ -144,7 +144,7 @@ def test_compression_in_a_browser(page: Any, pair: list[Viewed], tmp_path: Path)
     with viewing(pair[:1], tmp_path, largest=20) as viewer:
         tab = Tab(page, viewer)
         tab.fine()
-        until(lambda: "ready" in viewer.lines.lines.get(GATHERING, ""), "the preview is ready")
+        until(lambda: viewer.lines.lines.get(GATHERING) == "", "the preview is ready")
         tab.open("Compress")
         until(lambda: tab.slider("trunk_0").is_visible(), "the sliders are there")
         before, numbers = tab.canvas(), viewer.compress.facts.content
@@ -247,7 +247,8 @@ def test_a_surface_in_a_browser(page: Any, tiny_isdf_run: Path, tmp_path: Path) 
         tab = Tab(page, viewer)
         surface = viewer.surface
         assert surface is not None
-        until(lambda: "faces" in viewer.lines.lines.get(MESHING, ""), "the mesh is extracted", 60)
+        until(lambda: viewer.lines.lines.get(MESHING) == "", "the mesh is extracted", 60)
+        until(lambda: "faces" in tab.numbers, "the mesh is described")
         time.sleep(1)
         with_mesh = tab.canvas()
         assert surface.shown.value

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from eugen_nerf.conversion.choose import DistillConfig
 from eugen_nerf.conversion.measure import query_macs
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.peers import DenseLinear
 from eugen_nerf.core.preview import LayerMoments
 from eugen_nerf.core.solve import MomentSums, greedy_columns
 from eugen_nerf.methods.runs import load_run
-from eugen_viewer.compression import LiveCompression, fitted_layer
+from eugen_viewer.compression import LiveCompression
 from eugen_viewer.panel_compress import facts
 from eugen_viewer.plots import front_plot
+from eugen_viewer.refit import fitted_layer
 from eugen_viewer.runs import Viewed, open_run
 
 
@@ -39,7 +39,6 @@ def live(opened: Viewed, gathered: LiveCompression) -> LiveCompression:
 @pytest.fixture(scope="module")
 def gathered(opened: Viewed) -> LiveCompression:
     compression = LiveCompression(opened.run)
-    assert compression.why_not() is None
     told: list[float] = []
     compression.gather(lambda share, what: told.append(share))
     assert told == sorted(told)
@@ -53,21 +52,6 @@ def wide_layer() -> tuple[DenseLinear, LayerMoments]:
     sums = MomentSums(256, 256)
     sums.add(layer(x), layer(x))
     return layer, LayerMoments(sums, torch.eye(256, dtype=torch.float64))
-
-
-def test_a_layer_256_wide_is_refitted_well_within_200_ms() -> None:
-    import time
-
-    layer, moments = wide_layer()
-    path = greedy_columns(moments.outputs, 256, moments.metric)
-    best = min(_timed(lambda: fitted_layer(layer, moments, path, 128), time.perf_counter) for _ in range(3))
-    assert best < 0.2
-
-
-def _timed(work: Callable[[], object], clock: Callable[[], float]) -> float:
-    start = clock()
-    work()
-    return clock() - start
 
 
 def test_a_fit_from_moments_is_least_squares_on_the_samples() -> None:
@@ -176,17 +160,20 @@ def test_what_is_saved_is_a_run_with_these_widths(live: LiveCompression, opened:
     assert path.resolve().parents[2] == Path(str(opened.run.path.resolve().parents[2]) + "-distilled")
 
 
-def test_runs_that_cannot_be_compressed_say_why(tiny_eugen_run: Path, train_tiny: Callable[..., Any]) -> None:
-    why = LiveCompression(load_run(tiny_eugen_run, device="cpu")).why_not()
-    assert why is None or "dense" in why
-    lowrank = train_tiny(variant="lowrank")[0]
-    reason = LiveCompression(load_run(lowrank, device="cpu")).why_not()
-    assert reason is None or "dense" in reason
+def test_a_hybrid_offers_its_dense_layers_alone_and_other_runs_say_why_they_offer_none(
+    opened: Viewed, tiny_eugen_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hybrid = LiveCompression(load_run(tiny_eugen_run, device="cpu"))
+    assert 0 < hybrid.replaceable() < LiveCompression(opened.run).replaceable()
+    with pytest.raises(ConfigError, match="nothing"):
+        LiveCompression(opened.run, DistillConfig(layers=("nothing",))).replaceable()
+    monkeypatch.setattr("eugen_viewer.compression.has_graphs", lambda run: False)
+    with pytest.raises(RunError, match="by eugen-distill alone"):
+        hybrid.replaceable()
 
 
 def test_a_stock_run_is_compressed_through_its_copy(tiny_stock_run: Path) -> None:
     live = LiveCompression(load_run(tiny_stock_run, device="cpu"))
-    assert live.why_not() is None
     live.gather()
     live.set(live.of_speedup(2.0))
     assert live.predicted().speedup >= 2.0

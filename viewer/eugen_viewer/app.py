@@ -45,8 +45,11 @@ class Viewer:
         self.sessions: dict[int, Session] = {}
         self.output = output
         self.show = Show({viewed.name: viewed for viewed in runs}, Renderer(Pace(largest=largest)))
+        if runs[0].cameras is not None and runs[0].cameras.times is not None:
+            self.show.time = float(runs[0].cameras.times[0])
         self.centre = runs[0].model.scene_box.get_center().detach().cpu().double()
-        self.renders = True
+        self.instead: str | None = None
+        """What stands for the numbers while a mesh takes the picture's place; None while there are pictures."""
         self._outputs: list[str] = []
         self._listeners: list[Callable[[Session, Shot, Image8], None]] = []
         self.server = start_server(host, port)
@@ -55,17 +58,17 @@ class Viewer:
         self.lines = JobLines(self.server)
         self.jobs = Jobs(self.lines.report)
         tabs = self.server.gui.add_tab_group()
-        with tabs.add_tab("Compare", viser.Icon.COLUMNS_2):
+        with tabs.add_tab("Compare"):
             self.compare = ComparePanel(self)
             self.time = TimePanel(self) if runs[0].timed else None
-        with tabs.add_tab("Compress", viser.Icon.ARROWS_MINIMIZE) as tab:
+        with tabs.add_tab("Compress") as tab:
             self.compress = CompressPanel(self, tab)
         if SurfacePanel.fits(runs[0]):
-            with tabs.add_tab("Surface", viser.Icon.MOUNTAIN):
+            with tabs.add_tab("Surface"):
                 self.surface: SurfacePanel | None = SurfacePanel(self)
         else:
             self.surface = None
-        with tabs.add_tab("Record", viser.Icon.VIDEO):
+        with tabs.add_tab("Record"):
             self.record = RecordPanel(self)
         self.server.on_client_connect(self._connect)
         self.server.on_client_disconnect(self._disconnect)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,19 +29,14 @@ from eugen_nerf.conversion.teacher import has_graphs
 from eugen_nerf.conversion.write import FieldReport, write_run
 from eugen_nerf.core.allocate import Combination, within_budget
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.eugen import EUGenLinear
-from eugen_nerf.core.fit import ConversionConfig, projection_layer
-from eugen_nerf.core.layer import FeatureLayer
 from eugen_nerf.core.peers import DenseLinear
-from eugen_nerf.core.preview import LayerMoments
-from eugen_nerf.core.solve import greedy_columns, ridge_solution
+from eugen_nerf.core.solve import greedy_columns
 from eugen_nerf.methods.base import GraphModel
 from eugen_nerf.methods.runs import Run
+from eugen_viewer.refit import fitted_layer
 
 Widths = dict[str, dict[str, int]]
 """Numbers of features by group of fields and layer; a layer's whole width where it stays dense."""
-RIDGE = 1e-6
-"""Of the fits. A conversion chooses it by held-out rays; on a layer's own values small ones do alike."""
 TRUTH_RAYS = 1024
 """Rays that tell how good the teacher is."""
 LEAST_RAYS = 1024
@@ -71,6 +67,8 @@ class LiveCompression:
     Attributes:
         run: the teacher's, with its training views.
         config: which layers may be replaced, and on which rays.
+        lock: held while the run's model is copied. A model that is being rendered has its fields' methods wrapped, and
+            its copy would go on asking the original.
         student: the model that the widths change in place; None before `gather`.
         seen: predictions for all widths.
         widths: present ones.
@@ -79,6 +77,7 @@ class LiveCompression:
 
     run: Run
     config: DistillConfig = field(default_factory=DistillConfig)
+    lock: AbstractContextManager[object] = field(default_factory=nullcontext)
     student: GraphModel | None = None
     seen: Preview | None = None
     widths: Widths = field(default_factory=dict)
@@ -88,18 +87,19 @@ class LiveCompression:
     _teacher: GraphModel | None = None
     _psnr: float | None = None
 
-    def why_not(self) -> str | None:
-        """Why the run cannot be compressed by hand; None where it can."""
+    def replaceable(self) -> int:
+        """How many layers of different width may be chosen.
+
+        Raises:
+            ConfigError: the run has none, or its training views are too few.
+            RunError: it cannot be compressed by hand.
+        """
         if not has_graphs(self.run):
-            return (
+            raise RunError(
                 f"{self.run.config.method_name} is converted by eugen-distill alone: only runs of vanilla-nerf, dnerf "
                 "and the methods eugen-* can be compressed by hand"
             )
-        try:
-            self._conversion()
-        except (ConfigError, RunError) as error:
-            return str(error)
-        return None
+        return sum(map(len, self._conversion().candidates().values()))
 
     def gather(self, progress: Callable[[float, str], None] = lambda share, what: None) -> None:
         """Gathers the moments of all layers that may be replaced, in one pass over the rays for each field.
@@ -263,40 +263,14 @@ class LiveCompression:
         # a small set of images would not give enough by the share that eugen-distill takes
         config = replace(config, ray_fraction=max(config.ray_fraction, min(LEAST_RAYS / pixels, 0.75)))
         conversion = Conversion(self.run, config)
-        conversion.teacher = copy.deepcopy(conversion.teacher)
-        conversion.candidates()
+        with self.lock:
+            conversion.teacher = copy.deepcopy(conversion.teacher)
         return conversion
 
     def _known(self) -> Preview:
         if self.seen is None:
             raise RunError("the moments have not been gathered yet")
         return self.seen
-
-
-def fitted_layer(old: DenseLinear, moments: LayerMoments, path: Tensor, count: int) -> FeatureLayer:
-    """A dense layer with some of its rows as features, and Eq. (31) from moments for what they make of its outputs.
-
-    Args:
-        old: `[l, d]`; returned itself where all its rows are wanted.
-        moments: of its outputs against themselves.
-        path: its rows, the most useful first, int64 `[l]`: the first m are those of m features.
-        count: m.
-
-    Raises:
-        ConfigError: more features than rows, or none.
-    """
-    if count == old.out_features:
-        return copy.deepcopy(old)
-    layer = projection_layer(old, count, ConversionConfig(), seed=0)
-    assert isinstance(layer, EUGenLinear)
-    chosen = path[:count]
-    weight, bias = ridge_solution(moments.outputs.select(chosen), ridge=RIDGE)
-    with torch.no_grad():
-        layer.projection.copy_(old.weight[chosen.to(old.weight.device)])
-        assert layer.projection_bias is not None
-        layer.projection_bias.copy_(old.bias[chosen.to(old.weight.device)])
-        layer.set_output(weight, bias)
-    return layer.eval().requires_grad_(False)
 
 
 def _psnr(squared_error: float) -> float:

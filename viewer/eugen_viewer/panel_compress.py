@@ -10,8 +10,9 @@ import viser
 from eugen_nerf.core.errors import EugenError
 from eugen_viewer.compression import LiveCompression, Predicted, Widths
 from eugen_viewer.jobs import Latest, Progress
-from eugen_viewer.panels import HERE, inline_image
+from eugen_viewer.panels import inline_image
 from eugen_viewer.plots import front_plot
+from eugen_viewer.readout import literal
 from eugen_viewer.runs import Viewed, open_run
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class CompressPanel:
 
     Args:
         app: the viewer.
-        tab: that it is in. Preparation starts after the first picture, with the first run that can be compressed.
+        tab: that it is in. Preparation starts after the first picture, with the run of the most layers to replace.
     """
 
     def __init__(self, app: Viewer, tab: viser.GuiTabHandle) -> None:
@@ -38,20 +39,22 @@ class CompressPanel:
         self.preview: Viewed | None = None
         self.sliders: dict[tuple[str, str], viser.GuiInputHandle[int]] = {}
         self.overall: viser.GuiInputHandle[float] | None = None
-        reasons = []
+        reasons, most = [], 0
         for viewed in app.show.runs.values():
-            compression = LiveCompression(viewed.run)
-            reason = compression.why_not()
-            if reason is None:
-                self.teacher, self.compression = viewed, compression
-                break
-            reasons.append(f"*{viewed.name}*: {reason}")
+            compression = LiveCompression(viewed.run, lock=app.show.renderer.lock)
+            try:
+                layers = compression.replaceable()
+            except EugenError as error:
+                reasons.append(f"*{literal(viewed.name)}*: {literal(str(error))}")
+                continue
+            if layers > most:
+                self.teacher, self.compression, most = viewed, compression, layers
         if self.teacher is None:
             gui.add_markdown("No run here can be compressed by hand.\n\n" + "\n\n".join(reasons))
             return
-        self.text = gui.add_markdown(f"The moments of *{self.teacher.name}* are being gathered.")
+        self.text = gui.add_markdown(f"The preview of *{literal(self.teacher.name)}* is being prepared.")
         self.facts = gui.add_markdown("")
-        self.plot = gui.add_markdown("", image_root=HERE)
+        self.plot = gui.add_markdown("")
         self._latest: Latest[tuple[Widths, bool]] = Latest(self._apply)
         self._begun = False
         app.on_display(self._begin)
@@ -69,11 +72,15 @@ class CompressPanel:
         compression, teacher = self.compression, self.teacher
         assert compression is not None
         assert teacher is not None
-        compression.gather(progress)
+        try:
+            compression.gather(progress)
+        except Exception:
+            self.text.content = f"*{literal(teacher.name)}* cannot be compressed by hand; the line above says why."
+            raise
         assert compression.student is not None
         self.preview = Viewed(f"{teacher.name} (preview)", teacher.run, compression.student, preview=True)
         self.app.show.add(self.preview)
-        self.text.content = WORDS.format(name=teacher.name)
+        self.text.content = WORDS.format(name=literal(teacher.name))
         with self._tab:
             gui, most = self.app.server.gui, round(compression.most_speedup() - 0.05, 1)
             self.overall = gui.add_slider("Speed-up wanted", 1.0, max(1.1, min(most, 16.0)), 0.05, 1.0)
@@ -88,7 +95,7 @@ class CompressPanel:
             save.on_click(lambda _: self._begin_saving())
         self.app.compare.offer_runs()
         self._tell(plot=True)
-        return f"ready: move the sliders of the tab Compress ({len(self.sliders)} layers)"
+        return ""
 
     def _overall_moved(self, event: viser.GuiEvent[Any]) -> None:
         if event.client is None or self.compression is None or self.overall is None:
@@ -96,7 +103,7 @@ class CompressPanel:
         try:
             widths = self.compression.of_speedup(float(self.overall.value))
         except EugenError as error:
-            self.facts.content = str(error)
+            self.facts.content = literal(str(error))
             return
         self._latest.put((widths, True))
 

@@ -11,6 +11,7 @@ from eugen_nerf.methods.metrics import Image8
 from eugen_viewer.cameras import SCALE, Eye
 from eugen_viewer.jobs import Progress
 from eugen_viewer.pace import fitted
+from eugen_viewer.readout import literal
 from eugen_viewer.record import CameraPath, film, new_name, save_path, save_picture
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ class RecordPanel:
         try:
             save_picture(picture, path)
         except EugenError as error:
-            self.text.content = str(error)
+            self.text.content = literal(str(error))
             return
-        self.text.content = f"wrote {path}"
+        self.text.content = literal(f"wrote {path}")
         if client is not None:
             client.send_file_download(path.name, path.read_bytes())
 
@@ -106,9 +107,9 @@ class RecordPanel:
             aspect = self.path.along(frames)[0].aspect
             save_path(self.path, file, height, max(2, round(height * aspect)), frames, seconds)
         except EugenError as error:
-            self.text.content = str(error)
+            self.text.content = literal(str(error))
         else:
-            self.text.content = f"wrote {file}; ns-render camera-path --camera-path-filename {file}"
+            self.text.content = literal(f"wrote {file}; ns-render camera-path --camera-path-filename {file}")
 
     def _clear(self) -> None:
         self.path.eyes.clear()

@@ -13,9 +13,10 @@ from eugen_nerf.surfaces.mesh import TriangleMesh, extract_mesh, write_mesh
 from eugen_nerf.surfaces.sdf import SignedDistance
 from eugen_viewer.cameras import SCALE
 from eugen_viewer.jobs import Latest, Progress
-from eugen_viewer.panels import HERE, colour_bar
+from eugen_viewer.panels import colour_bar
+from eugen_viewer.readout import literal
 from eugen_viewer.runs import Viewed
-from eugen_viewer.surface import COLOURS, MESH_CELLS, make_placard, probe_ray
+from eugen_viewer.surface import COLOURS, MESH_CELLS, coloured_mesh, make_placard, probe_ray
 
 if TYPE_CHECKING:
     from eugen_viewer.app import Viewer
@@ -36,6 +37,7 @@ class SurfacePanel:
         gui = app.server.gui
         fitting = [viewed.name for viewed in app.show.runs.values() if self.fits(viewed)]
         self.mesh: TriangleMesh | None = None
+        self.words = ""
         low, high = self._sdf(fitting[0]).bounds.astype(float)
         longest = float((high - low).max())
         self.run = gui.add_dropdown("Run", fitting, initial_value=fitting[0])
@@ -49,7 +51,7 @@ class SurfacePanel:
         ends = round(float(low.min()), 2), round(float(high.max()), 2)
         self.at = gui.add_slider("At, m", *ends, 0.01, round(float(low[2] + high[2]) / 2, 2))
         self.limit = gui.add_slider("Colours end at, m", 0.05, max(1.0, round(longest / 2, 1)), 0.05, 0.5)
-        self.bar = gui.add_markdown("", image_root=HERE)
+        self.bar = gui.add_markdown("")
         self.clicking = gui.add_checkbox("Click to measure", False)
         self.found = gui.add_markdown("")
         again.on_click(lambda _: self.extract())
@@ -112,31 +114,21 @@ class SurfacePanel:
         total, done = float(np.prod(np.ceil((high - low) / cell) + 1)), [0]
         mesh = extract_mesh(ask, sdf.bounds, cell)
         self.mesh = mesh
-        self.app.server.scene.add_mesh_simple(
-            "/mesh",
-            SCALE * mesh.vertices,
-            mesh.faces.astype(np.uint32),
-            color=(180, 186, 194),
-            side="double",
-            visible=False,
+        self.words = (
+            f"**mesh of {literal(name)}**: {len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces, "
+            f"{cell:g} m cells\n\n"
+            'It stands in the picture\'s place: untick "Show mesh" in the tab Surface to see the picture.'
         )
         self.shown.disabled = False
         self.shown.value = True
         self._show_mesh(True)
-        return f"{len(mesh.vertices):,} vertices, {len(mesh.faces):,} faces of {name}, {cell:g} m cells"
+        return ""
 
     def _show_mesh(self, shown: bool) -> None:
         if self.mesh is None:
             return
-        self.app.server.scene.add_mesh_simple(
-            "/mesh",
-            SCALE * self.mesh.vertices,
-            self.mesh.faces.astype(np.uint32),
-            color=(180, 186, 194),
-            side="double",
-            visible=shown,
-        )
-        self.app.renders = not shown
+        self.app.server.scene.add_mesh_trimesh("/mesh", coloured_mesh(self.mesh), scale=SCALE, visible=shown)
+        self.app.instead = self.words if shown else None
         self.app.refresh()
 
     def _save(self) -> None:
@@ -148,9 +140,9 @@ class SurfacePanel:
         try:
             write_mesh(mesh, path)
         except EugenError as error:
-            self.found.content = str(error)
+            self.found.content = literal(str(error))
         else:
-            self.found.content = f"wrote {path}"
+            self.found.content = literal(f"wrote {path}")
 
     def _draw_slice(self) -> None:
         scene = self.app.server.scene

@@ -6,7 +6,6 @@ import base64
 import io
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,21 +13,30 @@ import viser
 from PIL import Image
 
 from eugen_nerf.methods.metrics import Image8
-from eugen_viewer.pictures import DIFFERENCE_COLOURS, MODES, map_colours
+from eugen_viewer.pictures import DIFFERENCE_COLOURS, Mode, map_colours
+from eugen_viewer.readout import literal
 
 if TYPE_CHECKING:
     from eugen_viewer.app import Viewer
 
-HERE = Path(__file__).parent
+MODE_NAMES: dict[Mode, str] = {
+    "split": "split",
+    "first": "left alone",
+    "second": "right alone",
+    "difference": "difference",
+}
+"""What is chosen between, in words."""
 _PLAY_SECONDS = 6.0
 """From the beginning of time to its end."""
 
 
 def inline_image(picture: Image8, words: str) -> str:
-    """Markdown of a picture that needs no file."""
+    """Markdown of a picture that needs no file, as wide as the panel."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
-    return f"![{words}](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})"
+    code = base64.b64encode(buffer.getvalue()).decode()
+    # an image in Markdown's own syntax would be 240 pixels wide at most
+    return f'<img alt="{words}" src="data:image/png;base64,{code}" style={{{{width: "100%", borderRadius: 4}}}} />'
 
 
 def colour_bar(name: str, low: str, high: str) -> str:
@@ -51,9 +59,9 @@ class JobLines:
         """The last line of each piece of work, by its title."""
 
     def report(self, title: str, share: float | None, line: str) -> None:
-        """Shows a line; the bar goes away at a share of 1."""
+        """Shows a line; the bar goes away at a share of 1, and an empty line at once."""
         self.lines[title] = line
-        self._text.content = "\n\n".join(f"**{what}**: {said}" for what, said in self.lines.items())
+        self._text.content = "\n\n".join(f"**{what}**: {literal(said)}" for what, said in self.lines.items() if said)
         self._bar.visible = share is None or share < 1
         if share is not None:
             self._bar.value = 100.0 * min(max(share, 0.0), 1.0)
@@ -72,11 +80,11 @@ class ComparePanel:
         names, choice = list(show.runs), show.choice
         self.first = gui.add_dropdown("Left", names, initial_value=choice.first)
         self.second = gui.add_dropdown("Right", [*names, "-"], initial_value=choice.second or "-")
-        self.mode = gui.add_dropdown("Show", MODES, initial_value=choice.look.mode)
+        self.mode = gui.add_dropdown("Show", tuple(MODE_NAMES.values()), initial_value=MODE_NAMES[choice.look.mode])
         self.split = gui.add_slider("Split", 0.0, 1.0, 0.005, choice.look.split)
         self.output = gui.add_dropdown("Output", ("rgb",), initial_value="rgb")
         self.scale = gui.add_slider("Difference ends at", 0.01, 1.0, 0.01, choice.look.full_scale)
-        self.bar = gui.add_markdown("", image_root=HERE, visible=False)
+        self.bar = gui.add_markdown("", visible=False)
         views = show.base.cameras
         if views is not None:
             self.view = gui.add_number("Test view", 0, min=0, max=len(views) - 1, step=1)
@@ -87,6 +95,7 @@ class ComparePanel:
         for handle in (self.first, self.second, self.mode, self.split, self.output, self.scale):
             handle.on_update(self._changed)
         self.largest.on_update(self._resized)
+        self._arrange()
 
     def offer_runs(self) -> None:
         """Takes in runs that came later, and what is chosen by now."""
@@ -94,7 +103,16 @@ class ComparePanel:
         names, choice = tuple(show.runs), show.choice
         self.first.options, self.second.options = names, (*names, "-")
         self.first.value, self.second.value = choice.first, choice.second or "-"
-        self.mode.value = choice.look.mode
+        self.mode.value = MODE_NAMES[choice.look.mode]
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Leaves out what has no effect on the present choice."""
+        choice = self.app.show.choice
+        self.first.visible = self.second.visible = len(self.app.show.runs) > 1
+        self.mode.visible = choice.second is not None
+        self.split.visible = choice.look.mode == "split"
+        self.scale.visible = self.bar.visible = choice.look.mode == "difference"
 
     def offer_outputs(self, names: list[str]) -> None:
         """Lets outputs be chosen, and falls back to the first where the chosen one is not among them."""
@@ -123,17 +141,17 @@ class ComparePanel:
         choice = self.app.show.choose(
             first=self.first.value,
             second=second,
-            mode=self.mode.value,
+            mode=next(mode for mode, name in MODE_NAMES.items() if name == self.mode.value),
             output=self.output.value,
             split=float(self.split.value),
             full_scale=float(self.scale.value),
         )
-        if choice.look.mode != self.mode.value:
+        if MODE_NAMES[choice.look.mode] != self.mode.value:
             self.offer_runs()
-        if choice.look.mode == "difference" and (before.look != choice.look or not self.bar.visible):
+        if choice.look.mode == "difference" and before.look != choice.look:
             words = f"{choice.look.full_scale:.2f} or more (mean |a - b|)"
             self.bar.content = colour_bar(DIFFERENCE_COLOURS, "0", words)
-        self.bar.visible = choice.look.mode == "difference"
+        self._arrange()
         self.app.recompose()
 
     def _resized(self, _: Any) -> None:
@@ -151,7 +169,7 @@ class TimePanel:
     def __init__(self, app: Viewer) -> None:
         self.app = app
         gui = app.server.gui
-        self.slider = gui.add_slider("Time", 0.0, 1.0, 0.01, 0.0)
+        self.slider = gui.add_slider("Time", 0.0, 1.0, 0.01, round(app.show.time, 4))
         self.play = gui.add_button("Play", icon=viser.Icon.PLAYER_PLAY)
         self.pause = gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE, visible=False)
         self._playing = threading.Event()

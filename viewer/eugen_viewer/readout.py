@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,24 +51,35 @@ class Readout:
 
     def markdown(self) -> str:
         """As a table with a column a run."""
-        names = [row.name for row in self.rows]
+        names = [literal(row.name) for row in self.rows]
         lines = [
             f"| {self.size[1]} x {self.size[0]} pixels | " + " | ".join(names) + " |",
             "|:--|" + "--:|" * len(names),
         ]
-        for what, cells in (
+        table = [
             ("ms per frame", [_milliseconds(row.seconds) for row in self.rows]),
             ("field queries per s", [_rate(row) for row in self.rows]),
             ("multiply-adds a query", [_count(row.multiply_adds) for row in self.rows]),
             ("parameters", [_count(row.parameters) for row in self.rows]),
             ("PSNR, photograph", [_decibels(row.photograph) for row in self.rows]),
-        ):
+        ]
+        if len(names) > 1:
+            table.append(("PSNR, other run", [_decibels(self.mutual)] * len(names)))
+        for what, cells in table:
             lines.append(f"| {what} | " + " | ".join(cells) + " |")
         where = "free camera" if self.view is None else f"test view {self.view}"
         state = "" if self.fine else ", refining"
-        between = "" if self.mutual is None else f"; {_decibels(self.mutual)} between the two"
-        text = "\n".join(lines) + f"\n\n{where}{state}{between}"
+        text = "\n".join(lines) + f"\n\n{where}{state}"
         return f"{text}\n\n{self.note}" if self.note else text
+
+
+def literal(text: str) -> str:
+    """Text as Markdown that shows it letter by letter, in one line.
+
+    The page takes Markdown as MDX: braces in a path or an error would be run as a program, and a lone < would leave the
+    whole panel as it was.
+    """
+    return re.sub(r"([^\w\s/.,:;=()'\"+%-]|_)", r"\\\1", " ".join(text.split()))
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -16,6 +16,7 @@ from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from eugen_nerf.core.errors import EugenError
 from eugen_viewer.cameras import SCALE, Eye, same_pose, to_window, view_eye, window_pose
 from eugen_viewer.pictures import padded
+from eugen_viewer.readout import literal
 from eugen_viewer.rendering import Abandoned
 from eugen_viewer.show import Shot
 
@@ -42,7 +43,7 @@ class Session(RenderStateMachine):
         super().__init__(viewer, SCALE, client)  # type: ignore[arg-type]
         self.app = viewer
         self.view: int | None = None
-        self._sent, self._arrived, self._before = 0.0, False, torch.eye(4)[:3]
+        self._sent, self._stamp, self._arrived, self._before = 0.0, 0.0, False, torch.eye(4)[:3]
         self.shot: Shot | None = None
         self.numbers = client.gui.add_markdown("connecting ...", order=-10.0)
         self.status = client.gui.add_markdown("", order=-9.0)
@@ -77,6 +78,7 @@ class Session(RenderStateMachine):
             camera.position = target.position
             camera.look_at = target.look_at
             camera.fov = eye.fov
+        self._stamp = camera.update_timestamp
         self.ask("rerender")
 
     def ask(self, what: str = "rerender") -> None:
@@ -93,6 +95,8 @@ class Session(RenderStateMachine):
     def moved(self) -> None:
         """Called when the browser reports a camera: asks for a picture where it is another one."""
         camera, cameras = self.client.camera, self.app.show.base.cameras
+        if camera.update_timestamp == self._stamp:
+            return  # what the browser was sent, not what it reports
         if self.view is not None and cameras is not None:
             target = view_eye(cameras, self.view, camera.aspect)
             pose, settled = window_pose(camera.wxyz, camera.position), time.monotonic() - self._sent > _SETTLING
@@ -140,18 +144,19 @@ class Session(RenderStateMachine):
         except Abandoned as error:
             raise IOChangeException from error
         except EugenError as error:
-            self.tell(f"**cannot render**: {error}")
+            self.tell(f"**cannot render**: {literal(str(error))}")
         except Exception as error:  # a tab that closes makes any call to it fail
             if self.running and self.client.client_id in self.app.sessions:
-                self.tell(f"**cannot render**: {type(error).__name__}: {error}")
+                self.tell(f"**cannot render**: {literal(f'{type(error).__name__}: {error}')}")
         raise IOChangeException
 
     def _render(self) -> Shot:
         show, state = self.app.show, self.state
         eye = self.eye()
-        if not self.app.renders:
+        if self.app.instead is not None:
             self.client.scene.set_background_image(np.full((2, 2, 3), 40, np.uint8), format="png")
             self.shot = None
+            self.numbers.content = self.app.instead
             self.tell("")
             raise Abandoned
         sizes = show.sizes(eye, state)
