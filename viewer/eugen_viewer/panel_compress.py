@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from eugen_viewer.app import Viewer
 
 GATHERING, SAVING = "preparing the preview", "saving as run"
-WORDS = """**Preview of `eugen-distill`** for *{name}*: layers are fitted in closed form on its own values, at once.
-"Save as run" makes the full conversion, which fits each layer on what the converted ones before it put out."""
+TITLE = "**Preview of `eugen-distill`** for *{name}*"
+WORDS = """The preview fits each layer in closed form on the dense run's own values. "Save as run" makes the full
+conversion: it fits each layer on what the converted ones before it put out, and opens the result beside the dense
+run."""
 
 
 class CompressPanel:
@@ -52,9 +54,9 @@ class CompressPanel:
         if self.teacher is None:
             gui.add_markdown("No run here can be compressed by hand.\n\n" + "\n\n".join(reasons))
             return
-        self.text = gui.add_markdown(f"The preview of *{literal(self.teacher.name)}* is being prepared.")
-        self.facts = gui.add_markdown("")
-        self.plot = gui.add_markdown("")
+        self.text = gui.add_markdown(f"The preview of *{literal(self.teacher.name)}* is being prepared.", order=-4.0)
+        self.facts = gui.add_markdown("", order=-2.0)
+        self.plot = gui.add_markdown("", order=-1.0)
         self._latest: Latest[tuple[Widths, bool]] = Latest(self._apply)
         self._begun = False
         app.on_display(self._begin)
@@ -80,10 +82,10 @@ class CompressPanel:
         assert compression.student is not None
         self.preview = Viewed(f"{teacher.name} (preview)", teacher.run, compression.student, preview=True)
         self.app.show.add(self.preview)
-        self.text.content = WORDS.format(name=literal(teacher.name))
+        self.text.content = TITLE.format(name=literal(teacher.name))
         with self._tab:
             gui, most = self.app.server.gui, round(compression.most_speedup() - 0.05, 1)
-            self.overall = gui.add_slider("Speed-up wanted", 1.0, max(1.1, min(most, 16.0)), 0.05, 1.0)
+            self.overall = gui.add_slider("Speed-up", 1.0, max(1.1, min(most, 8.0)), 0.05, 1.0, order=-3.0)
             self.overall.on_update(self._overall_moved)
             for group, layers in compression.widths.items():
                 for layer, width in layers.items():
@@ -93,6 +95,7 @@ class CompressPanel:
                     self.sliders[group, layer] = slider
             save = gui.add_button("Save as run", icon=viser.Icon.DEVICE_FLOPPY)
             save.on_click(lambda _: self._begin_saving())
+            gui.add_markdown(WORDS)
         self.app.compare.offer_runs()
         self._tell(plot=True)
         return ""

@@ -45,6 +45,7 @@ class SurfacePanel:
         self.shown = gui.add_checkbox("Show mesh", False, disabled=True)
         again = gui.add_button("Extract mesh", icon=viser.Icon.REFRESH)
         save = gui.add_button("Save mesh", icon=viser.Icon.DEVICE_FLOPPY)
+        outside = gui.add_button("Look from outside", icon=viser.Icon.CAMERA)
         self.slice = gui.add_checkbox("Show slice", False)
         self.axis = gui.add_dropdown("Across", AXES, initial_value="z")
         # one range for all axes: viser's sliders keep theirs
@@ -56,6 +57,7 @@ class SurfacePanel:
         self.found = gui.add_markdown("")
         again.on_click(lambda _: self.extract())
         save.on_click(lambda _: self._save())
+        outside.on_click(lambda event: self._look_from_outside(event.client))
         self.shown.on_update(lambda event: self._show_mesh(self.shown.value) if event.client is not None else None)
         for handle in (self.slice, self.at, self.limit, self.run, self.axis):
             handle.on_update(lambda _: self._latest.put(None))
@@ -127,9 +129,14 @@ class SurfacePanel:
     def _show_mesh(self, shown: bool) -> None:
         if self.mesh is None:
             return
-        self.app.server.scene.add_mesh_trimesh("/mesh", coloured_mesh(self.mesh), scale=SCALE, visible=shown)
+        self.app.server.scene.add_glb("/mesh", coloured_mesh(self.mesh), scale=SCALE, visible=shown)
         self.app.instead = self.words if shown else None
         self.app.refresh()
+
+    def _look_from_outside(self, client: viser.ClientHandle | None) -> None:
+        session = self.app.session_of(client)
+        if session is not None:
+            session.go_outside(self._sdf(self.run.value).bounds.astype(float))
 
     def _save(self) -> None:
         mesh = self.mesh

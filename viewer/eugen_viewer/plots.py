@@ -27,7 +27,7 @@ def front_plot(front: Sequence[Predicted], now: Predicted) -> Image8:
         uint8 `[height, width, 3]`.
     """
     decibels = now.drop is not None
-    figure = Figure(figsize=(4.2, 2.6), dpi=_DOTS, layout="constrained", facecolor=_BACK)
+    figure = Figure(figsize=(4.2, 2.2), dpi=_DOTS, layout="constrained", facecolor=_BACK)
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot(facecolor=_BACK)
     axes.plot([p.multiply_adds / 1e3 for p in front], [_height(p, decibels) for p in front], "-", color="C0")

@@ -12,6 +12,7 @@ from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.viewer.render_state_machine import RenderAction, RenderStateMachine
 from nerfstudio.viewer.utils import CameraState
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
+from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import EugenError
 from eugen_viewer.cameras import SCALE, Eye, same_pose, to_window, view_eye, window_pose
@@ -79,6 +80,18 @@ class Session(RenderStateMachine):
             camera.look_at = target.look_at
             camera.fov = eye.fov
         self._stamp = camera.update_timestamp
+        self.ask("rerender")
+
+    def go_outside(self, bounds: NDArray[np.float64]) -> None:
+        """Puts the camera where it sees a whole box, `[2, 3]` in the first run's units, from above a corner."""
+        centre, camera = bounds.mean(axis=0), self.client.camera
+        size = float(np.linalg.norm(bounds[1] - bounds[0]))
+        self.view = None
+        with self.client.atomic():
+            camera.up_direction = np.array([0.0, 0.0, 1.0])
+            camera.position = SCALE * (centre + size * np.array([0.45, -0.6, 0.75]))
+            camera.look_at = SCALE * centre
+            camera.fov = 0.9
         self.ask("rerender")
 
     def ask(self, what: str = "rerender") -> None:

@@ -71,11 +71,15 @@ class Probe:
         )
 
 
-def coloured_mesh(mesh: TriangleMesh) -> trimesh.Trimesh:
-    """A mesh in metres whose colours tell which way it faces; viser hides backs, so rooms are open to who looks in."""
+def coloured_mesh(mesh: TriangleMesh) -> bytes:
+    """A mesh as glTF, its colours telling which way it faces. Backs are not drawn: rooms are open to who looks in."""
     normals = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False).vertex_normals
     colours = np.floor(255 * (0.62 + 0.33 * np.nan_to_num(normals)) + 0.5).astype(np.uint8)
-    return trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=colours, process=False)
+    made = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_normals=normals, vertex_colors=colours, process=False)
+    # without normals the browser would draw flat facets
+    made_bytes = made.export(file_type="glb", include_normals=True)
+    assert isinstance(made_bytes, bytes)
+    return made_bytes
 
 
 def make_placard(sdf: SignedDistance, axis: int, at: float, limit: float) -> Placard:
