@@ -74,6 +74,14 @@ def test_compare_in_a_browser(page: Any, pair: list[Viewed], tmp_path: Path) -> 
         assert "PSNR, other run" in tab.numbers
         tab.save("compare")
 
+        # the page takes Markdown as a program: what others wrote must be shown as it is
+        text = "failed: {a} <b> *c* |d| _e_ [f](g) `h` ~/i"
+        viewer.lines.report("some work", 1.0, text)
+        page.get_by_text(text).wait_for(timeout=10_000)
+        viewer.lines.report("some work", 1.0, "")
+        page.get_by_text(text).wait_for(state="detached", timeout=10_000)
+        tab.fine()
+
         tab.drag("Split", 60)
         until(lambda: viewer.show.choice.look.split > 0.6, "the split moves")
         tab.fine()
@@ -127,7 +135,10 @@ def test_two_tabs_and_one_that_drops_while_it_is_served(
         second.fine()
         first.fine()
         second.session.go_to_view(2)
+        second.session.moved()  # as a page's first report has it: what it was sent is not where it has arrived
+        assert not second.session._arrived
         second.fine()
+        assert second.session._arrived
         assert (first.session.view, second.session.view) == (0, 2)
         dropped = second.session
         dropped.ask("move")

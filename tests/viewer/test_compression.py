@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from threading import Lock, Thread
 
 import pytest
 import torch
@@ -170,6 +171,17 @@ def test_a_hybrid_offers_its_dense_layers_alone_and_other_runs_say_why_they_offe
     monkeypatch.setattr("eugen_viewer.compression.has_graphs", lambda run: False)
     with pytest.raises(RunError, match="by eugen-distill alone"):
         hybrid.replaceable()
+
+
+def test_a_run_is_not_copied_while_it_is_rendered(opened: Viewed) -> None:
+    lock = Lock()
+    work = Thread(target=LiveCompression(opened.run, lock=lock).replaceable)
+    with lock:
+        work.start()
+        work.join(0.5)
+        assert work.is_alive()
+    work.join(30)
+    assert not work.is_alive()
 
 
 def test_a_stock_run_is_compressed_through_its_copy(tiny_stock_run: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from eugen_nerf.core.errors import ConfigError
 from eugen_viewer.pace import SMALLEST, Pace, fitted
 from eugen_viewer.pictures import LINE, Look, compose, difference_image, map_colours, padded
-from eugen_viewer.readout import Readout, Row
+from eugen_viewer.readout import Readout, Row, literal
 
 RNG = np.random.default_rng(0)
 A, B = ({"rgb": RNG.random((12, 20, 3), dtype=np.float32), "depth": RNG.random((12, 20, 1))} for _ in "ab")
@@ -117,6 +118,14 @@ def test_the_pace_follows_the_speed_and_refines_up_to_the_limit() -> None:
     for _ in range(40):
         pace.learn("a", 1_000_000, 0.1)
     assert pace.stages(["a"], 2.0) == [(128, 256)]
+
+
+def test_text_keeps_its_letters_and_words_and_nothing_in_it_is_markup() -> None:
+    text = literal("a_b {c}\n<d>  |e| `f` *g* [h](i) \\ j/k-1.5, 7: 'l'")
+    assert "\n" not in text
+    shown = re.sub(r"\\([^\w\s]|_)", r"\1", text)
+    assert shown == "a_b {c} <d> |e| `f` *g* [h](i) \\ j/k-1.5, 7: 'l'"
+    assert not re.search(r"(?<!\\)[{}<>|`*_\[\]]", text)
 
 
 def test_numbers_are_a_table_with_a_column_a_run() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
-from setuptools.config.pyprojecttoml import read_configuration
 
 from eugen_nerf.cli import view
 
@@ -41,9 +43,18 @@ def test_refusals_are_one_line(
         assert said in last
 
 
-def test_a_wheel_has_every_file_of_the_viewer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    tool = read_configuration(ROOT / "pyproject.toml", expand=True)["tool"]["setuptools"]
-    assert "eugen_viewer" in tool["packages"]
-    assert {p.parent.name for p in (ROOT / "viewer").rglob("*.py")} == {"eugen_viewer"}
-    assert "eugen_nerf.cli" in tool["packages"]
+def test_a_wheel_has_the_viewer_and_its_command(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for folder in ("eugen_nerf", "viewer"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    words = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(tmp_path)]
+    subprocess.run([sys.executable, "-m", "pip", *words, str(source)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        names = set(files.namelist())
+        (scripts,) = (name for name in names if name.endswith("entry_points.txt"))
+        assert "eugen-view = eugen_nerf.cli.view:main" in files.read(scripts).decode()
+    assert {str(path.relative_to(ROOT / "viewer")) for path in (ROOT / "viewer").rglob("*.py")} <= names
+    assert "eugen_nerf/cli/view.py" in names
