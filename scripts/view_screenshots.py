@@ -105,7 +105,7 @@ def main() -> None:
             across = '//*[normalize-space(text())="Across"]/ancestor::*[.//input][1]//input'
             page.locator(f"xpath={across}").first.click()
             page.get_by_role("option", name="y", exact=True).click()
-            drag(page, "At, m", 20)
+            drag(page, "At, m", -20)
             rest(page)
             page.screenshot(path=given.output / "view-surface.jpg", type="jpeg", quality=88)
         browser.close()
