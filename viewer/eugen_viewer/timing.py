@@ -42,7 +42,8 @@ def print_timing(runs: Sequence[Viewed], console: Console, *, largest: int, star
     show.shoot(eye, size)
     first = time.perf_counter() - started
     about = environment(runs[0].model.device, ["float32"])
-    console.print(f"{about['device_name']}, {about["threads"]} thread(s), float32, torch {about['torch']}", highlight=False)
+    machine = f"{about['device_name']}, {about['threads']} thread(s), float32, torch {about['torch']}"
+    console.print(machine, highlight=False)
     console.print(f"start to first picture ({size[1]} x {size[0]}): {first:.1f} s", highlight=False)
     seconds = orbit_seconds(show, eye)
     height, width = orbit_size(show, eye)
