@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ _PATIENCE = 1.0
 """Seconds after which a picture is given up although the camera has not come to rest."""
 _QUALITY = {"low_move": 60, "low_static": 80, "high": 95}
 """Of JPEG, by state."""
+_EXACT = 1 << 14
+"""Pixels below which a picture is sent as PNG: JPEG halves the resolution of colours, and small ones turn grey."""
 
 
 class Session(RenderStateMachine):
@@ -224,7 +226,8 @@ class Session(RenderStateMachine):
         if shot.eye.view is not None:
             picture = padded(picture, aspect)
             depth = None if depth is None else padded(depth, aspect, 0)
-        self.client.scene.set_background_image(picture, format="jpeg", jpeg_quality=_QUALITY[state], depth=depth)
+        kind: Literal["png", "jpeg"] = "png" if picture.shape[0] * picture.shape[1] < _EXACT else "jpeg"
+        self.client.scene.set_background_image(picture, format=kind, jpeg_quality=_QUALITY[state], depth=depth)
         self.numbers.content = show.readout(shot).markdown()
         self.tell("")
         self.app.displayed(self, shot, picture)
