@@ -98,6 +98,7 @@ class CompressPanel:
             gui.add_markdown(WORDS)
         self.app.compare.offer_runs()
         self._tell(plot=True)
+        self.app.refresh()  # the times shown were taken while this work went on
         return ""
 
     def _overall_moved(self, event: viser.GuiEvent[Any]) -> None:

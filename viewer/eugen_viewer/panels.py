@@ -83,7 +83,7 @@ class ComparePanel:
         self.mode = gui.add_dropdown("Show", tuple(MODE_NAMES.values()), initial_value=MODE_NAMES[choice.look.mode])
         self.split = gui.add_slider("Split", 0.0, 1.0, 0.005, choice.look.split)
         self.output = gui.add_dropdown("Output", ("rgb",), initial_value="rgb")
-        self.scale = gui.add_slider("Difference ends at", 0.01, 1.0, 0.01, choice.look.full_scale)
+        self.scale = gui.add_slider("Brightest at", 0.01, 1.0, 0.01, choice.look.full_scale)
         self.bar = gui.add_markdown("", visible=False)
         views = show.base.cameras
         if views is not None:
