@@ -173,6 +173,11 @@ def test_a_hybrid_offers_its_dense_layers_alone_and_other_runs_say_why_they_offe
         hybrid.replaceable()
 
 
+def test_two_runs_saved_at_once_have_two_places(live: LiveCompression) -> None:
+    live.set(live.of_speedup(1.5))
+    assert len({live.save(), live.save()}) == 2
+
+
 def test_a_run_is_not_copied_while_it_is_rendered(opened: Viewed) -> None:
     lock = Lock()
     work = Thread(target=LiveCompression(opened.run, lock=lock).replaceable)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,8 @@ class LiveCompression:
         pixels = int((cameras.height * cameras.width).sum())
         # a small set of images would not give enough by the share that eugen-distill takes
         config = replace(config, ray_fraction=max(config.ray_fraction, min(LEAST_RAYS / pixels, 0.75)))
+        # by the second alone, two conversions of one second would have one place, which the later one refuses
+        config = replace(config, timestamp=config.timestamp or f"{datetime.now():%Y-%m-%d_%H%M%S_%f}")
         conversion = Conversion(self.run, config)
         with self.lock:
             conversion.teacher = copy.deepcopy(conversion.teacher)

@@ -162,8 +162,7 @@ class CompressPanel:
         path = frozen.save(progress)
         progress(None, f"loading {path}")
         data = teacher.run.pipeline.datamanager.get_datapath()
-        name = "saved " + path.parent.name
-        saved = open_run(path, name, device=str(teacher.model.device), data=data)
+        saved = open_run(path, "saved", device=str(teacher.model.device), data=data)
         self.app.add_run(saved, beside=teacher.name)
         return f"wrote {path}"
 
