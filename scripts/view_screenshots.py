@@ -3,8 +3,8 @@
 
     python scripts/view_screenshots.py --runs DENSE/config.yml EUGEN/config.yml --surface ISDF/config.yml --output docs
 
-`make demo` trains the first two, `ns-train eugen-isdf-small --data data/room --max-num-iterations 4000` the last. Needs the
-packages of `pip install -e ".[dev]"` and an installed Chromium.
+`make demo` trains the first two, `ns-train eugen-isdf-small --data data/room --max-num-iterations 4000` the last. Needs
+the packages of `pip install -e ".[dev]"` and an installed Chromium.
 """
 
 from __future__ import annotations
