@@ -43,7 +43,8 @@ bench: install
 
 # hours, and data beside the checkout
 BENCH_LONG := lego_cpu distill_lego_cpu lego_narrow_cpu lego_vanilla_cpu dnerf_lego_tiny_stock_cpu dynamic_scene_cpu garden_mipnerf360_cpu \
-	garden_zipnerf_cpu lego_dense_rate_cpu distill_scene_rates_cpu dynamic_scene_schedule_cpu dnerf_lego_tiny_schedule_cpu
+	garden_zipnerf_cpu lego_dense_rate_cpu ablation_scene_rates_cpu distill_scene_rates_cpu dynamic_scene_schedule_cpu dnerf_lego_tiny_schedule_cpu \
+	layer_fit_steps_cpu
 bench-long: install
 	$(BIN)/eugen-bench $(BENCH_LONG:%=configs/%.yml)
 

@@ -1,155 +1,203 @@
 #!/usr/bin/env python
-"""Correctness and speed of collapsed networks on the device at hand, with torch alone (no nerfstudio).
+"""Correctness and speed of inference plans on the device at hand, with torch alone (no nerfstudio): one run, minutes.
 
-    python scripts/gpu_check.py [--device cuda] [--queries 1048576]
+    python scripts/gpu_check.py [--device cuda] [--output speed.json]
 
-Prints, for the networks of NeRF (8 x 256), Mip-NeRF 360 (8 x 1024) and Zip-NeRF (its head), how far collapsed outputs
-are from uncollapsed ones, and the time of a field query against the dense twin: the same code path, dtype and chunk,
-timed in turns. For Zip-NeRF's full-size grid it prints the time of the features that the network reads, for the share
-that a cheaper network cannot save.
+First every network of NeRF (8 x 256), Mip-NeRF 360 (8 x 1024), Zip-NeRF (its head) and iSDF (4 x 256) is checked:
+collapsed against uncollapsed in float64, and every backend and dtype of a plan against float32 on regular, empty,
+single and strided inputs; a failure ends the run with status 1. Then come the measured peaks, the table of queries with
+ratios to the best dense network, training steps, a picture, and the time of Zip-NeRF's grid.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import multiprocessing
+import os
 import statistics
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eugen_nerf.core import EUGenConfig, LayerGraph, NeRFShape, Replacement, build_variant, count_parameters
+from eugen_nerf.core import LayerGraph, make_plan
+from eugen_nerf.core.fused import kernel_problem
 from eugen_nerf.core.hashgrid import HashGrid, pyramid
+from eugen_nerf.core.packed import why_not
+from eugen_nerf.core.picture import measure_pictures, picture_lines
+from eugen_nerf.core.plan import PLAN_DTYPES
+from eugen_nerf.core.speed import FAMILIES, encoded_inputs, networks_of
+from eugen_nerf.core.speed_table import measure_family, measure_peaks, table_lines
+from eugen_nerf.core.timing import synchronise
+from eugen_nerf.core.training_speed import measure_training, training_lines
 
-MIP = NeRFShape(504, 27, 8, 1024, (5,), bottleneck_width=256, head_layers=1, head_width=128)
-ZIP = NeRFShape(50, 27, 1, 64, (), bottleneck_width=256, head_layers=2, head_width=256)
-
-
-def nerf_networks() -> dict[str, LayerGraph]:
-    """NeRF's dense network and its variants."""
-    found = {"dense": build_variant(NeRFShape(), "dense", Replacement())}
-    for m in (256, 128, 64):
-        for norm in (False, True):
-            eugen = EUGenConfig(norm=norm)
-            name = f"eugen {m}{' norm' if norm else ''}"
-            found[name] = build_variant(NeRFShape(), "eugen", Replacement(num_features=(m,), eugen=eugen))
-    paper = Replacement(("trunk_[567]",), (256,), EUGenConfig(norm=True))
-    found["eugen-nerf-paper"] = build_variant(NeRFShape(), "eugen", paper)
-    for peer in ("lowrank", "narrow"):
-        found[f"{peer} ~ eugen 64"] = build_variant(
-            NeRFShape(), peer, Replacement(num_features=(64,), eugen=EUGenConfig(norm=False))
-        )
-    return found
+TOLERANCES = {"float32": 1e-3, "tf32": 2e-2, "bfloat16": 0.15, "float16": 5e-2}
+"""Largest deviation from float32 over the largest output, above which a plan is taken for broken."""
 
 
-def unbounded_networks(shape: NeRFShape, layers: tuple[str, ...], counts: tuple[int, ...]) -> dict[str, LayerGraph]:
-    """The dense network of Mip-NeRF 360 or Zip-NeRF, and EUGen networks of `counts` features in `layers`."""
-    found = {"dense": build_variant(shape, "dense", Replacement())}
-    for m in counts:
-        replacement = Replacement(layers, (m,), EUGenConfig(norm=False))
-        found[f"eugen {m}"] = build_variant(shape, "eugen", replacement)
+@torch.no_grad()
+def collapse_deviation(network: LayerGraph, device: torch.device) -> float:
+    """Largest difference between collapsed and uncollapsed outputs in float64, over the largest output."""
+    graph = network.double().to(device)
+    inputs = [x.double() for x in encoded_inputs(graph.input_widths, 2048, device)]
+    values = list(graph.values(*inputs).items())
+    numbers = [graph.names[v - len(graph.input_widths)] for v in graph.outputs]
+    pairs = [(a, dict(values)[name]) for a, name in zip(graph(*inputs), numbers, strict=True)]
+    found = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
+    network.float()
     return found
 
 
 @torch.no_grad()
-def grid_seconds(device: str, samples: int) -> float:
-    """Median time of Zip-NeRF's grid features (10 levels, 2^21 rows, 6 points a sample) for so many samples."""
+def check_plan(network: LayerGraph, backend: str, dtype: str, device: torch.device) -> tuple[str, bool]:
+    """The plan's statement, and whether its outputs are what it states on inputs of every form."""
+    inputs = encoded_inputs(network.input_widths, 1000, device, seed=3)
+    plan = make_plan(network, inputs, backend=backend, dtype=dtype)  # type: ignore[arg-type]
+    expected = network(*inputs)
+    largest = max(float(y.abs().max()) for y in expected)
+    found, rounding = plan(*inputs), 1e-6 * largest + 1e-12
+    fits = all(float((a - b).abs().max()) <= plan.deviation + rounding for a, b in zip(found, expected, strict=True))
+    fits &= plan.deviation <= TOLERANCES[dtype] * largest
+    strided = plan(*(torch.stack([x, -x], dim=-1)[..., 0] for x in inputs))
+    empty, single = plan(*(x[:0] for x in inputs)), plan(*(x[7] for x in inputs))
+    for y, other, none, one in zip(found, strided, empty, single, strict=True):
+        fits &= torch.equal(y, other) and none.shape == (0, y.shape[1])
+        fits &= float((one - y[7]).abs().max()) <= plan.deviation + 1e-5 * largest
+    # a part, as a coarse field is asked: its output alone
+    needed = network.needed_inputs((0,))
+    part = plan(*(inputs[i] for i in needed), outputs=(0,))[0]
+    fits &= float((part - expected[0]).abs().max()) <= plan.part((0,)).deviation + rounding
+    return str(plan), fits
+
+
+def check(device: torch.device, *, compiled: bool) -> bool:
+    """Checks all networks and prints the findings."""
+    sound = True
+    for family in FAMILIES:
+        for name, network in networks_of(family, device).items():
+            error = collapse_deviation(network, device)
+            sound &= error < 1e-10
+            print(f"{family.name}: {name}: collapsed against uncollapsed, float64: {error:.1e}", flush=True)
+            for backend, dtype in ways(name, network, device, compiled=compiled):
+                statement, fits = check_plan(network, backend, dtype, device)
+                sound &= fits
+                print(f"  {'ok  ' if fits else 'FAIL'} {statement}", flush=True)
+            reason = kernel_problem(device) or why_not(network.collapse(), network.input_widths)
+            if reason is not None:
+                print(f"  no fused kernel: {reason}")
+    return sound
+
+
+def ways(name: str, network: LayerGraph, device: torch.device, *, compiled: bool) -> list[tuple[str, str]]:
+    """Backends and dtypes that a network is checked with."""
+    fused = device.type == "cuda" and why_not(network.collapse(), network.input_widths) is None
+    found = [("eager", dtype) for dtype in PLAN_DTYPES]
+    if compiled and name in ("dense", "EUGen m=64"):
+        found += [("compile", "float32"), ("compile", "bfloat16")]
+    return found + [("triton", dtype) for dtype in PLAN_DTYPES if fused]
+
+
+def compile_plans(device: torch.device, *, compiled: bool) -> None:
+    """Makes all plans side by side, in other processes: what compilers keep on disk is found there later."""
+    jobs = [
+        (family, name, backend, dtype, str(device))
+        for family, found in enumerate(FAMILIES)
+        for name, network in networks_of(found, torch.device("cpu")).items()
+        for backend, dtype in {
+            *ways(name, network, device, compiled=compiled),
+            *([("compile", "bfloat16")] if compiled and name.startswith("EUGen") else []),
+        }
+        if backend != "eager"
+    ]
+    began = time.perf_counter()
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
+    with ProcessPoolExecutor(max(1, (os.cpu_count() or 2) - 1), multiprocessing.get_context("spawn")) as pool:
+        for _ in pool.map(_compile_plan, jobs):
+            pass
+    print(f"{len(jobs)} plans compiled in {time.perf_counter() - began:.0f} s\n", flush=True)
+
+
+@torch.no_grad()
+def _compile_plan(job: tuple[int, str, str, str, str]) -> None:
+    family, name, backend, dtype, device = job
+    network = networks_of(FAMILIES[family], torch.device(device))[name]
+    samples = encoded_inputs(network.input_widths, 256, torch.device(device))
+    make_plan(network, samples, backend=backend, dtype=dtype).part((0,))  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def grid_rate(device: torch.device, samples: int) -> float:
+    """Samples a second of Zip-NeRF's grid features (10 levels, 2^21 rows, 6 points a sample), no network."""
     grid = HashGrid(pyramid(16, 8192), 4, 21).to(device)
     points, widths = torch.rand(samples, 6, 3, device=device), torch.rand(samples, 6, device=device) * 1e-2
     times = []
-    for _ in range(6):
-        if points.is_cuda:
-            torch.cuda.synchronize()
+    for _ in range(4):
+        synchronise(device)
         start = time.perf_counter()
         for part, width in zip(points.split(1 << 16), widths.split(1 << 16), strict=True):
             grid(part, width)
-        if points.is_cuda:
-            torch.cuda.synchronize()
+        synchronise(device)
         times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
-@torch.no_grad()
-def deviation(network: LayerGraph, device: str) -> float:
-    """Largest difference between collapsed and uncollapsed outputs in float64, over the largest output."""
-    double = network.double().to(device)
-    inputs = [torch.randn(4096, width, dtype=torch.float64, device=device) for width in network.input_widths]
-    values = double.values(*inputs)
-    pairs = [(collapsed, values[name]) for collapsed, name in zip(double(*inputs), ("density", "rgb"), strict=True)]
-    return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
-
-
-def seconds(network: LayerGraph, inputs: list[torch.Tensor], chunk: int, *, train: bool) -> float:
-    """Time of one pass over the inputs, chunk by chunk; with `train`, backward pass included."""
-    cuda = inputs[0].is_cuda
-    if cuda:
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    with torch.set_grad_enabled(train):
-        for parts in zip(*(x.split(chunk) for x in inputs), strict=True):
-            outputs = network(*parts)
-            if train:
-                sum(x.square().mean() for x in outputs).backward()  # type: ignore[union-attr]
-    if cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def compare(networks: dict[str, LayerGraph], inputs: list[torch.Tensor], chunk: int, repeats: int, train: bool) -> None:
-    """Prints a table of times taken in turns, and the ratios within a round to the first network."""
-    times: dict[str, list[float]] = {key: [] for key in networks}
-    for repeat in range(repeats + 2):
-        for key, network in networks.items():
-            elapsed = seconds(network, inputs, chunk, train=train)
-            if repeat >= 2:  # the first rounds warm up
-                times[key].append(elapsed)
-    what = "training steps (forward and backward)" if train else "queries"
-    print(f"\n{what}, {inputs[0].dtype}, chunks of {chunk}")
-    print(f"{'network':20}{'parameters':>12}{'MACs':>11}{'Mq/s':>9}{'ratio':>9}{'quartiles':>13}")
-    baseline = times[next(iter(networks))]
-    for key, network in networks.items():
-        ratios = [d / t for d, t in zip(baseline, times[key], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        speed = len(inputs[0]) / statistics.median(times[key]) / 1e6
-        size, macs = count_parameters(network), network.multiply_adds()
-        print(f"{key:20}{size:12,}{macs:11,}{speed:9.2f}{middle:8.2f}x{f'{low:.2f}-{high:.2f}':>13}")
+    return samples / statistics.median(times[1:])
 
 
 def main() -> None:
-    """Prints all tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Checks, measures, prints, and writes the figures where asked to."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--queries", type=int, default=1 << (20 if torch.cuda.is_available() else 15))
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of queries of a call")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--side", type=int, default=0, help="pixels along each side of the picture")
+    parser.add_argument("--output", type=Path, help="a JSON file for all figures")
     options = parser.parse_args()
-    device, cuda = options.device, options.device.startswith("cuda")
+    device, compiled = torch.device(options.device), not options.no_compile
+    cuda, began = device.type == "cuda", time.perf_counter()
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
-    print(f"{name}, torch {torch.__version__}, {options.queries} queries, {options.repeats} rounds in turns")
-    families = {
-        "NeRF": nerf_networks(),
-        "Mip-NeRF 360": unbounded_networks(MIP, ("trunk_.*",), (1024, 512, 256)),
-        "Zip-NeRF": unbounded_networks(ZIP, ("head_.*",), (128, 64, 32)),
-    }
-    for family, built in families.items():
-        print(f"\n{family}")
-        for key, network in built.items():
-            error = deviation(network, device)
-            print(f"{key:20} collapsed against uncollapsed, float64: {error:.1e}")
-            if not error < 1e-10:
-                sys.exit(f"{key}: collapsed outputs differ")
-        # the widest network's activations decide the chunk
-        chunk = min(options.queries, 1 << (16 if family == "Mip-NeRF 360" else 18)) if cuda else 4096
-        for dtype in (torch.float32, torch.bfloat16):
-            inputs = [torch.randn(options.queries, w, device=device).to(dtype) for w in built["dense"].input_widths]
-            cast = {key: network.to(device=device, dtype=dtype) for key, network in built.items()}
-            compare(cast, inputs, chunk, options.repeats, train=False)
-            if dtype == torch.float32:
-                compare(cast, inputs, chunk, options.repeats, train=True)
-    taken = grid_seconds(device, min(options.queries, 1 << 18))
-    print(f"\nZip-NeRF's grid: {min(options.queries, 1 << 18) / taken / 1e6:.2f} M samples a second, features alone")
+    print(f"{name}, torch {torch.__version__}, {options.repeats} rounds in turns\n")
+    if cuda:
+        compile_plans(device, compiled=compiled)
+    if not check(device, compiled=compiled):
+        sys.exit("a plan or a collapse does not compute what it states: see FAIL above")
+    peaks = measure_peaks(device)
+    rates = ", ".join(f"{key} {value / 1e12:.2f} TFLOP/s" for key, value in peaks.items() if key != "copy")
+    print(f"\nmeasured: matrix products {rates}; copies {peaks['copy'] / 1e9:.0f} GB/s")
+    result: dict[str, Any] = {"device": name, "torch": torch.__version__, "peaks": peaks, "queries": [], "training": []}
+
+    def keep() -> None:
+        if options.output is not None:
+            part = options.output.with_name(options.output.name + ".part")
+            part.write_text(json.dumps(result, indent=1) + "\n")
+            part.replace(options.output)
+
+    for family in FAMILIES:
+        rows = measure_family(
+            family, device, peaks, scale=options.scale, warmup=2, repeats=options.repeats, compiled=compiled
+        )
+        result["queries"] += rows
+        keep()
+        print("", *table_lines(rows), sep="\n", flush=True)
+    result["pictures"] = measure_pictures(device, options.side or (400 if cuda else 16), repeats=options.repeats)
+    keep()
+    print("", *picture_lines(result["pictures"]), sep="\n", flush=True)
+    for family in FAMILIES[:2]:
+        rows = measure_training(
+            family, device, scale=options.scale, repeats=options.repeats, compiled=compiled and cuda
+        )
+        result["training"] += rows
+        keep()
+        print("", *training_lines(rows), sep="\n", flush=True)
+    rate = grid_rate(device, int((1 << (18 if cuda else 13)) * min(1.0, options.scale)))
+    result["grid_samples_per_second"] = rate
+    keep()
+    print(f"\nZip-NeRF's grid: {rate / 1e6:.2f} M samples a second, features alone")
+    print(f"all of it took {time.perf_counter() - began:.0f} s")
 
 
 if __name__ == "__main__":

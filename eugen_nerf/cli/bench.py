@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from eugen_nerf.cli.common import installed, print_lines, run_cli
 from eugen_nerf.cli.jobs import Crew
+from eugen_nerf.cli.speed import SpeedCommand
 from eugen_nerf.cli.study import is_study, read_study, run_study
 from eugen_nerf.cli.suite import EVALUATORS, Suite, config_of, parts, read_suite, run_suite
 from eugen_nerf.core.errors import ConfigError
@@ -23,7 +25,8 @@ class Bench:
     """Run suites: train their variants, distil, compare, write one report each. What is done is not done again.
 
     Several machines share the work under torchrun, where they see the same files:
-    `torchrun --nnodes 2 --nproc-per-node 1 ... -m eugen_nerf.cli.bench SUITE`.
+    `torchrun --nnodes 2 --nproc-per-node 1 ... -m eugen_nerf.cli.bench SUITE`. `eugen-bench speed` measures networks
+    alone, without any training: see `eugen-bench speed --help`.
     """
 
     suites: tyro.conf.Positional[tuple[Path, ...]]
@@ -79,8 +82,11 @@ def _print_part(suite: Suite, report: Path, console: Console) -> None:
 
 
 def main() -> None:
-    """Entry point of eugen-bench."""
-    run_cli(lambda: tyro.cli(Bench, prog="eugen-bench").run())
+    """Entry point of eugen-bench; what follows the word speed is measured there, all else are suites."""
+    if sys.argv[1:2] == ["speed"]:
+        run_cli(lambda: tyro.cli(SpeedCommand, prog="eugen-bench speed", args=sys.argv[2:]).run())
+    else:
+        run_cli(lambda: tyro.cli(Bench, prog="eugen-bench").run())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.evaluation.archive import verify
 from eugen_nerf.evaluation.claims import groups_of, judged
 from eugen_nerf.evaluation.compare import evaluate
+from eugen_nerf.evaluation.planned import Inference
 from eugen_nerf.evaluation.protocol import Protocol, Timing
 from eugen_nerf.evaluation.published import read_published
 from eugen_nerf.evaluation.report import check_output, print_table, write_report
@@ -46,6 +47,19 @@ class EvalCommand:
     """Read the scene from here instead of where the runs' configs say."""
     reduced: tuple[str, ...] = ()
     """Runs to compare once more in less precise arithmetic, as RUN:bfloat16 or RUN:int8 (weights and products)."""
+    plan_backend: Literal["none", "eager", "compile", "triton"] = "none"
+    """Run every network by an inference plan; the report states how far its outputs are from float32."""
+    plan_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the plans' weights, features and products."""
+    plan_drop_norm: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
+    """Let plans take the norm of a layer's input for constant where outputs change by less than this share of the
+    largest, such as 0.001."""
+    extras: bool = True
+    """Render outputs that no score needs as well, such as the coarse field's colours."""
+    stop_opaque: Annotated[float, tyro.conf.arg(metavar="T")] = 0.0
+    """End rays where less than this share of light comes through, such as 0.003: no channel changes by more."""
+    skip_empty: Annotated[int, tyro.conf.arg(metavar="CELLS")] = 0
+    """Skip space where the trained density is zero, by a grid of so many cells a side, such as 96; 0 for none."""
     published: Path | None = None
     """A JSON file of published results to show beside: a list of texts and their sources."""
     split: Literal["test", "val"] = "test"
@@ -117,6 +131,14 @@ class EvalCommand:
             device=self.device,
             data=self.data,
             reduced=self.reduced,
+            inference=Inference(
+                self.plan_backend,
+                self.plan_dtype,
+                self.extras,
+                self.stop_opaque,
+                self.skip_empty,
+                self.plan_drop_norm,
+            ),
         )
         comparison.published = judged(published, groups_of(comparison.rows))
         console = Console()

@@ -4,11 +4,12 @@ from eugen_nerf.core.activations import ACTIVATIONS, activation, polynomial_fit
 from eugen_nerf.core.bundle import load_bundle, save_bundle
 from eugen_nerf.core.bundle_spec import BundleError
 from eugen_nerf.core.bundled import BundledField, DistanceBundle, RadianceBundle
+from eugen_nerf.core.collapsed import CollapsedGraph
 from eugen_nerf.core.convert import LayerReport, convert_graph
 from eugen_nerf.core.errors import ConfigError, DataError, EugenError, RunError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.fit import ConversionConfig
-from eugen_nerf.core.graph import CollapsedGraph, LayerGraph
+from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.core.layer import FeatureLayer
 from eugen_nerf.core.modules import ModuleReport, convert_
 from eugen_nerf.core.narrowing import Weighted

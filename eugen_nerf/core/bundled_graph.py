@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from eugen_nerf.core.activations import activation
 from eugen_nerf.core.bundle_spec import AGAIN, BundleError, Spec, StoredTensors
-from eugen_nerf.core.graph import CollapsedGraph, Step
+from eugen_nerf.core.collapsed import CollapsedGraph, Step
 from eugen_nerf.core.stage import Affine, MergedStage
 
 MOST_STEPS = 1024

@@ -6,13 +6,133 @@ import triton
 import triton.language as tl
 
 
+@triton.constexpr_function
+def _at(plan, *path):
+    """What a plan of nested tuples holds at a path of places."""
+    for place in path:
+        plan = plan[place]
+    return plan
+
+
+@triton.constexpr_function
+def _count(plan, *path):
+    """How many entries a plan has at a path of places."""
+    for place in path:
+        plan = plan[place]
+    return len(plan)
+
+
+@triton.constexpr_function
+def _number(stages, s, p, r, block):
+    """The number of a tile in the order of use: that of size `p`, source `r` and `block` in stage `s`."""
+    before = sum(_tiles_of(stage) for stage in stages[:s]) + sum(len(square[0]) for square in stages[s][1] if square[1])
+    return before + (p * len(stages[s][0]) + r) * stages[s][3] + block
+
+
+@triton.constexpr_function
+def _number_of_square(stages, s, q, r):
+    """The number of a tile of the norm's factor: that of square `q` and its source `r` in stage `s`."""
+    before = sum(_tiles_of(stage) for stage in stages[:s])
+    return before + sum(len(square[0]) for square in stages[s][1][:q] if square[1]) + r
+
+
+@triton.constexpr_function
+def _tiles_of(stage):
+    sources, squares, sizes, blocks, _ = stage
+    return len(sources) * len(sizes) * blocks + sum(len(square[0]) for square in squares if square[1])
+
+
+@triton.constexpr_function
+def _offset(tiles, number):
+    """Where a tile begins among the weights."""
+    return sum(height * width for height, width in tiles[:number])
+
+
 @triton.jit
-def _dot(a, tiles, total, SIZE: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr):
-    """`total + a W` for the tile W `[K, SIZE]` at the pointer `tiles`."""
-    tile = tl.load(tiles + tl.arange(0, a.shape[1])[:, None] * SIZE + tl.arange(0, SIZE)[None, :])
+def _tile(weights, NUMBER: tl.constexpr, TILES: tl.constexpr):
+    """A tile of the weights, as `[columns read, features]`."""
+    HEIGHT: tl.constexpr = _at(TILES, NUMBER, 0)
+    WIDTH: tl.constexpr = _at(TILES, NUMBER, 1)
+    place = tl.arange(0, HEIGHT)[:, None] * WIDTH + tl.arange(0, WIDTH)[None, :]
+    return tl.trans(tl.load(weights + _offset(TILES, NUMBER) + place))
+
+
+@triton.jit
+def _ahead(weights, window, NUMBER: tl.constexpr, TILES: tl.constexpr):
+    """The window without its first tile, number `NUMBER`, and with the one that follows its last."""
+    if NUMBER + len(window) < _count(TILES):
+        return window[1:] + (_tile(weights, NUMBER + len(window), TILES),)  # noqa: RUF005  no starred tuples
+    else:
+        return window[1:]
+
+
+@triton.jit
+def _dot(a, tile, total, PRECISION: tl.constexpr, WIDEN: tl.constexpr):
+    """`total + a W` for a tile W."""
     if WIDEN:
         return tl.dot(a.to(tl.float32), tile.to(tl.float32), total, input_precision=PRECISION)
-    return tl.dot(a, tile, total, input_precision=PRECISION)
+    else:
+        return tl.dot(a, tile, total, input_precision=PRECISION)
+
+
+@triton.jit
+def _start(biases, norm, BLOCK: tl.constexpr, BLOCKS: tl.constexpr, SIZE: tl.constexpr, SQUARES: tl.constexpr):
+    """`[ROWS, SIZE]`, what a block of a projection adds to its products: biases, and columns times the norm."""
+    column = tl.arange(0, SIZE)
+    u = tl.zeros((norm.shape[0], SIZE), tl.float32) + tl.load(biases + BLOCK * SIZE + column)[None, :]
+    if SQUARES > 0:
+        u += norm[:, None] * tl.load(biases + (BLOCKS + BLOCK) * SIZE + column)[None, :]
+    return u
+
+
+@triton.jit
+def _sine(turns):
+    """`sin(2 pi turns)`: whole turns go exactly, then half ones by symmetry, then Taylor's polynomial (error 6e-8)."""
+    part = turns - tl.floor(turns + 0.5)
+    size = tl.abs(part)
+    x = 6.283185307179586 * tl.minimum(size, 0.5 - size)
+    z = x * x
+    y = -2.505210838544172e-8 * z + 2.7557319223985893e-6
+    y = y * z - 1.984126984126984e-4
+    y = y * z + 8.333333333333333e-3
+    y = y * z - 0.16666666666666666
+    y = x + x * z * y
+    return tl.where(part < 0.0, -y, y)
+
+
+@triton.jit
+def _softplus(u):
+    return tl.maximum(u, 0.0, propagate_nan=tl.PropagateNan.ALL) + tl.log(1.0 + tl.exp(-tl.abs(u)))
+
+
+@triton.jit
+def _phi(u, PHI: tl.constexpr):
+    """The function called `PHI` in `core/activations.py`."""
+    if PHI == "relu":
+        return tl.maximum(u, 0.0, propagate_nan=tl.PropagateNan.ALL)
+    elif PHI == "softplus":
+        return _softplus(u)
+    elif PHI == "softplus100":
+        return _softplus(100.0 * u) * 0.01
+    elif PHI == "gelu":
+        return 0.5 * u * (1.0 + tl.erf(u * 0.7071067811865476))
+    elif PHI == "gelu_tanh":
+        return u * tl.sigmoid(1.5957691216057308 * (u + 0.044715 * u * u * u))
+    elif PHI == "silu":
+        return u * tl.sigmoid(u)
+    elif PHI == "sin":
+        return _sine(u * 0.15915494309189535)
+    elif PHI == "cos":
+        return _sine(u * 0.15915494309189535 + 0.25)
+    elif PHI == "tanh":
+        return 2.0 * tl.sigmoid(2.0 * u) - 1.0
+    elif PHI == "sigmoid":
+        return tl.sigmoid(u)
+    elif PHI == "gaussian":
+        return tl.exp(-0.5 * u * u)
+    else:
+        tl.static_assert(PHI == "identity")
+        return u
 
 
 @triton.jit
@@ -24,14 +144,111 @@ def _load(x, row, stride, inside, START: tl.constexpr, VALID: tl.constexpr, SIZE
 
 
 @triton.jit
-def _source(x0, x1, stride0, stride1, row, inside, held, SOURCE: tl.constexpr, INPUTS: tl.constexpr):
-    """The chunk number `SOURCE`, loaded or held."""
-    if len(INPUTS) <= SOURCE:
-        return held[SOURCE - len(INPUTS)]
-    elif INPUTS[SOURCE][0] == 0:
-        return _load(x0, row, stride0, inside, INPUTS[SOURCE][1], INPUTS[SOURCE][2], INPUTS[SOURCE][3])
+def _encode(x, row, stride, inside, table, SIZE: tl.constexpr, COORDINATES: tl.constexpr):
+    """`[ROWS, SIZE]` features of points by the table of an input's chunk."""
+    column = tl.arange(0, SIZE)
+    turns = tl.load(x + row * stride, mask=inside, other=0.0).to(tl.float32)[:, None] * tl.load(table + column)[None, :]
+    for c in tl.static_range(1, COORDINATES):
+        point = tl.load(x + row * stride + c, mask=inside, other=0.0).to(tl.float32)
+        turns += point[:, None] * tl.load(table + c * SIZE + column)[None, :]
+    shift = tl.load(table + COORDINATES * SIZE + column)[None, :]
+    waves = tl.load(table + (COORDINATES + 1) * SIZE + column) > 0.0
+    return tl.where(waves[None, :], _sine(turns - tl.floor(turns + 0.5) + shift), turns + shift)
+
+
+@triton.jit
+def _input(x, row, stride, inside, tables, CHUNK: tl.constexpr, INPUTS: tl.constexpr):
+    """A chunk of the input `x`, loaded or encoded."""
+    SIZE: tl.constexpr = _at(INPUTS, CHUNK, 3)
+    COORDINATES: tl.constexpr = _at(INPUTS, CHUNK, 4)
+    if COORDINATES > 0:
+        return _encode(x, row, stride, inside, tables + _at(INPUTS, CHUNK, 5), SIZE, COORDINATES)
     else:
-        return _load(x1, row, stride1, inside, INPUTS[SOURCE][1], INPUTS[SOURCE][2], INPUTS[SOURCE][3])
+        return _load(x, row, stride, inside, _at(INPUTS, CHUNK, 1), _at(INPUTS, CHUNK, 2), SIZE)
+
+
+@triton.jit
+def _chunk(asked, row, inside, held, SOURCE: tl.constexpr, INPUTS: tl.constexpr, DTYPE: tl.constexpr):
+    """The chunk number `SOURCE` in the dtype of the products: held, or an input's."""
+    x0, x1, stride0, stride1, tables = asked
+    if _count(INPUTS) <= SOURCE:
+        return held[SOURCE - _count(INPUTS)]
+    elif _at(INPUTS, SOURCE, 0) == 0:
+        return _input(x0, row, stride0, inside, tables, SOURCE, INPUTS).to(DTYPE)
+    else:
+        return _input(x1, row, stride1, inside, tables, SOURCE, INPUTS).to(DTYPE)
+
+
+@triton.jit
+def _store(out, y, row, inside, count, CHUNK: tl.constexpr, OUTPUTS: tl.constexpr):
+    """Writes a chunk wherever it is a part of an output."""
+    column = tl.arange(0, y.shape[1])
+    for o in tl.static_range(_count(OUTPUTS)):
+        if _at(OUTPUTS, o, 0) == CHUNK:
+            mask = inside[:, None] & (column < _at(OUTPUTS, o, 2))[None, :]
+            place = _at(OUTPUTS, o, 4) * tl.cast(count, tl.int64) + row[:, None] * _at(OUTPUTS, o, 3)
+            tl.store(out + place + _at(OUTPUTS, o, 1) + column[None, :], y, mask=mask)
+
+
+@triton.jit
+def _block(
+    block,
+    asked,
+    memory,
+    window,
+    INPUTS: tl.constexpr,
+    STAGES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    TILES: tl.constexpr,
+    PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
+    ROWS: tl.constexpr,
+):
+    """The network on the `ROWS` rows number `block`; `window` holds the first tiles."""
+    weights, biases, out, count = memory
+    DTYPE: tl.constexpr = weights.dtype.element_ty
+    row = tl.cast(block, tl.int64) * ROWS + tl.arange(0, ROWS)
+    inside = row < count
+    held = ()
+    for s in tl.static_range(_count(STAGES)):
+        square = tl.zeros((ROWS,), tl.float32)
+        for q in tl.static_range(_count(STAGES, s, 1)):
+            if _at(STAGES, s, 1, q, 1) == 0:
+                a = _chunk(asked, row, inside, held, _at(STAGES, s, 0, _at(STAGES, s, 1, q, 0, 0)), INPUTS, DTYPE)
+                a = a.to(tl.float32)
+                a = tl.where((tl.arange(0, a.shape[1]) < _at(STAGES, s, 1, q, 2))[None, :], a, 0.0)
+                square += tl.sum(a * a, axis=1)
+            else:
+                u = tl.zeros((ROWS, _at(STAGES, s, 1, q, 1)), tl.float32)
+                u += tl.load(biases + tl.arange(0, _at(STAGES, s, 1, q, 1)))[None, :]
+                biases += _at(STAGES, s, 1, q, 1)
+                for r in tl.static_range(_count(STAGES, s, 1, q, 0)):
+                    a = _chunk(asked, row, inside, held, _at(STAGES, s, 0, _at(STAGES, s, 1, q, 0, r)), INPUTS, DTYPE)
+                    tile = window[0]
+                    window = _ahead(weights, window, _number_of_square(STAGES, s, q, r), TILES)
+                    u = _dot(a, tile, u, PRECISION, WIDEN)
+                square += tl.sum(u * u, axis=1)
+        norm = tl.sqrt(square)
+        for p in tl.static_range(_count(STAGES, s, 2)):
+            u = ()
+            for b in tl.static_range(_at(STAGES, s, 3)):
+                u = u + (_start(biases, norm, b, _at(STAGES, s, 3), _at(STAGES, s, 2, p), _count(STAGES, s, 1)),)  # noqa: RUF005
+            biases += _at(STAGES, s, 3) * _at(STAGES, s, 2, p)
+            if _count(STAGES, s, 1) > 0:
+                biases += _at(STAGES, s, 3) * _at(STAGES, s, 2, p)
+            for r in tl.static_range(_count(STAGES, s, 0)):
+                a = _chunk(asked, row, inside, held, _at(STAGES, s, 0, r), INPUTS, DTYPE)
+                for b in tl.static_range(_at(STAGES, s, 3)):
+                    tile = window[0]
+                    window = _ahead(weights, window, _number(STAGES, s, p, r, b), TILES)
+                    u = u[1:] + (_dot(a, tile, u[0], PRECISION, WIDEN),)  # noqa: RUF005
+            y = _phi(u[0], _at(STAGES, s, 4))
+            _store(out, y, row, inside, count, _count(INPUTS) + len(held), OUTPUTS)
+            held = held + (y.to(DTYPE),)  # type: ignore[assignment]  # noqa: RUF005
+            if _at(STAGES, s, 3) > 1:
+                y = _phi(u[_at(STAGES, s, 3) - 2] * u[_at(STAGES, s, 3) - 1], _at(STAGES, s, 4))
+                _store(out, y, row, inside, count, _count(INPUTS) + len(held), OUTPUTS)
+                held = held + (y.to(DTYPE),)  # type: ignore[assignment]  # noqa: RUF005
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -42,65 +259,43 @@ def fused_kernel(
     stride1,
     weights,
     biases,
+    tables,
     out,
     count,
     INPUTS: tl.constexpr,
-    STEPS: tl.constexpr,
+    STAGES: tl.constexpr,
     OUTPUTS: tl.constexpr,
+    TILES: tl.constexpr,
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
     ROWS: tl.constexpr,
+    WINDOW: tl.constexpr,
 ):
-    """`PackedNetwork` on `ROWS` of the `count` rows of `x0` and `x1`, a program.
+    """`PackedNetwork` on the `count` rows of `x0` and `x1`, `ROWS` at a time.
 
-    Chunks of values stay in registers, chunks of inputs are loaded anew wherever they are read: they are in the cache,
-    and a skip would otherwise hold registers through half the network. Loops are unrolled, so that chunks may differ
-    in width.
+    Chunks of values stay in registers, rounded to the dtype of the products; chunks of inputs are loaded or encoded
+    anew for every product that reads them: they would otherwise hold registers, a skip's through half the network.
+    Loops are unrolled, so that chunks may differ in width. A window of tiles is loaded before they are used. Where it
+    holds them all, a program keeps them in shared memory (the compiler moves what makes them so out of the loop) and
+    takes every so many-th block of rows; else it takes one block.
 
     Args:
         x0, x1: inputs `[count, d_i]` of any floating point dtype, last dimension contiguous, rows `stride_i` apart.
-        weights, biases: as packed; the weights' dtype is that of the products, sums are float32.
+        weights, biases, tables: as packed; the weights' dtype is that of the products, sums are float32.
         out: float32, output i as `[count, width]` after the outputs before it.
-        INPUTS, STEPS: as in `PackedNetwork`.
+        INPUTS, STAGES, TILES: as in `PackedNetwork`.
         OUTPUTS: chunk, first column in its output, valid columns, width of the output, widths before it, added.
-        PRECISION: `ieee` or `tf32`, for float32 weights.
+        PRECISION: `tf32x3` (three products, as exact as float32) or `tf32`, for float32 weights.
         WIDEN: whether factors are made float32 after rounding, for Triton's interpreter, which lacks bfloat16 products.
+        WINDOW: number of tiles.
     """
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    inside = row < count
-    held = ()
-    for s in tl.static_range(len(STEPS)):
-        column = tl.arange(0, STEPS[s][1])
-        zeros = tl.zeros((ROWS, STEPS[s][1]), tl.float32)
-        u0 = zeros + tl.load(biases + column)[None, :]
-        u1 = zeros
-        u2 = zeros
-        if STEPS[s][2] > 1:
-            u1 = zeros + tl.load(biases + STEPS[s][1] + column)[None, :]
-        if STEPS[s][2] > 2:
-            u2 = zeros + tl.load(biases + 2 * STEPS[s][1] + column)[None, :]
-        biases += STEPS[s][2] * STEPS[s][1]
-        for r in tl.static_range(len(STEPS[s][0])):
-            a = _source(x0, x1, stride0, stride1, row, inside, held, STEPS[s][0][r], INPUTS)
-            a = a.to(weights.dtype.element_ty)
-            u0 = _dot(a, weights, u0, STEPS[s][1], PRECISION, WIDEN)
-            if STEPS[s][2] > 1:
-                u1 = _dot(a, weights + a.shape[1] * STEPS[s][1], u1, STEPS[s][1], PRECISION, WIDEN)
-            if STEPS[s][2] > 2:
-                u2 = _dot(a, weights + 2 * a.shape[1] * STEPS[s][1], u2, STEPS[s][1], PRECISION, WIDEN)
-            weights += STEPS[s][2] * a.shape[1] * STEPS[s][1]
-        second = u0 * u1
-        if STEPS[s][2] > 2:
-            second = u1 * u2
-        if STEPS[s][3]:
-            u0 = tl.maximum(u0, 0.0, propagate_nan=tl.PropagateNan.ALL)
-            second = tl.maximum(second, 0.0, propagate_nan=tl.PropagateNan.ALL)
-        held = held + (u0,)  # type: ignore[assignment]  # noqa: RUF005  triton has no starred tuples
-        if STEPS[s][2] > 1:
-            held = held + (second,)  # type: ignore[assignment]  # noqa: RUF005
-    for o in tl.static_range(len(OUTPUTS)):
-        y = held[OUTPUTS[o][0] - len(INPUTS)]  # type: ignore[var-annotated]
-        column = tl.arange(0, y.shape[1])
-        mask = inside[:, None] & (column < OUTPUTS[o][2])[None, :]
-        base = OUTPUTS[o][4] * tl.cast(count, tl.int64)
-        tl.store(out + base + row[:, None] * OUTPUTS[o][3] + OUTPUTS[o][1] + column[None, :], y, mask=mask)
+    window = ()
+    for t in tl.static_range(WINDOW):
+        window = window + (_tile(weights, t, TILES),)  # type: ignore[assignment]  # noqa: RUF005
+    asked = (x0, x1, stride0, stride1, tables)
+    memory = (weights, biases, out, count)
+    if _count(TILES) == WINDOW:
+        for block in tl.range(tl.program_id(0), (count + ROWS - 1) // ROWS, tl.num_programs(0), num_stages=1):
+            _block(block, asked, memory, window, INPUTS, STAGES, OUTPUTS, TILES, PRECISION, WIDEN, ROWS)
+    else:
+        _block(tl.program_id(0), asked, memory, window, INPUTS, STAGES, OUTPUTS, TILES, PRECISION, WIDEN, ROWS)

@@ -9,63 +9,14 @@ width l in between. Training without the norm column uses the same merged matric
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from eugen_nerf.core.collapsed import CollapsedGraph, Step, cast_affine, cast_stage
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.layer import FeatureLayer
 from eugen_nerf.core.stage import Affine, MergedStage, Stage
-
-Step = tuple[MergedStage, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class CollapsedGraph:
-    """A graph with every affine map multiplied into its consumers."""
-
-    steps: tuple[Step, ...]
-    """Merged stages with the values each one reads; inputs come first, step i makes the i-th value after them."""
-    outputs: tuple[tuple[int, Affine], ...]
-    """For each output, the value it comes from and the affine map still owed on it."""
-
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Outputs for inputs `[..., d_i]` that share their leading shape."""
-        values = list(inputs)
-        for stage, reads in self.steps:
-            values.append(stage([values[v] for v in reads]))
-        return tuple(affine(values[v]) for v, affine in self.outputs)
-
-    def multiply_adds(self) -> int:
-        """Multiply-adds of all matrix products for one input (element-wise work is not counted)."""
-        kept = sum(a.weight.numel() for _, a in self.outputs if a.weight is not None)
-        return kept + sum(stage.multiply_adds() for stage, _ in self.steps)
-
-    def count_numbers(self) -> int:
-        """Weights, biases and norm columns and factors that evaluation keeps."""
-        tensors = [
-            t for s, _ in self.steps for t in (s.weight, s.bias, s.norm, *(t for f in s.factors if f for t in f))
-        ]
-        tensors += [t for _, a in self.outputs for t in (a.weight, a.bias)]
-        return sum(t.numel() for t in tensors if t is not None)
-
-    def ungrouped(self, input_widths: Sequence[int]) -> CollapsedGraph:
-        """The same graph with dense matrices alone, for formats that know no other.
-
-        Args:
-            input_widths: width of each input.
-        """
-        widths, steps = list(input_widths), []
-        for stage, reads in self.steps:
-            steps.append((stage.ungrouped(sum(widths[v] for v in reads)), reads))
-            widths.append(stage.num_features)
-        return CollapsedGraph(tuple(steps), self.outputs)
-
-    def cast(self, dtype: torch.dtype) -> CollapsedGraph:
-        """The same graph with tensors of another dtype."""
-        steps = tuple((_cast_merged(stage, dtype), reads) for stage, reads in self.steps)
-        return CollapsedGraph(steps, tuple((v, _cast_affine(a, dtype)) for v, a in self.outputs))
 
 
 class LayerGraph(nn.Module):
@@ -106,9 +57,11 @@ class LayerGraph(nn.Module):
         self.reads = {name: tuple(v if isinstance(v, int) else index[v] for v in wiring[name]) for name in self.names}
         self.outputs = tuple(index[name] for name in outputs)
         self.evaluation: Callable[..., tuple[Tensor, ...]] | None = None
-        """What answers instead of the collapsed graph where no gradients are asked for (`core/precision.py`)."""
+        """What answers instead of the collapsed graph where no gradients are asked for (`core/plan.py`,
+        `core/precision.py`); called as `forward` is."""
         self._plan: CollapsedGraph | None = None
         self._plan_key: tuple[object, ...] | None = None
+        self._parts: dict[tuple[int, ...], CollapsedGraph] = {}
         for position, name in enumerate(self.names):
             if any(v >= index[name] for v in self.reads[name]):
                 raise ConfigError(f"layer {name!r} reads a value that comes after it")
@@ -155,14 +108,29 @@ class LayerGraph(nn.Module):
         parts = [values[v] for v in self.reads[name]]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
         """Outputs for inputs `[..., d_i]` that share their leading shape.
 
+        Args:
+            inputs: all of them, or those that `outputs` depend on (`needed_inputs`).
+            outputs: numbers of the outputs that are wanted: without gradients nothing else is computed. All by default.
+
         Raises:
-            ConfigError: another number of inputs, or other widths.
+            ConfigError: another number of inputs, other widths, or outputs that there are not.
         """
-        if tuple(x.shape[-1] for x in inputs) != self.input_widths:
-            raise ConfigError(f"inputs have widths {[x.shape[-1] for x in inputs]}, expected {list(self.input_widths)}")
+        widths = [self.input_widths[i] for i in self.needed_inputs(outputs)]
+        if [x.shape[-1] for x in inputs] != widths:
+            raise ConfigError(f"inputs have widths {[x.shape[-1] for x in inputs]}, expected {widths}")
+        if outputs is not None:
+            if torch.is_grad_enabled():  # all of it: no one trains on a part
+                given = dict(zip(self.needed_inputs(outputs), inputs, strict=True))
+                shape = inputs[0].shape[:-1]
+                filled = [given.get(i, inputs[0].new_zeros(*shape, w)) for i, w in enumerate(self.input_widths)]
+                whole = self(*filled)
+                return tuple(whole[i] for i in outputs)
+            return (
+                self._part(outputs)(*inputs) if self.evaluation is None else self.evaluation(*inputs, outputs=outputs)
+            )
         if not torch.is_grad_enabled():
             return (self.evaluation or self.collapsed())(*inputs)
         if any(self.layer(name).uses_norm for name in self.names):
@@ -181,8 +149,32 @@ class LayerGraph(nn.Module):
         if self._plan is None or key != self._plan_key:
             self._plan = self.collapse()
             self._plan_key = key
+            self._parts = {}
         assert self._plan is not None
         return self._plan
+
+    def needed_inputs(self, outputs: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Numbers of the inputs that outputs (numbers too, None for all) depend on, in order.
+
+        Raises:
+            ConfigError: no outputs, or one that there is not.
+        """
+        first = len(self.input_widths)
+        if outputs is None:
+            return tuple(range(first))
+        if not outputs or any(not 0 <= i < len(self.outputs) for i in outputs):
+            raise ConfigError(f"outputs {list(outputs)} were asked of a network that has {len(self.outputs)}")
+        needed = {self.outputs[i] for i in outputs}
+        for value in reversed(range(first, first + len(self.names))):
+            if value in needed:
+                needed.update(self.reads[self.names[value - first]])
+        return tuple(v for v in range(first) if v in needed)
+
+    def _part(self, outputs: tuple[int, ...]) -> CollapsedGraph:
+        whole = self.collapsed()  # forgets parts of former weights
+        if outputs not in self._parts:
+            self._parts[outputs] = whole.pruned(len(self.input_widths), outputs)[0]
+        return self._parts[outputs]
 
     @torch.no_grad()
     def collapse(self) -> CollapsedGraph:
@@ -203,7 +195,7 @@ class LayerGraph(nn.Module):
         """The collapsed graph, differentiable in the layers' parameters; `dtype` casts their tensors first."""
         pieces = {name: self.layer(name).pieces() for name in self.names}
         if dtype is not None:
-            pieces = {n: [(_cast_stage(s, dtype), _cast_affine(a, dtype)) for s, a in p] for n, p in pieces.items()}
+            pieces = {n: [(cast_stage(s, dtype), cast_affine(a, dtype)) for s, a in p] for n, p in pieces.items()}
         steps: list[Step] = []
         inputs = len(self.input_widths)
         # where each value stands among the steps' values, and the affine map still owed on it
@@ -245,21 +237,3 @@ class LayerGraph(nn.Module):
 def _as_stage(affine: Affine) -> MergedStage:
     assert affine.weight is not None
     return MergedStage(affine.weight, affine.bias, None, 1, True, "identity")
-
-
-def _cast_affine(affine: Affine, dtype: torch.dtype) -> Affine:
-    return Affine(_cast(affine.weight, dtype), _cast(affine.bias, dtype))
-
-
-def _cast_stage(s: Stage, dtype: torch.dtype) -> Stage:
-    return replace(s, weight=s.weight.to(dtype), bias=_cast(s.bias, dtype), norm=_cast(s.norm, dtype))
-
-
-def _cast_merged(s: MergedStage, dtype: torch.dtype) -> MergedStage:
-    factors = tuple(None if f is None else (f[0].to(dtype, copy=True), f[1].to(dtype, copy=True)) for f in s.factors)
-    weight = s.weight.to(dtype, copy=True)
-    return replace(s, weight=weight, bias=_cast(s.bias, dtype), norm=_cast(s.norm, dtype), factors=factors)
-
-
-def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if tensor is None else tensor.to(dtype, copy=True)

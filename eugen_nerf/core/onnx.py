@@ -13,7 +13,7 @@ from torch import Tensor
 
 from eugen_nerf.core.bundle import new_place
 from eugen_nerf.core.bundle_spec import BundleError
-from eugen_nerf.core.graph import CollapsedGraph
+from eugen_nerf.core.collapsed import CollapsedGraph
 from eugen_nerf.core.stage import Affine, MergedStage
 
 OPSET = 17

@@ -1,77 +1,31 @@
-"""A collapsed network in the form of the fused kernel: one buffer of weights, and what to do with it as plain numbers.
-
-Alphabet: a *chunk* is some columns of an input or of a step's features, 16, 32 or 64 wide, the last ones perhaps
-padding; a *tile* is the part `[K, N]` of a step's matrix from one chunk to another. A value of any width is a few
-chunks: widths are padded to multiples of 16 and no further.
-"""
+"""From a collapsed network to the form that the fused kernel reads, or in one line why there is none."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.graph import CollapsedGraph
+from eugen_nerf.core.packed_form import (
+    CHUNK_COLUMNS,
+    FUSED_FUNCTIONS,
+    FUSED_PRECISIONS,
+    WIDEST_INPUT,
+    WIDEST_VALUE,
+    FusedPrecision,
+    InputChunk,
+    OutputChunk,
+    PackedNetwork,
+    PackedStage,
+    Square,
+    storage_dtype,
+)
+from eugen_nerf.core.sinusoids import Sinusoids
 from eugen_nerf.core.stage import Affine, MergedStage
-
-FusedPrecision = Literal["float32", "tf32", "bfloat16", "float16"]
-FUSED_PRECISIONS: tuple[FusedPrecision, ...] = ("float32", "tf32", "bfloat16", "float16")
-WIDEST_VALUE = 256
-"""Columns of an input, or features of a step, that a program can keep in registers."""
-MOST_COLUMNS = 64
-"""Of one chunk; a tile of as many rows is then 16 KiB in float32."""
-
-
-class InputChunk(NamedTuple):
-    """Columns `start` to `start + valid` of an input."""
-
-    input: int
-    start: int
-    valid: int
-    size: int
-
-
-class PackedStep(NamedTuple):
-    """`blocks` projections of the same chunks to `size` columns each.
-
-    One block makes the chunk `phi(u_0)`, two make `phi(u_0)` and `phi(u_0 u_1)`, three `phi(u_0)` and `phi(u_1 u_2)`.
-    """
-
-    sources: tuple[int, ...]
-    """Chunks that it reads: those of the inputs come first, then all that steps make, in order."""
-    size: int
-    blocks: int
-    relu: bool
-    """Whether phi is relu; it is the identity otherwise."""
-
-
-class OutputChunk(NamedTuple):
-    """A chunk that is columns `start` to `start + valid` of an output."""
-
-    chunk: int
-    output: int
-    start: int
-    valid: int
-
-
-@dataclass(frozen=True)
-class PackedNetwork:
-    """A collapsed network as the kernel reads it; it does not follow later changes of the graph's weights."""
-
-    weights: Tensor
-    """All tiles, row by row, in the order of use: step by step, source by source, block by block; one dimension."""
-    biases: Tensor
-    """float32, `size` numbers for each step and block."""
-    inputs: tuple[InputChunk, ...]
-    steps: tuple[PackedStep, ...]
-    outputs: tuple[OutputChunk, ...]
-    input_widths: tuple[int, ...]
-    output_widths: tuple[int, ...]
-    precision: FusedPrecision
 
 
 def why_not(graph: CollapsedGraph, input_widths: Sequence[int]) -> str | None:
@@ -79,15 +33,15 @@ def why_not(graph: CollapsedGraph, input_widths: Sequence[int]) -> str | None:
 
     Args:
         graph: the network.
-        input_widths: width of each input.
+        input_widths: width of each input, as the network reads it (encoded, where it is encoded).
     """
     if not 1 <= len(input_widths) <= 2:
         return f"the network has {len(input_widths)} inputs, the fused kernel takes 1 or 2"
     for i, width in enumerate(input_widths):
-        if width > WIDEST_VALUE:
-            return f"input {i} is {width} wide, the fused kernel takes at most {WIDEST_VALUE}"
+        if width > WIDEST_INPUT:
+            return f"input {i} is {width} wide, the fused kernel takes at most {WIDEST_INPUT}"
     for i, (stage, _) in enumerate(graph.steps):
-        reason = _step_problem(stage)
+        reason = _stage_problem(stage)
         if reason is not None:
             return f"step {i} of the collapsed network {reason}"
     for i, (v, affine) in enumerate(graph.outputs):
@@ -98,33 +52,43 @@ def why_not(graph: CollapsedGraph, input_widths: Sequence[int]) -> str | None:
     return None
 
 
-def pack(graph: CollapsedGraph, input_widths: Sequence[int], precision: FusedPrecision = "float32") -> PackedNetwork:
+def pack(
+    graph: CollapsedGraph,
+    input_widths: Sequence[int],
+    precision: FusedPrecision = "float32",
+    encodings: Sequence[Sinusoids | None] | None = None,
+    columns: int | None = None,
+) -> PackedNetwork:
     """A collapsed network in the form of the kernel.
 
     Args:
         graph: tensors of any dtype, on the device where it is to run.
-        input_widths: width of each input.
+        input_widths: width of each input, as the network reads it.
         precision: dtype of inputs, features and weights in products; sums are float32. tf32 stores float32 and leaves
             rounding to the device's products.
+        encodings: for each input, what the kernel makes it of, from points in float32; None where it is given as it is.
 
     Raises:
-        ConfigError: an unknown precision, or a network that `why_not` refuses.
+        ConfigError: an unknown precision, encodings of other widths, or a network that `why_not` refuses.
     """
     if precision not in FUSED_PRECISIONS:
         raise ConfigError(f"precision {precision!r} is unknown; choose one of {', '.join(FUSED_PRECISIONS)}")
+    encodings = [None] * len(input_widths) if encodings is None else encodings
+    made = [w if e is None else e.turns.shape[1] for e, w in zip(encodings, input_widths, strict=False)]
+    if len(encodings) != len(input_widths) or made != list(input_widths):
+        raise ConfigError(f"encodings make inputs of widths {made}; the network takes {list(input_widths)}")
     reason = why_not(graph, input_widths)
     if reason is not None:
         raise ConfigError(f"{reason}: take the backend eager or compile")
-    return _Packer(graph, input_widths).packed(precision)
+    sizes = [size for size in CHUNK_COLUMNS[precision] if columns is None or size <= columns]
+    return _Packer(graph, input_widths, encodings, sizes).packed(precision)
 
 
-def _step_problem(stage: MergedStage) -> str | None:
-    if stage.norm is not None:
-        return "reads the norm of its input, which the fused kernel does not compute: train with norm off for it"
+def _stage_problem(stage: MergedStage) -> str | None:
     if stage.groups > 1:
         return "has diagonal blocks (Monarch), which the fused kernel does not know"
-    if stage.phi not in ("identity", "relu"):
-        return f"has the function {stage.phi}, the fused kernel knows identity and relu"
+    if stage.phi not in FUSED_FUNCTIONS:
+        return f"has the function {stage.phi}, the fused kernel knows {', '.join(FUSED_FUNCTIONS)}"
     if stage.degree > 2:
         return f"has degree {stage.degree}, the fused kernel knows 1 and 2"
     if not 1 <= stage.num_features <= WIDEST_VALUE:
@@ -132,10 +96,15 @@ def _step_problem(stage: MergedStage) -> str | None:
     return None
 
 
-def _sizes(width: int) -> list[int]:
-    """Sizes of the chunks of a value: 64, then what is left to the next multiple of 16 as powers of two."""
-    whole, left = divmod(-(-width // 16) * 16, MOST_COLUMNS)
-    return [MOST_COLUMNS] * whole + [size for size in (32, 16) if left & size]
+def _split(width: int, sizes: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Start, valid columns and size of a value's chunks: as many of each size as fit, the largest first, up to the next
+    multiple of the smallest."""
+    found, start, end = [], 0, -(-width // sizes[-1]) * sizes[-1]
+    for size in sizes:
+        while end - start >= size:
+            found.append((start, min(size, width - start), size))
+            start += size
+    return found
 
 
 class _Part(NamedTuple):
@@ -148,77 +117,122 @@ class _Part(NamedTuple):
 
 
 class _Packer:
-    """Chunks, steps and tiles of one network, appended in order."""
+    """Chunks, stages and tiles of one network, appended in order."""
 
-    def __init__(self, graph: CollapsedGraph, input_widths: Sequence[int]) -> None:
+    def __init__(
+        self,
+        graph: CollapsedGraph,
+        input_widths: Sequence[int],
+        encodings: Sequence[Sinusoids | None],
+        sizes: Sequence[int],
+    ) -> None:
+        self.sizes = sizes
         self.tiles: list[Tensor] = []
+        self.shapes: list[tuple[int, int]] = []
         self.biases: list[Tensor] = []
+        self.tables: list[Tensor] = [torch.zeros(1)]  # a tensor without numbers has no address to give to a kernel
         self.inputs: list[InputChunk] = []
-        self.steps: list[PackedStep] = []
+        self.stages: list[PackedStage] = []
         self.made = 0
-        self.input_widths = tuple(input_widths)
         self.values: list[list[_Part]] = []
-        for i, width in enumerate(input_widths):
-            parts = [_Part(0, start, valid, size) for start, valid, size in _split(width)]
-            self.values.append([p._replace(chunk=len(self.inputs) + j) for j, p in enumerate(parts)])
-            self.inputs += [InputChunk(i, p.start, p.valid, p.size) for p in parts]
+        for i, (width, encoding) in enumerate(zip(input_widths, encodings, strict=True)):
+            self.values.append([self.input(i, *columns, encoding) for columns in _split(width, sizes)])
         for stage, reads in graph.steps:
-            self.values.append(self.step(stage, reads))
+            self.values.append(self.stage(stage, reads))
         owed = [self.output(v, affine) for v, affine in graph.outputs]
+        self.input_widths = tuple(
+            w if e is None else len(e.turns) for w, e in zip(input_widths, encodings, strict=True)
+        )
         self.output_widths = tuple(sum(p.valid for p in parts) for parts in owed)
         self.outputs = [OutputChunk(p.chunk, i, p.start, p.valid) for i, parts in enumerate(owed) for p in parts]
 
+    def input(self, number: int, start: int, valid: int, size: int, encoding: Sinusoids | None) -> _Part:
+        """One chunk of an input, with its table where it is encoded."""
+        coordinates, at = 0, 0
+        if encoding is not None:
+            at, coordinates = sum(t.numel() for t in self.tables), len(encoding.turns)
+            rows = torch.cat([encoding.turns, encoding.shift[None], encoding.sine[None].float()])
+            table = rows.new_zeros(coordinates + 2, size)
+            table[:, :valid] = rows[:, start : start + valid]
+            self.tables.append(table.reshape(-1).cpu())
+        self.inputs.append(InputChunk(number, start, valid, size, coordinates, at))
+        return _Part(len(self.inputs) - 1, start, valid, size)
+
     def output(self, value: int, affine: Affine) -> list[_Part]:
-        """The parts of an output; what is owed on its value is one step more."""
+        """The parts of an output; what is owed on its value is one stage more."""
         if affine.weight is None:
             return self.values[value]
-        return self.step(MergedStage(affine.weight, affine.bias, None, 1, True, "identity"), (value,))
+        return self.stage(MergedStage(affine.weight, affine.bias, None, 1, True, "identity"), (value,))
 
-    def step(self, stage: MergedStage, reads: Sequence[int]) -> list[_Part]:
+    def stage(self, stage: MergedStage, reads: Sequence[int]) -> list[_Part]:
         """Packs a stage, chunk by chunk of its features; the parts of what it makes."""
-        sources, offset = [], 0  # parts with their place among the joined columns
-        for v in reads:
-            sources += [(p, offset + p.start) for p in self.values[v]]
-            offset += sum(p.valid for p in self.values[v])
+        segments = [self.values[v] for v in reads]
+        sources = [p for parts in segments for p in parts]
+        squares = () if stage.norm is None else self.squares(segments, stage.factors)
         m = stage.num_features // stage.degree
         blocks = stage.weight.shape[0] // m
         weight = stage.weight.detach().view(blocks, m, -1)
-        bias = weight.new_zeros(blocks, m) if stage.bias is None else stage.bias.detach().view(blocks, m)
-        parts = []
-        for start, valid, size in _split(m):
+        columns = weight.split([p.valid for p in sources], dim=2)
+        vectors = [stage.bias] if stage.norm is None else [stage.bias, stage.norm]
+        parts, sizes = [], []
+        for start, valid, size in _split(m, self.sizes):
             rows = slice(start, start + valid)
-            for p, column in sources:
-                tile = weight.new_zeros(blocks, p.size, size)
-                tile[:, : p.valid, :valid] = weight[:, rows, column : column + p.valid].transpose(1, 2)
-                self.tiles.append(tile.reshape(-1))
-            padded = bias.new_zeros(blocks, size)
-            padded[:, :valid] = bias[:, rows]
-            self.biases.append(padded.reshape(-1))
-            self.steps.append(PackedStep(tuple(p.chunk for p, _ in sources), size, blocks, stage.phi == "relu"))
+            for p, tile in zip(sources, columns, strict=True):
+                self.tile(tile[:, rows], p.size, size)
+            for vector in vectors:
+                padded = weight.new_zeros(blocks, size)
+                if vector is not None:
+                    padded[:, :valid] = vector.detach().view(blocks, m)[:, rows]
+                self.biases.append(padded.reshape(-1))
+            sizes.append(size)
             for degree in range(stage.degree):
                 parts.append(_Part(len(self.inputs) + self.made, degree * m + start, valid, size))
                 self.made += 1
-        return parts
+        self.stages.append(PackedStage(tuple(p.chunk for p in sources), squares, tuple(sizes), blocks, stage.phi))
+        return sorted(parts, key=lambda p: p.start)
+
+    def squares(
+        self, segments: Sequence[Sequence[_Part]], factors: Sequence[tuple[Tensor, Tensor] | None]
+    ) -> tuple[Square, ...]:
+        """What the square of the norm of joined segments is the sum of."""
+        found: list[Square] = []
+        first = 0  # of the segment's parts among the stage's sources
+        for parts, factor in zip(segments, factors, strict=True):
+            if factor is None:
+                found += [Square((first + i,), 0, p.valid) for i, p in enumerate(parts)]
+            else:
+                columns = factor[0].detach().split([p.valid for p in parts], dim=1)
+                for start, valid, size in _split(len(factor[0]), self.sizes):
+                    rows = slice(start, start + valid)
+                    kept = [i for i, tile in enumerate(columns) if bool(tile[rows].any())]
+                    for i in kept:
+                        self.tile(columns[i][None, rows], parts[i].size, size)
+                    padded = factor[1].new_zeros(size)
+                    padded[:valid] = factor[1].detach()[rows]
+                    self.biases.append(padded)
+                    found.append(Square(tuple(first + i for i in kept), size, size))
+            first += len(parts)
+        return tuple(found)
+
+    def tile(self, rows: Tensor, columns: int, features: int) -> None:
+        """Appends rows `[blocks, N, K]` of a matrix as tiles `[features, columns]`."""
+        padded = rows.new_zeros(len(rows), features, columns)
+        padded[:, : rows.shape[1], : rows.shape[2]] = rows
+        self.tiles.append(padded.reshape(-1))
+        self.shapes += [(features, columns)] * len(rows)
 
     def packed(self, precision: FusedPrecision) -> PackedNetwork:
         """All of it, in a precision."""
-        dtype = torch.float32 if precision == "tf32" else getattr(torch, precision)
+        weights = torch.cat(self.tiles).to(storage_dtype(precision))
         return PackedNetwork(
-            torch.cat(self.tiles).to(dtype),
+            weights,
             torch.cat(self.biases).float(),
+            torch.cat(self.tables).to(weights.device),
             tuple(self.inputs),
-            tuple(self.steps),
+            tuple(self.stages),
             tuple(self.outputs),
+            tuple(self.shapes),
             self.input_widths,
             self.output_widths,
             precision,
         )
-
-
-def _split(width: int) -> list[tuple[int, int, int]]:
-    """Start, valid columns and size of a value's chunks."""
-    found, start = [], 0
-    for size in _sizes(width):
-        found.append((start, min(size, width - start), size))
-        start += size
-    return found

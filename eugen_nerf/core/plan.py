@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -17,9 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eugen_nerf.core.bundled_graph import BundledGraph
+from eugen_nerf.core.collapsed import CollapsedGraph
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.fused import kernel_problem, run_fused
-from eugen_nerf.core.graph import CollapsedGraph, LayerGraph
+from eugen_nerf.core.fused import check_fused, kernel_problem, run_fused
+from eugen_nerf.core.graph import LayerGraph
+from eugen_nerf.core.norms import NormsLeft, drop_norms
+from eugen_nerf.core.onednn import OneDNNGraph, has_onednn
 from eugen_nerf.core.packed import pack, why_not
 
 Backend = Literal["eager", "compile", "triton"]
@@ -28,6 +31,9 @@ PlanDtype = Literal["float32", "bfloat16"]
 PLAN_DTYPES: tuple[PlanDtype, ...] = ("float32", "bfloat16")
 CACHE_BYTES = 1 << 20
 """Second-level cache taken for granted where its size is not known."""
+SPILL = 4
+"""How many times the second-level cache of a CPU's cores a chunk may take: what does not fit is in the third level.
+Measured: with less, calls are too small; with more, values go to memory."""
 CHUNK_LIMITS = {"cpu": (256, 1 << 16), "cuda": (1 << 16, 1 << 20)}
 """Least and most rows of a chunk: enough that a launch is worth it, few enough that memory is no matter."""
 
@@ -59,23 +65,40 @@ class InferencePlan:
     run: Run
     """Outputs `[n, width]` for inputs `[n, d_i]`, `n` at most the chunk; exactly it where `backend` is compile."""
     output_widths: tuple[int, ...]
+    make_part: Callable[[tuple[int, ...]], InferencePlan] = field(repr=False, compare=False)
+    norms: tuple[int, int] = (0, 0)
+    """Steps whose input's norm was taken for constant, and steps that had a norm column."""
+    parts: dict[tuple[int, ...], InferencePlan] = field(default_factory=dict, repr=False, compare=False)
+    """Plans of some outputs alone, made when they are first asked for (`part`)."""
 
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def part(self, outputs: tuple[int, ...]) -> InferencePlan:
+        """The plan of some outputs alone, whose inputs are those that they depend on; made and measured alike.
+
+        Raises:
+            ConfigError: no outputs, or one that there is not.
+        """
+        if outputs not in self.parts:
+            self.parts[outputs] = self.make_part(outputs)
+        return self.parts[outputs]
+
+    def __call__(self, *inputs: Tensor, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
         """Outputs `[..., width]`, float32, for inputs `[..., d_i]` of any floating point dtype and any strides.
 
         Inputs share their leading shape, which may be empty of rows. Where `backend` is compile, whole chunks are
-        computed, the last one filled with zeros, so that one shape is compiled.
+        computed, the last one filled with zeros, so that one shape is compiled. With `outputs`, `part` answers.
 
         Raises:
             ConfigError: another number of inputs, other widths or leading shapes, or inputs that ask for gradients.
         """
+        if outputs is not None:
+            return self.part(outputs)(*inputs)
         leading = _leading_shape(inputs, self.input_widths)
         if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
             raise ConfigError("a plan gives no gradients: call the network itself, or the plan under torch.no_grad()")
         with torch.no_grad():
             rows = [x.reshape(-1, width) for x, width in zip(inputs, self.input_widths, strict=True)]
-            outputs = _in_chunks(self, rows)
-        return tuple(y.view(*leading, y.shape[1]) for y in outputs)
+            found = _in_chunks(self, rows)
+        return tuple(y.view(*leading, y.shape[1]) for y in found)
 
     def __str__(self) -> str:
         """Backend, dtype, chunk, deviation, and why the backend is not the one asked for, in one line."""
@@ -83,6 +106,8 @@ class InferencePlan:
         text = (
             f"{self.backend}, {self.dtype}, {chunk}, within {self.deviation:.1e} of float32 on {self.samples:,} samples"
         )
+        if self.norms[0]:
+            text += f"; the norm taken for constant in {self.norms[0]} of {self.norms[1]} steps"
         return text if self.fallback is None else f"{text}; {self.fallback}"
 
 
@@ -93,6 +118,7 @@ def make_plan(
     backend: Backend = "eager",
     dtype: PlanDtype = "float32",
     chunk: int | None = None,
+    drop_norm: float = 0.0,
 ) -> InferencePlan:
     """Decides how a network is run, and measures what that changes. The network stays as it is.
 
@@ -106,6 +132,8 @@ def make_plan(
         dtype: float32 or bfloat16, for weights, features and products.
         chunk: rows that are computed at a time; from the size of the second-level cache where None. Of no effect on
             results but for rounding; triton does all rows in one launch.
+        drop_norm: largest change of an output, over the largest output, for which norms of inputs may be taken for
+            constant (`core/norms.py`); 0 keeps them all.
 
     Raises:
         ConfigError: an unknown backend or dtype, a chunk below 1, sample inputs without rows or of other widths.
@@ -120,19 +148,43 @@ def make_plan(
     if not math.prod(_leading_shape(sample_inputs, widths)):
         raise ConfigError("sample_inputs have no rows: give some that the network will be asked, to measure deviation")
     samples = [x.detach().reshape(-1, x.shape[-1]) for x in sample_inputs]
-    graph = network.collapse() if isinstance(network, LayerGraph) else network.graph
-    device = samples[0].device
+    whole = network.collapse() if isinstance(network, LayerGraph) else network.graph
+    return _decide(drop_norms(whole, samples, drop_norm), whole, widths, samples, backend, dtype, chunk)
+
+
+def _decide(
+    left: NormsLeft,
+    reference: CollapsedGraph,
+    widths: tuple[int, ...],
+    samples: Sequence[Tensor],
+    backend: Backend,
+    dtype: PlanDtype,
+    chunk: int | None,
+) -> InferencePlan:
+    graph, device = left.graph, samples[0].device
     reasons: list[str] = []
-    if chunk is None:
-        chunk = chunk_rows(graph, widths, getattr(torch, dtype), device)
+    rows = chunk or chunk_rows(graph, widths, getattr(torch, dtype), device)
+
+    def part(outputs: tuple[int, ...]) -> InferencePlan:
+        small, used = graph.pruned(len(widths), outputs)
+        truth, asked = reference.pruned(len(widths), outputs)[0], tuple(widths[v] for v in used)
+        return _decide(replace(left, graph=small), truth, asked, [samples[v] for v in used], backend, dtype, chunk)
 
     def attempt(kind: Backend) -> InferencePlan:
-        run = _runner(graph, widths, kind, dtype)
-        rows = None if kind == "triton" else chunk
-        outputs = _output_widths(graph, widths)
-        plan = InferencePlan(kind, dtype, rows, 0.0, len(samples[0]), "; ".join(reasons) or None, widths, run, outputs)
-        measured = {**plan.__dict__, "deviation": _deviation(plan, graph, samples)}
-        return InferencePlan(**measured)
+        plan = InferencePlan(
+            backend=kind,
+            dtype=dtype,
+            chunk=None if kind == "triton" else rows,
+            deviation=0.0,
+            samples=len(samples[0]),
+            fallback="; ".join(reasons) or None,
+            input_widths=widths,
+            run=_runner(graph, widths, kind, dtype, samples),
+            output_widths=_output_widths(graph, widths),
+            make_part=part,
+            norms=(left.dropped, left.total),
+        )
+        return replace(plan, deviation=_deviation(plan, reference, samples))
 
     if backend == "triton":
         reason = kernel_problem(device) or why_not(graph, widths)
@@ -160,23 +212,27 @@ def chunk_rows(graph: CollapsedGraph, input_widths: Sequence[int], dtype: torch.
 
 
 def _cache_bytes(device: torch.device) -> int:
-    """Second-level cache: all of a CUDA device's, of a CPU that of the cores which torch's threads use."""
+    """Second-level cache: all of a CUDA device's, of a CPU that of the cores which threads use, `SPILL` times."""
     if device.type == "cuda":
         return int(getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)) or CACHE_BYTES
     names = getattr(os, "sysconf_names", {})  # not on every system
     size = os.sysconf("SC_LEVEL2_CACHE_SIZE") if "SC_LEVEL2_CACHE_SIZE" in names else 0
-    return (size if size > 0 else CACHE_BYTES) * torch.get_num_threads()
+    return SPILL * (size if size > 0 else CACHE_BYTES) * torch.get_num_threads()
 
 
-def _runner(graph: CollapsedGraph, widths: Sequence[int], backend: Backend, dtype: PlanDtype) -> Run:
+def _runner(
+    graph: CollapsedGraph, widths: Sequence[int], backend: Backend, dtype: PlanDtype, samples: Sequence[Tensor]
+) -> Run:
     if backend == "triton":
         packed = pack(graph, widths, dtype)
+        check_fused(packed, *samples)
         return lambda *inputs: run_fused(packed, *inputs)
     precise = getattr(torch, dtype)
     cast = graph.cast(precise)
     if backend == "compile":
         return torch.compile(BundledGraph(cast, widths), dynamic=False)
-    return lambda *inputs: cast(*(x.to(precise) for x in inputs))
+    run = OneDNNGraph(cast) if has_onednn(samples[0].device, precise) else cast
+    return lambda *inputs: run(*(x.to(precise) for x in inputs))
 
 
 def _in_chunks(plan: InferencePlan, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:

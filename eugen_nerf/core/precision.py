@@ -12,8 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from eugen_nerf.core.collapsed import CollapsedGraph
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.graph import CollapsedGraph, LayerGraph
+from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.core.stage import Affine, MergedStage
 
 Precision = Literal["bfloat16", "int8"]
@@ -55,6 +56,7 @@ class ReducedGraph:
 
     def __init__(self, graph: LayerGraph, precision: Precision) -> None:
         collapsed = graph.collapse()
+        self._inputs = len(graph.input_widths)
         if precision == "bfloat16":
             self.graph = collapsed.cast(torch.bfloat16)
             self.dtype = torch.bfloat16
@@ -64,9 +66,10 @@ class ReducedGraph:
         else:
             raise ConfigError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
 
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Outputs `[..., width]` in float32 for inputs `[..., d_i]`."""
-        return tuple(y.float() for y in self.graph(*(x.to(self.dtype) for x in inputs)))
+    def __call__(self, *inputs: Tensor, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
+        """Outputs `[..., width]` in float32 for inputs `[..., d_i]`, as `LayerGraph.forward` has them."""
+        graph = self.graph if outputs is None else self.graph.pruned(self._inputs, outputs)[0]
+        return tuple(y.float() for y in graph(*(x.to(self.dtype) for x in inputs)))
 
 
 def reduce_precision(graph: LayerGraph, precision: Precision) -> None:

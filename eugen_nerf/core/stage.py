@@ -103,7 +103,7 @@ class MergedStage(Stage):
         joined = segments[0] if len(segments) == 1 else torch.cat(list(segments), dim=-1)
         u = self.project(joined)
         if self.norm is not None:
-            u = u + self._input_norm(segments) * self.norm
+            u = u + self.input_norm(segments) * self.norm
         return activation(self.phi)(hadamard_products(u, self.degree, self.shared))
 
     def project(self, joined: Tensor) -> Tensor:
@@ -125,7 +125,8 @@ class MergedStage(Stage):
         order = torch.arange(rows, device=self.weight.device).view(self.groups, -1).T.reshape(-1)
         return replace(self, weight=parts[order, :width], groups=1)
 
-    def _input_norm(self, segments: Sequence[Tensor]) -> Tensor:
+    def input_norm(self, segments: Sequence[Tensor]) -> Tensor:
+        """The norm `[..., 1]` of the input that segments `[..., F_s]` stand for, by the factors."""
         squares = [
             (s if f is None else F.linear(s, *f)).square().sum(dim=-1, keepdim=True)
             for s, f in zip(segments, self.factors, strict=True)

@@ -20,6 +20,7 @@ from eugen_nerf.evaluation.accounting import (
 )
 from eugen_nerf.evaluation.curves import psnr_curve
 from eugen_nerf.evaluation.film import frames_over_time
+from eugen_nerf.evaluation.planned import Inference, apply_inference, picture_change
 from eugen_nerf.evaluation.protocol import Protocol, Timing
 from eugen_nerf.evaluation.reduced import parse_reduced, with_reduced
 from eugen_nerf.evaluation.render import eval_dataset, images_hash, poses_hash, render_rgb, render_views, view_camera
@@ -75,6 +76,7 @@ def evaluate(
     device: str | None = None,
     data: Path | None = None,
     reduced: Sequence[str] = (),
+    inference: Inference | None = None,
     console: Console | None = None,
 ) -> Comparison:
     """Load runs, check that they saw the same test views, render, score and time them.
@@ -89,6 +91,7 @@ def evaluate(
         device: where all runs are loaded; None takes CUDA where there is a GPU, else the CPU.
         data: read the scene from here instead of where the configs say.
         reduced: runs to compare once more in less precise arithmetic, such as "dense:bfloat16"; see `reduced`.
+        inference: plans and shortcuts for all runs alike; None leaves networks and rendering as the methods have them.
         console: where progress goes; standard error by default.
 
     Raises:
@@ -96,7 +99,7 @@ def evaluate(
         DataError: the runs' test views differ.
         ConfigError: names or baseline do not fit.
     """
-    protocol, timing = protocol or Protocol(), timing or Timing()
+    protocol, timing, inference = protocol or Protocol(), timing or Timing(), inference or Inference()
     if repeats is not None:
         timing = replace(timing, repeats=repeats)
     if not config_paths:
@@ -127,13 +130,15 @@ def evaluate(
     where = runs[0].pipeline.device
     lpips, reason = load_lpips(protocol.lpips_net, side=min(min(image.shape[:2]) for image in truth), device=where)
     notes += [reason] if reason else []
+    applied = apply_inference(shown, inference, indices, notes)
 
     rows, renders = [], {}
     for name, run in shown.items():
         rendered = render_views(run, indices, label=name, console=console)
         renders[name] = rendered.images
         scores = _scores(rendered.images, truth, lpips)
-        rows.append({"variant": name, **scores, **_costs(run, indices[0], notes, name)})
+        stated = {**applied[name], "shortcuts": picture_change(applied[name]["shortcuts"], truth[0])}
+        rows.append({"variant": name, **scores, **_costs(run, indices[0], notes, name), **stated})
     _add_times(rows, shown, indices, timing, baseline)
     _add_splits(rows, shown, indices[0], timing)
     times, frames = frames_over_time(shown, indices[0], protocol.frames_over_time, console)
@@ -153,6 +158,7 @@ def evaluate(
     settings = {
         **protocol.to_dict(),
         "timing": timing.to_dict(),
+        "inference": inference.to_dict(),
         "baseline": baseline,
         "views": indices,
         "number_of_views": len(indices),
@@ -171,7 +177,7 @@ _NO_COSTS: dict[str, Any] = dict.fromkeys(
         *("queries_per_second", "query_speed_ratio", "query_speed_ratio_quartiles", "query_seconds"),
         *("parameters", "model_parameters", "macs_per_query", "macs_source", "checkpoint_bytes", "peak_memory_bytes"),
         *("inference_parameters", "fit_seconds", "image_split", "image_ceiling", "psnr_curve", *TRAINING_KEYS),
-        *("rays_per_chunk", "seed", "step", "method", "checkpoint", "config"),
+        *("plans", "shortcuts", "rays_per_chunk", "seed", "step", "method", "checkpoint", "config"),
     ]
 )  # baselines are no networks: nothing is timed or counted
 

@@ -7,6 +7,7 @@ each holds.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from eugen_nerf.evaluation.tables import is_noise
 _Format = Callable[[float], str]
 COLUMNS: dict[str, tuple[str, _Format]] = {
     "psnr": ("PSNR", "{:.2f}".format),
-    "psnr_lost": ("lost", "{:.2f}".format),
+    "psnr_lost": ("lost", lambda lost: f"{round(lost, 2) + 0.0:.2f}"),  # 0.00, and not -0.00
     "ssim": ("SSIM", "{:.3f}".format),
     "lpips": ("LPIPS", "{:.3f}".format),
     "query_speed_ratio": ("query x", "{:.2f}".format),
@@ -78,7 +79,21 @@ class Pivot:
     rows: Sequence[str]
     """Keys of a case that name a row, such as group and kind."""
     column: str
-    """Key of a case that names a column, such as m."""
+    """Key of a case that names a column, such as m; a group's name stands alone as a heading."""
+
+
+@dataclass(frozen=True)
+class Cases:
+    """A table of a study: several numbers of every case, a case a row."""
+
+    document: str
+    name: str
+    report: str
+    """A study's `report.json`, relative to the project's folder."""
+    values: Mapping[str, str]
+    """Heading by key of a number: mean over seeds and its standard deviation are shown."""
+    rows: Sequence[str]
+    """Keys of a case that name a row, such as group and variant."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +106,8 @@ class Verdicts:
     """A suite's file by the `report.json` of its results, both relative to the project's folder."""
 
 
-def read_places(path: Path) -> list[Place | Pivot | Verdicts]:
-    """Places from plain data: a list of mappings with the names of `Place` and `Row`, of `Pivot`, or of `Verdicts`.
+def read_places(path: Path) -> list[Place | Pivot | Cases | Verdicts]:
+    """Places from plain data: a list of mappings with the names of `Place` and `Row`, `Pivot`, `Cases` or `Verdicts`.
 
     Raises:
         ConfigError: anything else.
@@ -106,15 +121,17 @@ def read_places(path: Path) -> list[Place | Pivot | Verdicts]:
         raise ConfigError(f"{path} is no list of tables: {str(error).splitlines()[0]}") from error
 
 
-def _place_of(entry: Mapping[str, Any]) -> Place | Pivot | Verdicts:
+def _place_of(entry: Mapping[str, Any]) -> Place | Pivot | Cases | Verdicts:
     if "claims" in entry:
         return Verdicts(**entry)
     if "column" in entry:
         return Pivot(**entry)
+    if "values" in entry:
+        return Cases(**entry)
     return Place(**{**entry, "rows": [Row(**row) for row in entry["rows"]]})
 
 
-def table(place: Place | Pivot | Verdicts, folder: Path) -> str:
+def table(place: Place | Pivot | Cases | Verdicts, folder: Path) -> str:
     """The table as Markdown.
 
     Raises:
@@ -122,6 +139,8 @@ def table(place: Place | Pivot | Verdicts, folder: Path) -> str:
     """
     if isinstance(place, Pivot):
         return _pivoted(place, folder)
+    if isinstance(place, Cases):
+        return _listed(place, folder)
     if isinstance(place, Verdicts):
         return _judged(place, folder)
     headings = [place.heading, *(_heading(key) for key in place.columns)]
@@ -143,8 +162,9 @@ def _pivoted(place: Pivot, folder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} cannot be read as a study with {place.value!r}: {type(error).__name__}") from error
     columns = list(dict.fromkeys(column for row in cells.values() for column in row))
+    headings = [column if place.column == "group" else f"{place.column} = {column}" for column in columns]
     lines = [
-        "| " + " | ".join([*place.rows, *(f"{place.column} = {column}" for column in columns)]) + " |",
+        "| " + " | ".join([*place.rows, *headings]) + " |",
         "|" + "---|" * (len(place.rows) + len(columns)),
         *(
             "| " + " | ".join([*names, *(row.get(column, "-") for column in columns)]) + " |"
@@ -152,6 +172,27 @@ def _pivoted(place: Pivot, folder: Path) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _listed(place: Cases, folder: Path) -> str:
+    path = folder / place.report
+    lines = ["| " + " | ".join([*place.rows, *place.values.values()]) + " |"]
+    lines.append("|" + "---|" * (len(place.rows) + len(place.values)))
+    try:
+        for case in json.loads(path.read_text(encoding="utf8"))["rows"]:
+            cells = [_mean(*case["mean"][key]) for key in place.values]
+            lines.append("| " + " | ".join([*(str(case[key]) for key in place.rows), *cells]) + " |")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as a study with {', '.join(place.values)}: {error!r}") from error
+    return "\n".join(lines) + "\n"
+
+
+def _mean(mean: float, spread: float) -> str:
+    """Three digits, or all of a number of more; as many places for the spread, which is left out where it is 0."""
+    if spread <= 1e-9 * abs(mean):
+        return f"{mean:,.0f}" if abs(mean) >= 1000 else f"{mean:.3g}"
+    places = max(0, 2 - math.floor(math.log10(abs(mean)))) if mean else 3
+    return f"{mean:,.{places}f} ± {spread:,.{places}f}"
 
 
 def _judged(place: Verdicts, folder: Path) -> str:

@@ -88,7 +88,37 @@ def further_tables(comparison: Comparison) -> list[TextTable]:
 
     The latter two of runs only, without baselines.
     """
-    return [*_published_tables(comparison), *_seeds_tables(comparison), *_cost_tables(comparison)]
+    return [
+        *_published_tables(comparison),
+        *_seeds_tables(comparison),
+        *inference_tables(comparison.rows),
+        *_cost_tables(comparison),
+    ]
+
+
+def inference_tables(rows: Sequence[Mapping[str, Any]]) -> list[TextTable]:
+    """What plans and shortcuts of runs state, where there are any."""
+    tables = []
+    plans = [
+        [row["variant"], name, plan["statement"]] for row in rows for name, plan in (row.get("plans") or {}).items()
+    ]
+    if plans:
+        remark = "Deviations are of raw outputs, before activations, at samples along rays of the first view."
+        tables.append(TextTable("inference plans", ["variant", "network", "plan"], plans, remark))
+    shortcuts = [(row["variant"], row["shortcuts"]) for row in rows if row.get("shortcuts")]
+    if shortcuts:
+        texts = [
+            [name, _number(s["psnr_between"]), f"{s['psnr_change']:+.3f}", _number(s["occupied_share"], "{:.1%}")]
+            for name, s in shortcuts
+        ]
+        headings = ["variant", "PSNR to the picture without", "change of PSNR", "occupied cells"]
+        remark = "Of the first view, with rays ended early and empty space skipped, against neither; dB."
+        tables.append(TextTable("shortcuts", headings, texts, remark))
+    return tables
+
+
+def _number(value: float | None, form: str = "{:.1f}") -> str:
+    return "-" if value is None else form.format(value)
 
 
 def _published_tables(comparison: Comparison) -> list[TextTable]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,6 +11,7 @@ import torch
 import tyro
 from nerfstudio.cameras.rays import RaySamples
 from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.fields.base_field import Field, FieldConfig
 from torch import Tensor
 
@@ -87,18 +89,50 @@ class GraphField(Field, ABC):
     def __init__(self, config: GraphFieldConfig, variant: Variant) -> None:
         super().__init__()
         self.half_training = config.train_precision == "bfloat16"
+        self.evaluation_rows: int | None = None
+        """Samples that are encoded and asked at a time where no gradients are asked for; None for all at once."""
         self.network: LayerGraph = build_variant(config.shape(), variant, config.replacement())
 
     @abstractmethod
     def encode(self, ray_samples: RaySamples) -> tuple[Tensor, ...]:
         """The network's inputs at the samples, `[..., d_i]` each."""
 
-    def query(self, ray_samples: RaySamples) -> tuple[Tensor, ...]:
-        """The network's outputs at the samples, float32 `[..., channels]` each, before any activation."""
+    def encode_needed(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None) -> tuple[Tensor, ...]:
+        """Those of the network's inputs that some of its outputs depend on."""
         inputs = self.encode(ray_samples)
+        return tuple(inputs[i] for i in self.network.needed_inputs(outputs))
+
+    def query(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
+        """The network's outputs at the samples, float32 `[..., channels]` each, before any activation.
+
+        Args:
+            ray_samples: `[...]`.
+            outputs: numbers of the outputs that are wanted; all by default.
+        """
+        if torch.is_grad_enabled() or self.evaluation_rows is None or not math.prod(ray_samples.shape):
+            return self._query_at_once(ray_samples, outputs)
+        rays = max(1, self.evaluation_rows // math.prod(ray_samples.shape[1:]))
+        starts = range(0, len(ray_samples), rays)
+        parts = [self._query_at_once(ray_samples[start : start + rays], outputs) for start in starts]
+        return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
+
+    def _query_at_once(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None) -> tuple[Tensor, ...]:
+        inputs = self.encode_needed(ray_samples, outputs)
         with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self.training and self.half_training):
-            outputs = self.network(*inputs)
-        return tuple(v.float() for v in outputs)
+            found = self.network(*inputs, outputs=outputs) if outputs else self.network(*inputs)
+        return tuple(v.float() for v in found)
+
+    def density_alone(self, ray_samples: RaySamples) -> Tensor:
+        """Density `[..., 1]`, equal to that of `forward`, by what it takes and nothing else."""
+        return self.get_density(ray_samples)[0]
+
+    def answer(self, ray_samples: RaySamples, *, colours: bool = True) -> dict[FieldHeadNames, Tensor]:
+        """`DENSITY` `[..., 1]` and, unless they are not wanted, `RGB` `[..., 3]`."""
+        return self(ray_samples) if colours else {FieldHeadNames.DENSITY: self.density_alone(ray_samples)}
+
+    def answer_at(self, ray_samples: RaySamples, mask: Tensor, *, colours: bool = True) -> dict[FieldHeadNames, Tensor]:
+        """`answer` at the `n` samples where a mask `[...]` is true, `[n, channels]`."""
+        return self.answer(ray_samples[mask], colours=colours)
 
     def inference_parameters(self) -> int:
         """Numbers that evaluation keeps: the collapsed network's weights and biases, and what the encoding reads."""

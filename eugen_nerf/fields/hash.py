@@ -94,8 +94,7 @@ class HashField(UnboundedField):
         density: Tensor = trunc_exp(raw)
         return density
 
-    def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
-        """Density `[..., 1]`, zero outside the box, and the raw colour `[..., 3]` that came with it."""
-        density, colour = super().get_density(ray_samples)
+    def density_of(self, raw: Tensor, ray_samples: RaySamples) -> Tensor:
+        """Density `[..., 1]` from the network's output, zero outside the box."""
         unit = self.encoder.unit(ray_samples)
-        return density * ((unit >= 0) & (unit <= 1)).all(dim=-1, keepdim=True), colour
+        return super().density_of(raw, ray_samples) * ((unit >= 0) & (unit <= 1)).all(dim=-1, keepdim=True)

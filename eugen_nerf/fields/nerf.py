@@ -76,6 +76,54 @@ class NeRFField(GraphField):
         positions = ray_samples.frustums.get_positions()
         return self.position_encoding(positions), self.direction_encoding(ray_samples.frustums.directions)
 
+    def encode_needed(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None) -> tuple[Tensor, ...]:
+        """As the base class; directions are not encoded for the density alone."""
+        if self.network.needed_inputs(outputs) == (0,):
+            return (self.position_encoding(ray_samples.frustums.get_positions()),)
+        return self.encode(ray_samples)
+
+    def query(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
+        """As the base class; in parts, a ray's direction is encoded once."""
+        directions = ray_samples.frustums.directions
+        if torch.is_grad_enabled() or self.evaluation_rows is None or directions.ndim != 3 or not directions.numel():
+            return super().query(ray_samples, outputs)
+        if not torch.equal(directions, directions[:, :1].expand_as(directions)):
+            return super().query(ray_samples, outputs)
+        rays, samples = directions.shape[:2]
+        ray = torch.arange(rays, device=directions.device).repeat_interleave(samples)
+        found = self._query_points(ray_samples.frustums.get_positions().reshape(-1, 3), directions[:, 0], ray, outputs)
+        return tuple(v.view(rays, samples, -1) for v in found)
+
+    def _query_points(
+        self, points: Tensor, directions: Tensor, ray: Tensor, outputs: tuple[int, ...] | None
+    ) -> tuple[Tensor, ...]:
+        """Raw outputs `[n, channels]` at points `[n, 3]` of rays number `ray` `[n]` with directions `[rays, 3]`."""
+        rows, parts = self.evaluation_rows or len(points), []
+        with_directions = 1 in self.network.needed_inputs(outputs)
+        encoded = self.direction_encoding(directions) if with_directions else directions
+        for start in range(0, len(points), rows):
+            inputs = [self.position_encoding(points[start : start + rows])]
+            if with_directions:
+                inputs.append(encoded.index_select(0, ray[start : start + rows]))
+            parts.append(self.network(*inputs, outputs=outputs) if outputs else self.network(*inputs))
+        return tuple(torch.cat(found).float() for found in zip(*parts, strict=True))
+
+    def answer_at(self, ray_samples: RaySamples, mask: Tensor, *, colours: bool = True) -> dict[FieldHeadNames, Tensor]:
+        """As the base class; without gradients only what the network reads is taken from the samples."""
+        frustums = ray_samples.frustums
+        if torch.is_grad_enabled() or self.evaluation_rows is None or mask.ndim != 2 or not mask.any():
+            return super().answer_at(ray_samples, mask, colours=colours)
+        if not torch.equal(frustums.directions, frustums.directions[:, :1].expand_as(frustums.directions)):
+            return super().answer_at(ray_samples, mask, colours=colours)
+        points, ray = frustums.get_positions()[mask], mask.nonzero()[:, 0]
+        density, *colour = self._query_points(points, frustums.directions[:, 0], ray, None if colours else (0,))
+        found = {FieldHeadNames.DENSITY: F.softplus(density)}
+        return {**found, FieldHeadNames.RGB: torch.sigmoid(colour[0])} if colours else found
+
+    def density_alone(self, ray_samples: RaySamples) -> Tensor:
+        """Density `[..., 1]`; neither directions nor colours are computed."""
+        return F.softplus(self.query(ray_samples, (0,))[0])
+
     def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
         """Density `[..., 1]` at the samples, and the raw colour `[..., 3]` that came with it."""
         density, colour = self.query(ray_samples)

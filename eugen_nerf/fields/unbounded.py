@@ -78,14 +78,28 @@ class UnboundedField(GraphField):
             return (features,)
         return features, self.direction_encoding(ray_samples.frustums.directions)
 
+    def encode_needed(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None) -> tuple[Tensor, ...]:
+        """As the base class; directions are not encoded for the density alone."""
+        if self.network.needed_inputs(outputs) == (0,):
+            return (self.encoder(ray_samples),)
+        return self.encode(ray_samples)
+
     def density_activation(self, raw: Tensor) -> Tensor:
         """Density from the network's raw output plus `density_bias`."""
         return F.softplus(raw)
 
+    def density_of(self, raw: Tensor, ray_samples: RaySamples) -> Tensor:
+        """Density `[..., 1]` from the network's output for samples."""
+        return self.density_activation(raw + self.density_bias)
+
     def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
         """Density `[..., 1]`, and the raw colour `[..., 3]` that came with it, where there is a head."""
-        density, *colour = self.query(ray_samples)
-        return self.density_activation(density + self.density_bias), (colour[0] if colour else None)
+        raw, *colour = self.query(ray_samples)
+        return self.density_of(raw, ray_samples), (colour[0] if colour else None)
+
+    def density_alone(self, ray_samples: RaySamples) -> Tensor:
+        """Density `[..., 1]`; neither directions nor colours are computed."""
+        return self.density_of(self.query(ray_samples, (0,))[0], ray_samples)
 
     def get_outputs(
         self, ray_samples: RaySamples, density_embedding: Tensor | None = None

@@ -12,9 +12,12 @@ from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 
+from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.fields.base import GraphField, GraphFieldConfig
+from eugen_nerf.fields.occupancy import OccupancyGrid
 from eugen_nerf.methods.checkpoints import architecture_mismatch
 from eugen_nerf.methods.metrics import image_metrics
+from eugen_nerf.methods.shortcuts import Shortcuts
 
 
 @dataclass
@@ -36,6 +39,8 @@ class GraphModel(Model):
     renderer_rgb: RGBRenderer
     makes_pictures = True
     """Whether its outputs for rays hold colours that depend on its fields differentiably, `rgb` among them."""
+    shortcuts = Shortcuts()
+    """What rendering leaves out; heeded where no gradients are asked for, and no part of a checkpoint."""
 
     def graph_fields(self) -> dict[str, GraphField]:
         """The fields by the names that reports use, in the order a ray meets them; proposals are `proposal_...`."""
@@ -44,6 +49,22 @@ class GraphModel(Model):
     def displacing_fields(self) -> tuple[str, ...]:
         """Those of `graph_fields` that decide where later ones are asked; a conversion goes by them as converted."""
         return ()
+
+    def scene_occupancy(self, box: Tensor, resolution: int) -> OccupancyGrid:
+        """A grid over a box `[2, 3]` of the cells in which the trained density is, for `Shortcuts.empty`.
+
+        Raises:
+            ConfigError: the method knows none, or fewer than 2 cells a side.
+        """
+        raise ConfigError(f"{type(self).__name__} skips no empty space: only eugen-nerf and eugen-dnerf runs do")
+
+    def sampled_box(self, ray_bundle: RayBundle) -> Tensor:
+        """Corners `[2, 3]` of the box of all positions at which the fields are asked along rays.
+
+        Raises:
+            ConfigError: as `scene_occupancy`.
+        """
+        raise ConfigError(f"{type(self).__name__} skips no empty space: only eugen-nerf and eugen-dnerf runs do")
 
     def query_module(self) -> nn.Module:
         """What answers one query, all networks that it takes included: from ray samples to density and colour.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
+import torch
 from nerfstudio.cameras.rays import RayBundle, RaySamples
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
@@ -20,9 +22,10 @@ from eugen_nerf.core.nerf import Variant
 from eugen_nerf.data.hull import dataset_alphas, visual_hull
 from eugen_nerf.fields.base import GraphField, GraphFieldConfig
 from eugen_nerf.fields.nerf import NeRFFieldConfig
-from eugen_nerf.fields.occupancy import OccupancyGrid, query_occupied
+from eugen_nerf.fields.occupancy import OccupancyGrid, Overlap, query_occupied
 from eugen_nerf.methods.background import Background, rgb_renderer
 from eugen_nerf.methods.base import GraphModel, GraphModelConfig
+from eugen_nerf.methods.shortcuts import front_to_back, trained_occupancy, where_to_ask
 
 
 @dataclass
@@ -125,7 +128,7 @@ class EugenNerfModel(GraphModel):
     def sample_coarse(self, ray_bundle: RayBundle) -> tuple[RaySamples, dict[FieldHeadNames, Tensor], Tensor]:
         """Coarse samples of rays, the coarse field there, and the samples' rendering weights `[rays, samples, 1]`."""
         samples = self.place(self.sampler_uniform(ray_bundle))
-        outputs = query_occupied(self.field_coarse, samples, self.occupancy)
+        outputs = query_occupied(self.field_coarse, samples, self._grid(), colours=self._extras())
         return samples, outputs, samples.get_weights(outputs[FieldHeadNames.DENSITY])
 
     def sample_fine(
@@ -133,25 +136,46 @@ class EugenNerfModel(GraphModel):
     ) -> tuple[RaySamples, dict[FieldHeadNames, Tensor], Tensor]:
         """As `sample_coarse` for the fine field, by the coarse samples and their weights."""
         samples = self.place(self.sampler_pdf(ray_bundle, samples, weights))
-        outputs = query_occupied(self.field_fine, samples, self.occupancy)
+        ask = partial(query_occupied, self.field_fine, grid=self._grid())
+        outputs = front_to_back(ask, samples, 0.0 if torch.is_grad_enabled() else self.shortcuts.opaque)
         return samples, outputs, samples.get_weights(outputs[FieldHeadNames.DENSITY])
+
+    def _extras(self) -> bool:
+        return torch.is_grad_enabled() or self.shortcuts.extras
+
+    def _grid(self) -> OccupancyGrid | Overlap | None:
+        return where_to_ask(self.occupancy, None if torch.is_grad_enabled() else self.shortcuts.empty)
+
+    def scene_occupancy(self, box: Tensor, resolution: int) -> OccupancyGrid:
+        """A grid over a box `[2, 3]` of the cells in which the coarse or the fine field has density, canonical ones."""
+        return trained_occupancy([self.field_coarse, self.field_fine], self.occupancy, box, resolution)
+
+    def sampled_box(self, ray_bundle: RayBundle) -> Tensor:
+        """Corners `[2, 3]` of the box of all coarse samples' positions, canonical ones."""
+        positions = self.place(self.sampler_uniform(ray_bundle)).frustums.get_positions().reshape(-1, 3)
+        return torch.stack([positions.amin(dim=0), positions.amax(dim=0)])
 
     def place(self, ray_samples: RaySamples) -> RaySamples:
         """The samples where the fields are asked: along the rays, unless a method bends them."""
         return ray_samples
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
-        """Renders rays: `rgb`, `depth`, `accumulation`, and the coarse field's as `*_coarse`; `[rays, channels]`."""
+        """Renders rays: `rgb`, `depth`, `accumulation`, and the coarse field's as `*_coarse`; `[rays, channels]`.
+
+        Without gradients, `shortcuts` say what is left out.
+        """
         samples_coarse, coarse, weights_coarse = self.sample_coarse(ray_bundle)
         samples_fine, fine, weights = self.sample_fine(ray_bundle, samples_coarse, weights_coarse)
-        return {
+        outputs = {
             "rgb": self.renderer_rgb(rgb=fine[FieldHeadNames.RGB], weights=weights),
             "accumulation": self.renderer_accumulation(weights),
             "depth": self.renderer_depth(weights, samples_fine),
-            "rgb_coarse": self.renderer_rgb(rgb=coarse[FieldHeadNames.RGB], weights=weights_coarse),
-            "accumulation_coarse": self.renderer_accumulation(weights_coarse),
-            "depth_coarse": self.renderer_depth(weights_coarse, samples_coarse),
         }
+        if self._extras():
+            outputs["rgb_coarse"] = self.renderer_rgb(rgb=coarse[FieldHeadNames.RGB], weights=weights_coarse)
+            outputs["accumulation_coarse"] = self.renderer_accumulation(weights_coarse)
+            outputs["depth_coarse"] = self.renderer_depth(weights_coarse, samples_coarse)
+        return outputs
 
     def get_loss_dict(
         self, outputs: dict[str, Tensor], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None

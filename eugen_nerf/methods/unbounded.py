@@ -22,6 +22,7 @@ from eugen_nerf.core.nerf import Variant
 from eugen_nerf.fields.unbounded import UnboundedField, UnboundedFieldConfig
 from eugen_nerf.methods.base import GraphModel, GraphModelConfig
 from eugen_nerf.methods.proposals import ProposalSampler, Round
+from eugen_nerf.methods.shortcuts import front_to_back
 
 
 @dataclass
@@ -125,7 +126,7 @@ class UnboundedModel(GraphModel):
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:  # type: ignore[override]
         """Renders rays: `rgb`, `depth`, `accumulation` `[rays, channels]`; `rounds` for the losses while training."""
         rounds, samples = self.sampler(ray_bundle, self.densities())
-        found = self.field(samples)
+        found = front_to_back(self.field, samples, 0.0 if torch.is_grad_enabled() else self.shortcuts.opaque)
         weights = samples.get_weights(found[FieldHeadNames.DENSITY])
         outputs: dict[str, Any] = {
             "rgb": self.renderer_rgb(rgb=found[FieldHeadNames.RGB], weights=weights),
@@ -134,7 +135,7 @@ class UnboundedModel(GraphModel):
         }
         if self.training:
             outputs["rounds"] = [*rounds, Round(samples, weights)]
-        else:
+        elif torch.is_grad_enabled() or self.shortcuts.extras:
             for i, proposal in enumerate(rounds):
                 outputs[f"prop_depth_{i}"] = self.renderer_depth(proposal.weights, proposal.samples)
         return outputs

@@ -8,44 +8,122 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 
 import numpy as np
 import torch
 from oracles import Array, array, draw, graph_numpy, randomise
 from torch import Tensor
 
-from eugen_nerf.core import EUGenConfig, LayerGraph, NeRFShape, Replacement, build_variant, make_plan
-from eugen_nerf.core.fused import run_fused
-from eugen_nerf.core.packed import FUSED_PRECISIONS, pack
+from eugen_nerf.core import CollapsedGraph, EUGenConfig, LayerGraph, NeRFShape, Replacement, build_variant, make_plan
+from eugen_nerf.core.encodings import Encoding, FrequencyEncoding, OffAxisEncoding
+from eugen_nerf.core.fused import Launch, run_fused
+from eugen_nerf.core.packed import pack
+from eugen_nerf.core.packed_form import FUSED_FUNCTIONS, FUSED_PRECISIONS, FusedPrecision, PackedNetwork
+from eugen_nerf.core.sinusoids import sinusoids_of
+from eugen_nerf.core.stage import Affine, MergedStage
 
 SHAPE = NeRFShape(9, 5, 4, 24, (2,), 0, 1, 18)
 PROPOSAL = NeRFShape(9, 5, 3, 20, (), 0, 0, 0)
 BOTTLENECK = NeRFShape(9, 5, 3, 24, (2,), 12, 2, 18)
 WIDE = NeRFShape(70, 5, 3, 100, (2,), 0, 1, 33)
+POINTS = NeRFShape(63, 27, 3, 24, (2,), 0, 1, 18)
+SURFACE = NeRFShape(45, 0, 3, 24, (2,), 0, 0, 0, "distance", 1, "softplus100")
 ROWS = 70
+LAUNCHES = (Launch(16, 4, 1), Launch(32, 8, 3), Launch(128, 8, 1000))
 
-FUSED = ("nerf", "bottleneck", "proposal", "wide", "degree 1", "degree 2", "unshared", "low rank", "eugen bottleneck")
+FUSED = (
+    *("nerf", "bottleneck", "proposal", "wide", "degree 1", "degree 2", "unshared", "low rank", "eugen bottleneck"),
+    *("norm", "norm degree 2", "norm bottleneck", "wide norm", "softplus"),
+)
 """Names of networks that the kernel knows."""
-NETWORKS = (*FUSED, "norm", "norm degree 2", "monarch", "softplus")
+NETWORKS = (*FUSED, "monarch")
+ENCODED = ("encoded", "encoded norm degree 2", "encoded off axis")
+"""Names of networks that the kernel asks with features that it computes of points."""
 
 
 def network(name: str) -> LayerGraph:
     """A float32 network whose numbers are all random."""
     torch.manual_seed(0)  # monarch layers draw from torch's stream; all is drawn anew below
     config = EUGenConfig(
-        degree=2 if name in ("degree 2", "unshared", "norm degree 2") else 1,
-        norm=name.startswith("norm"),
+        degree=2 if "degree 2" in name or name in ("unshared", "wide norm") else 1,
+        norm="norm" in name,
         shared=name != "unshared",
         phi="softplus" if name == "softplus" else "relu",
     )
-    shapes = {"proposal": PROPOSAL, "bottleneck": BOTTLENECK, "eugen bottleneck": BOTTLENECK, "wide": WIDE}
-    dense = ("nerf", "bottleneck", "proposal", "wide")
+    words = {"proposal": PROPOSAL, "bottleneck": BOTTLENECK, "wide": WIDE, "axis": SURFACE, "encoded": POINTS}
+    shape = next((shape for word, shape in words.items() if word in name.split()), SHAPE)
+    dense = ("nerf", "bottleneck", "proposal", "wide", "encoded", "encoded off axis")
     variant = (
         "dense" if name in dense else {"low rank": "lowrank"}.get(name, "monarch" if name == "monarch" else "eugen")
     )
-    graph = build_variant(shapes.get(name, SHAPE), variant, Replacement(num_features=(10,), eugen=config))
-    randomise(graph, 1 + NETWORKS.index(name), spread=0.1 if name == "wide" else 0.25)
+    # the factor of one layer's norm takes two chunks, with a tile of zeros below the diagonal
+    chosen = (
+        Replacement(("trunk_1",), (34,), config)
+        if name == "wide norm"
+        else Replacement(eugen=config, num_features=(10,))
+    )
+    graph = build_variant(shape, variant, chosen)
+    spread = {"wide": 0.1, "wide norm": 0.03, "encoded norm degree 2": 0.15}.get(name, 0.25)
+    randomise(graph, 1 + (*NETWORKS, *ENCODED).index(name), spread)
     return graph
+
+
+def encodings_of(name: str) -> list[Encoding]:
+    """What makes the inputs of one of `ENCODED` of points."""
+    if name == "encoded off axis":
+        return [OffAxisEncoding(3 * draw(3, 21, seed=40).float(), draw(3, seed=41).float(), 0.7)]
+    return [FrequencyEncoding(3, 10, 0.0, 9.0), FrequencyEncoding(3, 4, 0.0, 3.0)]
+
+
+def points_of(name: str, rows: int = ROWS) -> list[Tensor]:
+    """float32 points `[rows, 3]`, as many as the network has inputs."""
+    return [draw(rows, 3, seed=60 + i).float() for i in range(len(encodings_of(name)))]
+
+
+def packed_of(name: str, precision: FusedPrecision) -> PackedNetwork:
+    """One of `FUSED` or `ENCODED` as the kernel reads it."""
+    graph = network(name)
+    tables = [sinusoids_of(e) for e in encodings_of(name)] if name in ENCODED else None
+    return pack(graph.collapse(), graph.input_widths, precision, tables)
+
+
+def asked(name: str) -> list[Tensor]:
+    """What a packed network is asked."""
+    return points_of(name) if name in ENCODED else inputs_of(network(name))
+
+
+@cache
+def truth(name: str) -> list[Array]:
+    """What it must answer: float64, encodings from their formulas."""
+    inputs = [array(x) for x in asked(name)]
+    if name == "encoded off axis":
+        encoding = encodings_of(name)[0]
+        assert isinstance(encoding, OffAxisEncoding)
+        x = (inputs[0] - array(encoding.centre)) * 0.7
+        phase = x @ array(encoding.phases)
+        inputs = [np.concatenate([x, np.sin(phase), np.cos(phase)], axis=1)]
+    elif name in ENCODED:
+        inputs = [_frequencies(x, count) for x, count in zip(inputs, (10, 4), strict=True)]
+    return truth_of(network(name), [torch.from_numpy(x) for x in inputs])
+
+
+def _frequencies(x: Array, count: int) -> Array:
+    """Coordinate by coordinate, octave by octave, then all of it a quarter of a turn later, then the points."""
+    phases = np.stack([2 * np.pi * 2.0**k * x[:, c] for c in range(x.shape[1]) for k in range(count)], axis=1)
+    return np.concatenate([np.sin(phases), np.cos(phases), x], axis=1)
+
+
+def functions_packed(function: str, precision: FusedPrecision = "float32") -> PackedNetwork:
+    """A function of three numbers and nothing else: what a layer with the identity for a matrix makes."""
+    stage = MergedStage(torch.eye(3), None, None, 1, True, function)
+    return pack(CollapsedGraph(((stage, (0,)),), ((1, Affine()),)), [3], precision)
+
+
+def arguments() -> Tensor:
+    """Where functions are asked, float32 `[64, 3]`: small, large, round 0 and, in the last row, not a number."""
+    x = torch.cat([torch.linspace(-8, 8, 96), torch.linspace(-90, 90, 90), torch.tensor([0.0, 1e-6, -1e-6])])
+    return torch.cat([x, torch.full((3,), torch.nan)]).view(64, 3)
 
 
 def inputs_of(graph: LayerGraph, rows: int = ROWS) -> list[Tensor]:
@@ -74,11 +152,15 @@ def _run(path: str) -> None:
     def keep(key: str, outputs: tuple[Tensor, ...]) -> None:
         found.update({f"{key}/{i}": y.numpy() for i, y in enumerate(outputs)})
 
-    for name in FUSED:
-        graph = network(name)
-        inputs = inputs_of(graph)
+    for name in (*FUSED, *ENCODED):
         for precision in FUSED_PRECISIONS:
-            keep(f"{name}/{precision}", run_fused(pack(graph.collapse(), graph.input_widths, precision), *inputs))
+            keep(f"{name}/{precision}", run_fused(packed_of(name, precision), *asked(name)))
+    for function in FUSED_FUNCTIONS:
+        keep(function, run_fused(functions_packed(function), arguments()))
+    points = points_of("encoded norm degree 2")
+    for launch in LAUNCHES:
+        keep(f"{launch}", run_fused(packed_of("encoded norm degree 2", "float32"), *points, launch=launch))
+    keep("strided points", run_fused(packed_of("encoded norm degree 2", "float32"), *strided(points)))
     graph = network("degree 2")
     packed, inputs = pack(graph.collapse(), graph.input_widths), inputs_of(graph)
     for count in (0, 1, 64):

@@ -12,13 +12,39 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from oracles import Array, array, randomise
-from plan_networks import FUSED, ROWS, inputs_of, network, truth_of
+from oracles import FUNCTIONS, Array, array, randomise
+from plan_networks import (
+    ENCODED,
+    FUSED,
+    LAUNCHES,
+    ROWS,
+    arguments,
+    asked,
+    encodings_of,
+    functions_packed,
+    inputs_of,
+    network,
+    packed_of,
+    truth,
+    truth_of,
+)
 
-from eugen_nerf.core import ConfigError, DenseLinear, LayerGraph, NeRFShape, Replacement, build_variant
-from eugen_nerf.core.fused import kernel_problem, run_twin
-from eugen_nerf.core.graph import CollapsedGraph
-from eugen_nerf.core.packed import FUSED_PRECISIONS, pack, why_not
+from eugen_nerf.core import (
+    CollapsedGraph,
+    ConfigError,
+    DenseLinear,
+    EUGenConfig,
+    EUGenLinear,
+    FeatureLayer,
+    LayerGraph,
+    NeRFShape,
+    Replacement,
+    build_variant,
+)
+from eugen_nerf.core.fused import Launch, check_fused, kernel_problem, run_twin
+from eugen_nerf.core.packed import pack, why_not
+from eugen_nerf.core.packed_form import FUSED_FUNCTIONS, FUSED_PRECISIONS, FusedPrecision
+from eugen_nerf.core.sinusoids import sinusoids_of
 from eugen_nerf.core.stage import Affine
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -50,29 +76,52 @@ def _near(ours: Array, truth: Array, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("precision", FUSED_PRECISIONS)
-@pytest.mark.parametrize("name", FUSED)
-def test_the_twin_gives_what_the_layers_give(name: str, precision: str) -> None:
-    graph = network(name)
-    inputs = inputs_of(graph)
-    packed = pack(graph.collapse(), graph.input_widths, precision)  # type: ignore[arg-type]
-    for y, truth in zip(run_twin(packed, *inputs), truth_of(graph, inputs), strict=True):
-        _near(y.numpy(), truth, TOLERANCE[precision])
+@pytest.mark.parametrize("name", [*FUSED, *ENCODED])
+def test_the_twin_gives_what_the_layers_give(name: str, precision: FusedPrecision) -> None:
+    for y, exact in zip(run_twin(packed_of(name, precision), *asked(name)), truth(name), strict=True):
+        _near(y.numpy(), exact, TOLERANCE[precision])
 
 
 @needs_triton
 @pytest.mark.parametrize("precision", FUSED_PRECISIONS)
-@pytest.mark.parametrize("name", FUSED)
-def test_the_kernel_gives_what_its_twin_gives(name: str, precision: str, interpreted: Mapping[str, Array]) -> None:
-    graph = network(name)
-    inputs = inputs_of(graph)
-    packed = pack(graph.collapse(), graph.input_widths, precision)  # type: ignore[arg-type]
-    twin, truth = run_twin(packed, *inputs), truth_of(graph, inputs)
+@pytest.mark.parametrize("name", [*FUSED, *ENCODED])
+def test_the_kernel_gives_what_its_twin_gives(
+    name: str, precision: FusedPrecision, interpreted: Mapping[str, Array]
+) -> None:
+    twin = run_twin(packed_of(name, precision), *asked(name))
     # the interpreter cuts bfloat16 off where torch and devices round it, so that there they differ as from the truth
     tolerance = {"float16": 2e-3, "bfloat16": 0.06}.get(precision, 3e-6)
-    for i, (y, exact) in enumerate(zip(twin, truth, strict=True)):
+    for i, (y, exact) in enumerate(zip(twin, truth(name), strict=True)):
         found = interpreted[f"{name}/{precision}/{i}"]
         _near(found, y.numpy(), tolerance)
         _near(found, exact, TOLERANCE[precision] * (2 if precision == "bfloat16" else 1))
+
+
+@needs_triton
+@pytest.mark.parametrize("function", FUSED_FUNCTIONS)
+def test_functions(function: str, interpreted: Mapping[str, Array]) -> None:
+    """Of numbers up to 90 in float32, against numpy; what is not a number stays so."""
+    x = array(arguments())
+    extra = {
+        "silu": lambda z: z / (1 + np.exp(-z)),
+        "gelu_tanh": lambda z: z / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3))),
+    }
+    exact = {**FUNCTIONS, **extra}[function](x)
+    found = interpreted[f"{function}/0"]
+    (twin,) = run_twin(functions_packed(function), arguments())
+    assert np.isnan(found[-1]).all()
+    assert np.isnan(twin.numpy()[-1]).all()
+    # 90 radians are known to 4e-6 in float32, and so are the turns that they are
+    for y in (found, twin.numpy()):
+        assert np.abs(y - exact)[:-1].max() <= (8e-6 if function in ("sin", "cos") else 2e-7 * np.abs(exact[:-1]).max())
+
+
+@needs_triton
+@pytest.mark.parametrize("launch", LAUNCHES)
+def test_the_launch_changes_rounding_alone(launch: Launch, interpreted: Mapping[str, Array]) -> None:
+    for i, exact in enumerate(truth("encoded norm degree 2")):
+        _near(interpreted[f"{launch}/{i}"], exact, 1e-5)
+        _near(interpreted[f"strided points/{i}"], exact, 1e-5)
 
 
 @needs_triton
@@ -111,35 +160,34 @@ def test_a_plan_by_the_kernel(interpreted: Mapping[str, Array]) -> None:
 
 @needs_triton
 def test_the_kernel_compiles_for_cuda_without_a_device() -> None:
-    """For the tensor cores of compute capability 8.0; the interpreter forgives what the compiler does not."""
-    _python("-c", COMPILE, TRITON_DEFAULT_FP_FUSION="1")
+    """For the tensor cores of compute capability 9.0; the interpreter forgives what the compiler does not."""
+    _python("-c", COMPILE)
 
 
 COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
-from plan_networks import network
+from plan_networks import functions_packed, packed_of
+from eugen_nerf.core.fused import Launch, kernel_constants
 from eugen_nerf.core.fused_kernel import fused_kernel
-from eugen_nerf.core.packed import pack
+from eugen_nerf.core.packed_form import FUSED_FUNCTIONS
 
-graph = network("unshared")
-packed = pack(graph.collapse(), graph.input_widths, "bfloat16")
-constants = {
-    "INPUTS": tuple(map(tuple, packed.inputs)),
-    "STEPS": tuple(map(tuple, packed.steps)),
-    "OUTPUTS": tuple((o.chunk, o.start, o.valid, 3, 0) for o in packed.outputs),
-    "PRECISION": "ieee",
-    "WIDEN": False,
-    "ROWS": 64,
-}
-types = {"weights": "*bf16", "stride0": "i64", "stride1": "i64", "count": "i32"}
-names = fused_kernel.arg_names
-signature = {n: "constexpr" if n in constants else types.get(n, "*fp32") for n in names}
-source = triton.compiler.ASTSource(
-    fn=fused_kernel, signature=signature, constexprs={(names.index(n),): v for n, v in constants.items()}
-)
-ptx = triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["ptx"]
-assert "mma.sync" in ptx
+def compiled(packed):
+    constants = kernel_constants(packed, Launch(64, 4))
+    weights = {"bfloat16": "*bf16", "float16": "*fp16"}.get(packed.precision, "*fp32")
+    types = {"weights": weights, "stride0": "i64", "stride1": "i64", "count": "i32"}
+    names = fused_kernel.arg_names
+    signature = {n: "constexpr" if n in constants else types.get(n, "*fp32") for n in names}
+    source = triton.compiler.ASTSource(
+        fn=fused_kernel, signature=signature, constexprs={(names.index(n),): v for n, v in constants.items()}
+    )
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": True}).asm["ptx"]
+
+assert "bf16" in compiled(packed_of("unshared", "bfloat16"))
+assert "wgmma" in compiled(packed_of("encoded norm degree 2", "float16"))
+assert "tf32" in compiled(packed_of("nerf", "tf32"))
+for function in FUSED_FUNCTIONS:
+    compiled(functions_packed(function))
 """
 
 
@@ -164,12 +212,28 @@ def test_factors_are_rounded_and_sums_are_not(precision: str, bits: int) -> None
 
 
 @pytest.mark.parametrize("width", [1, 15, 16, 17, 63, 96, 112, 240, 256])
-def test_widths_are_padded_to_multiples_of_16_and_no_further(width: int) -> None:
+def test_widths_are_padded_to_a_multiple_of_the_smallest_chunk(width: int) -> None:
     graph = build_variant(NeRFShape(width, 5, 2, width, (), 0, 0, 0), "dense", Replacement())
-    packed = pack(graph.collapse(), [width])
-    padded = (width + 15) // 16 * 16
-    assert packed.weights.numel() == padded * padded * 2 + padded * 16
-    assert {c.size for c in packed.inputs} <= {16, 32, 64}
+    for precision, least in (("float32", 32), ("bfloat16", 16)):
+        packed = pack(graph.collapse(), [width], precision)  # type: ignore[arg-type]
+        padded = -(-width // least) * least
+        assert packed.weights.numel() == padded * padded * 2 + padded * least
+        assert sum(n * k for n, k in packed.tiles) == packed.weights.numel()
+        # columns of a tile in bytes: what the devices' products step by, or whole lines of shared memory
+        assert {k * packed.weights.element_size() for _, k in packed.tiles} <= {32, 128, 256}
+
+
+def test_a_kernel_that_was_compiled_wrongly_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed, inputs = packed_of("nerf", "bfloat16"), asked("nerf")
+    right = run_twin(packed, *inputs)
+    monkeypatch.setattr("eugen_nerf.core.fused.run_fused", lambda *_: (right[0], right[1] * 1.2))
+    with pytest.raises(RuntimeError, match="output 1 of the kernel differs by"):
+        check_fused(packed, *inputs)
+    monkeypatch.setattr("eugen_nerf.core.fused.run_fused", lambda *_: (right[0] + torch.nan, right[1]))
+    with pytest.raises(RuntimeError, match="output 0 of the kernel differs by nan"):
+        check_fused(packed, *inputs)
+    monkeypatch.setattr("eugen_nerf.core.fused.run_fused", lambda *_: (right[0] * 1.01, right[1]))
+    check_fused(packed, *inputs)
 
 
 # ---- refusals
@@ -178,13 +242,17 @@ def test_widths_are_padded_to_multiples_of_16_and_no_further(width: int) -> None
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("norm", "step 0 of the collapsed network reads the norm of its input, .* train with norm off for it"),
-        ("monarch", "step 0 .* has diagonal blocks"),
-        ("softplus", "step 0 .* has the function softplus, the fused kernel knows identity and relu"),
+        ("monarch", "step 0 of the collapsed network has diagonal blocks"),
+        ("leaky", "step 0 .* has the function leaky_relu.0.2., the fused kernel knows identity, relu, softplus"),
+        ("degree", "step 0 .* has degree 3, the fused kernel knows 1 and 2"),
     ],
 )
 def test_networks_that_are_refused(name: str, reason: str) -> None:
-    graph = network(name)
+    layers: dict[str, FeatureLayer] = {
+        "leaky": DenseLinear(9, 4, "leaky_relu(0.2)"),
+        "degree": EUGenLinear(9, 4, EUGenConfig(degree=3, num_features=4)),
+    }
+    graph = LayerGraph({"a": layers[name]}, {"a": [0]}, [9], ["a"]) if name in layers else network(name)
     with pytest.raises(ConfigError, match=f"{reason}.*: take the backend eager or compile"):
         pack(graph.collapse(), graph.input_widths)
     assert "\n" not in str(why_not(graph.collapse(), graph.input_widths))
@@ -199,9 +267,11 @@ def test_shapes_that_are_refused() -> None:
     assert reason() == reason(inputs=2) == ""
     assert reason(inputs=3) == "the network has 3 inputs, the fused kernel takes 1 or 2"
     assert "step 0 of the collapsed network has 300 features, the fused kernel takes 1 to 256" in reason(width=300)
-    assert "input 0 is 257 wide" in reason(wide_input=257)
+    assert "input 0 is 1025 wide" in reason(wide_input=1025)
     assert "output 0 is 257 wide" in reason(wide_output=257)
     assert "output 0 is input 0 itself" in str(why_not(CollapsedGraph((), ((0, Affine()),)), [4]))
+    with pytest.raises(ConfigError, match=r"encodings make inputs of widths \[63, 27\]; the network takes \[9, 5\]"):
+        pack(network("nerf").collapse(), (9, 5), "float32", [sinusoids_of(e) for e in encodings_of("encoded")])
     with pytest.raises(ConfigError, match="'float8' is unknown; choose one of float32, tf32, bfloat16, float16"):
         pack(network("nerf").collapse(), (9, 5), "float8")  # type: ignore[arg-type]
 

@@ -170,10 +170,10 @@ def test_without_a_device_triton_falls_back_to_eager(monkeypatch: pytest.MonkeyP
 
 def test_a_network_that_the_kernel_refuses_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eugen_nerf.core.plan.kernel_problem", lambda device: None)
-    graph = network("norm")
+    graph = network("monarch")
     plan = make_plan(graph, inputs_of(graph), backend="triton")
     assert plan.backend == "eager"
-    assert str(plan.fallback).startswith("not triton: step 0 of the collapsed network reads the norm of its input")
+    assert str(plan.fallback).startswith("not triton: step 0 of the collapsed network has diagonal blocks")
 
 
 def test_failures_while_a_backend_is_tried_are_stated(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.evaluation.markdown import Pivot, Place, Row, Verdicts, filled, read_places, table
+from eugen_nerf.evaluation.markdown import Cases, Pivot, Place, Row, Verdicts, filled, read_places, table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,8 +83,28 @@ def test_cases_of_a_study_stand_side_by_side(tmp_path: Path) -> None:
         "| relu | a | 1.23 | 200 |",
         "| relu | b | - | 0.5 |",
     ]
+    place = Pivot("docs/x.md", "t", "study.json", "mse", ["kind", "m"], "group")
+    assert table(place, tmp_path).splitlines()[0] == "| kind | m | relu |"
     with pytest.raises(DataError, match="study with 'psnr'"):
         table(Pivot("docs/x.md", "t", "study.json", "psnr", ["group"], "m"), tmp_path)
+
+
+def test_cases_of_a_study_stand_below_each_other(tmp_path: Path) -> None:
+    cases = [
+        ("a", [85.832, 12.377], [132609.0, 0.0], [0.0128841, 0.0003162]),
+        ("b", [0.5, 0.0], [9.0, 0.0], [0.0, 0.1]),
+    ]
+    rows = [{"variant": v, "mean": {"psnr": p, "parameters": n, "mse": e}} for v, p, n, e in cases]
+    (tmp_path / "study.json").write_text(json.dumps({"rows": rows}))
+    values = {"psnr": "PSNR", "parameters": "numbers", "mse": "MSE"}
+    assert table(Cases("docs/x.md", "t", "study.json", values, ["variant"]), tmp_path).splitlines() == [
+        "| variant | PSNR | numbers | MSE |",
+        "|---|---|---|---|",
+        "| a | 85.8 ± 12.4 | 132,609 | 0.0129 ± 0.0003 |",
+        "| b | 0.5 | 9 | 0.000 ± 0.100 |",
+    ]
+    with pytest.raises(DataError, match="study with ssim"):
+        table(Cases("docs/x.md", "t", "study.json", {"ssim": "SSIM"}, ["variant"]), tmp_path)
 
 
 def test_published_claims_stand_beside_what_our_runs_say(tmp_path: Path) -> None:

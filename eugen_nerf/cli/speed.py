@@ -1,0 +1,166 @@
+"""eugen-bench speed: how fast dense and EUGen networks answer here, by every way of running them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from rich.console import Console
+
+from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.core.machine import SIDES
+from eugen_nerf.core.onednn import has_fast_bfloat16
+from eugen_nerf.core.speed import FAMILIES
+from eugen_nerf.core.speed_table import measure_family, measure_peaks, table_lines
+from eugen_nerf.core.training_speed import measure_training, training_lines
+from eugen_nerf.surfaces.files import new_file
+
+NAMES = {"nerf": 0, "mipnerf360": 1, "zipnerf": 2, "isdf": 3}
+
+
+@dataclass
+class SpeedCommand:
+    """Measure the speed of networks, dense, narrower, of low rank and EUGen, and of a whole picture.
+
+    All rows take turns in one process. Ratios are to the fastest dense network of full width, however it is run:
+    eager, by a plan, compiled, in float32 or bfloat16. Weights are random unless runs are given.
+    """
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where."""
+    output: Path | None = None
+    """A JSON file for all figures."""
+    overwrite: bool = False
+    """Replace an older file."""
+    families: tuple[Literal["nerf", "mipnerf360", "zipnerf", "isdf"], ...] = ("nerf", "mipnerf360", "zipnerf", "isdf")
+    """Networks to measure."""
+    repeats: int = 9
+    """Timed rounds; in each, all rows take turns."""
+    warmup: int = 1
+    """Untimed rounds before."""
+    scale: float = 1.0
+    """Factor on the number of queries of a call."""
+    compile: bool = True
+    """Measure torch.compile too: a minute or so for each network on a slow machine."""
+    training: bool = True
+    """Measure forward and backward passes too."""
+    threads: Annotated[int, tyro.conf.arg(metavar="INT")] = 1
+    """CPU threads of torch."""
+    image: Annotated[int, tyro.conf.arg(metavar="INT")] = 64
+    """Pixels along each side of the picture; 0 for none. Runs are rendered at their own size."""
+    samples: tuple[int, int] = (64, 128)
+    """Coarse and further samples a ray of that picture."""
+    features: tuple[int, ...] = (128, 64)
+    """Numbers of features of the EUGen networks that render it."""
+    load_config: tuple[Path, ...] = ()
+    """Runs of eugen-* methods to render instead of random weights; the first is the dense one."""
+
+    def run(self) -> None:
+        """Measures, prints, writes."""
+        device = self._device()
+        if self.output is not None and self.output.exists() and not self.overwrite:
+            raise RunError(f"{self.output} exists: choose another --output, or pass --overwrite to replace it")
+        torch.set_num_threads(self.threads)
+        console, result = Console(width=200), self._start(device)
+        for line in self._heading(result):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        for name in self.families:
+            rows = measure_family(
+                FAMILIES[NAMES[name]],
+                device,
+                result["peaks"],
+                scale=self.scale,
+                warmup=self.warmup,
+                repeats=self.repeats,
+                compiled=self.compile,
+            )
+            result["queries"] += rows
+            for line in ["", *table_lines(rows)]:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+        for name in self.families if self.training else ():
+            rows = measure_training(FAMILIES[NAMES[name]], device, scale=self.scale, repeats=self.repeats)
+            result["training"] += rows
+            for line in ["", *training_lines(rows)]:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if self.image or self.load_config:
+            self._images(device, result, console)
+        if self.output is not None:
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            with new_file(self.output, overwrite=self.overwrite) as partial:
+                partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf8")
+            console.print(f"wrote {self.output}", markup=False, highlight=False, soft_wrap=True)
+
+    def _device(self) -> torch.device:
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise RunError("there is no CUDA device here; try --device cpu")
+        if self.repeats < 1 or self.warmup < 0 or self.scale <= 0 or self.threads < 1 or self.image < 0:
+            raise ConfigError("repeats and threads are at least 1, warmup and image at least 0, scale above 0")
+        return torch.device(self.device)
+
+    def _start(self, device: torch.device) -> dict[str, Any]:
+        from eugen_nerf.evaluation.accounting import environment
+
+        settings = {"repeats": self.repeats, "warmup": self.warmup, "scale": self.scale, "compile": self.compile}
+        return {
+            "environment": {
+                **environment(device, ["float32", "bfloat16"]),
+                "bfloat16_products": has_fast_bfloat16(device),
+                "tinycudann": _has_tinycudann(),
+            },
+            "settings": {**settings, "samples": list(self.samples), "image": self.image},
+            "peaks": measure_peaks(device),
+            "queries": [],
+            "training": [],
+            "images": [],
+        }
+
+    def _heading(self, result: dict[str, Any]) -> list[str]:
+        found, peaks = result["environment"], result["peaks"]
+        sides = " and ".join(map(str, SIDES[self.device]))
+        return [
+            f"{found['device_name']}, {found['threads']} thread(s), torch {found['torch']}, "
+            f"bfloat16 products of its own: {'yes' if found['bfloat16_products'] else 'no'}",
+            f"measured: products of {sides} a side {peaks['float32'] / 1e9:,.0f} GFLOP/s in float32, "
+            f"{peaks['bfloat16'] / 1e9:,.0f} in bfloat16; copies {peaks['copy'] / 1e9:,.1f} GB/s",
+            "" if found["tinycudann"] else "tinycudann is not installed: its fused networks are left out",
+        ]
+
+    def _images(self, device: torch.device, result: dict[str, Any], console: Console) -> None:
+        from eugen_nerf.evaluation.speed_image import image_lines, measure_images, one_camera, random_models, ways_of
+
+        if self.load_config:
+            models, camera = _runs(self.load_config, self.device)
+        else:
+            models = random_models(self.features, device, samples=self.samples)
+            camera = one_camera(self.image, device)
+        ways = ways_of(models, [next(iter(models))], camera)
+        rows = measure_images(ways, camera, warmup=self.warmup, repeats=self.repeats)
+        result["images"] = rows
+        side = f"{int(camera.width[0])}x{int(camera.height[0])}"
+        title = f"one picture of {side} pixels, seconds; ratio to the best dense row (*)"
+        for line in ["", title, *image_lines(rows)]:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _runs(paths: tuple[Path, ...], device: str) -> tuple[dict[str, Any], Any]:
+    from eugen_nerf.evaluation.render import view_camera
+    from eugen_nerf.methods.base import GraphModel
+    from eugen_nerf.methods.runs import load_run
+
+    runs = [load_run(path, device=device) for path in paths]
+    wrong = [str(run.path) for run in runs if not isinstance(run.model, GraphModel)]
+    if wrong:
+        raise ConfigError(f"{wrong[0]} is no run of an eugen-* method: eugen-distill --layers none makes one of it")
+    names = [path.parents[2].name if len(path.parents) > 2 else str(path) for path in paths]
+    unique = [name if names.count(name) == 1 else f"{name} {i}" for i, name in enumerate(names)]
+    return {name: run.model for name, run in zip(unique, runs, strict=True)}, view_camera(runs[0], 0)
+
+
+def _has_tinycudann() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("tinycudann") is not None
