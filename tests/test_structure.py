@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "eugen_nerf"
 KERNELS = ("fused_kernel", "fused_functions")
 """Modules of core that need triton."""
+VIEWER = ROOT / "viewer" / "eugen_viewer"
+"""A package of its own: it may import all parts but the commands, and the commands alone import it."""
 ALLOWED = {
     "core": set(),
     "studies": {"core"},
@@ -55,7 +57,8 @@ def _sources(folder: Path) -> list[Path]:
 
 
 def _imported_by(path: Path) -> set[str]:
-    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    root = VIEWER.parent if VIEWER in path.parents else ROOT
+    module = ".".join(path.relative_to(root).with_suffix("").parts)
     is_package = path.name == "__init__.py"
     return set(_imports(path.read_text(), module.removesuffix(".__init__"), is_package))
 
@@ -93,11 +96,23 @@ def test_every_part_of_the_package_has_a_rule() -> None:
 
 def test_nobody_imports_the_commands_or_the_scripts() -> None:
     scripts = {p.stem for p in _sources(ROOT / "scripts")} - STANDARD
-    for path in _sources(PACKAGE):
+    for path in [*_sources(PACKAGE), *_sources(VIEWER)]:
         names = _imported_by(path)
-        if "cli" not in path.relative_to(PACKAGE).parts:
+        if PACKAGE / "cli" not in path.parents:
             assert "cli" not in _parts_of_package(names), path
         assert not {n.split(".")[0] for n in names} & ({"scripts"} | scripts), path
+
+
+def test_only_the_commands_import_the_viewer() -> None:
+    assert _sources(VIEWER)
+    for path in _sources(PACKAGE):
+        if PACKAGE / "cli" not in path.parents:
+            assert "eugen_viewer" not in {n.split(".")[0] for n in _imported_by(path)}, path
+
+
+def test_the_commands_load_the_viewer_when_it_is_asked_for_and_not_before() -> None:
+    done = _run("import eugen_nerf.cli.view, sys; print('viser' in sys.modules)", "viser", "nerfstudio")
+    assert done.stdout.split() == ["False"], done.stderr
 
 
 def test_core_imports_only_torch_and_the_standard_library() -> None:
@@ -161,7 +176,7 @@ def test_registration_and_fields_need_no_heavy_or_absent_package() -> None:
 
 
 def test_files_stay_short() -> None:
-    folders = [PACKAGE, ROOT / "scripts", ROOT / "tests"]
+    folders = [PACKAGE, VIEWER, ROOT / "scripts", ROOT / "tests"]
     long = {
         str(p.relative_to(ROOT)): n for f in folders for p in _sources(f) if (n := len(p.read_text().split("\n"))) > 401
     }

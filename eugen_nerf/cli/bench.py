@@ -9,7 +9,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from eugen_nerf.cli.common import print_lines, run_cli
+from eugen_nerf.cli.common import installed, print_lines, run_cli
 from eugen_nerf.cli.jobs import Crew
 from eugen_nerf.cli.speed import SpeedCommand
 from eugen_nerf.cli.study import is_study, read_study, run_study
@@ -69,13 +69,14 @@ def _print_part(suite: Suite, report: Path, console: Console) -> None:
     console.print("\n".join(lines[first:]), highlight=False, markup=False, soft_wrap=True)
     for row in suite.published:
         console.print(f"published: {row['text']} ({row['source']})", markup=False, soft_wrap=True)
-    name = next(iter(suite.distilled or suite.runs))
-    configs = [str(config_of(suite, n)) for n in (*suite.runs, *suite.distilled)]
-    viewer = "ns-viewer --viewer.websocket-host 127.0.0.1 --load-config"
+    configs = {name: str(config_of(suite, name)) for name in (*suite.runs, *suite.distilled)}
+    shown = [*list(suite.runs)[:2], *list(suite.distilled)[:1]]
+    paths = " ".join(configs[name] for name in shown)
+    evaluator, *words = EVALUATORS[suite.evaluator]
     further = {
         "report": report / "report.html",
-        "look at a run": f"{viewer} {config_of(suite, name)}",
-        "compare again": f"{' '.join(EVALUATORS[suite.evaluator])} --load-config {' '.join(configs)}",
+        "compare again": " ".join([installed(evaluator), *words, "--load-config", *configs.values()]),
+        "look at the result": f"{installed('eugen-view')} --load-config {paths} --names {' '.join(shown)}",
     }
     print_lines(console, further)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 
@@ -31,6 +33,14 @@ def run_cli(function: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def installed(command: str) -> str:
+    """What to type for one of this package's commands: its name where the shell finds it, else its path."""
+    own = Path(sys.executable).parent / command
+    if shutil.which(command) is not None or not own.exists():
+        return command
+    return os.path.relpath(own) if own.is_relative_to(Path.cwd()) else str(own)
 
 
 def print_lines(console: Console, lines: Mapping[str, object]) -> None:

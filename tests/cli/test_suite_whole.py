@@ -50,10 +50,17 @@ def scores(suite: Path) -> tuple[list[dict[str, Any]], str]:
 
 def test_two_workers_and_a_kill_change_nothing(tiny_blender: Path, tmp_path: Path) -> None:
     together, killed = write(tmp_path / "together", tiny_blender), write(tmp_path / "killed", tiny_blender)
-    subprocess.run([*tool("eugen-bench"), str(together), "--workers", "2"], check=True, capture_output=True)
+    done = subprocess.run([*tool("eugen-bench"), str(together), "--workers", "2"], check=True, capture_output=True)
+    last = done.stdout.decode().strip().splitlines()[-1]
+    assert last.startswith("look at the result: "), last
+    command, *words = last.removeprefix("look at the result:").split()
+    assert Path(command).name == "eugen-view"
+    assert words[0] == "--load-config"
+    assert all(Path(path).exists() for path in words[1:3])
+    assert words[3:] == ["--names", "dense", "eugen"]
 
-    command = [*tool("eugen-bench"), str(killed), "--workers", "1"]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    again = [*tool("eugen-bench"), str(killed), "--workers", "1"]
+    first = subprocess.Popen(again, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     one = killed.parent / "out/runs/dense/eugen-nerf-small/run/training.json"
     while first.poll() is None and not one.exists():
         time.sleep(0.1)
@@ -61,8 +68,8 @@ def test_two_workers_and_a_kill_change_nothing(tiny_blender: Path, tmp_path: Pat
     first.wait()
     assert one.exists()
     assert not (killed.parent / "out/report").exists()
-    done = one.stat().st_mtime_ns
-    subprocess.run(command, check=True, capture_output=True)
-    assert one.stat().st_mtime_ns == done, "what was finished is not done again"
+    finished = one.stat().st_mtime_ns
+    subprocess.run(again, check=True, capture_output=True)
+    assert one.stat().st_mtime_ns == finished, "what was finished is not done again"
     assert scores(killed) == scores(together)
     assert len({row["predictions_sha256"] for row in scores(killed)[0]}) == len(scores(killed)[0])

@@ -1,0 +1,85 @@
+"""eugen-view: runs side by side in a browser, and compressed by hand."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from eugen_nerf.cli.common import print_lines, run_cli
+from eugen_nerf.core.errors import ConfigError
+
+
+@dataclass
+class ViewCommand:
+    """Look at trained runs in a browser: side by side, compressed live, along time, as surfaces."""
+
+    load_config: tuple[Path, ...]
+    """config.yml of one or more runs, ours or stock. They are read as nerfstudio reads them, which can run code: load
+    only runs you trust. The first one's test views and coordinates are the scene's."""
+    names: tuple[str, ...] = ()
+    """What the runs are called, one name each (default: the parts of their paths that differ)."""
+    host: str = "127.0.0.1"
+    """Address to listen at; only this machine can connect to 127.0.0.1. 0.0.0.0 lets everyone in who can reach it."""
+    port: int | None = None
+    """Port to listen at (default: 7007, or the next that is free)."""
+    output: Path = Path("outputs/view")
+    """Folder for screenshots, films and meshes."""
+    largest: int = 512
+    """Pixels along the longer side of the finest picture; a slider changes it."""
+    timing: bool = False
+    """Print how long start, frames and refits take, without a browser, and end."""
+    device: str | None = None
+    """Where to render, such as cpu or cuda; a GPU where there is one by default."""
+    data: Path | None = None
+    """Data set of all runs, where it no longer lies where they were trained."""
+
+    def run(self) -> None:
+        """Loads, prints the address, and serves until Ctrl-C."""
+        import time
+
+        start = time.perf_counter()
+        if not self.load_config:
+            raise ConfigError("no run to look at: give --load-config RUN/config.yml")
+        if self.names and (len(self.names) != len(self.load_config) or len(set(self.names)) != len(self.names)):
+            raise ConfigError(f"{len(self.names)} names for {len(self.load_config)} runs: give each a name of its own")
+        if self.largest < 16:
+            raise ConfigError(f"--largest must be 16 or more pixels, not {self.largest}")
+        # what other packages have to say of their own code would scroll the address away
+        warnings.filterwarnings("ignore", module=r"(torch|nerfstudio|splines)\b")
+        from rich.console import Console
+
+        from eugen_viewer.address import address_lines, choose_port
+        from eugen_viewer.runs import open_run, run_names
+
+        console = Console()
+        port, note = choose_port(self.host, self.port)
+        names = run_names(list(self.load_config), self.names)
+        runs = []
+        for path, name in zip(self.load_config, names, strict=True):
+            with console.status(f"loading {name}"):
+                runs.append(open_run(path, name, device=self.device, data=self.data))
+        if self.timing:
+            from eugen_viewer.timing import print_timing
+
+            print_timing(runs, console, largest=self.largest, started=start)
+            return
+        from eugen_viewer.app import Viewer
+
+        viewer = Viewer(runs, host=self.host, port=port, output=self.output, largest=self.largest)
+        print_lines(console, {**address_lines(self.host, port, note), "stop": "Ctrl-C"})
+        try:
+            viewer.wait()
+        finally:
+            viewer.close()
+
+
+def main() -> None:
+    """Entry point of eugen-view."""
+    run_cli(lambda: tyro.cli(ViewCommand, prog="eugen-view").run())
+
+
+if __name__ == "__main__":
+    main()

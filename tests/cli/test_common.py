@@ -1,0 +1,24 @@
+"""What the commands share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from eugen_nerf.cli.common import installed
+
+
+def test_commands_are_named_as_the_shell_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tmp_path / "env" / "bin" / "eugen-view"
+    own.parent.mkdir(parents=True)
+    own.touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(own.with_name("python")))
+    monkeypatch.setenv("PATH", str(own.parent))
+    assert installed("eugen-view") == "eugen-view"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert installed("eugen-view") == str(own)
+    monkeypatch.chdir(tmp_path)
+    assert installed("eugen-view") == "env/bin/eugen-view"
+    assert installed("eugen-missing") == "eugen-missing"

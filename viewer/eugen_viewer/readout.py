@@ -1,0 +1,105 @@
+"""The numbers beside the picture."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """Numbers of one run.
+
+    Attributes:
+        name: of the run.
+        seconds: for a frame at the size shown; None where it is not rendered.
+        queries: field queries of such a frame.
+        parameters: that evaluation needs.
+        multiply_adds: of a query.
+        photograph: PSNR against the test view's photograph, dB.
+    """
+
+    name: str
+    seconds: float | None = None
+    queries: int | None = None
+    parameters: int | None = None
+    multiply_adds: int | None = None
+    photograph: float | None = None
+
+
+@dataclass(frozen=True)
+class Readout:
+    """All numbers of a picture.
+
+    Attributes:
+        rows: one a run shown.
+        size: height and width of the picture, pixels.
+        fine: whether it is as fine as it gets.
+        mutual: PSNR of one run against the other, dB.
+        view: the test view that the camera sits on.
+        note: a line more.
+    """
+
+    rows: Sequence[Row]
+    size: tuple[int, int]
+    fine: bool
+    mutual: float | None = None
+    view: int | None = None
+    note: str = ""
+
+    def markdown(self) -> str:
+        """As a table with a column a run."""
+        names = [literal(row.name) for row in self.rows]
+        lines = [
+            f"| {self.size[1]} x {self.size[0]} pixels | " + " | ".join(names) + " |",
+            "|:--|" + "--:|" * len(names),
+        ]
+        table = [
+            ("ms per frame", [_milliseconds(row.seconds) for row in self.rows]),
+            ("field queries per s", [_rate(row) for row in self.rows]),
+            ("multiply-adds a query", [_count(row.multiply_adds) for row in self.rows]),
+            ("parameters", [_count(row.parameters) for row in self.rows]),
+            ("PSNR, photograph", [_decibels(row.photograph) for row in self.rows]),
+        ]
+        if len(names) > 1:
+            table.append(("PSNR, other run", [_decibels(self.mutual)] * len(names)))
+        for what, cells in table:
+            lines.append(f"| {what} | " + " | ".join(cells) + " |")
+        where = "free camera" if self.view is None else f"test view {self.view}"
+        state = "" if self.fine else ", refining"
+        text = "\n".join(lines) + f"\n\n{where}{state}"
+        return f"{text}\n\n{self.note}" if self.note else text
+
+
+def literal(text: str) -> str:
+    """Text as Markdown that shows it letter by letter, in one line.
+
+    The page takes Markdown as MDX: braces in a path or an error would be run as a program, and a lone < would leave the
+    whole panel as it was.
+    """
+    return re.sub(r"([^\w\s/.,:;=()'\"+%-]|_)", r"\\\1", " ".join(text.split()))
+
+
+def _milliseconds(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{1e3 * seconds:,.1f}" if seconds < 0.1 else f"{1e3 * seconds:,.0f}"
+
+
+def _rate(row: Row) -> str:
+    if not row.queries or not row.seconds:
+        return "-"
+    rate = row.queries / row.seconds
+    return f"{rate / 1e6:.2f} M" if rate >= 1e6 else f"{rate / 1e3:,.0f} k"
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else f"{number:,}"
+
+
+def _decibels(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "equal" if math.isinf(value) else f"{value:.2f} dB"
