@@ -50,7 +50,7 @@ class SpeedCommand:
     """Measure forward and backward passes too."""
     threads: Annotated[int, tyro.conf.arg(metavar="INT")] = 1
     """CPU threads of torch."""
-    image: Annotated[int, tyro.conf.arg(metavar="INT")] = 64
+    image: Annotated[int, tyro.conf.arg(metavar="INT")] = 32
     """Pixels along each side of the picture; 0 for none. Runs are rendered at their own size."""
     samples: tuple[int, int] = (64, 128)
     """Coarse and further samples a ray of that picture."""
@@ -79,20 +79,27 @@ class SpeedCommand:
                 compiled=self.compile,
             )
             result["queries"] += rows
+            self._keep(result)
             for line in ["", *table_lines(rows)]:
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
         for name in self.families if self.training else ():
             rows = measure_training(FAMILIES[NAMES[name]], device, scale=self.scale, repeats=self.repeats)
             result["training"] += rows
+            self._keep(result)
             for line in ["", *training_lines(rows)]:
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
         if self.image or self.load_config:
             self._images(device, result, console)
+        self._keep(result)
+        if self.output is not None:
+            console.print(f"wrote {self.output}", markup=False, highlight=False, soft_wrap=True)
+
+    def _keep(self, result: dict[str, Any]) -> None:
+        """Writes what there is so far: the whole takes half an hour on a slow machine."""
         if self.output is not None:
             self.output.parent.mkdir(parents=True, exist_ok=True)
-            with new_file(self.output, overwrite=self.overwrite) as partial:
+            with new_file(self.output, overwrite=True) as partial:
                 partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf8")
-            console.print(f"wrote {self.output}", markup=False, highlight=False, soft_wrap=True)
 
     def _device(self) -> torch.device:
         if self.device == "cuda" and not torch.cuda.is_available():
@@ -138,6 +145,9 @@ class SpeedCommand:
             models = random_models(self.features, device, samples=self.samples)
             camera = one_camera(self.image, device)
         ways = ways_of(models, [next(iter(models))], camera)
+        rounds = self.warmup + self.repeats + self.repeats // 2 + 1
+        line = f"a picture by {len(ways)} ways in {rounds} rounds: some minutes on a slow machine"
+        console.print(f"\n{line}", markup=False, highlight=False, soft_wrap=True)
         rows = measure_images(ways, camera, warmup=self.warmup, repeats=self.repeats)
         result["images"] = rows
         side = f"{int(camera.width[0])}x{int(camera.height[0])}"
