@@ -33,22 +33,26 @@ class Family:
     layers: tuple[str, ...]
     """Layers that EUGen replaces."""
     features: tuple[int, ...] = (128, 64)
+    published: tuple[str, int] | None = None
+    """Layers that the paper replaces and its number of features, with the norm."""
     gradient: bool = False
     """Whether a query is the first output with its gradient in the inputs."""
 
 
 FAMILIES = (
-    Family("NeRF 8x256", NeRFShape(), ("trunk_.*",)),
+    Family("NeRF 8x256", NeRFShape(), ("trunk_.*",), published=("trunk_[567]", 256)),
     Family(
         "Mip-NeRF 360 8x1024",
         NeRFShape(504, 27, 8, 1024, (5,), bottleneck_width=256, head_layers=1, head_width=128),
         ("trunk_.*",),
         features=(512, 256, 128, 64),
+        published=("trunk_[567]", 1024),
     ),
     Family(
         "Zip-NeRF head",
         NeRFShape(50, 27, 1, 64, (), bottleneck_width=256, head_layers=2, head_width=256),
         ("head_.*",),
+        published=("head_0", 64),
     ),
     Family(
         "iSDF 4x256, value and gradient",
@@ -116,15 +120,19 @@ class Field:
 
 
 def networks_of(family: Family, device: torch.device) -> dict[str, LayerGraph]:
-    """Dense, EUGen with each number of features, and the peers at the cost of the last one; random weights."""
+    """Dense, EUGen with each number of features and as published, and the peers at the cost of the last number; random
+    weights."""
     torch.manual_seed(0)
 
-    def build(variant: str, m: int) -> LayerGraph:
-        replacement = Replacement(family.layers, (m,), EUGenConfig(norm=False))
+    def build(variant: str, m: int, layers: tuple[str, ...] = family.layers, *, norm: bool = False) -> LayerGraph:
+        replacement = Replacement(layers, (m,), EUGenConfig(norm=norm))
         return build_variant(family.shape, variant, replacement).to(device).eval()
 
     found = {"dense": build("dense", 64)}
     found |= {f"EUGen m={m}": build("eugen", m) for m in family.features}
+    if family.published is not None:
+        layers, m = family.published
+        found["EUGen as published"] = build("eugen", m, (layers,), norm=True)
     last = family.features[-1]
     return found | {f"narrower, as m={last}": build("narrow", last), f"low rank, as m={last}": build("lowrank", last)}
 
