@@ -117,7 +117,7 @@ class Distill:
 
         from eugen_nerf.conversion.choose import NO_LAYERS, DistillConfig
         from eugen_nerf.conversion.report import print_budget, print_reports
-        from eugen_nerf.conversion.write import write_run
+        from eugen_nerf.conversion.write import TRAIN_ON, write_run
         from eugen_nerf.core.eugen import EUGenConfig
         from eugen_nerf.core.fit import ConversionConfig
         from eugen_nerf.methods.runs import load_run
@@ -168,7 +168,7 @@ class Distill:
             further["bundle written"] = self.bundle
         further |= {
             "evaluate": f"eugen-eval --load-config {self.load_config} {path}",
-            "train on": f"ns-train {done.trainer.method_name} --load-config {path}",
+            "train on": f"ns-train {done.trainer.method_name} --load-config {path.with_name(TRAIN_ON)}",
         }
         print_lines(console, further)
 

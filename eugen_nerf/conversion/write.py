@@ -22,6 +22,9 @@ from eugen_nerf.core.convert import LayerReport
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.methods.checkpoints import atomic_torch_save
 
+TRAIN_ON = "train.yml"
+"""A converted run's configuration for training on, beside its `config.yml`."""
+
 
 @dataclass(frozen=True)
 class FieldReport:
@@ -57,9 +60,11 @@ def write_run(
     more: Mapping[str, object] | None = None,
     files: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes `config.yml` and a checkpoint that `ns-train --load-config` goes on from.
+    """Writes `config.yml`, a checkpoint, and `train.yml`, from which `ns-train --load-config` goes on.
 
-    The run is written under a temporary name beside its place and renamed when it is complete.
+    `train.yml` is the same configuration at another place: trained from `config.yml`, the run's own checkpoint would be
+    replaced by the trainer's newest. The run is written under a temporary name beside its place and renamed when it is
+    complete.
 
     Args:
         trainer: decides the place: output_dir / experiment_name / method_name / timestamp.
@@ -86,6 +91,9 @@ def write_run(
         checkpoints.mkdir(parents=True)
         atomic_torch_save(checkpoint_state(trainer, model, step), checkpoints / f"step-{step:09d}.ckpt")
         (folder / "config.yml").write_text(yaml.dump(trainer), encoding="utf8")
+        onward = copy.deepcopy(trainer)
+        onward.timestamp = f"{trainer.timestamp}-trained"
+        (folder / TRAIN_ON).write_text(yaml.dump(onward), encoding="utf8")
         record = {"seconds": sum(r.seconds for r in reports), "fields": [asdict(r) for r in reports], **(more or {})}
         (folder / "distill.json").write_text(json.dumps(record, indent=1), encoding="utf8")
         for name, text in (files or {}).items():

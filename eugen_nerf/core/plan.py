@@ -144,6 +144,11 @@ def make_plan(
         raise ConfigError(f"dtype {dtype!r} is unknown; choose one of {', '.join(PLAN_DTYPES)}")
     if chunk is not None and chunk < 1:
         raise ConfigError(f"chunk is {chunk}; give at least 1 row, or leave it out for a size from the cache")
+    if not isinstance(network, LayerGraph | BundledGraph):
+        raise ConfigError(
+            "a plan is of a LayerGraph or of a bundle's network (field.network, asked with encoded inputs), "
+            f"and not of a {type(network).__name__}"
+        )
     widths = network.input_widths
     if not math.prod(_leading_shape(sample_inputs, widths)):
         raise ConfigError("sample_inputs have no rows: give some that the network will be asked, to measure deviation")

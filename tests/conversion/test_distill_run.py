@@ -18,7 +18,7 @@ from eugen_nerf.cli import distill as cli
 from eugen_nerf.conversion.choose import DistillConfig
 from eugen_nerf.conversion.distill import distill
 from eugen_nerf.conversion.teacher import has_graphs, teacher_of
-from eugen_nerf.conversion.write import write_run
+from eugen_nerf.conversion.write import TRAIN_ON, write_run
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.fit import ConversionConfig
@@ -99,7 +99,7 @@ def test_the_written_run_is_the_student(teacher_path: Path, tmp_path: Path) -> N
     assert trainer.method_name == ("eugen-nerf" if run.config.method_name == "vanilla-nerf" else "eugen-nerf-small")
     files = {str(file.relative_to(tmp_path / "converted" / trainer.method_name)) for file in tmp_path.rglob("*.*")}
     assert {f for f in files if not f.endswith(".json")} == {
-        "now/config.yml", "now/nerfstudio_models/step-000000001.ckpt"
+        "now/config.yml", "now/train.yml", "now/nerfstudio_models/step-000000001.ckpt"
     }  # fmt: skip
     again = load(path)
     assert again.step == run.step
@@ -150,7 +150,7 @@ def test_the_command(
     assert f"run written: {path}" in printed
     assert path.parts[-4] == "tiny-distilled"
     assert path.parts[-3].startswith("eugen-nerf")
-    assert f"ns-train {path.parts[-3]} --load-config {path}" in printed
+    assert f"ns-train {path.parts[-3]} --load-config {path.with_name('train.yml')}" in printed
     run = load(path)
     for field in (run.model.field_coarse, run.model.field_fine):
         features = {
@@ -207,10 +207,14 @@ def test_ns_train_goes_on(tiny_dense_run: Path, tmp_path: Path) -> None:
     path = write_run(trainer, student, run.step)
     program = Path(sys.executable).parent / "ns-train"
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore", "TORCH_HOME": str(tmp_path)}
-    words = [str(program), "eugen-nerf-small", "--load-config", str(path)]
+    checkpoint = path.parent / "nerfstudio_models" / f"step-{run.step:09d}.ckpt"
+    written = checkpoint.read_bytes()
+    words = [str(program), "eugen-nerf-small", "--load-config", str(path.with_name(TRAIN_ON))]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    after = path.parent / "nerfstudio_models" / "step-000000003.ckpt"
+    assert checkpoint.read_bytes() == written, "the converted run stays as it was"
+    assert [p.name for p in checkpoint.parent.iterdir()] == [checkpoint.name]
+    after = path.parent.with_name("now-trained") / "nerfstudio_models" / "step-000000003.ckpt"
     state = torch.load(after, weights_only=True)
     assert {float(s["step"]) for s in state["optimizers"]["fields"]["state"].values()} == {2}
     for key, value in student.state_dict().items():

@@ -313,7 +313,7 @@ def test_the_command(
     cli.main()
     (path,) = tmp_path.rglob("config.yml")
     printed = capfd.readouterr().out
-    assert f"ns-train {METHODS[name]} --load-config {path}" in printed
+    assert f"ns-train {METHODS[name]} --load-config {path.with_name('train.yml')}" in printed
     for word in (*PROPOSALS[name], *DEFAULTS[name]):
         assert word in printed
     run = load(path)

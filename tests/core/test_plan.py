@@ -214,6 +214,8 @@ def test_chunks_fit_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_refusals() -> None:
     graph = network("nerf")
     inputs = inputs_of(graph)
+    with pytest.raises(ConfigError, match="and not of a Linear"):
+        make_plan(torch.nn.Linear(9, 4), inputs)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="'onnx' is unknown; choose one of eager, compile, triton"):
         make_plan(graph, inputs, backend="onnx")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="'float16' is unknown; choose one of float32, bfloat16"):
