@@ -17,8 +17,6 @@ from eugen_nerf.core.stage import safe_sqrt
 
 MOST_WARPS = 16
 """Of programs that run at a time on a multiprocessor, as their registers allow."""
-
-
 MOST_DIFFERENCE = 0.1
 """Between the kernel and its twin, of the largest output: rounding of features to bfloat16 makes less."""
 

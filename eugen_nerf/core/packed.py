@@ -58,7 +58,6 @@ def pack(
     input_widths: Sequence[int],
     precision: FusedPrecision = "float32",
     encodings: Sequence[Sinusoids | None] | None = None,
-    columns: int | None = None,
 ) -> PackedNetwork:
     """A collapsed network in the form of the kernel.
 
@@ -82,8 +81,7 @@ def pack(
     reason = why_not(graph, input_widths)
     if reason is not None:
         raise ConfigError(f"{reason}: take the backend eager or compile")
-    sizes = [size for size in CHUNK_COLUMNS[precision] if columns is None or size <= columns]
-    packed = _Packer(graph, input_widths, encodings, sizes).packed(precision)
+    packed = _Packer(graph, input_widths, encodings, CHUNK_COLUMNS[precision]).packed(precision)
     products = len(packed.tiles) * (3 if precision == "float32" else 1)
     if products > MOST_PRODUCTS:
         raise ConfigError(
