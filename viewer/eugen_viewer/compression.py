@@ -14,10 +14,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
-from nerfstudio.models.base_model import Model
 from torch import Tensor
 
 from eugen_nerf.conversion.budget import check_rays, predicted_drop
@@ -27,7 +25,7 @@ from eugen_nerf.conversion.measure import Photographs, query_macs
 from eugen_nerf.conversion.preview import FieldMoments, Preview, graph_preview
 from eugen_nerf.conversion.rays import training_views
 from eugen_nerf.conversion.teacher import has_graphs
-from eugen_nerf.conversion.write import FieldReport, write_run
+from eugen_nerf.conversion.write import write_run
 from eugen_nerf.core.allocate import Combination, within_budget
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.peers import DenseLinear
@@ -249,9 +247,7 @@ class LiveCompression:
 
         progress(0.0, "fitting the first layer")
         trainer, student, reports = conversion.convert(plan, step, seen.metrics)
-        return self._write(trainer, student, reports, {"viewer": {"num_features": plan, "predicted": vars(predicted)}})
-
-    def _write(self, trainer: Any, student: Model, reports: list[FieldReport], record: Mapping[str, object]) -> Path:
+        record = {"viewer": {"num_features": plan, "predicted": vars(predicted)}}
         return write_run(trainer, student, self.run.step, reports, record)
 
     def _conversion(self) -> Conversion:
