@@ -6,7 +6,8 @@
 First every network of NeRF (8 x 256), Mip-NeRF 360 (8 x 1024), Zip-NeRF (its head) and iSDF (4 x 256) is checked:
 collapsed against uncollapsed in float64, and every backend and dtype of a plan against float32 on regular, empty,
 single and strided inputs; a failure ends the run with status 1. Then come the measured peaks, the table of queries with
-ratios to the best dense network, training steps, a picture, and the time of Zip-NeRF's grid.
+ratios to the best dense network, a picture, training steps, and the time of Zip-NeRF's grid. Figures are kept as they
+come; what is not compiled in time, or not begun after `--minutes`, is left out and named.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import os
 import statistics
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -32,13 +33,19 @@ from eugen_nerf.core.hashgrid import HashGrid, pyramid
 from eugen_nerf.core.packed import why_not
 from eugen_nerf.core.picture import measure_pictures, picture_lines
 from eugen_nerf.core.plan import PLAN_DTYPES
-from eugen_nerf.core.speed import FAMILIES, encoded_inputs, networks_of
+from eugen_nerf.core.speed import FAMILIES, Family, encoded_inputs, networks_of
 from eugen_nerf.core.speed_table import measure_family, measure_peaks, table_lines
-from eugen_nerf.core.timing import synchronise
-from eugen_nerf.core.training_speed import measure_training, training_lines
+from eugen_nerf.core.timing import medians, synchronise, time_interleaved
+from eugen_nerf.core.training_speed import measure_training, training_lines, training_steps
 
 TOLERANCES = {"float32": 1e-3, "tf32": 2e-2, "bfloat16": 0.15, "float16": 5e-2}
 """Largest deviation from float32 over the largest output, above which a plan is taken for broken."""
+TRAINED = 2
+"""Families whose training is measured."""
+COMPILING = 0.4
+"""Share of the time that compiling may take."""
+SLOW = 0.25
+"""Share of that time above which one network is named."""
 
 
 @torch.no_grad()
@@ -76,15 +83,17 @@ def check_plan(network: LayerGraph, backend: str, dtype: str, device: torch.devi
     return str(plan), fits
 
 
-def check(device: torch.device, *, compiled: bool) -> bool:
+def check(device: torch.device, left: Collection[Job], *, compiled: bool) -> bool:
     """Checks all networks and prints the findings."""
     sound = True
-    for family in FAMILIES:
+    for number, family in enumerate(FAMILIES):
         for name, network in networks_of(family, device).items():
             error = collapse_deviation(network, device)
             sound &= error < 1e-10
             print(f"{family.name}: {name}: collapsed against uncollapsed, float64: {error:.1e}", flush=True)
             for backend, dtype in ways(name, network, device, compiled=compiled):
+                if Job(number, name, backend, dtype) in left:
+                    continue
                 statement, fits = check_plan(network, backend, dtype, device)
                 sound &= fits
                 print(f"  {'ok  ' if fits else 'FAIL'} {statement}", flush=True)
@@ -103,32 +112,94 @@ def ways(name: str, network: LayerGraph, device: torch.device, *, compiled: bool
     return found + [("triton", dtype) for dtype in PLAN_DTYPES if fused]
 
 
-def compile_plans(device: torch.device, *, compiled: bool) -> None:
-    """Makes all plans side by side, in other processes: what compilers keep on disk is found there later."""
-    jobs = [
-        (family, name, backend, dtype, str(device))
-        for family, found in enumerate(FAMILIES)
-        for name, network in networks_of(found, torch.device("cpu")).items()
-        for backend, dtype in {
-            *ways(name, network, device, compiled=compiled),
-            *([("compile", "bfloat16")] if compiled and name.startswith("EUGen") else []),
-        }
-        if backend != "eager"
-    ]
-    began = time.perf_counter()
+class Job(NamedTuple):
+    """Something that takes long to compile: a plan, or a training step (`backend` is "training")."""
+
+    family: int
+    name: str
+    backend: str
+    dtype: str
+
+
+def jobs_of(device: torch.device, *, compiled: bool) -> list[Job]:
+    """All that is compiled later on, what is needed most first."""
+    found = []
+    for number, family in enumerate(FAMILIES):
+        for name, network in networks_of(family, torch.device("cpu")).items():
+            wanted = {*ways(name, network, device, compiled=compiled)}
+            if compiled and name.startswith("EUGen") and not family.gradient:
+                wanted.add(("compile", "bfloat16"))
+            found += [Job(number, name, *way) for way in sorted(wanted) if way[0] != "eager"]
+            if compiled and name in compiled_steps(family) and not family.gradient and number < TRAINED:
+                found.append(Job(number, name, "training", "float32"))
+    order = ("triton", "training", "compile")
+    # iSDF's plans are checked and not timed
+    return sorted(found, key=lambda job: (FAMILIES[job.family].gradient, order.index(job.backend), job.dtype))
+
+
+def compiled_steps(family: Family) -> tuple[str, ...]:
+    """Networks whose training steps are compiled: the dense one and EUGen's first."""
+    return "dense", f"EUGen m={family.features[0]}"
+
+
+def compile_all(jobs: Sequence[Job], device: torch.device, limit: float) -> set[Job]:
+    """Compiles side by side, in other processes: what compilers keep on disk is found there later.
+
+    Returns:
+        The jobs that were not done after `limit` seconds.
+    """
+    began, left, workers = time.monotonic(), set(jobs), max(1, (os.cpu_count() or 2) - 1)
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
-    with ProcessPoolExecutor(max(1, (os.cpu_count() or 2) - 1), multiprocessing.get_context("spawn")) as pool:
-        for _ in pool.map(_compile_plan, jobs):
-            pass
-    print(f"{len(jobs)} plans compiled in {time.perf_counter() - began:.0f} s\n", flush=True)
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        running = [(job, pool.apply_async(compile_one, (job, str(device)))) for job in jobs]
+        for job, found in running:
+            found.wait(max(0.0, began + limit - time.monotonic()))
+            try:
+                seconds = found.get(timeout=0)
+            except multiprocessing.TimeoutError:
+                print(f"left out, for it was not compiled in {limit:.0f} s: {describe(job)}", flush=True)
+                continue
+            except Exception as error:  # whatever a compiler raises: that one is left out
+                print(f"left out, for it does not compile: {describe(job)}: {error}", flush=True)
+                continue
+            left.discard(job)
+            if seconds > SLOW * limit:
+                print(f"{describe(job)} took {seconds:.0f} s to compile", flush=True)
+    print(f"{len(jobs) - len(left)} of {len(jobs)} compiled in {time.monotonic() - began:.0f} s\n", flush=True)
+    return left
+
+
+def describe(job: Job) -> str:
+    """In words."""
+    return f"{FAMILIES[job.family].name}: {job.name}, {job.backend} {job.dtype}"
+
+
+def compile_one(job: Job, device: str) -> float:
+    """Seconds that it took; runs in a process of its own."""
+    began, family = time.monotonic(), FAMILIES[job.family]
+    if job.backend == "training":
+        steps, _ = training_steps(family, torch.device(device), compiled=(job.name,))
+        steps[f"{job.name}, compiled"]()
+        return time.monotonic() - began
+    network = networks_of(family, torch.device(device))[job.name]
+    samples = encoded_inputs(network.input_widths, 256, torch.device(device))
+    with torch.no_grad():
+        make_plan(network, samples, backend=job.backend, dtype=job.dtype).part((0,))  # type: ignore[arg-type]
+    return time.monotonic() - began
 
 
 @torch.no_grad()
-def _compile_plan(job: tuple[int, str, str, str, str]) -> None:
-    family, name, backend, dtype, device = job
-    network = networks_of(FAMILIES[family], torch.device(device))[name]
-    samples = encoded_inputs(network.input_widths, 256, torch.device(device))
-    make_plan(network, samples, backend=backend, dtype=dtype).part((0,))  # type: ignore[arg-type]
+def launch_seconds(device: torch.device) -> dict[str, float]:
+    """What a call of a NeRF's bfloat16 plan takes for one row: the host's share of a launch, in seconds."""
+    found = {}
+    for name in ("dense", "EUGen m=128", "EUGen m=64"):
+        network = networks_of(FAMILIES[0], device)[name]
+        one = [x[:1] for x in encoded_inputs(network.input_widths, 256, device)]
+        for backend in ("eager", "triton") if device.type == "cuda" else ("eager",):
+            plan = make_plan(network, one, backend=backend, dtype="bfloat16")  # type: ignore[arg-type]
+            work = {f"{name}, {plan.backend}": lambda plan=plan, one=one: plan(*one)}
+            found |= medians(time_interleaved(work, warmup=20, repeats=100, device=device))
+    return found
 
 
 @torch.no_grad()
@@ -155,48 +226,72 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="factor on the number of queries of a call")
     parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
     parser.add_argument("--side", type=int, default=0, help="pixels along each side of the picture")
+    parser.add_argument("--minutes", type=float, default=7.0, help="nothing is begun after them")
     parser.add_argument("--output", type=Path, help="a JSON file for all figures")
     options = parser.parse_args()
     device, compiled = torch.device(options.device), not options.no_compile
     cuda, began = device.type == "cuda", time.perf_counter()
     name = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}, torch {torch.__version__}, {options.repeats} rounds in turns\n")
-    if cuda:
-        compile_plans(device, compiled=compiled)
-    if not check(device, compiled=compiled):
+    left = compile_all(jobs_of(device, compiled=compiled), device, COMPILING * 60 * options.minutes) if cuda else set()
+    if not check(device, left, compiled=compiled):
         sys.exit("a plan or a collapse does not compute what it states: see FAIL above")
     peaks = measure_peaks(device)
     rates = ", ".join(f"{key} {value / 1e12:.2f} TFLOP/s" for key, value in peaks.items() if key != "copy")
     print(f"\nmeasured: matrix products {rates}; copies {peaks['copy'] / 1e9:.0f} GB/s")
     result: dict[str, Any] = {"device": name, "torch": torch.__version__, "peaks": peaks, "queries": [], "training": []}
+    result["launch_seconds"] = launch_seconds(device)
+    for key, value in result["launch_seconds"].items():
+        print(f"a call for one row: {key}: {1e6 * value:.0f} us")
 
-    def keep() -> None:
+    def keep(lines: Sequence[str]) -> None:
+        print("", *lines, sep="\n", flush=True)
         if options.output is not None:
             part = options.output.with_name(options.output.name + ".part")
             part.write_text(json.dumps(result, indent=1) + "\n")
             part.replace(options.output)
 
-    for family in FAMILIES:
+    def queries(number: int) -> None:
+        family, out = FAMILIES[number], {job[1:] for job in left if job.family == number}
         rows = measure_family(
-            family, device, peaks, scale=options.scale, warmup=2, repeats=options.repeats, compiled=compiled
+            family,
+            device,
+            peaks,
+            scale=options.scale,
+            warmup=2,
+            repeats=options.repeats,
+            compiled=compiled,
+            left_out=out,
         )
         result["queries"] += rows
-        keep()
-        print("", *table_lines(rows), sep="\n", flush=True)
-    result["pictures"] = measure_pictures(device, options.side or (400 if cuda else 16), repeats=options.repeats)
-    keep()
-    print("", *picture_lines(result["pictures"]), sep="\n", flush=True)
-    for family in FAMILIES[:2]:
+        keep(table_lines(rows))
+
+    def picture() -> None:
+        result["pictures"] = measure_pictures(device, options.side or (400 if cuda else 16), repeats=options.repeats)
+        keep(picture_lines(result["pictures"]))
+
+    def training(number: int) -> None:
+        family = FAMILIES[number]
+        steps = [n for n in compiled_steps(family) if cuda and Job(number, n, "training", "float32") not in left]
         rows = measure_training(
-            family, device, scale=options.scale, repeats=options.repeats, compiled=compiled and cuda
+            family, device, scale=options.scale, repeats=options.repeats, compiled=steps if compiled else ()
         )
         result["training"] += rows
-        keep()
-        print("", *training_lines(rows), sep="\n", flush=True)
-    rate = grid_rate(device, int((1 << (18 if cuda else 13)) * min(1.0, options.scale)))
-    result["grid_samples_per_second"] = rate
-    keep()
-    print(f"\nZip-NeRF's grid: {rate / 1e6:.2f} M samples a second, features alone")
+        keep(training_lines(rows))
+
+    def grid() -> None:
+        rate = grid_rate(device, int((1 << (18 if cuda else 13)) * min(1.0, options.scale)))
+        result["grid_samples_per_second"] = rate
+        keep([f"Zip-NeRF's grid: {rate / 1e6:.2f} M samples a second, features alone"])
+
+    parts: dict[str, Callable[[], None]] = {"queries of NeRF": lambda: queries(0), "a picture": picture}
+    parts |= {f"queries of {FAMILIES[i].name}": lambda i=i: queries(i) for i in (1, 3, 2)}  # type: ignore[misc]
+    parts |= {f"training of {FAMILIES[i].name}": lambda i=i: training(i) for i in range(TRAINED)}  # type: ignore[misc]
+    for what, measure in {**parts, "the grid": grid}.items():
+        if time.perf_counter() - began > 60 * options.minutes:
+            print(f"\nleft out, for {options.minutes:g} minutes are over: {what}")
+            continue
+        measure()
     print(f"all of it took {time.perf_counter() - began:.0f} s")
 
 

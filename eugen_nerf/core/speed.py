@@ -6,7 +6,7 @@ network of full width, however it is run: nothing is gained against a slow way o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -137,7 +137,14 @@ def networks_of(family: Family, device: torch.device) -> dict[str, LayerGraph]:
     return found | {f"narrower, as m={last}": build("narrow", last), f"low rank, as m={last}": build("lowrank", last)}
 
 
-def contenders_of(family: Family, inputs: list[Tensor], *, compiled: bool = True, chunk: int = 4096) -> Field:
+def contenders_of(
+    family: Family,
+    inputs: list[Tensor],
+    *,
+    compiled: bool = True,
+    chunk: int = 4096,
+    left_out: Collection[tuple[str, str, str]] = (),
+) -> Field:
     """Every network of a family by every way that its kind is run here.
 
     Args:
@@ -145,6 +152,7 @@ def contenders_of(family: Family, inputs: list[Tensor], *, compiled: bool = True
         inputs: float32 `[queries, d_i]` on the device that is measured.
         compiled: whether torch.compile is tried, which takes a minute a network on a slow machine.
         chunk: rows at a time where no plan chooses.
+        left_out: plans, as (network, backend, dtype), that are not made, which a note says.
     """
     device, result = inputs[0].device, Field(family, inputs)
     ways: list[tuple[Backend, PlanDtype]] = [("eager", "float32"), ("eager", "bfloat16")]
@@ -160,6 +168,9 @@ def contenders_of(family: Family, inputs: list[Tensor], *, compiled: bool = True
         for backend, dtype in ways:
             # compiling takes long: in float32 the dense network alone, and peers run by the plan that is best
             if (peer and (backend == "compile" or dtype != "bfloat16")) or (not dense and (backend, dtype) == SLOW):
+                continue
+            if (name, backend, dtype) in left_out:
+                result.notes.append(f"{name}, {backend} plan {dtype}: left out")
                 continue
             reason = why_not(network.collapse(), network.input_widths) if backend == "triton" else None
             if reason is None:

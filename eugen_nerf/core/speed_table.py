@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -39,6 +39,7 @@ def measure_family(
     warmup: int = 1,
     repeats: int = 7,
     compiled: bool = True,
+    left_out: Collection[tuple[str, str, str]] = (),
 ) -> list[dict[str, Any]]:
     """One row a contender, as plain data.
 
@@ -50,13 +51,14 @@ def measure_family(
         warmup: untimed rounds.
         repeats: timed rounds.
         compiled: whether torch.compile takes part.
+        left_out: plans that do not, as (network, backend, dtype).
     """
     from eugen_nerf.core.nerf import build_nerf
 
     dense = build_nerf(family.shape)
     queries = queries_for(dense.multiply_adds(), device, scale)
     inputs = encoded_inputs(dense.input_widths, queries, device)
-    field = contenders_of(family, inputs, compiled=compiled)
+    field = contenders_of(family, inputs, compiled=compiled, left_out=left_out)
     rows = rows_of(field, peaks, device, warmup=warmup, repeats=repeats)
     rows[-1]["note"] = "; ".join([*field.notes, *([rows[-1]["note"]] if rows[-1]["note"] else [])]) or None
     return rows

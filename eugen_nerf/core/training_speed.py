@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +17,7 @@ WORK = {"cpu": 1e9, "cuda": 2e11}
 
 
 def measure_training(
-    family: Family, device: torch.device, *, scale: float = 1.0, repeats: int = 7, compiled: bool = False
+    family: Family, device: torch.device, *, scale: float = 1.0, repeats: int = 7, compiled: Collection[str] = ()
 ) -> list[dict[str, Any]]:
     """One row a network, as plain data: milliseconds a step in float32, ratio to the dense network run the same way.
 
@@ -28,17 +28,9 @@ def measure_training(
         device: where.
         scale: of the number of queries.
         repeats: timed rounds.
-        compiled: whether the steps of networks without a gradient are compiled too, in one piece.
+        compiled: networks whose steps are compiled too, in one piece; of families without a gradient alone.
     """
-    networks = networks_of(family, device)
-    work = WORK.get(device.type, WORK["cpu"]) * min(1.0, scale)
-    queries = 1 << max(5, int(work / networks["dense"].multiply_adds()).bit_length() - 1)
-    inputs = encoded_inputs(networks["dense"].input_widths, queries, device)
-    steps: dict[str, Callable[[], None]] = {}
-    for name, network in networks.items():
-        steps[name] = _step(network, network, inputs, family.gradient)
-        if compiled and not family.gradient:
-            steps[f"{name}, compiled"] = _step(network, torch.compile(network, fullgraph=True), inputs, False)
+    steps, queries = training_steps(family, device, scale=scale, compiled=compiled)
     seconds = time_interleaved(steps, warmup=2, repeats=repeats, device=device)
     middle, rows = medians(seconds), []
     for name in steps:
@@ -56,6 +48,22 @@ def measure_training(
             }
         )
     return rows
+
+
+def training_steps(
+    family: Family, device: torch.device, *, scale: float = 1.0, compiled: Collection[str] = ()
+) -> tuple[dict[str, Callable[[], None]], int]:
+    """What `measure_training` times, by name, and the queries of a step."""
+    networks = networks_of(family, device)
+    work = WORK.get(device.type, WORK["cpu"]) * min(1.0, scale)
+    queries = 1 << max(5, int(work / networks["dense"].multiply_adds()).bit_length() - 1)
+    inputs = encoded_inputs(networks["dense"].input_widths, queries, device)
+    steps: dict[str, Callable[[], None]] = {}
+    for name, network in networks.items():
+        steps[name] = _step(network, network, inputs, family.gradient)
+        if name in compiled and not family.gradient:
+            steps[f"{name}, compiled"] = _step(network, torch.compile(network, fullgraph=True), inputs, False)
+    return steps, queries
 
 
 def training_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:

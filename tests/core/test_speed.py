@@ -9,6 +9,7 @@ from eugen_nerf.core import NeRFShape
 from eugen_nerf.core.machine import copy_bandwidth, matmul_peak
 from eugen_nerf.core.speed import FAMILIES, Family, contenders_of, encoded_inputs, networks_of
 from eugen_nerf.core.speed_table import best_rows, measure_peaks, queries_for, rows_of, table_lines
+from eugen_nerf.core.training_speed import measure_training, training_steps
 
 CPU = torch.device("cpu")
 TINY = Family("tiny", NeRFShape(9, 5, 3, 32, (1,), 0, 1, 16), ("trunk_.*",), features=(12, 8))
@@ -61,6 +62,25 @@ def test_plans_among_the_rows_state_their_deviation_and_keep_it() -> None:
         for y, own in zip(found, expected, strict=True):
             assert float((y - own).abs().max()) <= contender.deviation + 1e-5
     assert {c.dtype for c in field.contenders} == {torch.float32, torch.bfloat16}
+
+
+def test_what_is_left_out_is_missing_and_named() -> None:
+    inputs = encoded_inputs((9, 5), 20, CPU)
+    every = contenders_of(TINY, inputs, compiled=False)
+    fewer = contenders_of(TINY, inputs, compiled=False, left_out={("EUGen m=8", "eager", "bfloat16")})
+    gone = {c.name for c in every.contenders} - {c.name for c in fewer.contenders}
+    assert gone == {"EUGen m=8, eager plan bfloat16"}
+    assert fewer.notes == ["EUGen m=8, eager plan bfloat16: left out"]
+
+
+def test_training_steps_differentiate_every_network() -> None:
+    for family in (TINY, DISTANCE):
+        steps, queries = training_steps(family, CPU, scale=1e-6)
+        assert steps.keys() == networks_of(family, CPU).keys()  # none is compiled unless asked for
+        rows = measure_training(family, CPU, scale=1e-6, repeats=2)
+        assert [row["name"] for row in rows] == list(steps)
+        assert {row["queries"] for row in rows} == {queries}
+        assert rows[0]["ratio"] == 1.0
 
 
 def test_bytes_are_counted_by_hand() -> None:
