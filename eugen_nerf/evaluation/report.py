@@ -81,7 +81,7 @@ def to_json(comparison: Comparison) -> str:
 
 
 def check_output(folder: Path, *, overwrite: bool) -> None:
-    """Refuse early, before hours of measuring, a folder that holds an older result or cannot be made.
+    """Refuse early, before hours of measuring, a folder that holds an older result or cannot be made. Makes nothing.
 
     Raises:
         RunError: there is a result and ``overwrite`` is False, or the folder cannot be written.
@@ -89,12 +89,11 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
     older = [folder / name for name in (JSON_NAME, HTML_NAME) if (folder / name).exists()]
     if older and not overwrite:
         raise RunError(f"{older[0]} exists: choose another --output, or pass --overwrite to replace it")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise RunError(f"the folder {folder} cannot be written: choose another --output")
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise RunError(f"{folder} cannot be a folder, as {there} is a file: choose another --output")
+    if not os.access(there, os.W_OK):
+        raise RunError(f"the folder {there} cannot be written: choose another --output")
 
 
 def write_report(
@@ -116,6 +115,10 @@ def write_report(
         RunError: an older result is there, or the folder cannot be written.
     """
     check_output(folder, overwrite=overwrite)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
     written = []
     if pictures:
         written.append(write_pictures(comparison, folder))

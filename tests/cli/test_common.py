@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -22,3 +23,11 @@ def test_commands_are_named_as_the_shell_finds_them(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     assert installed("eugen-view") == "env/bin/eugen-view"
     assert installed("eugen-missing") == "eugen-missing"
+
+
+def test_what_torch_will_drop_does_not_stand_before_our_messages(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "eugen_nerf.cli.eval", "--load-config", str(tmp_path / "config.yml")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no run at ")
+    assert not list(tmp_path.iterdir())

@@ -19,7 +19,7 @@ from eugen_nerf.evaluation.compare import Comparison, evaluate
 from eugen_nerf.evaluation.html import difference_image, png_data_uri
 from eugen_nerf.evaluation.protocol import Protocol, Timing
 from eugen_nerf.evaluation.render import images_hash, poses_hash, render_views
-from eugen_nerf.evaluation.report import print_table, to_json, write_report
+from eugen_nerf.evaluation.report import check_output, print_table, to_json, write_report
 from eugen_nerf.evaluation.truth import ground_truth
 from eugen_nerf.methods.runs import load_run
 
@@ -181,6 +181,14 @@ def test_json_is_valid_with_infinite_psnr_and_is_not_overwritten(comparison: Com
     assert json.loads((tmp_path / "out" / "report.json").read_text())["rows"][0]["psnr"] is None
     write_report(comparison, tmp_path / "out", overwrite=True)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["rows"][0]["psnr"] > 0
+
+
+def test_a_place_for_reports_is_looked_at_and_not_made(tmp_path: Path) -> None:
+    check_output(tmp_path / "a" / "b", overwrite=False)
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"as .*file is a file: choose another --output"):
+        check_output(tmp_path / "file" / "b", overwrite=False)
 
 
 def test_html_holds_every_image_and_needs_no_network(comparison: Comparison, tmp_path: Path) -> None:
