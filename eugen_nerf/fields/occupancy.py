@@ -6,6 +6,7 @@ import torch
 from nerfstudio.cameras.rays import RaySamples
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from eugen_nerf.fields.base import GraphField
 
@@ -30,11 +31,17 @@ class OccupancyGrid(nn.Module):
 
     def occupied(self, positions: Tensor) -> Tensor:
         """Whether each point `[..., 3]` lies in an occupied cell (or outside, where `outside` is set): `[...]`."""
-        unit = (positions - self.aabb[0]) / (self.aabb[1] - self.aabb[0])
-        inside = ((unit >= 0) & (unit < 1)).all(dim=-1)
-        index = (unit.clamp(0, 1) * self.resolution).long().clamp(0, self.resolution - 1)  # NaN becomes int64's minimum
-        filled = self.cells[index[..., 0], index[..., 1], index[..., 2]]
-        return filled | ~inside if self.outside else filled & inside
+        # a border of cells stands for what is outside, and one coordinate at a time is contiguous: several times as fast as
+        # comparisons and a look-up by three indices
+        sides = self.resolution + 2
+        cells = F.pad(self.cells, (1,) * 6, value=self.outside).flatten()
+        whole = torch.int32 if sides**3 < 1 << 31 else torch.int64
+        flat = positions.new_zeros((), dtype=whole)
+        for axis, (low, high) in enumerate(self.aabb.T):
+            index = ((positions[..., axis] - low) / (high - low)).mul_(self.resolution).add_(1).clamp_(0, sides - 1)
+            index = index.to(whole).clamp_(0, sides - 1)  # NaN becomes the least integer
+            flat = torch.add(index, flat, alpha=sides)
+        return cells.index_select(0, flat.flatten()).view(flat.shape)
 
 
 class Overlap:
