@@ -130,8 +130,17 @@ class GraphField(Field, ABC):
         """`DENSITY` `[..., 1]` and, unless they are not wanted, `RGB` `[..., 3]`."""
         return self(ray_samples) if colours else {FieldHeadNames.DENSITY: self.density_alone(ray_samples)}
 
-    def answer_at(self, ray_samples: RaySamples, mask: Tensor, *, colours: bool = True) -> dict[FieldHeadNames, Tensor]:
-        """`answer` at the `n` samples where a mask `[...]` is true, `[n, channels]`."""
+    def answer_at(
+        self, ray_samples: RaySamples, mask: Tensor, positions: Tensor, *, colours: bool = True
+    ) -> dict[FieldHeadNames, Tensor]:
+        """`answer` at the `n` samples where a mask `[...]` is true, `[n, channels]`.
+
+        Args:
+            ray_samples: samples `[...]`.
+            mask: which of them.
+            positions: those of all samples, `[..., 3]`, which who made the mask has at hand.
+            colours: whether they are wanted.
+        """
         return self.answer(ray_samples[mask], colours=colours)
 
     def inference_parameters(self) -> int:

@@ -87,7 +87,7 @@ class NeRFField(GraphField):
         directions = ray_samples.frustums.directions
         if torch.is_grad_enabled() or self.evaluation_rows is None or directions.ndim != 3 or not directions.numel():
             return super().query(ray_samples, outputs)
-        if not torch.equal(directions, directions[:, :1].expand_as(directions)):
+        if not _shared_by_rays(directions):
             return super().query(ray_samples, outputs)
         rays, samples = directions.shape[:2]
         ray = torch.arange(rays, device=directions.device).repeat_interleave(samples)
@@ -108,15 +108,17 @@ class NeRFField(GraphField):
             parts.append(self.network(*inputs, outputs=outputs) if outputs else self.network(*inputs))
         return tuple(torch.cat(found).float() for found in zip(*parts, strict=True))
 
-    def answer_at(self, ray_samples: RaySamples, mask: Tensor, *, colours: bool = True) -> dict[FieldHeadNames, Tensor]:
+    def answer_at(
+        self, ray_samples: RaySamples, mask: Tensor, positions: Tensor, *, colours: bool = True
+    ) -> dict[FieldHeadNames, Tensor]:
         """As the base class; without gradients only what the network reads is taken from the samples."""
-        frustums = ray_samples.frustums
+        directions = ray_samples.frustums.directions
         if torch.is_grad_enabled() or self.evaluation_rows is None or mask.ndim != 2 or not mask.any():
-            return super().answer_at(ray_samples, mask, colours=colours)
-        if not torch.equal(frustums.directions, frustums.directions[:, :1].expand_as(frustums.directions)):
-            return super().answer_at(ray_samples, mask, colours=colours)
-        points, ray = frustums.get_positions()[mask], mask.nonzero()[:, 0]
-        density, *colour = self._query_points(points, frustums.directions[:, 0], ray, None if colours else (0,))
+            return super().answer_at(ray_samples, mask, positions, colours=colours)
+        if not _shared_by_rays(directions):
+            return super().answer_at(ray_samples, mask, positions, colours=colours)
+        ray = mask.nonzero()[:, 0]
+        density, *colour = self._query_points(positions[mask], directions[:, 0], ray, None if colours else (0,))
         found = {FieldHeadNames.DENSITY: F.softplus(density)}
         return {**found, FieldHeadNames.RGB: torch.sigmoid(colour[0])} if colours else found
 
@@ -135,3 +137,8 @@ class NeRFField(GraphField):
         """Colour in [0, 1], `[..., 3]`, from what `get_density` returned."""
         assert density_embedding is not None
         return {FieldHeadNames.RGB: torch.sigmoid(density_embedding)}
+
+
+def _shared_by_rays(directions: Tensor) -> bool:
+    """Whether all samples of a ray have its direction: directions `[rays, samples, 3]`."""
+    return directions.stride(1) == 0 or torch.equal(directions, directions[:, :1].expand_as(directions))

@@ -31,8 +31,8 @@ class OccupancyGrid(nn.Module):
 
     def occupied(self, positions: Tensor) -> Tensor:
         """Whether each point `[..., 3]` lies in an occupied cell (or outside, where `outside` is set): `[...]`."""
-        # a border of cells stands for what is outside, and one coordinate at a time is contiguous: several times as fast as
-        # comparisons and a look-up by three indices
+        # a border of cells stands for what is outside, and one coordinate at a time is contiguous: several times as
+        # fast as comparisons and a look-up by three indices
         sides = self.resolution + 2
         cells = F.pad(self.cells, (1,) * 6, value=self.outside).flatten()
         whole = torch.int32 if sides**3 < 1 << 31 else torch.int64
@@ -78,13 +78,14 @@ def query_occupied(
     """
     if grid is None:
         return field.answer(ray_samples, colours=colours)
-    mask = grid.occupied(ray_samples.frustums.get_positions())
+    positions = ray_samples.frustums.get_positions()
+    mask = grid.occupied(positions)
     keys = (FieldHeadNames.DENSITY, FieldHeadNames.RGB) if colours else (FieldHeadNames.DENSITY,)
     if not mask.any():
         # nerfstudio's encodings cannot take an empty batch, and a training step needs a graph to go back through
         found = field.answer(ray_samples[:1, :1], colours=colours)
         return {key: 0 * found[key].expand(*mask.shape, -1) for key in keys}
-    found = field.answer_at(ray_samples, mask, colours=colours)
+    found = field.answer_at(ray_samples, mask, positions, colours=colours)
     return {
         key: found[key].new_zeros(*mask.shape, found[key].shape[-1]).masked_scatter(mask[..., None], found[key])
         for key in keys
