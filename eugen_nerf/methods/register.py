@@ -113,6 +113,7 @@ _SMALL = EugenNerfModelConfig(
         position_frequencies=6,
         position_max_exponent=4.0,
         num_features=(96,),
+        start="linear",
     ),
     num_coarse_samples=32,
     num_importance_samples=32,
