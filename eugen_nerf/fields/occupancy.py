@@ -31,8 +31,8 @@ class OccupancyGrid(nn.Module):
 
     def occupied(self, positions: Tensor) -> Tensor:
         """Whether each point `[..., 3]` lies in an occupied cell (or outside, where `outside` is set): `[...]`."""
-        # a border of cells stands for what is outside, and one coordinate at a time is contiguous: several times as
-        # fast as comparisons and a look-up by three indices
+        # a border of cells stands for what is outside, and one coordinate at a time is contiguous: faster than
+        # comparisons and a look-up by three indices
         sides = self.resolution + 2
         cells = F.pad(self.cells, (1,) * 6, value=self.outside).flatten()
         whole = torch.int32 if sides**3 < 1 << 31 else torch.int64
