@@ -14,7 +14,7 @@ from eugen_nerf.core.stage import Affine, MergedStage, Stage
 Step = tuple[MergedStage, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CollapsedGraph:
     """A graph with every affine map multiplied into its consumers."""
 

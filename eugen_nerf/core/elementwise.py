@@ -19,7 +19,7 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-5}
 _COARSE = 5e-2  # of half precisions: the model rounds the argument of the function as well
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Elementwise:
     """The function `scale_out * g(scale_in * u)`."""
 

@@ -17,6 +17,8 @@ from eugen_nerf.core.stage import safe_sqrt
 
 MOST_WARPS = 16
 """Of programs that run at a time on a multiprocessor, as their registers allow."""
+ALIGNMENT = 16
+"""Bytes; triton compiles a kernel once for addresses that are multiples of it and once for others."""
 MOST_DIFFERENCE = 0.1
 """Between the kernel and its twin, of the largest output: rounding of features to bfloat16 makes less."""
 
@@ -104,7 +106,7 @@ def run_fused(packed: PackedNetwork, *inputs: Tensor, launch: Launch | None = No
     from eugen_nerf.core.fused_kernel import fused_kernel
 
     launch = launch_of(packed, inputs[0].device) if launch is None else launch
-    rows = [x if x.stride(-1) == 1 else x.contiguous() for x in inputs]
+    rows = [aligned_rows(x) for x in inputs]
     count = len(rows[0])
     out = torch.empty(count * sum(packed.output_widths), dtype=torch.float32, device=rows[0].device)
     if count:
@@ -126,6 +128,14 @@ def run_fused(packed: PackedNetwork, *inputs: Tensor, launch: Launch | None = No
             )
     parts = out.split([count * width for width in packed.output_widths])
     return tuple(part.view(count, width) for part, width in zip(parts, packed.output_widths, strict=True))
+
+
+def aligned_rows(x: Tensor) -> Tensor:
+    """Rows without gaps from an address that is a multiple of `ALIGNMENT`, copied where they are not: a part of a
+    tensor that begins elsewhere would have the kernel compiled again, which takes seconds."""
+    if x.stride(-1) == 1 and x.data_ptr() % ALIGNMENT == 0:
+        return x
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def run_twin(packed: PackedNetwork, *inputs: Tensor) -> tuple[Tensor, ...]:

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from eugen_nerf.core.activations import activation
 from eugen_nerf.core.collapsed import CollapsedGraph
-from eugen_nerf.core.stage import Affine, MergedStage, hadamard_products
+from eugen_nerf.core.stage import Affine, MergedStage, features_over
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -36,7 +35,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OneDNNStage(MergedStage):
     """A merged stage without diagonal blocks."""
 
@@ -48,10 +47,10 @@ class OneDNNStage(MergedStage):
         u = _linear(joined, self.weight, self.bias, "none")
         if self.norm is not None:
             u = u + self.input_norm(segments) * self.norm
-        return activation(self.phi)(hadamard_products(u, self.degree, self.shared))
+        return features_over(u, self.degree, self.shared, self.phi)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OneDNNAffine(Affine):
     """An affine map likewise."""
 

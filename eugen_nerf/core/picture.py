@@ -138,12 +138,23 @@ def finer_edges(edges: Tensor, weights: Tensor, count: int) -> Tensor:
     return torch.cat([edges, start + share * (end - start)], dim=1).sort(dim=1).values
 
 
-def measure_pictures(device: torch.device, side: int, *, repeats: int) -> list[dict[str, Any]]:
-    """One row for each network and way of running it: seconds, ratio to the best dense one, the parts' seconds."""
+def measure_pictures(
+    device: torch.device, side: int, *, repeats: int, compiled: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """One row for each network and way of running it: seconds, ratio to the best dense one, the parts' seconds.
+
+    Args:
+        device: where.
+        side: pixels along each side.
+        repeats: timed rounds.
+        compiled: networks that are run by torch.compile too.
+    """
     family, pictures = FAMILIES[0], {}
-    ways = [("eager", "float32"), ("eager", "bfloat16")]
-    ways += [("triton", "bfloat16")] if kernel_problem(device) is None and device.type == "cuda" else []
+    fused = kernel_problem(device) is None and device.type == "cuda"
     for name in ("dense", *(f"EUGen m={m}" for m in family.features)):
+        ways = [("eager", "float32"), ("eager", "bfloat16")]
+        ways += [("compile", "bfloat16")] if name in compiled else []
+        ways += [("triton", "bfloat16")] if fused else []
         for backend, dtype in ways:
             networks = [networks_of(family, device)[name] for _ in range(2)]
             rows = 1 << 20

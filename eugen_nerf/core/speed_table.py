@@ -14,6 +14,8 @@ from eugen_nerf.core.timing import medians, speed_ratios, time_interleaved
 
 WORK = {"cpu": 2e10, "cuda": 4e12}
 """Multiply-adds of the dense network in one timed call: enough that a call is no noise."""
+MOST_QUERIES = 1 << 22
+"""In one call: a gigabyte of inputs, well beyond any cache."""
 PEAK_DTYPES = (torch.float32, torch.bfloat16)
 Peaks = dict[str, float]
 
@@ -25,9 +27,10 @@ def measure_peaks(device: torch.device) -> Peaks:
 
 
 def queries_for(macs: int, device: torch.device, scale: float = 1.0) -> int:
-    """A power of two of queries, so that a call of the dense network makes about `scale` times `WORK` multiply-adds."""
+    """A power of two of queries, at most `MOST_QUERIES`, so that a call of the dense network makes about `scale` times
+    `WORK` multiply-adds."""
     count = scale * WORK.get(device.type, WORK["cpu"]) / macs
-    return 1 << max(8, int(count).bit_length() - 1)
+    return min(MOST_QUERIES, 1 << max(8, int(count).bit_length() - 1))
 
 
 def measure_family(

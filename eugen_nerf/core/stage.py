@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,8 @@ from torch import Tensor
 from eugen_nerf.core.activations import activation
 
 
-@dataclass(frozen=True)
+# by identity (`eq=False`), here and for all that holds tensors: torch.compile hashes what it calls
+@dataclass(frozen=True, eq=False)
 class Affine:
     """`y = A phi + b`, or the identity where `weight` is None."""
 
@@ -30,7 +32,7 @@ class Affine:
         return features if self.weight is None else F.linear(features, self.weight, self.bias)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
     """Features `Phi(prod_j (G_ij x + b_ij + |x| n_ij))` for i = 1..degree, concatenated over i (Eq. 1).
 
@@ -81,7 +83,7 @@ class Stage:
         return MergedStage(weight, bias, self.norm, self.degree, self.shared, self.phi, factors=factors)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MergedStage(Stage):
     """A stage that reads its producers' features directly.
 
@@ -104,7 +106,9 @@ class MergedStage(Stage):
         u = self.project(joined)
         if self.norm is not None:
             u = u + self.input_norm(segments) * self.norm
-        return activation(self.phi)(hadamard_products(u, self.degree, self.shared))
+        if torch.is_grad_enabled():
+            return activation(self.phi)(hadamard_products(u, self.degree, self.shared))
+        return features_over(u, self.degree, self.shared, self.phi)
 
     def project(self, joined: Tensor) -> Tensor:
         """Stacked pre-activations `[..., blocks * m]` of joined segments, without the norm's part."""
@@ -166,6 +170,22 @@ def hadamard_products(u: Tensor, degree: int, shared: bool) -> Tensor:
                 product = product * factor
         products.append(product)
     return torch.cat(products, dim=-1)
+
+
+def features_over(u: Tensor, degree: int, shared: bool, phi: str) -> Tensor:
+    """`Phi(hadamard_products(u))` without gradients, in the memory of `u` where there is room: fewer passes over it.
+
+    Args:
+        u: as in `hadamard_products`; what it holds is lost.
+        degree: k.
+        shared: as there.
+        phi: name of the function.
+    """
+    if not shared:
+        return activation(phi)(hadamard_products(u, degree, shared))
+    for lower, block in pairwise(u.chunk(degree, dim=-1)):
+        block *= lower
+    return u.relu_() if phi == "relu" else activation(phi)(u)
 
 
 def safe_sqrt(square: Tensor) -> Tensor:

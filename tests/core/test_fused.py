@@ -6,13 +6,13 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from oracles import FUNCTIONS, Array, array, randomise
+from oracles import FUNCTIONS, Array, array, draw, randomise
 from plan_networks import (
     ENCODED,
     FUSED,
@@ -41,7 +41,16 @@ from eugen_nerf.core import (
     Replacement,
     build_variant,
 )
-from eugen_nerf.core.fused import Launch, check_fused, kernel_problem, launch_of, programs_of, run_twin
+from eugen_nerf.core.fused import (
+    ALIGNMENT,
+    Launch,
+    aligned_rows,
+    check_fused,
+    kernel_problem,
+    launch_of,
+    programs_of,
+    run_twin,
+)
 from eugen_nerf.core.packed import pack, why_not
 from eugen_nerf.core.packed_form import FUSED_FUNCTIONS, FUSED_PRECISIONS, FusedPrecision
 from eugen_nerf.core.sinusoids import sinusoids_of
@@ -322,3 +331,20 @@ plan = make_plan(graph, inputs_of(graph), backend="triton")
 assert plan.backend == "eager"
 assert plan.fallback == "not triton: triton is not installed (pip install triton)", plan.fallback
 """
+
+
+@pytest.mark.parametrize("rows", [lambda x: x[1:], lambda x: x.T, lambda x: x[:, ::2], lambda x: x[3:3]])
+def test_rows_are_given_to_the_kernel_in_one_way_of_lying_in_memory(
+    rows: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    asked = rows(draw(9, 7, seed=3).float())
+    found = aligned_rows(asked)
+    assert torch.equal(found, asked)
+    assert found.stride(-1) == 1
+    assert found.data_ptr() % ALIGNMENT == 0
+
+
+def test_rows_that_lie_so_already_are_not_copied() -> None:
+    wide = torch.zeros(9, 8)
+    assert aligned_rows(wide).data_ptr() == wide.data_ptr()
+    assert aligned_rows(wide[:, :3]).data_ptr() == wide.data_ptr()
