@@ -20,6 +20,8 @@ from eugen_nerf.core.training_speed import measure_training, training_lines
 from eugen_nerf.surfaces.files import new_file
 
 NAMES = {"nerf": 0, "mipnerf360": 1, "zipnerf": 2, "isdf": 3}
+PICTURED = ("nerf", "mipnerf360")
+"""Families of which a whole picture is rendered."""
 
 
 @dataclass
@@ -51,11 +53,10 @@ class SpeedCommand:
     threads: Annotated[int, tyro.conf.arg(metavar="INT")] = 1
     """CPU threads of torch."""
     image: Annotated[int, tyro.conf.arg(metavar="INT")] = 32
-    """Pixels along each side of the picture; 0 for none. Runs are rendered at their own size."""
+    """Pixels along each side of the pictures, by nerf and by mipnerf360 where they are among the families; 0 for none.
+    Runs are rendered at their own size."""
     samples: tuple[int, int] = (64, 128)
-    """Coarse and further samples a ray of that picture."""
-    features: tuple[int, ...] = (128, 64)
-    """Numbers of features of the EUGen networks that render it."""
+    """Coarse and further samples a ray of nerf's picture."""
     load_config: tuple[Path, ...] = ()
     """Runs of eugen-* methods to render instead of random weights; the first is the dense one."""
 
@@ -139,21 +140,27 @@ class SpeedCommand:
     def _images(self, device: torch.device, result: dict[str, Any], console: Console) -> None:
         from eugen_nerf.evaluation.speed_image import image_lines, measure_images, one_camera, random_models, ways_of
 
+        def measure(what: str, models: dict[str, Any], camera: Any) -> None:
+            ways = ways_of(models, [next(iter(models))], camera)
+            rounds = self.warmup + self.repeats + self.repeats // 2 + 1
+            line = f"{what}: a picture by {len(ways)} ways in {rounds} rounds: some minutes on a slow machine"
+            console.print(f"\n{line}", markup=False, highlight=False, soft_wrap=True)
+            rows = measure_images(ways, camera, warmup=self.warmup, repeats=self.repeats)
+            result["images"] += [{"family": what, **row} for row in rows]
+            self._keep(result)
+            side = f"{int(camera.width[0])}x{int(camera.height[0])}"
+            title = f"{what}: one picture of {side} pixels, seconds; ratio to the best dense row (*)"
+            for line in ["", title, *image_lines(rows)]:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+
         if self.load_config:
-            models, camera = _runs(self.load_config, self.device)
-        else:
-            models = random_models(self.features, device, samples=self.samples)
-            camera = one_camera(self.image, device)
-        ways = ways_of(models, [next(iter(models))], camera)
-        rounds = self.warmup + self.repeats + self.repeats // 2 + 1
-        line = f"a picture by {len(ways)} ways in {rounds} rounds: some minutes on a slow machine"
-        console.print(f"\n{line}", markup=False, highlight=False, soft_wrap=True)
-        rows = measure_images(ways, camera, warmup=self.warmup, repeats=self.repeats)
-        result["images"] = rows
-        side = f"{int(camera.width[0])}x{int(camera.height[0])}"
-        title = f"one picture of {side} pixels, seconds; ratio to the best dense row (*)"
-        for line in ["", title, *image_lines(rows)]:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            measure("runs", *_runs(self.load_config, self.device))
+            return
+        for name in PICTURED:
+            if name in self.families:
+                family = FAMILIES[NAMES[name]]
+                models = random_models(family, device, samples=self.samples)
+                measure(family.name, models, one_camera(self.image, device))
 
 
 def _runs(paths: tuple[Path, ...], device: str) -> tuple[dict[str, Any], Any]:

@@ -172,6 +172,7 @@ def measure_pictures(
         clock = Clock(device, on=True)
         picture.render(clock)
         found: dict[str, Any] = {
+            "family": family.name,
             "name": name,
             "best_dense": name == best,
             "side": side,

@@ -13,17 +13,21 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.scene_box import SceneBox
 from torch import Tensor
 
+from eugen_nerf.core.nerf import Variant
 from eugen_nerf.core.plan import InferencePlan
+from eugen_nerf.core.speed import Family
 from eugen_nerf.core.timing import medians, speed_ratios, synchronise, time_interleaved
 from eugen_nerf.evaluation.planned import PLAN_RAYS, describe_plan
 from eugen_nerf.evaluation.split import ceiling, median_split, split_once
 from eugen_nerf.methods.base import GraphModel
+from eugen_nerf.methods.mipnerf360 import MipNeRF360ModelConfig
 from eugen_nerf.methods.nerf import EugenNerfModelConfig
 from eugen_nerf.methods.planning import ROWS_AT_ONCE, plan_model, unplan_model
 from eugen_nerf.methods.shortcuts import Shortcuts
 
 PLANS: tuple[tuple[str, str], ...] = (("eager", "float32"), ("eager", "bfloat16"))
-"""Backends and dtypes of the plans that are compared; on CUDA the fused kernel joins them."""
+"""Backends and dtypes of the plans that are compared; on CUDA the fused kernel joins them, and for the dense networks
+the compiler."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,9 @@ def ways_of(models: Mapping[str, GraphModel], dense: Sequence[str], camera: Came
     found = []
     for name, model in models.items():
         device = next(model.parameters()).device
-        kinds = [*PLANS, ("triton", "bfloat16")] if device.type == "cuda" else PLANS
+        kinds = [*PLANS]
+        if device.type == "cuda":
+            kinds += [("compile", "bfloat16"), ("triton", "bfloat16")] if name in dense else [("triton", "bfloat16")]
         found.append(Way(f"{name}, as it is", name in dense, model, None))
         for backend, dtype in kinds:
             rays = camera.generate_rays(camera_indices=0, keep_shape=True).flatten()
@@ -119,23 +125,28 @@ def measure_images(ways: Sequence[Way], camera: Cameras, *, warmup: int = 1, rep
     return rows
 
 
-def random_models(features: Sequence[int], device: torch.device, *, samples: tuple[int, int]) -> dict[str, GraphModel]:
-    """NeRF 8 x 256, coarse and fine, with random weights: dense, and EUGen of each number of features.
+def random_models(family: Family, device: torch.device, *, samples: tuple[int, int]) -> dict[str, GraphModel]:
+    """Methods at a family's published sizes with random weights: dense, and EUGen of each of its numbers of features.
+
+    Mip-NeRF 360's proposals are dense in all of them, as the method has them.
 
     Args:
-        features: m of each.
+        family: NeRF or Mip-NeRF 360, of `core.speed.FAMILIES`.
         device: where.
-        samples: coarse ones, and those added for the fine field.
+        samples: a NeRF's coarse ones, and those added for the fine field; Mip-NeRF 360 takes its own.
     """
     box = SceneBox(torch.tensor([[-1.5] * 3, [1.5] * 3]))
     found: dict[str, GraphModel] = {}
-    for name, m in [("dense", 64), *((f"EUGen m={m}", m) for m in features)]:
+    for name, m in [("dense", 64), *((f"EUGen m={m}", m) for m in family.features)]:
         torch.manual_seed(0)
-        config = EugenNerfModelConfig(
-            variant="dense" if name == "dense" else "eugen",
-            num_coarse_samples=samples[0],
-            num_importance_samples=samples[1],
-        )
+        variant: Variant = "dense" if name == "dense" else "eugen"
+        config: EugenNerfModelConfig | MipNeRF360ModelConfig
+        if family.name.startswith("Mip"):
+            config = MipNeRF360ModelConfig(variant=variant)
+        else:
+            config = EugenNerfModelConfig(
+                variant=variant, num_coarse_samples=samples[0], num_importance_samples=samples[1]
+            )
         config.network.num_features = (m,)
         model = config.setup(scene_box=box, num_train_data=1, metadata={})
         found[name] = model.to(device).eval()

@@ -23,7 +23,7 @@ class Speeds:
     speeds: str
     """A result file, relative to the project's folder."""
     of: str
-    """A family of networks, or `pictures`, or `training` of a family, as `training NeRF 8x256`."""
+    """A family of networks, or `pictures` or `training` of a family, as `training NeRF 8x256`."""
     against: str = ""
     """A row; ratios to it are shown beside those to the best dense one."""
 
@@ -37,8 +37,10 @@ def speeds_table(place: Speeds, folder: Path) -> str:
     path = folder / place.speeds
     try:
         result = json.loads(path.read_text(encoding="utf8"))
-        if place.of == "pictures":
-            return _lines(*_pictures(result.get("images") or result["pictures"]))
+        if place.of.startswith("pictures "):
+            family = place.of.removeprefix("pictures ")
+            rows = result.get("images") or result["pictures"]
+            return _lines(*_pictures([row for row in rows if row["family"] == family]))
         if place.of.startswith("training "):
             family = place.of.removeprefix("training ")
             return _lines(*_training([row for row in result["training"] if row["family"] == family]))

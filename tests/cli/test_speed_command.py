@@ -22,24 +22,25 @@ def test_a_table_and_a_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "deep" / "speed.json"
-    picture = ("--image", "4", "--samples", "4", "6", "--features", "16")
-    call(monkeypatch, *TINY, "--families", "zipnerf", "isdf", *picture, "--output", str(output))
+    picture = ("--image", "4", "--samples", "4", "6")
+    call(monkeypatch, *TINY, "--families", "nerf", "isdf", *picture, "--output", str(output))
     printed, result = capsys.readouterr().out, json.loads(output.read_text())
-    assert {row["family"] for row in result["queries"]} == {"Zip-NeRF head", "iSDF 4x256, value and gradient"}
+    assert {row["family"] for row in result["queries"]} == {"NeRF 8x256", "iSDF 4x256, value and gradient"}
     assert sum(row["best_dense"] for row in result["queries"]) == 2
     assert {row["ratio"] for row in result["training"] if row["name"] == "dense"} == {1.0}
     assert result["peaks"].keys() == {"float32", "bfloat16", "copy"}
     names = [row["name"] for row in result["images"]]
     assert names[:3] == ["dense, as it is", "dense, eager plan float32", "dense, eager plan bfloat16"]
-    assert names[3].startswith("EUGen m=16")
+    assert names[3].startswith("EUGen m=128")
     for row in result["images"]:
+        assert row["family"] == "NeRF 8x256"
         assert row["split"].keys() == {"encoding", "MLP", "sampling", "compositing", "other", "transfer"}
         assert row["split"]["MLP"] > 0
         assert (row["plans"] is None) == row["name"].endswith("as it is")
     assert result["images"][1]["largest_change"] < 1e-3
     assert result["environment"]["threads"] == 1
     assert "EUGen m=64, eager plan bfloat16" in printed
-    assert "one picture of 4x4 pixels" in printed
+    assert "NeRF 8x256: one picture of 4x4 pixels" in printed
     with pytest.raises(SystemExit):
         call(monkeypatch, *TINY, "--output", str(output))
     assert "pass --overwrite" in capsys.readouterr().err

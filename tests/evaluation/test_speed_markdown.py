@@ -33,7 +33,8 @@ def folder(tmp_path: Path) -> Path:
         _row("EUGen m=8, eager", 7e5),
         _row("EUGen m=8, eager plan bfloat16", 1.2e7),
     ]
-    part = {"name": "dense", "best_dense": True, "seconds_per_image": 1.5, "ratio": 1.0, "split": {"MLP": 1.25}}
+    part = {"family": "small", "name": "dense", "best_dense": True, "seconds_per_image": 1.5}
+    part |= {"ratio": 1.0, "split": {"MLP": 1.25}}
     step = {"family": "small", "name": "dense", "milliseconds": 12.34, "ratio": 1.0, "ratio_quartiles": [1, 1]}
     content = {"queries": rows, "images": [part], "training": [step]}
     (tmp_path / "speed.json").write_text(json.dumps(content))
@@ -51,7 +52,9 @@ def test_all_ways_of_the_dense_network_and_the_fastest_of_the_others(folder: Pat
 
 
 def test_pictures_and_training(folder: Path) -> None:
-    assert "| **dense** | 1.5 | 1.00 | 1.25 |" in speeds_table(Speeds("page", "name", "speed.json", "pictures"), folder)
+    assert "| **dense** | 1.5 | 1.00 | 1.25 |" in speeds_table(
+        Speeds("page", "name", "speed.json", "pictures small"), folder
+    )
     table = speeds_table(Speeds("page", "name", "speed.json", "training small"), folder)
     assert "| dense | 12.3 | 1.00 (1.00 to 1.00) |" in table
 
