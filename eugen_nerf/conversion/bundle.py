@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from nerfstudio.field_components.encodings import NeRFEncoding
 
 from eugen_nerf.core.bundle import save_bundle
 from eugen_nerf.core.bundled import BundledField, DistanceBundle, RadianceBundle
@@ -15,7 +14,6 @@ from eugen_nerf.core.encodings import (
     BoxEncoding,
     ContractedEncoding,
     Encoding,
-    FrequencyEncoding,
     OffAxisEncoding,
     PyramidEncoding,
     copy_grid,
@@ -23,7 +21,7 @@ from eugen_nerf.core.encodings import (
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.fields.base import GraphField
 from eugen_nerf.fields.deformation import DeformationField
-from eugen_nerf.fields.encoders import FrustumEncoder, GaussianEncoder, MultisampleEncoder
+from eugen_nerf.fields.encoders import FrustumEncoder, GaussianEncoder, MultisampleEncoder, plain_frequencies
 from eugen_nerf.fields.hash import BoxEncoder, HashField
 from eugen_nerf.fields.isdf import ISDFField
 from eugen_nerf.fields.mipnerf360 import MipNeRF360Field
@@ -91,14 +89,14 @@ def _radiance(field: NeRFField | MipNeRF360Field | ZipNeRFField | HashField, mod
     towards = field.direction_encoding
     density, bias, padding = "softplus", 0.0, 0.0
     if isinstance(field, NeRFField):
-        position: Encoding = _frequencies(field.position_encoding)
+        position: Encoding = plain_frequencies(field.position_encoding)
     else:
         position, bias, padding = _frustum_encoding(field.encoder), field.density_bias, field.rgb_padding
         density = "exp" if isinstance(field, ZipNeRFField | HashField) else "softplus"
     return RadianceBundle(
         position,
         _network(field),
-        None if towards is None else _frequencies(towards),
+        None if towards is None else plain_frequencies(towards),
         density=density,
         density_bias=bias,
         colour_padding=padding,
@@ -112,7 +110,7 @@ def _deformation(model: GraphModel) -> Deformation | None:
     for name in model.displacing_fields():
         field = fields[name]
         assert isinstance(field, DeformationField)
-        position, time = _frequencies(field.position_encoding), _frequencies(field.time_encoding)
+        position, time = plain_frequencies(field.position_encoding), plain_frequencies(field.time_encoding)
         return Deformation(position, time, _network(field), field.anchored)
     return None
 
@@ -124,14 +122,6 @@ def _occupancy(model: GraphModel) -> Occupancy | None:
 
 def _network(field: GraphField) -> BundledGraph:
     return BundledGraph(field.network.collapsed(), field.network.input_widths)
-
-
-def _frequencies(encoding: NeRFEncoding) -> FrequencyEncoding:
-    assert encoding.include_input
-    assert encoding.in_dim is not None
-    return FrequencyEncoding(
-        encoding.in_dim, encoding.num_frequencies, float(encoding.min_freq), float(encoding.max_freq)
-    )
 
 
 def _frustum_encoding(encoder: FrustumEncoder) -> Encoding:

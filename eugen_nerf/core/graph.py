@@ -58,7 +58,7 @@ class LayerGraph(nn.Module):
         self.outputs = tuple(index[name] for name in outputs)
         self.evaluation: Callable[..., tuple[Tensor, ...]] | None = None
         """What answers instead of the collapsed graph where no gradients are asked for (`core/plan.py`,
-        `core/precision.py`); called as `forward` is."""
+        `core/precision.py`); called as `forward` is, or with points where it encodes them itself."""
         self._plan: CollapsedGraph | None = None
         self._plan_key: tuple[object, ...] | None = None
         self._parts: dict[tuple[int, ...], CollapsedGraph] = {}
@@ -118,6 +118,8 @@ class LayerGraph(nn.Module):
         Raises:
             ConfigError: another number of inputs, other widths, or outputs that there are not.
         """
+        if self.evaluation is not None and not torch.is_grad_enabled():
+            return self.evaluation(*inputs, outputs=outputs) if outputs is not None else self.evaluation(*inputs)
         widths = [self.input_widths[i] for i in self.needed_inputs(outputs)]
         if [x.shape[-1] for x in inputs] != widths:
             raise ConfigError(f"inputs have widths {[x.shape[-1] for x in inputs]}, expected {widths}")
@@ -128,11 +130,9 @@ class LayerGraph(nn.Module):
                 filled = [given.get(i, inputs[0].new_zeros(*shape, w)) for i, w in enumerate(self.input_widths)]
                 whole = self(*filled)
                 return tuple(whole[i] for i in outputs)
-            return (
-                self._part(outputs)(*inputs) if self.evaluation is None else self.evaluation(*inputs, outputs=outputs)
-            )
+            return self._part(outputs)(*inputs)
         if not torch.is_grad_enabled():
-            return (self.evaluation or self.collapsed())(*inputs)
+            return self.collapsed()(*inputs)
         if any(self.layer(name).uses_norm for name in self.names):
             # the norm needs each layer's output: forming it is cheaper than a QR factorisation with gradients
             values = list(inputs) + list(self.values(*inputs).values())

@@ -25,6 +25,7 @@ from eugen_nerf.core.timing import medians, speed_ratios, synchronise, time_inte
 COARSE, FINE = 64, 128
 NEAR, FAR = 2.0, 6.0
 PARTS = ("sampling", "encoding", "MLP", "compositing", "transfer")
+POSITIONS, VIEWS = FrequencyEncoding(3, 10, 0.0, 8.0), FrequencyEncoding(3, 4, 0.0, 4.0)
 RAYS = {"cpu": 256, "cuda": 1 << 13}
 """Rays at a time."""
 
@@ -62,12 +63,13 @@ class Picture:
         side: pixels along each side.
         device: where.
         rows: samples that are encoded at a time.
+        encode: whether networks are given encoded points, and not points that their plans encode.
     """
 
-    def __init__(self, coarse: LayerGraph, fine: LayerGraph, side: int, device: torch.device, rows: int) -> None:
-        self.coarse, self.fine, self.device, self.rows = coarse, fine, device, rows
-        self.positions = FrequencyEncoding(3, 10, 0.0, 8.0)
-        self.views = FrequencyEncoding(3, 4, 0.0, 4.0)
+    def __init__(
+        self, coarse: LayerGraph, fine: LayerGraph, side: int, device: torch.device, rows: int, *, encode: bool = True
+    ) -> None:
+        self.coarse, self.fine, self.device, self.rows, self.encode = coarse, fine, device, rows, encode
         grid = (torch.arange(side, device=device) + 0.5) / side - 0.5
         y, x = torch.meshgrid(-grid, grid, indexing="ij")
         self.directions = F.normalize(torch.stack([x, y, -1.4 * torch.ones_like(x)], dim=-1).reshape(-1, 3), dim=-1)
@@ -104,14 +106,14 @@ class Picture:
     ) -> list[Tensor]:
         middles = (edges[:, 1:] + edges[:, :-1]) / 2
         points = (self.origin + directions[:, None] * middles[..., None]).reshape(-1, 3)
-        seen = self.views(directions, directions) if outputs is None else None
+        views = VIEWS(directions, directions) if self.encode and outputs is None else directions
         ray = torch.arange(len(directions), device=self.device).repeat_interleave(middles.shape[1])
         found = []
         for start in range(0, len(points), self.rows):
             part = points[start : start + self.rows]
-            inputs = [self.positions(part, part)]
-            if seen is not None:
-                inputs.append(seen[ray[start : start + self.rows]])
+            inputs = [POSITIONS(part, part) if self.encode else part]
+            if outputs is None:
+                inputs.append(views[ray[start : start + self.rows]])
             clock.end("encoding")
             found.append(network(*inputs, outputs=outputs) if outputs else network(*inputs))
             clock.end("MLP")
@@ -157,12 +159,14 @@ def measure_pictures(
         ways += [("triton", "bfloat16")] if fused else []
         for backend, dtype in ways:
             networks = [networks_of(family, device)[name] for _ in range(2)]
-            rows = 1 << 20
+            rows, encode = 1 << 20, backend != "triton"  # the kernel encodes
             for network in networks:
-                samples = encoded_inputs(network.input_widths, 1024, device)
-                plan = make_plan(network, samples, backend=backend, dtype=dtype)  # type: ignore[arg-type]
+                samples = encoded_inputs(network.input_widths if encode else (3, 3), 1024, device)
+                encodings = None if encode else (POSITIONS, VIEWS)
+                plan = make_plan(network, samples, backend=backend, dtype=dtype, encodings=encodings)  # type: ignore[arg-type]
                 network.evaluation, rows = plan, plan.chunk or rows
-            pictures[f"{name}, {backend} plan {dtype}"] = Picture(networks[0], networks[1], side, device, rows)
+            picture = Picture(networks[0], networks[1], side, device, rows, encode=encode)
+            pictures[f"{name}, {backend} plan {dtype}"] = picture
     work: Mapping[str, Callable[[], None]] = {n: lambda p=p: _discard(p) for n, p in pictures.items()}  # type: ignore[misc]
     seconds = time_interleaved(work, warmup=1, repeats=repeats, device=device)
     middle = medians(seconds)

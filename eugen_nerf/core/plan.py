@@ -18,12 +18,14 @@ from torch.nn import functional as F
 
 from eugen_nerf.core.bundled_graph import BundledGraph
 from eugen_nerf.core.collapsed import CollapsedGraph
+from eugen_nerf.core.encodings import Encoding
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fused import check_fused, kernel_problem, run_fused
 from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.core.norms import NormsLeft, drop_norms
 from eugen_nerf.core.onednn import OneDNNGraph, has_onednn
 from eugen_nerf.core.packed import pack, why_not
+from eugen_nerf.core.sinusoids import sinusoids_of
 
 Backend = Literal["eager", "compile", "triton"]
 BACKENDS: tuple[Backend, ...] = ("eager", "compile", "triton")
@@ -38,6 +40,7 @@ CHUNK_LIMITS = {"cpu": (256, 1 << 16), "cuda": (1 << 16, 1 << 20)}
 """Least and most rows of a chunk: enough that a launch is worth it, few enough that memory is no matter."""
 
 Run = Callable[..., tuple[Tensor, ...]]
+Encodings = tuple[Encoding | None, ...]
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class InferencePlan:
     """Outputs `[n, width]` for inputs `[n, d_i]`, `n` at most the chunk; exactly it where `backend` is compile."""
     output_widths: tuple[int, ...]
     make_part: Callable[[tuple[int, ...]], InferencePlan] = field(repr=False, compare=False)
+    encodes: bool = False
+    """Whether it is asked with points, which it encodes itself, and not with what the network reads."""
     norms: tuple[int, int] = (0, 0)
     """Steps whose input's norm was taken for constant, and steps that had a norm column."""
     parts: dict[tuple[int, ...], InferencePlan] = field(default_factory=dict, repr=False, compare=False)
@@ -106,6 +111,8 @@ class InferencePlan:
         text = (
             f"{self.backend}, {self.dtype}, {chunk}, within {self.deviation:.1e} of float32 on {self.samples:,} samples"
         )
+        if self.encodes:
+            text += "; encodes points itself"
         if self.norms[0]:
             text += f"; the norm taken for constant in {self.norms[0]} of {self.norms[1]} steps"
         return text if self.fallback is None else f"{text}; {self.fallback}"
@@ -119,6 +126,7 @@ def make_plan(
     dtype: PlanDtype = "float32",
     chunk: int | None = None,
     drop_norm: float = 0.0,
+    encodings: Sequence[Encoding | None] | None = None,
 ) -> InferencePlan:
     """Decides how a network is run, and measures what that changes. The network stays as it is.
 
@@ -134,9 +142,12 @@ def make_plan(
             results but for rounding; triton does all rows in one launch.
         drop_norm: largest change of an output, over the largest output, for which norms of inputs may be taken for
             constant (`core/norms.py`); 0 keeps them all.
+        encodings: for each input the encoding that makes it, or None. The plan, and `sample_inputs`, then take points
+            in its place, and the plan encodes them: within the kernel where triton runs it, else before the network.
 
     Raises:
-        ConfigError: an unknown backend or dtype, a chunk below 1, sample inputs without rows or of other widths.
+        ConfigError: an unknown backend or dtype, a chunk below 1, sample inputs without rows or of other widths,
+            encodings of other widths.
     """
     if backend not in BACKENDS:
         raise ConfigError(f"backend {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
@@ -150,11 +161,23 @@ def make_plan(
             f"and not of a {type(network).__name__}"
         )
     widths = network.input_widths
-    if not math.prod(_leading_shape(sample_inputs, widths)):
+    makers: Encodings = (None,) * len(widths) if encodings is None else tuple(encodings)
+    made = [w if e is None else e.out_features for e, w in zip(makers, widths, strict=False)]
+    if len(makers) != len(widths) or made != list(widths):
+        raise ConfigError(f"encodings make inputs of widths {made}; the network takes {list(widths)}")
+    if any(e is not None and e.takes_scale for e in makers):
+        raise ConfigError(
+            "a plan encodes points alone, and one of the encodings asks for a scale too: encode before it"
+        )
+    asked = list(widths)
+    for i, (e, x) in enumerate(zip(makers, sample_inputs, strict=False)):
+        asked[i] = widths[i] if e is None else x.shape[-1]
+    if not math.prod(_leading_shape(sample_inputs, asked)):
         raise ConfigError("sample_inputs have no rows: give some that the network will be asked, to measure deviation")
-    samples = [x.detach().reshape(-1, x.shape[-1]) for x in sample_inputs]
+    points = [x.detach().reshape(-1, x.shape[-1]) for x in sample_inputs]
     whole = network.collapse() if isinstance(network, LayerGraph) else network.graph
-    return _decide(drop_norms(whole, samples, drop_norm), whole, widths, samples, backend, dtype, chunk)
+    left = drop_norms(whole, _encoded(makers, points), drop_norm)
+    return _decide(left, whole, widths, points, makers, backend, dtype, chunk)
 
 
 def _decide(
@@ -162,6 +185,7 @@ def _decide(
     reference: CollapsedGraph,
     widths: tuple[int, ...],
     samples: Sequence[Tensor],
+    encodings: Encodings,
     backend: Backend,
     dtype: PlanDtype,
     chunk: int | None,
@@ -172,8 +196,9 @@ def _decide(
 
     def part(outputs: tuple[int, ...]) -> InferencePlan:
         small, used = graph.pruned(len(widths), outputs)
-        truth, asked = reference.pruned(len(widths), outputs)[0], tuple(widths[v] for v in used)
-        return _decide(replace(left, graph=small), truth, asked, [samples[v] for v in used], backend, dtype, chunk)
+        truth, read = reference.pruned(len(widths), outputs)[0], tuple(widths[v] for v in used)
+        asked, makers = [samples[v] for v in used], tuple(encodings[v] for v in used)
+        return _decide(replace(left, graph=small), truth, read, asked, makers, backend, dtype, chunk)
 
     def attempt(kind: Backend) -> InferencePlan:
         plan = InferencePlan(
@@ -183,13 +208,14 @@ def _decide(
             deviation=0.0,
             samples=len(samples[0]),
             fallback="; ".join(reasons) or None,
-            input_widths=widths,
-            run=_runner(graph, widths, kind, dtype, samples),
+            input_widths=tuple(x.shape[1] for x in samples),
+            run=_runner(graph, widths, kind, dtype, samples, encodings),
             output_widths=_output_widths(graph, widths),
             make_part=part,
+            encodes=any(e is not None for e in encodings),
             norms=(left.dropped, left.total),
         )
-        return replace(plan, deviation=_deviation(plan, reference, samples))
+        return replace(plan, deviation=_deviation(plan, reference, samples, encodings))
 
     if backend == "triton":
         reason = kernel_problem(device) or why_not(graph, widths)
@@ -226,10 +252,19 @@ def _cache_bytes(device: torch.device) -> int:
 
 
 def _runner(
-    graph: CollapsedGraph, widths: Sequence[int], backend: Backend, dtype: PlanDtype, samples: Sequence[Tensor]
+    graph: CollapsedGraph,
+    widths: Sequence[int],
+    backend: Backend,
+    dtype: PlanDtype,
+    samples: Sequence[Tensor],
+    encodings: Encodings,
 ) -> Run:
     if backend == "triton":
-        packed = pack(graph, widths, dtype)
+        waves = [None if e is None else sinusoids_of(e) for e in encodings]
+        for e, table in zip(encodings, waves, strict=True):
+            if e is not None and table is None:
+                raise ConfigError(f"the fused kernel computes no {e.kind} encoding")
+        packed = pack(graph, widths, dtype, waves)
         check_fused(packed, *samples)
         return lambda *inputs: run_fused(packed, *inputs)
     precise = getattr(torch, dtype)
@@ -237,7 +272,7 @@ def _runner(
     answers = OneDNNGraph(cast) if backend == "eager" and has_onednn(samples[0].device, precise) else cast
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        return answers(*(x.to(precise) for x in inputs))
+        return answers(*(x.to(precise) for x in _encoded(encodings, inputs)))
 
     if backend == "compile":
         run.__code__ = run.__code__.replace()  # one plan is no recompilation of another, which torch counts and ends
@@ -261,10 +296,15 @@ def _in_chunks(plan: InferencePlan, rows: Sequence[Tensor]) -> tuple[Tensor, ...
     return outputs
 
 
-def _deviation(plan: InferencePlan, graph: CollapsedGraph, samples: Sequence[Tensor]) -> float:
+def _encoded(encodings: Encodings, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """What the network reads, of points where there are encodings: they ask for no scale (`core/encodings.py`)."""
+    return [x if e is None else e(x, x[..., :1]) for e, x in zip(encodings, inputs, strict=True)]
+
+
+def _deviation(plan: InferencePlan, graph: CollapsedGraph, samples: Sequence[Tensor], encodings: Encodings) -> float:
     reference = graph.cast(torch.float32)
     with torch.no_grad():
-        expected = reference(*(x.float() for x in samples))
+        expected = reference(*_encoded(encodings, [x.float() for x in samples]))
     worst = 0.0
     for y, truth in zip(plan(*samples), expected, strict=True):
         difference = float((y - truth).abs().max()) if y.numel() else 0.0

@@ -15,6 +15,7 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.fields.base_field import Field, FieldConfig
 from torch import Tensor
 
+from eugen_nerf.core.encodings import FrequencyEncoding
 from eugen_nerf.core.eugen import EUGenConfig
 from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.core.nerf import NeRFShape, Replacement, Variant, build_variant
@@ -92,6 +93,16 @@ class GraphField(Field, ABC):
         self.evaluation_rows: int | None = None
         """Samples that are encoded and asked at a time where no gradients are asked for; None for all at once."""
         self.network: LayerGraph = build_variant(config.shape(), variant, config.replacement())
+
+    def input_encodings(self) -> tuple[FrequencyEncoding, ...] | None:
+        """What makes each of the network's inputs of a point, which stands in its last columns, for plans that encode
+        (`core/plan.py`); None where the field's inputs are made otherwise."""
+        return None
+
+    @property
+    def plan_encodes(self) -> bool:
+        """Whether the network is asked with points now: it answers by a plan that encodes them."""
+        return bool(getattr(self.network.evaluation, "encodes", False)) and not torch.is_grad_enabled()
 
     @abstractmethod
     def encode(self, ray_samples: RaySamples) -> tuple[Tensor, ...]:

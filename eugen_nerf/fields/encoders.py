@@ -12,6 +12,7 @@ from nerfstudio.utils.math import generate_polyhedron_basis
 from torch import Tensor, nn
 
 from eugen_nerf.core.contraction import contract, contract_gaussian, contraction_scale
+from eugen_nerf.core.encodings import FrequencyEncoding
 from eugen_nerf.core.hashgrid import HashGrid
 from eugen_nerf.core.integrated import IntegratedEncoding
 from eugen_nerf.core.multisample import NUM_POINTS, hexagonal_points, perpendicular_axes
@@ -25,6 +26,15 @@ FOOTPRINT = 0.5
 def direction_encoding(frequencies: int) -> NeRFEncoding:
     """Sines and cosines of view directions `[..., 3]`, and the directions: `[..., 3 + 6 frequencies]`."""
     return NeRFEncoding(in_dim=3, num_frequencies=frequencies, min_freq_exp=0.0, max_freq_exp=4.0, include_input=True)
+
+
+def plain_frequencies(encoding: NeRFEncoding) -> FrequencyEncoding:
+    """The same encoding without nerfstudio, as bundles and plans have it; it includes its input."""
+    assert encoding.include_input
+    assert encoding.in_dim is not None
+    return FrequencyEncoding(
+        encoding.in_dim, encoding.num_frequencies, float(encoding.min_freq), float(encoding.max_freq)
+    )
 
 
 class FrustumEncoder(nn.Module, ABC):

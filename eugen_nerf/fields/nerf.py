@@ -11,9 +11,10 @@ from nerfstudio.field_components.encodings import NeRFEncoding
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 
+from eugen_nerf.core.encodings import FrequencyEncoding
 from eugen_nerf.core.nerf import NeRFShape, Variant
 from eugen_nerf.fields.base import GraphField, GraphFieldConfig
-from eugen_nerf.fields.encoders import direction_encoding
+from eugen_nerf.fields.encoders import direction_encoding, plain_frequencies
 
 
 @dataclass
@@ -76,11 +77,16 @@ class NeRFField(GraphField):
         positions = ray_samples.frustums.get_positions()
         return self.position_encoding(positions), self.direction_encoding(ray_samples.frustums.directions)
 
+    def input_encodings(self) -> tuple[FrequencyEncoding, FrequencyEncoding]:
+        """Those of positions and directions."""
+        return plain_frequencies(self.position_encoding), plain_frequencies(self.direction_encoding)
+
     def encode_needed(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None) -> tuple[Tensor, ...]:
-        """As the base class; directions are not encoded for the density alone."""
-        if self.network.needed_inputs(outputs) == (0,):
-            return (self.position_encoding(ray_samples.frustums.get_positions()),)
-        return self.encode(ray_samples)
+        """As the base class; directions are not encoded for the density alone, and nothing where a plan does that."""
+        inputs = (ray_samples.frustums.get_positions(), ray_samples.frustums.directions)
+        encoders = (self.position_encoding, self.direction_encoding)
+        needed = self.network.needed_inputs(outputs)
+        return tuple(inputs[i] if self.plan_encodes else encoders[i](inputs[i]) for i in needed)
 
     def query(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
         """As the base class; in parts, a ray's direction is encoded once."""
@@ -100,11 +106,13 @@ class NeRFField(GraphField):
         """Raw outputs `[n, channels]` at points `[n, 3]` of rays number `ray` `[n]` with directions `[rays, 3]`."""
         rows, parts = self.evaluation_rows or len(points), []
         with_directions = 1 in self.network.needed_inputs(outputs)
-        encoded = self.direction_encoding(directions) if with_directions else directions
+        encode = not self.plan_encodes
+        asked = self.direction_encoding(directions) if encode and with_directions else directions
         for start in range(0, len(points), rows):
-            inputs = [self.position_encoding(points[start : start + rows])]
+            part = points[start : start + rows]
+            inputs = [self.position_encoding(part) if encode else part]
             if with_directions:
-                inputs.append(encoded.index_select(0, ray[start : start + rows]))
+                inputs.append(asked.index_select(0, ray[start : start + rows]))
             parts.append(self.network(*inputs, outputs=outputs) if outputs else self.network(*inputs))
         return tuple(torch.cat(found).float() for found in zip(*parts, strict=True))
 

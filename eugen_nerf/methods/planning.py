@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from nerfstudio.cameras.rays import RayBundle
+from torch import Tensor
 
 from eugen_nerf.core.plan import Backend, InferencePlan, PlanDtype, make_plan
 from eugen_nerf.methods.base import GraphModel
@@ -54,7 +57,20 @@ def plan_model(
         asked[name] = tuple(x[chosen] for x in inputs)
     plans = {}
     for name, field in model.graph_fields().items():
-        plan = make_plan(field.network, asked[name], backend=backend, dtype=dtype, chunk=chunk, drop_norm=drop_norm)
+        # points instead of their encodings save the kernel's device most of what it would write and read
+        encodings = field.input_encodings() if backend == "triton" else None
+        samples: Sequence[Tensor] = asked[name]
+        if encodings is not None:
+            samples = [x[:, -e.width :] for x, e in zip(samples, encodings, strict=True)]
+        plan = make_plan(
+            field.network,
+            samples,
+            backend=backend,
+            dtype=dtype,
+            chunk=chunk,
+            drop_norm=drop_norm,
+            encodings=encodings,
+        )
         field.network.evaluation, field.evaluation_rows = plan, plan.chunk or ROWS_AT_ONCE
         plans[name] = plan
     return plans

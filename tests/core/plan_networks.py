@@ -173,6 +173,10 @@ def _run(path: str) -> None:
     plan = make_plan(graph, inputs, backend="triton")
     with torch.inference_mode():
         keep("plan", plan(inputs[0].view(7, 10, -1), inputs[1].view(7, 10, -1)))
+    encoded = make_plan(network("encoded"), points_of("encoded"), backend="triton", encodings=encodings_of("encoded"))
+    keep("plan of points", encoded(*points_of("encoded")))
+    keep("part of points", encoded(points_of("encoded")[0], outputs=(0,)))
+    found["statement of points"] = np.array(str(encoded))
     found["statement"], found["deviation"] = np.array(str(plan)), np.array(plan.deviation)
     np.savez(path, **found)
 

@@ -168,6 +168,16 @@ def test_a_plan_by_the_kernel(interpreted: Mapping[str, Array]) -> None:
 
 
 @needs_triton
+def test_a_plan_has_points_encoded_by_the_kernel(interpreted: Mapping[str, Array]) -> None:
+    exact = truth("encoded")
+    for i, y in enumerate(exact):
+        _near(interpreted[f"plan of points/{i}"], y, 1e-5)
+    _near(interpreted["part of points/0"], exact[0], 1e-5)
+    assert str(interpreted["statement of points"]).startswith("triton, float32, one launch, within ")
+    assert str(interpreted["statement of points"]).endswith("; encodes points itself")
+
+
+@needs_triton
 def test_the_kernel_compiles_for_cuda_without_a_device() -> None:
     """For the tensor cores of compute capability 9.0; the interpreter forgives what the compiler does not."""
     _python("-c", COMPILE)

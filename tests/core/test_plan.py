@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 from oracles import array
-from plan_networks import NETWORKS, inputs_of, network, strided, truth_of
+from plan_networks import ENCODED, NETWORKS, encodings_of, inputs_of, network, points_of, strided, truth, truth_of
 
 from eugen_nerf.core import ConfigError, InferencePlan, make_plan
 from eugen_nerf.core.bundled_graph import BundledGraph
+from eugen_nerf.core.encodings import ContractedEncoding
 from eugen_nerf.core.plan import chunk_rows
 
 CPU = torch.device("cpu")
+PHASES = 5e-4
+"""Of the largest output, what encodings make of it that count phases of 2^9 turns in float32, as the reference does."""
 
 
 @pytest.fixture(autouse=True)
@@ -163,6 +166,42 @@ def test_compiled() -> None:
 # ---- what a plan states, and what it falls back to
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", PHASES), ("bfloat16", 0.06)])
+@pytest.mark.parametrize("name", ENCODED)
+def test_a_plan_encodes_points(name: str, dtype: str, tolerance: float) -> None:
+    points, exact = points_of(name), truth(name)
+    plan = make_plan(network(name), points, dtype=dtype, chunk=32, encodings=encodings_of(name))  # type: ignore[arg-type]
+    assert plan.encodes
+    assert "; encodes points itself" in str(plan)
+    _near(plan, points, exact, tolerance)
+    largest = max(np.abs(y).max() for y in exact)
+    for y, of_float64 in zip(plan(*points), exact, strict=True):
+        assert np.abs(array(y) - of_float64).max() <= plan.deviation + PHASES * largest
+    needed = network(name).needed_inputs((0,))
+    (part,) = plan(*(points[i] for i in needed), outputs=(0,))
+    assert np.abs(array(part) - exact[0]).max() <= plan.part((0,)).deviation + PHASES * largest
+    assert plan.part((0,)).encodes
+
+
+def test_a_network_that_answers_by_a_plan_of_points_is_asked_with_points() -> None:
+    graph, points = network("encoded"), points_of("encoded")
+    with torch.no_grad():
+        expected = graph(*(e(x, x[:, :1]) for e, x in zip(encodings_of("encoded"), points, strict=True)))
+        graph.evaluation = make_plan(graph, points, encodings=encodings_of("encoded"))
+        for y, own in zip(graph(*points), expected, strict=True):
+            assert float((y - own).abs().max()) <= 1e-6 * float(own.abs().max())
+    with pytest.raises(ConfigError, match=r"inputs have widths \[3, 3\], expected \[63, 27\]"):
+        graph(*points)  # with gradients the network is asked as ever
+
+
+def test_the_kernel_is_not_asked_to_compute_other_encodings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eugen_nerf.core.plan.kernel_problem", lambda device: None)
+    monkeypatch.setattr("eugen_nerf.core.plan.sinusoids_of", lambda encoding: None)
+    plan = make_plan(network("encoded"), points_of("encoded"), backend="triton", encodings=encodings_of("encoded"))
+    assert (plan.backend, plan.fallback) == ("eager", "not triton: the fused kernel computes no frequency encoding")
+    _near(plan, points_of("encoded"), truth("encoded"), PHASES)
+
+
 def test_statement() -> None:
     graph = network("nerf")
     plan = make_plan(graph, inputs_of(graph), dtype="bfloat16", chunk=2048)
@@ -231,3 +270,10 @@ def test_refusals() -> None:
         plan(inputs[0], inputs[1][:1])
     with pytest.raises(ConfigError, match="a plan gives no gradients: call the network itself"):
         plan(inputs[0].clone().requires_grad_(), inputs[1])
+    points = points_of("encoded")
+    with pytest.raises(ConfigError, match=r"encodings make inputs of widths \[63\]; the network takes \[63, 27\]"):
+        make_plan(network("encoded"), points, encodings=encodings_of("encoded")[:1])
+    scaled = [ContractedEncoding(torch.eye(9)[:, :3], 1), None]
+    scaled[0].out_features = 9
+    with pytest.raises(ConfigError, match="asks for a scale too"):
+        make_plan(graph, inputs, encodings=scaled)

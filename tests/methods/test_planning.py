@@ -78,12 +78,16 @@ def test_networks_answer_within_what_their_plans_state(method: str, dtype: str) 
             assert torch.equal(strided, y)
 
 
+@pytest.mark.parametrize("backend", ["eager", "triton"])
 @pytest.mark.parametrize("method", METHODS)
-def test_renderings_are_the_same_but_for_rounding(method: str) -> None:
+def test_renderings_are_the_same_but_for_rounding(method: str, backend: str) -> None:
+    """Without a device triton's plans run eagerly, but are asked with points where the kernel could encode them."""
     model, rays = model_of(method), rays_of(method)
     with torch.no_grad():
         before = model(rays)
-        plan_model(model, rays, chunk=32)
+        plans = plan_model(model, rays, backend=backend, chunk=32)  # type: ignore[arg-type]
+        encode = backend == "triton" and method in ("nerf", "dnerf")
+        assert any(plan.encodes for plan in plans.values()) == encode
         planned = model(rays)
         unplan_model(model)
         after = model(rays)
