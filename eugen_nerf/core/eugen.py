@@ -44,7 +44,8 @@ class EUGenConfig:
     """Whether G (and H) is trained or fixed."""
     start: Literal["kaiming", "linear"] = "kaiming"
     """Scale of the first G: kaiming keeps the size of features that pass a ReLU (arXiv 1502.01852, Eq. 10); linear has
-    the variance of `nn.Linear`'s weights, so that a stack, collapsed, starts as smooth as one of dense layers does."""
+    the variance of `nn.Linear`'s weights, so that a stack, collapsed, starts as smooth as one of dense layers does.
+    Deep stacks of degree 2 and more want linear: kaiming's products grow from layer to layer."""
     seed: int = 0
     """Seed of the projections and initial weights."""
 

@@ -43,7 +43,7 @@ class GraphFieldConfig(FieldConfig):
     """Whether the projections are trained or stay as they were drawn."""
     start: Literal["kaiming", "linear"] = "kaiming"
     """Scale of the projections at the start: kaiming keeps the size of features through a ReLU, linear starts as
-    smooth as dense layers do, which a deformation needs."""
+    smooth as dense layers do, which a deformation needs, and deep networks of degree 2."""
     seed: int = 0
     """Seed of the projections and of the replaced layers' first weights; `--machine.seed` is the dense layers'."""
     train_precision: Literal["float32", "bfloat16"] = "float32"

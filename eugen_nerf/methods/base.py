@@ -12,12 +12,15 @@ from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 
-from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.fields.base import GraphField, GraphFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid
 from eugen_nerf.methods.checkpoints import architecture_mismatch
 from eugen_nerf.methods.metrics import image_metrics
 from eugen_nerf.methods.shortcuts import Shortcuts
+
+CHECKED = 100
+"""Training batches from one look at whether training has diverged to the next."""
 
 
 @dataclass
@@ -41,6 +44,7 @@ class GraphModel(Model):
     """Whether its outputs for rays hold colours that depend on its fields differentiably, `rgb` among them."""
     shortcuts = Shortcuts()
     """What rendering leaves out; heeded where no gradients are asked for, and no part of a checkpoint."""
+    _batches = 0
 
     def graph_fields(self) -> dict[str, GraphField]:
         """The fields by the names that reports use, in the order a ray meets them; proposals are `proposal_...`."""
@@ -86,9 +90,30 @@ class GraphModel(Model):
         raise NotImplementedError
 
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """PSNR of the final colours of a training batch, dB."""
+        """PSNR of the final colours of a training batch, dB.
+
+        Raises:
+            RunError: as `refuse_divergence`.
+        """
         image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
-        return {"psnr": -10 * torch.log10((outputs["rgb"] - image).square().mean())}
+        error = (outputs["rgb"] - image).square().mean()
+        self.refuse_divergence(error)
+        return {"psnr": -10 * torch.log10(error)}
+
+    def refuse_divergence(self, error: Tensor) -> None:
+        """Ends a training that has diverged, which nerfstudio would carry on with to its last step.
+
+        Raises:
+            RunError: the error of a training batch is not a number; looked at every `CHECKED` batches, for a device has
+                to be waited for.
+        """
+        self._batches += 1
+        if self.training and self._batches % CHECKED == 0 and not bool(error.isfinite()):
+            raise RunError(
+                f"training has diverged: after {self._batches} steps the error of a batch is not a number. Lower the "
+                "learning rate (--optimizers.fields.optimizer.lr), or start smoother "
+                "(--pipeline.model.network.start linear, above all with --pipeline.model.network.degree 2)"
+            )
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]

@@ -191,8 +191,16 @@ class ISDFModel(GraphModel):
         return {name: value.mean() for name, value in terms.items()}
 
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Mean absolute distance at the measured surface points of a batch, in centimetres: 0 would be right."""
-        return {"surface_cm": 100 * outputs["distance"][:, 0].detach().abs().mean()} if "distance" in outputs else {}
+        """Mean absolute distance at the measured surface points of a batch, in centimetres: 0 would be right.
+
+        Raises:
+            RunError: as `refuse_divergence`.
+        """
+        if "distance" not in outputs:
+            return {}
+        error = outputs["distance"][:, 0].detach().abs().mean()
+        self.refuse_divergence(error)
+        return {"surface_cm": 100 * error}
 
     def _render(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
         origins, directions = ray_bundle.origins, ray_bundle.directions
