@@ -12,17 +12,19 @@ from pathlib import Path
 from rich.console import Console
 
 from eugen_nerf.core.errors import EugenError
+from eugen_nerf.core.memory import keep_freed_memory
 
 
 def run_cli(function: Callable[[], None]) -> None:
     """Runs a command, turning its errors into what a shell expects.
 
     An `EugenError` is printed to stderr as one line "error: ..." and exits with 1; Ctrl-C exits with 130. Any other
-    exception is a defect of ours and keeps its traceback.
+    exception is a defect of ours and keeps its traceback. The process keeps what memory it frees (`core/memory.py`).
 
     Arguments:
         function: the command; parsing its arguments inside is fine, tyro exits with 2 by itself.
     """
+    keep_freed_memory()
     try:
         function()
     except EugenError as error:
