@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.collapsed import CollapsedGraph
+from eugen_nerf.core.stage import MergedStage
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class NormsLeft:
 
     graph: CollapsedGraph
     dropped: int
-    """Steps whose input's norm is a constant now."""
+    """Steps that read no norm any more: a constant stands for it, or its column was zero."""
     total: int
     """Steps that had a norm column."""
 
@@ -27,17 +28,21 @@ def drop_norms(graph: CollapsedGraph, samples: Sequence[Tensor], tolerance: floa
     """Puts the mean of an input's norm in the norm's place, step by step, wherever outputs hardly change.
 
     `|x| n` becomes a constant, which is added to the bias. An encoded point's norm, for one, is almost constant: its
-    sines and cosines have unit squares together.
+    sines and cosines have unit squares together. A column of zeros, with which training starts and which Thm
+    3.1 leaves, is left out whatever the tolerance: nothing changes by that.
 
     Args:
         graph: collapsed network.
         samples: `[n, d_i]` each, as the network will be asked.
         tolerance: largest change of an output that all replacements may make together, over the largest output; 0
-            leaves the graph as it is.
+            leaves the graph as it is, but for columns of zeros.
     """
+    total = sum(stage.norm is not None for stage, _ in graph.steps)
+    graph = replace(graph, steps=tuple((_without_zeros(stage), reads) for stage, reads in graph.steps))
     candidates = [i for i, (stage, _) in enumerate(graph.steps) if stage.norm is not None]
+    zeros = total - len(candidates)
     if not candidates or tolerance <= 0:
-        return NormsLeft(graph, 0, len(candidates))
+        return NormsLeft(graph, zeros, total)
     dtype = graph.tensors()[0].dtype
     inputs = [x.to(dtype) for x in samples]
     expected, values = graph(*inputs), list(inputs)
@@ -48,7 +53,7 @@ def drop_norms(graph: CollapsedGraph, samples: Sequence[Tensor], tolerance: floa
         if stage.norm is not None:
             norms[i] = float(stage.input_norm(segments).mean())
         values.append(stage(segments))
-    dropped = 0
+    dropped = zeros
     for i in candidates:
         stage, reads = graph.steps[i]
         assert stage.norm is not None
@@ -60,4 +65,9 @@ def drop_norms(graph: CollapsedGraph, samples: Sequence[Tensor], tolerance: floa
         change = max(float((a - b).abs().max()) for a, b in zip(tried(*inputs), expected, strict=True))
         if change <= limit:  # not where it is not a number
             graph, dropped = tried, dropped + 1
-    return NormsLeft(graph, dropped, len(candidates))
+    return NormsLeft(graph, dropped, total)
+
+
+def _without_zeros(stage: MergedStage) -> MergedStage:
+    unused = stage.norm is not None and not bool(stage.norm.any())
+    return replace(stage, norm=None, factors=()) if unused else stage

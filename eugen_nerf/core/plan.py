@@ -72,7 +72,7 @@ class InferencePlan:
     encodes: bool = False
     """Whether it is asked with points, which it encodes itself, and not with what the network reads."""
     norms: tuple[int, int] = (0, 0)
-    """Steps whose input's norm was taken for constant, and steps that had a norm column."""
+    """Steps whose norm was left out (`core/norms.py`), and steps that had one."""
     parts: dict[tuple[int, ...], InferencePlan] = field(default_factory=dict, repr=False, compare=False)
     """Plans of some outputs alone, made when they are first asked for (`part`)."""
 
@@ -114,7 +114,7 @@ class InferencePlan:
         if self.encodes:
             text += "; encodes points itself"
         if self.norms[0]:
-            text += f"; the norm taken for constant in {self.norms[0]} of {self.norms[1]} steps"
+            text += f"; no norm in {self.norms[0]} of the {self.norms[1]} steps that had one"
         return text if self.fallback is None else f"{text}; {self.fallback}"
 
 
@@ -141,7 +141,7 @@ def make_plan(
         chunk: rows that are computed at a time; from the size of the second-level cache where None. Of no effect on
             results but for rounding; triton does all rows in one launch.
         drop_norm: largest change of an output, over the largest output, for which norms of inputs may be taken for
-            constant (`core/norms.py`); 0 keeps them all.
+            constant (`core/norms.py`); 0 keeps them all, but for columns of zeros.
         encodings: for each input the encoding that makes it, or None. The plan, and `sample_inputs`, then take points
             in its place, and the plan encodes them: within the kernel where triton runs it, else before the network.
 

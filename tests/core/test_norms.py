@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from plan_networks import inputs_of, network
@@ -38,6 +40,20 @@ def test_all_that_was_dropped_together_stays_within_the_tolerance(tolerance: flo
         assert left.graph.multiply_adds() < graph.multiply_adds()
 
 
+def test_a_column_of_zeros_is_left_out_and_changes_no_bit() -> None:
+    collapsed = network("norm").collapse()
+    steps = [
+        (replace(s, norm=torch.zeros_like(s.norm)) if i % 2 else s, reads)
+        for i, (s, reads) in enumerate(collapsed.steps)
+    ]
+    zeroed = replace(collapsed, steps=tuple(steps))
+    inputs = inputs_of(network("norm"))
+    left = drop_norms(zeroed, inputs, 0.0)
+    assert left.total > left.dropped == sum(s.norm is not None for i, (s, _) in enumerate(collapsed.steps) if i % 2) > 0
+    assert all(torch.equal(a, b) for a, b in zip(left.graph(*inputs), zeroed(*inputs), strict=True))
+    assert left.graph.multiply_adds() < zeroed.multiply_adds()
+
+
 def test_a_constant_norm_costs_nothing() -> None:
     """Inputs on a sphere: the mean is the norm."""
     graph = network("norm")
@@ -53,7 +69,7 @@ def test_a_plan_states_what_was_dropped() -> None:
     plan = make_plan(graph, inputs, drop_norm=10.0)
     dropped, total = plan.norms
     assert dropped == total == uses(graph)
-    assert f"; the norm taken for constant in {total} of {total} steps" in str(plan)
+    assert f"; no norm in {total} of the {total} steps that had one" in str(plan)
     with torch.no_grad():
         expected = graph(*inputs)
     changes = [float((a - b).abs().max()) for a, b in zip(plan(*inputs), expected, strict=True)]
