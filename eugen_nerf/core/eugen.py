@@ -219,7 +219,7 @@ class EUGenLinear(FeatureLayer):
             if column is not None and column.numel():
                 generator = seeded_generator(self.config.seed + 1)
                 drawn = sample_projection(self.config.projection, len(column), 1, generator=generator)
-                spread = getattr(self, name).double().square().mean().sqrt()
+                spread = float(getattr(self, name).double().square().mean().sqrt())
                 column.copy_(drawn[:, 0] * spread)
 
     def features(self, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from eugen_nerf.core.eugen import EUGenConfig
+from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.core.nerf import NeRFShape, Replacement, build_variant
 from eugen_nerf.core.packed import why_not
@@ -132,7 +132,10 @@ def networks_of(family: Family, device: torch.device) -> dict[str, LayerGraph]:
     found |= {f"EUGen m={m}": build("eugen", m) for m in family.features}
     if family.published is not None:
         layers, m = family.published
-        found["EUGen as published"] = build("eugen", m, (layers,), norm=True)
+        found["EUGen as published"] = published = build("eugen", m, (layers,), norm=True)
+        for layer in published.modules():
+            if isinstance(layer, EUGenLinear):
+                layer.draw_norm_column()  # training leaves none zero, and plans leave zeros out
     last = family.features[-1]
     return found | {f"narrower, as m={last}": build("narrow", last), f"low rank, as m={last}": build("lowrank", last)}
 

@@ -7,6 +7,7 @@ import torch
 
 from eugen_nerf.core import NeRFShape
 from eugen_nerf.core.machine import copy_bandwidth, matmul_peak
+from eugen_nerf.core.norms import drop_norms
 from eugen_nerf.core.speed import FAMILIES, Family, contenders_of, encoded_inputs, networks_of
 from eugen_nerf.core.speed_table import best_rows, measure_peaks, queries_for, rows_of, table_lines
 from eugen_nerf.core.training_speed import measure_training, training_steps
@@ -24,6 +25,17 @@ def test_the_architectures_are_the_published_ones() -> None:
     assert macs["NeRF 8x256"] == 544_256
     assert macs["Zip-NeRF head"] == 92_864  # with the linear bottleneck merged
     assert macs["iSDF 4x256, value and gradient"] == 255 * 256 + 256 * 256 + 511 * 256 + 256 * 256 + 256
+
+
+def test_the_published_network_pays_for_its_norms_as_a_trained_one_does() -> None:
+    family = next(f for f in FAMILIES if f.name == "Zip-NeRF head")
+    network = networks_of(family, CPU)["EUGen as published"]
+    graph = network.collapse()
+    norms = [stage.norm for stage, _ in graph.steps if stage.norm is not None]
+    assert len(norms) == 1
+    assert bool(norms[0].all())
+    left = drop_norms(graph, encoded_inputs(network.input_widths, 64, CPU), 0.0)
+    assert (left.dropped, left.total) == (0, 1)
 
 
 @pytest.mark.parametrize("family", [TINY, DISTANCE])
