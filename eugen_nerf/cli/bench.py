@@ -11,6 +11,7 @@ from rich.console import Console
 
 from eugen_nerf.cli.common import installed, print_lines, run_cli
 from eugen_nerf.cli.jobs import Crew
+from eugen_nerf.cli.roofline import RooflineCommand
 from eugen_nerf.cli.speed import SpeedCommand
 from eugen_nerf.cli.study import is_study, read_study, run_study
 from eugen_nerf.cli.suite import EVALUATORS, Suite, config_of, parts, read_suite, run_suite
@@ -26,7 +27,8 @@ class Bench:
 
     Several machines share the work under torchrun, where they see the same files:
     `torchrun --nnodes 2 --nproc-per-node 1 ... -m eugen_nerf.cli.bench SUITE`. `eugen-bench speed` measures networks
-    alone, without any training: see `eugen-bench speed --help`.
+    alone, without any training, and `eugen-bench roofline` predicts what steps take on a graphics card: see their
+    `--help`.
     """
 
     suites: tyro.conf.Positional[tuple[Path, ...]]
@@ -82,9 +84,11 @@ def _print_part(suite: Suite, report: Path, console: Console) -> None:
 
 
 def main() -> None:
-    """Entry point of eugen-bench; what follows the word speed is measured there, all else are suites."""
-    if sys.argv[1:2] == ["speed"]:
-        run_cli(lambda: tyro.cli(SpeedCommand, prog="eugen-bench speed", args=sys.argv[2:]).run())
+    """Entry point of eugen-bench; what follows the words speed and roofline is theirs, all else are suites."""
+    others = {"speed": SpeedCommand, "roofline": RooflineCommand}
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    if word in others:
+        run_cli(lambda: tyro.cli(others[word], prog=f"eugen-bench {word}", args=sys.argv[2:]).run())
     else:
         run_cli(lambda: tyro.cli(Bench, prog="eugen-bench").run())
 

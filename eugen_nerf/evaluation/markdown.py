@@ -17,6 +17,7 @@ from typing import Any
 from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.evaluation.claims import groups_of, judged
 from eugen_nerf.evaluation.published import check_published
+from eugen_nerf.evaluation.roofline_markdown import Predictions, predictions_table
 from eugen_nerf.evaluation.seeds import losses, over_seeds
 from eugen_nerf.evaluation.speed_markdown import Speeds, speeds_table
 from eugen_nerf.evaluation.tables import is_noise
@@ -107,7 +108,7 @@ class Verdicts:
     """A suite's file by the `report.json` of its results, both relative to the project's folder."""
 
 
-AnyPlace = Place | Pivot | Cases | Verdicts | Speeds
+AnyPlace = Place | Pivot | Cases | Verdicts | Speeds | Predictions
 
 
 def read_places(path: Path) -> list[AnyPlace]:
@@ -130,6 +131,8 @@ def _place_of(entry: Mapping[str, Any]) -> AnyPlace:
         return Verdicts(**entry)
     if "speeds" in entry:
         return Speeds(**entry)
+    if "predictions" in entry:
+        return Predictions(**entry)
     if "column" in entry:
         return Pivot(**entry)
     if "values" in entry:
@@ -149,6 +152,8 @@ def table(place: AnyPlace, folder: Path) -> str:
         return _listed(place, folder)
     if isinstance(place, Speeds):
         return speeds_table(place, folder)
+    if isinstance(place, Predictions):
+        return predictions_table(place, folder)
     if isinstance(place, Verdicts):
         return _judged(place, folder)
     headings = [place.heading, *(_heading(key) for key in place.columns)]
