@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,20 +24,18 @@ SIZE = 200
 """Pixels along each side of a frame. Neither number is in what a step costs: rays are gathered from frames."""
 
 
-def training_rays(config: TrainerConfig, rays: int, *, moving: bool) -> RayBundle:
-    """Rays through pixels drawn at random, with what they measured where the method learns from depth.
+def ray_source(config: TrainerConfig, *, moving: bool) -> Callable[[int], RayBundle]:
+    """Makes a number of rays through pixels drawn at random, with what they measured where a method learns from depth.
 
     Args:
         config: of the method.
-        rays: how many.
         moving: whether the scene does, so that rays have times.
     """
     generator = RayGenerator(_cameras(moving))
     stream = config.pipeline.datamanager
     if isinstance(stream, RGBDStreamConfig):
-        return _depth_rays(stream, generator, rays)
-    bundle: RayBundle = generator(torch.randint(0, FRAMES, (rays, 3)))
-    return bundle
+        return functools.partial(_depth_rays, stream, generator, DepthFrame.of(torch.ones(SIZE, SIZE)))
+    return lambda rays: generator(torch.randint(0, FRAMES, (rays, 3)))
 
 
 def without_contents(bundle: RayBundle, mode: FakeTensorMode) -> RayBundle:
@@ -50,10 +51,10 @@ def _cameras(moving: bool) -> Cameras:
     return Cameras(poses, float(SIZE), float(SIZE), SIZE / 2, SIZE / 2, SIZE, SIZE, times=times)
 
 
-def _depth_rays(config: RGBDStreamConfig, generator: RayGenerator, rays: int) -> RayBundle:
+def _depth_rays(config: RGBDStreamConfig, generator: RayGenerator, frame: DepthFrame, rays: int) -> RayBundle:
     """As `RGBDStreamDataManager` makes them, of frames that are at hand; the frames' choice launches nothing."""
-    frame, draws = DepthFrame.of(torch.ones(SIZE, SIZE)), torch.Generator().manual_seed(0)
-    pixels = [frame.draw(len(part), draws) for part in torch.arange(rays).tensor_split(config.window)]
+    draws, ends = torch.Generator().manual_seed(0), [rays * i // config.window for i in range(config.window + 1)]
+    pixels = [frame.draw(end - start, draws) for start, end in pairwise(ends)]
     indices = torch.cat([torch.cat([torch.full_like(p[:, :1], i), p], dim=1) for i, p in enumerate(pixels)])
     bundle: RayBundle = generator(indices)
     stretch = bundle.metadata["directions_norm"]

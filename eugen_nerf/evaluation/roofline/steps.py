@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.nerf import Variant
-from eugen_nerf.evaluation.roofline.batches import training_rays, without_contents
+from eugen_nerf.evaluation.roofline.batches import ray_source, without_contents
 from eugen_nerf.evaluation.roofline.counter import Counted, OperationCounter, kept_tensors
 from eugen_nerf.fields.base import GraphFieldConfig
 from eugen_nerf.methods.base import GraphModel, GraphModelConfig
@@ -75,8 +75,9 @@ def count_step(
     model: GraphModel = config.pipeline.model.setup(scene_box=box, num_train_data=1, metadata={})
     counter, fake = OperationCounter(), FakeTensorMode(allow_non_fake_inputs=True)
     moving = isinstance(config.pipeline.model, EugenDNerfModelConfig)
+    make_rays = ray_source(config, moving=moving)
     with counter if mode == "train" else nullcontext():
-        bundle = training_rays(config, rays, moving=moving)
+        bundle = make_rays(rays)
     if mode == "eval":  # what only training is given
         bundle.metadata = {"directions_norm": bundle.metadata["directions_norm"]}
     if contents:
