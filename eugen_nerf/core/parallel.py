@@ -30,18 +30,28 @@ def summed(tensor: Tensor) -> Tensor:
     """The sum over all processes, on the tensor's device; the tensor itself where there is one process."""
     if process_count() == 1:
         return tensor
-    # NCCL sums on its GPU alone, gloo in main memory
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    total = tensor.detach().clone().to(device)
+    total = tensor.detach().clone().to(_exchange_device(tensor.device))
     distributed.all_reduce(total)
     return total.to(tensor.device)
 
 
-def agreed(value: Any) -> Any:
-    """The first process's value, in all of them: for decisions that measurements lead to."""
+def agreed(value: Any, device: torch.device | str = "cpu") -> Any:
+    """The first process's value, in all of them: for decisions that measurements lead to.
+
+    Args:
+        value: whatever pickle takes; those of other processes do not matter.
+        device: where this process computes.
+    """
     if process_count() == 1:
         return value
     held = [value]
-    device = torch.device("cuda") if distributed.get_backend() == "nccl" else torch.device("cpu")
-    distributed.broadcast_object_list(held, src=0, device=device)
+    distributed.broadcast_object_list(held, src=0, device=_exchange_device(torch.device(device)))
     return held[0]
+
+
+def _exchange_device(device: torch.device) -> torch.device:
+    """Where values of a device are exchanged: NCCL does it on a GPU alone, gloo in main memory."""
+    if distributed.get_backend() != "nccl":
+        return torch.device("cpu")
+    # `ns-train` leaves the first GPU as the current one of every process: a GPU that is named goes before it
+    return device if device.type == "cuda" else torch.device("cuda", torch.cuda.current_device())

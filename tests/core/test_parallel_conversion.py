@@ -17,7 +17,7 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fit import ConversionConfig
 from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.core.nerf import NeRFShape, build_nerf
-from eugen_nerf.core.parallel import agreed, is_mine, process_count, process_index, summed
+from eugen_nerf.core.parallel import _exchange_device, agreed, is_mine, process_count, process_index, summed
 from eugen_nerf.core.preview import Batch, gather_moments
 
 SHAPE = NeRFShape(
@@ -125,6 +125,15 @@ def test_one_process_is_all_there_is() -> None:
     assert (process_count(), process_index()) == (1, 0)
     assert agreed("mine") == "mine"
     assert all(is_mine(number) for number in range(5))
+
+
+def test_a_gpu_that_is_named_goes_before_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nerfstudio's launcher leaves the first GPU as the current one of all processes, and NCCL needs one for each."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    devices = [torch.device("cuda", 1), torch.device("cpu")]
+    for backend, expected in (("nccl", ["cuda:1", "cuda:3"]), ("gloo", ["cpu", "cpu"])):
+        monkeypatch.setattr(torch.distributed, "get_backend", lambda backend=backend: backend)
+        assert [str(_exchange_device(device)) for device in devices] == expected
 
 
 def main(rendezvous: str, rank: int, output: str) -> None:
