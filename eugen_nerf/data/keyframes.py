@@ -195,6 +195,13 @@ class KeyframeMemory:
         return [frames[i] for i in torch.multinomial(weights, count, generator=generator).tolist()]
 
 
-def step_seed(seed: int, step: int) -> int:
-    """A seed for one step's draws: a resumed run draws as one that was never stopped, with nothing to save."""
-    return (seed * 1_000_003 + step * 7919 + 1) % (1 << 62)
+def step_seed(seed: int, step: int, process: int = 0) -> int:
+    """A seed for one step's draws: a resumed run draws as one that was never stopped, with nothing to save.
+
+    Args:
+        seed: of the run.
+        step: the training step.
+        process: which of several processes draws, where each is to draw something else.
+    """
+    # torch's generator on a CPU takes the low 32 bits alone: processes are spread over those
+    return (seed * 1_000_003 + step * 7919 + process * 2_654_435_761 + 1) % (1 << 62)

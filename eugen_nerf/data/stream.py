@@ -16,6 +16,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError, DataError
+from eugen_nerf.core.parallel import agreed, process_index, summed
 from eugen_nerf.data.checks import check_dataparser_outputs
 from eugen_nerf.data.depth_rays import DepthFrame, RGBDDataset, depth_normals
 from eugen_nerf.data.keyframes import KeyframeMemory, StreamSchedule, step_seed
@@ -66,7 +67,8 @@ class RGBDStreamDataManager(EugenDataManager):
     * `surface_normals` `[R, 3]`: unit normals towards the camera, NaN where unknown;
     * `frame` int64 `[R, 1]`: index into the training (or evaluation) frames.
 
-    Frames, keyframes, losses and the map for comparison are in the module's extra state, so checkpoints hold them.
+    Frames, keyframes, losses and the map for comparison are in the module's extra state, so checkpoints hold them. They
+    are the same in all processes of a training.
 
     Arguments:
         config, device, test_mode, world_size, local_rank: as in `VanillaDataManager`.
@@ -117,14 +119,14 @@ class RGBDStreamDataManager(EugenDataManager):
         self._agreement, self._snapshot = agreement, snapshot
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Tensor]]:
-        """Rays of a step, after the stream has moved on to it.
+        """Rays of a step, after the stream has moved on to it; each process has other rays of the same frames.
 
         Raises:
             DataError: no frame has depth.
         """
         self.train_count += 1
         frames = self._window(step)
-        generator = torch.Generator().manual_seed(step_seed(self.config.seed, step))
+        generator = torch.Generator().manual_seed(step_seed(self.config.seed, step, process_index()))
         return self._rays(frames, self.config.train_num_rays_per_batch, generator)
 
     def next_eval(self, step: int) -> tuple[RayBundle, dict[str, Tensor]]:
@@ -144,7 +146,7 @@ class RGBDStreamDataManager(EugenDataManager):
         raise DataError("no evaluation frame has a valid depth; check depth_invalid and depth_max of the data parser")
 
     def record(self, frames: Tensor, losses: Tensor) -> None:
-        """Keeps the losses of the rays of the last step, for the draw of the next frames.
+        """Keeps the losses of the rays of the last step, of all processes, for the draw of the next frames.
 
         Args:
             frames: int64 `[R]`, the rays' frames.
@@ -154,8 +156,8 @@ class RGBDStreamDataManager(EugenDataManager):
             return
         present, inverse = frames.unique(return_inverse=True)
         sums = torch.zeros(len(present), device=losses.device).index_add_(0, inverse, losses.detach().float())
-        means = sums / torch.bincount(inverse)
-        for frame, loss in zip(present.tolist(), means.tolist(), strict=True):
+        sums, counts = summed(torch.stack([sums, torch.bincount(inverse).float()]))
+        for frame, loss in zip(present.tolist(), (sums / counts).tolist(), strict=True):
             self.memory.record(frame, loss)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -200,8 +202,11 @@ class RGBDStreamDataManager(EugenDataManager):
     def _agrees(self, frame: int) -> float:
         if self._agreement is None or self.reference is None:
             return 0.0
-        generator = torch.Generator().manual_seed(step_seed(self.config.seed + 1, frame))
-        return self._agreement(self._rays([frame], self.config.check_rays, generator)[0], self.reference)
+        share = None
+        if process_index() == 0:  # one process decides: another GPU may round otherwise, and streams would part
+            generator = torch.Generator().manual_seed(step_seed(self.config.seed + 1, frame))
+            share = self._agreement(self._rays([frame], self.config.check_rays, generator)[0], self.reference)
+        return agreed(share, self.device)
 
     def _usable(self, index: int) -> bool:
         """Whether a training frame has any depth; reads it, and says so once where it has none."""

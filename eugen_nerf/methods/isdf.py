@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from eugen_nerf.core.nerf import Variant
+from eugen_nerf.core.parallel import process_index
 from eugen_nerf.core.raymarch import first_crossing, surface_samples
 from eugen_nerf.core.sdf_losses import BoundMethod, distance_loss, eikonal_loss, gradient_loss, sdf_bounds
 from eugen_nerf.data.keyframes import step_seed
@@ -160,7 +161,7 @@ class ISDFModel(GraphModel):
     def _fit(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
         config, surface = self.config, ray_bundle.metadata["surface_distance"][:, 0]
         directions, normals = ray_bundle.directions, ray_bundle.metadata["surface_normals"]
-        t = self._samples(ray_bundle, surface, self._step)
+        t = self._samples(ray_bundle, surface, step_seed(config.seed, self._step, process_index()))
         points = ray_bundle.origins[:, None] + t[..., None] * directions[:, None]
         distance, gradient = self.field.distance_and_gradient(points, create_graph=self.training)
         with torch.no_grad():
@@ -233,10 +234,10 @@ class ISDFModel(GraphModel):
         near = torch.full_like(surface, params.get("near_plane", 0.0))
         return torch.minimum(near if ray_bundle.nears is None else ray_bundle.nears[:, 0], 0.5 * surface)
 
-    def _samples(self, ray_bundle: RayBundle, surface: Tensor, step: int) -> Tensor:
-        """Distances along rays `[rays, samples]`; the same for the same step and seed."""
+    def _samples(self, ray_bundle: RayBundle, surface: Tensor, seed: int) -> Tensor:
+        """Distances along rays `[rays, samples]`; the same for the same seed."""
         config = self.config
-        generator = torch.Generator(surface.device).manual_seed(step_seed(config.seed, step))
+        generator = torch.Generator(surface.device).manual_seed(seed)
         return surface_samples(
             self._near(ray_bundle, surface),
             surface,
@@ -255,7 +256,7 @@ class ISDFModel(GraphModel):
         t, hit = self._first_surface(ray_bundle)
         if hit.any():
             ray_bundle, t = ray_bundle[hit], t[hit]
-        t = self._samples(ray_bundle, t, 0)
+        t = self._samples(ray_bundle, t, step_seed(self.config.seed, 0))
         points = (ray_bundle.origins[:, None] + t[..., None] * ray_bundle.directions[:, None]).flatten(0, 1)
         weights = torch.exp(-self.field.distance(points).abs() / self.config.truncation)
         return (self.field.encoding(points),), weights

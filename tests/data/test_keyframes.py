@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+import torch
 
 from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.data.keyframes import KeyframeMemory, StreamSchedule, step_seed
@@ -186,3 +187,11 @@ def test_refusals() -> None:
 
 def test_seeds_of_steps_differ() -> None:
     assert len({step_seed(seed, step) for seed in range(20) for step in range(500)}) == 10_000
+
+
+def test_seeds_of_processes_differ_in_the_bits_that_a_generator_takes() -> None:
+    seeds = {step_seed(0, step, process) % (1 << 32) for process in range(64) for step in range(2000)}
+    assert len(seeds) == 64 * 2000
+    draws = [torch.rand(4, generator=torch.Generator().manual_seed(step_seed(0, 5, p))).tolist() for p in range(3)]
+    assert draws[0] != draws[1] != draws[2] != draws[0]
+    assert step_seed(7, 11, 0) == step_seed(7, 11)
