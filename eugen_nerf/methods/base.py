@@ -13,6 +13,7 @@ from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 
 from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.core.parallel import summed
 from eugen_nerf.fields.base import GraphField, GraphFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid
 from eugen_nerf.methods.checkpoints import architecture_mismatch
@@ -104,11 +105,14 @@ class GraphModel(Model):
         """Ends a training that has diverged, which nerfstudio would carry on with to its last step.
 
         Raises:
-            RunError: the error of a training batch is not a number; looked at every `CHECKED` batches, for a device has
-                to be waited for.
+            RunError: the error of a training batch is not a number, in any of the processes that train together; looked
+                at every `CHECKED` batches, for a device has to be waited for.
         """
+        if not self.training:
+            return
         self._batches += 1
-        if self.training and self._batches % CHECKED == 0 and not bool(error.isfinite()):
+        # one process that ended alone would leave the others waiting for it
+        if self._batches % CHECKED == 0 and not bool(summed(error).isfinite()):
             raise RunError(
                 f"training has diverged: after {self._batches} steps the error of a batch is not a number. Lower the "
                 "learning rate (--optimizers.fields.optimizer.lr), or start smoother "
