@@ -17,6 +17,7 @@ from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
+from torch.multiprocessing import ProcessRaisedException
 
 from eugen_nerf.core.errors import EugenError
 from eugen_nerf.data.manager import EugenDataManagerConfig
@@ -37,12 +38,29 @@ def _report_errors_in_one_line() -> None:
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if isinstance(error, EugenError):
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        else:
+        text = _in_one_line(error)
+        if text is None:
             previous(kind, error, trace)
+        else:
+            print(f"error: {' '.join(text.split())}", file=sys.stderr)
 
     sys.excepthook = hook
+
+
+def _in_one_line(error: BaseException) -> str | None:
+    """What is printed in place of a traceback; None where that is wanted."""
+    if isinstance(error, EugenError):
+        return str(error)
+    if isinstance(error, ProcessRaisedException):  # of one process of several: a traceback is all that it says
+        kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
+        if kind.startswith(EugenError.__module__):
+            return message
+        if message.startswith("cuda is not available"):
+            return (
+                "nerfstudio trains in several processes on NVIDIA GPUs alone, and none is found here: leave out "
+                "--machine.num-devices and --machine.num-machines"
+            )
+    return None
 
 
 if Path(sys.argv[0]).name.startswith("ns-"):
