@@ -89,6 +89,19 @@ def isdf_trainer(
     change: Callable[[Any], None] = lambda config: None,
 ) -> Trainer:
     """A trainer of one of the signed distance presets with a narrow network, set up but not trained."""
+    config = isdf_config(data, output, iterations=iterations, method=method)
+    config.pipeline.model.variant = variant
+    change(config)
+    config.save_config()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        trainer = config.setup(local_rank=0, world_size=1)
+        trainer.setup()
+    return trainer
+
+
+def isdf_config(data: Path, output: Path, *, iterations: int, method: str = "eugen-isdf-small") -> Any:
+    """The configuration of one of the signed distance presets with a narrow network, for the CPU."""
     from nerfstudio.configs.method_configs import all_methods
 
     config = deepcopy(all_methods[method])  # never the shared one
@@ -104,12 +117,5 @@ def isdf_trainer(
     stream.data = data
     stream.frame_rate, stream.steps_on_frame, stream.steps_on_keyframe, stream.steps_on_first = FPS, 2, 4, 8
     stream.normal_step = 1
-    model.variant = variant
     model.network.trunk_width, model.network.num_features = 64, (32,)
-    change(config)
-    config.save_config()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        trainer = config.setup(local_rank=0, world_size=1)
-        trainer.setup()
-    return trainer
+    return config

@@ -54,15 +54,20 @@ def train_eugen(
     def shrink(config: TrainerConfig) -> None:
         settings = config.pipeline.model
         settings.variant = variant
-        settings.num_coarse_samples = settings.num_importance_samples = 8
-        network = settings.network
-        network.trunk_width, network.head_width = 32, 16
-        network.num_features = (12,) * len(network.num_features)
-        network.position_frequencies, network.position_max_exponent = 4, 3.0
+        shrink_nerf(settings)
         for name, value in model.items():
             setattr(settings, name, value)
 
     return _train(method, data, output, 0, 2, shrink)
+
+
+def shrink_nerf(settings: Any) -> None:
+    """Makes the model of an eugen-nerf preset tiny in place."""
+    settings.num_coarse_samples = settings.num_importance_samples = 8
+    network = settings.network
+    network.trunk_width, network.head_width = 32, 16
+    network.num_features = (12,) * len(network.num_features)
+    network.position_frequencies, network.position_max_exponent = 4, 3.0
 
 
 def train_dnerf(
@@ -145,22 +150,11 @@ def shrink_unbounded(settings: Any) -> None:
         network.position_frequencies, proposal.position_frequencies = 4, 3
 
 
-def _train(
-    method: str,
-    data: Path,
-    output: Path,
-    seed: int,
-    iterations: int,
-    change: Callable[[TrainerConfig], None],
-    watch: Callable[[Trainer], None] = lambda trainer: None,
-) -> tuple[Path, Trainer]:
-    import random
+def tiny_config(method: str, data: Path, output: Path, seed: int, iterations: int) -> TrainerConfig:
+    """A method's configuration for few steps of few rays on the CPU; its model is as large as it was."""
     from copy import deepcopy
 
-    import torch
     from nerfstudio.configs.method_configs import all_methods
-
-    from eugen_nerf.methods.runs import without_lpips
 
     config = deepcopy(all_methods[method])  # never the shared one
     config.output_dir, config.experiment_name, config.timestamp = output, "tiny", f"run{seed}"
@@ -173,6 +167,25 @@ def _train(
     config.pipeline.datamanager.data = data
     config.pipeline.datamanager.train_num_rays_per_batch = 32
     config.pipeline.datamanager.eval_num_rays_per_batch = 32
+    return config
+
+
+def _train(
+    method: str,
+    data: Path,
+    output: Path,
+    seed: int,
+    iterations: int,
+    change: Callable[[TrainerConfig], None],
+    watch: Callable[[Trainer], None] = lambda trainer: None,
+) -> tuple[Path, Trainer]:
+    import random
+
+    import torch
+
+    from eugen_nerf.methods.runs import without_lpips
+
+    config = tiny_config(method, data, output, seed, iterations)
     change(config)
     config.save_config()
     state = random.getstate()  # nerfstudio draws from both
