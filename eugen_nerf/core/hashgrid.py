@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.mixed_precision import full_precision
 from eugen_nerf.core.projections import seeded_generator
 
 # 2654435761 and 805459861 (Teschner et al. 2003) as 32-bit integers, whose products wrap as unsigned ones do
@@ -198,7 +199,8 @@ class _GatherSum(torch.autograd.Function):
             ]
             table_grad = torch.stack(columns, dim=1)
         if ctx.needs_input_grad[2]:
-            weights_grad = torch.einsum("nkf,nf->nk", F.embedding(index, table), grad)
+            with full_precision():
+                weights_grad = torch.einsum("nkf,nf->nk", F.embedding(index, table), grad)
         return table_grad, None, weights_grad
 
 

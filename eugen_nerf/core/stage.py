@@ -132,10 +132,16 @@ class MergedStage(Stage):
     def input_norm(self, segments: Sequence[Tensor]) -> Tensor:
         """The norm `[..., 1]` of the input that segments `[..., F_s]` stand for, by the factors."""
         squares = [
-            (s if f is None else F.linear(s, *f)).square().sum(dim=-1, keepdim=True)
+            _at_least_float32(s if f is None else F.linear(s, *f)).square().sum(dim=-1, keepdim=True)
             for s, f in zip(segments, self.factors, strict=True)
         ]
-        return safe_sqrt(torch.stack(squares).sum(dim=0) if len(squares) > 1 else squares[0])
+        norm = safe_sqrt(torch.stack(squares).sum(dim=0) if len(squares) > 1 else squares[0])
+        return norm.to(self.norm.dtype) if self.norm is not None else norm
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    """Squares of float16 overflow from 256 on."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _grouped_linear(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:

@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import torchvision
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from eugen_nerf.methods.base import GraphModel
 
 PEAK_MEMORY_NOTES = {
     "cuda": "CUDA: rise of torch.cuda.max_memory_allocated while rendering one view, in bytes",
@@ -109,6 +111,23 @@ def environment(device: str | torch.device, dtypes: list[str]) -> dict[str, Any]
         "git_revision": git_revision(),
         "peak_memory": PEAK_MEMORY_NOTES.get(device.type, PEAK_MEMORY_NOTES["cpu"]),
     }
+
+
+def tf32_note(models: Mapping[str, nn.Module], device: torch.device) -> list[str]:
+    """A line that says whose networks multiply in TF32 on a device, where some do: others' times are of float32.
+
+    Args:
+        models: by name.
+        device: that they run on.
+    """
+    if device.type != "cuda":
+        return []
+    fast = [n for n, m in models.items() if isinstance(m, GraphModel) and m.config.arithmetic != "exact"]
+    exact = [name for name in models if name not in fast]
+    if not fast:
+        return []
+    others = f", those of {', '.join(exact)} in float32: their speeds are not alike" if exact else ""
+    return [f"networks of {', '.join(fast)} multiply in TF32 where no plan says otherwise (arithmetic fast){others}"]
 
 
 def git_revision() -> str | None:

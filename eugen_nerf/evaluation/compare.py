@@ -17,6 +17,7 @@ from eugen_nerf.evaluation.accounting import (
     fit_seconds,
     inference_parameters,
     peak_memory,
+    tf32_note,
 )
 from eugen_nerf.evaluation.curves import psnr_curve
 from eugen_nerf.evaluation.film import frames_over_time
@@ -154,6 +155,7 @@ def evaluate(
         notes.append("the runs train with different numbers of rays an iteration (rays_per_iteration)")
     if any(eval_dataset(run)._dataparser_outputs.mask_filenames for run in runs):
         notes.append("the data set has masks; metrics are over whole images, masks are not applied")
+    notes += tf32_note({name: run.model for name, run in named.items()}, where)
     dtypes = sorted({str(value.dtype).removeprefix("torch.") for run in runs for value in run.model.parameters()})
     settings = {
         **protocol.to_dict(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -18,8 +20,10 @@ from torch import Tensor
 from eugen_nerf.core.encodings import FrequencyEncoding
 from eugen_nerf.core.eugen import EUGenConfig
 from eugen_nerf.core.graph import LayerGraph
+from eugen_nerf.core.mixed_precision import Arithmetic, full_precision, network_products
 from eugen_nerf.core.nerf import NeRFShape, Replacement, Variant, build_variant
 from eugen_nerf.core.spec import LayerSpec
+from eugen_nerf.core.tf32 import float32_products, tf32_backward
 
 
 @dataclass
@@ -46,9 +50,9 @@ class GraphFieldConfig(FieldConfig):
     smooth as dense layers do, which a deformation needs, and deep networks of degree 2."""
     seed: int = 0
     """Seed of the projections and of the replaced layers' first weights; `--machine.seed` is the dense layers'."""
-    train_precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the matrix products while training, worth trying on processors with bfloat16 units (nerfstudio
-    switches its own mixed precision off on a CPU). Weights, encodings and evaluation stay float32."""
+    train_precision: Literal["float32", "bfloat16"] | None = None
+    """Precision of this network's products while training, in place of what the model's arithmetic says. Weights,
+    encodings and evaluation stay float32."""
     # None and not an empty dictionary: a config.yml from before this field existed finds it as the class's attribute
     specs: Annotated[dict[str, LayerSpec] | None, tyro.conf.Suppress] = None
     """Replaced layers by name, where they are not all alike: a conversion writes it, and it goes before the others."""
@@ -89,7 +93,9 @@ class GraphField(Field, ABC):
 
     def __init__(self, config: GraphFieldConfig, variant: Variant) -> None:
         super().__init__()
-        self.half_training = config.train_precision == "bfloat16"
+        self.train_precision = config.train_precision
+        self.arithmetic: Arithmetic | None = None
+        """The model's, which sets it; without one, products are as torch and an autocast outside have them."""
         self.evaluation_rows: int | None = None
         """Samples that are encoded and asked at a time where no gradients are asked for; None for all at once."""
         self.network: LayerGraph = build_variant(config.shape(), variant, config.replacement())
@@ -113,6 +119,53 @@ class GraphField(Field, ABC):
         inputs = self.encode(ray_samples)
         return tuple(inputs[i] for i in self.network.needed_inputs(outputs))
 
+    def run_network(self, *inputs: Tensor, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
+        """The network's outputs, float32 `[..., channels]` each, its products as the arithmetic says.
+
+        Args:
+            inputs: those that the outputs depend on.
+            outputs: numbers of the outputs that are wanted; all by default.
+        """
+        device = inputs[0].device
+        with self.network_arithmetic(device):
+            found = self.network(*inputs, outputs=outputs) if outputs else self.network(*inputs)
+        self.hasten_backward(found)
+        return tuple(v.float() for v in found)
+
+    def hasten_backward(self, outputs: tuple[Tensor, ...]) -> None:
+        """Lets the backward pass from these outputs multiply as the forward pass did."""
+        if self._multiplies_tf32(outputs[0].device):
+            tf32_backward(outputs)
+
+    @contextmanager
+    def network_arithmetic(self, device: torch.device) -> Iterator[None]:
+        """Within it products are those of this network: half precision, TF32 or neither."""
+        with network_products(device, self._own_dtype()):
+            if not self._multiplies_tf32(device):
+                yield
+                return
+            with float32_products("tf32"):
+                yield
+
+    def _own_dtype(self) -> torch.dtype | None:
+        """The dtype of products that is set for this network now; None where an autocast outside decides."""
+        if self._planned():
+            return torch.float32
+        chosen = self.train_precision if self.training else None
+        if chosen is None and self.training and self.arithmetic == "bfloat16":
+            chosen = "bfloat16"
+        if chosen is None and self.arithmetic == "exact":
+            chosen = "float32"
+        return None if chosen is None else getattr(torch, chosen)
+
+    def _multiplies_tf32(self, device: torch.device) -> bool:
+        return device.type == "cuda" and self.arithmetic in ("fast", "bfloat16") and not self._planned()
+
+    def _planned(self) -> bool:
+        """Whether a plan answers now, which brings its own precision."""
+        return self.network.evaluation is not None and not torch.is_grad_enabled()
+
+    @full_precision()
     def query(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
         """The network's outputs at the samples, float32 `[..., channels]` each, before any activation.
 
@@ -129,9 +182,7 @@ class GraphField(Field, ABC):
 
     def _query_at_once(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None) -> tuple[Tensor, ...]:
         inputs = self.encode_needed(ray_samples, outputs)
-        with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=self.training and self.half_training):
-            found = self.network(*inputs, outputs=outputs) if outputs else self.network(*inputs)
-        return tuple(v.float() for v in found)
+        return self.run_network(*inputs, outputs=outputs)
 
     def density_alone(self, ray_samples: RaySamples) -> Tensor:
         """Density `[..., 1]`, equal to that of `forward`, by what it takes and nothing else."""

@@ -15,6 +15,7 @@ from eugen_nerf.core.contraction import contract, contract_gaussian, contraction
 from eugen_nerf.core.encodings import FrequencyEncoding
 from eugen_nerf.core.hashgrid import HashGrid
 from eugen_nerf.core.integrated import IntegratedEncoding
+from eugen_nerf.core.mixed_precision import full_precision
 from eugen_nerf.core.multisample import NUM_POINTS, hexagonal_points, perpendicular_axes
 
 NUM_DIRECTIONS = 21
@@ -62,6 +63,7 @@ class GaussianEncoder(FrustumEncoder):
         self.encoding = IntegratedEncoding(directions, num_frequencies)
         self.out_features = self.encoding.out_features
 
+    @full_precision()
     def forward(self, ray_samples: RaySamples) -> Tensor:
         """Features `[..., 42 L]` in [-1, 1]."""
         blob = ray_samples.frustums.get_gaussian_blob()
@@ -82,6 +84,7 @@ class MultisampleEncoder(FrustumEncoder):
         self.grid = grid
         self.out_features = grid.out_features
 
+    @full_precision()
     def forward(self, ray_samples: RaySamples) -> Tensor:
         """Features `[..., grid.out_features]`."""
         points, widths = self.multisamples(ray_samples.frustums)

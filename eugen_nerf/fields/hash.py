@@ -11,6 +11,7 @@ from nerfstudio.field_components.activations import trunc_exp
 from torch import Tensor
 
 from eugen_nerf.core.hashgrid import PRECONDITION, HashGrid
+from eugen_nerf.core.mixed_precision import full_precision
 from eugen_nerf.core.nerf import Variant
 from eugen_nerf.fields.base import GraphField
 from eugen_nerf.fields.encoders import FrustumEncoder
@@ -62,6 +63,7 @@ class BoxEncoder(FrustumEncoder):
         self.out_features = len(grid.resolutions) * grid.features
         self.register_buffer("aabb", aabb.clone())
 
+    @full_precision()
     def forward(self, ray_samples: RaySamples) -> Tensor:
         """Features `[..., out_features]`; outside the box those of its border."""
         unit = self.unit(ray_samples)

@@ -13,6 +13,7 @@ from nerfstudio.utils.math import generate_polyhedron_basis
 from torch import Tensor, nn
 
 from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.mixed_precision import full_precision
 from eugen_nerf.core.nerf import NeRFShape, Variant
 from eugen_nerf.fields.base import GraphField, GraphFieldConfig
 from eugen_nerf.fields.encoders import NUM_DIRECTIONS
@@ -80,12 +81,14 @@ class OffAxisEncoding(nn.Module):
         self.register_buffer("centre", torch.zeros(3))
         self.scale = scale
 
+    @full_precision()
     def forward(self, points: Tensor) -> Tensor:
         """Features `[..., 3 + 42 L]` of points `[..., 3]` in metres: position, sines, cosines."""
         x = (points - self.centre) * self.scale
         phase = x @ self.phases
         return torch.cat([x, phase.sin(), phase.cos()], dim=-1)
 
+    @full_precision()
     def pull_back(self, features: Tensor, gradient: Tensor) -> Tensor:
         """A gradient in the features as one in the points, `[..., 3]`, from features that are there already.
 
@@ -111,10 +114,12 @@ class ISDFField(GraphField):
         self.encoding = OffAxisEncoding(config.position_frequencies, config.input_scale)
         self.output_scale = config.output_scale
 
+    @full_precision()
     def distance(self, points: Tensor) -> Tensor:
         """Signed distances, float32 `[...]` metres, at points `[..., 3]` in metres; differentiable in both."""
         return self._run(self.encoding(points))
 
+    @full_precision()
     def distance_and_gradient(self, points: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
         """Signed distances and their gradients in space.
 
@@ -128,9 +133,15 @@ class ISDFField(GraphField):
         """
         with torch.inference_mode(False), torch.enable_grad():
             features = self.encoding(points.detach().clone()).requires_grad_()
-            # without a graph the collapsed network serves, whose matrices carry no gradient
-            distance = self._run(features) if create_graph else self._scaled(self.network.collapsed()(features)[0])
-            (gradient,) = torch.autograd.grad(distance.sum(), features, create_graph=create_graph)
+            if create_graph:
+                distance = self._run(features)
+                (gradient,) = torch.autograd.grad(distance.sum(), features, create_graph=True)
+                self.hasten_backward((gradient,))
+            else:
+                # without a graph the collapsed network serves, whose matrices carry no gradient
+                with self.network_arithmetic(points.device):
+                    distance = self._scaled(self.network.collapsed()(features)[0])
+                    (gradient,) = torch.autograd.grad(distance.sum(), features)
             gradient = self.encoding.pull_back(features.detach(), gradient)
             return (distance, gradient) if create_graph else (distance.detach(), gradient.detach())
 
@@ -158,9 +169,7 @@ class ISDFField(GraphField):
         return self.get_outputs(ray_samples)
 
     def _run(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, torch.bfloat16, enabled=self.training and self.half_training):
-            (output,) = self.network(features)
-        return self._scaled(output)
+        return self._scaled(self.run_network(features)[0])
 
     def _scaled(self, output: Tensor) -> Tensor:
         return self.output_scale * output[..., 0].float()

@@ -113,8 +113,8 @@ class NeRFField(GraphField):
             inputs = [self.position_encoding(part) if encode else part]
             if with_directions:
                 inputs.append(asked.index_select(0, ray[start : start + rows]))
-            parts.append(self.network(*inputs, outputs=outputs) if outputs else self.network(*inputs))
-        return tuple(torch.cat(found).float() for found in zip(*parts, strict=True))
+            parts.append(self.run_network(*inputs, outputs=outputs))
+        return tuple(map(torch.cat, zip(*parts, strict=True)))
 
     def answer_at(
         self, ray_samples: RaySamples, mask: Tensor, positions: Tensor, *, colours: bool = True

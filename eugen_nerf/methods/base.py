@@ -13,6 +13,7 @@ from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 
 from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.core.mixed_precision import Arithmetic, full_precision
 from eugen_nerf.core.parallel import summed
 from eugen_nerf.fields.base import GraphField, GraphFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid
@@ -27,6 +28,10 @@ CHECKED = 100
 @dataclass
 class GraphModelConfig(ModelConfig):
     """Settings of a model whose fields are graphs of layers."""
+
+    arithmetic: Arithmetic = "fast"
+    """What networks multiply in: fast (TF32 on CUDA, float32 on a CPU, half where --mixed-precision asks for it), exact
+    (float32 everywhere), bfloat16 (that while training, on any device, else as fast). All else stays float32."""
 
     def settings_of(self, name: str) -> tuple[GraphFieldConfig, str]:
         """The settings that describe a field of `GraphModel.graph_fields`, and the attribute that holds its variant.
@@ -46,6 +51,16 @@ class GraphModel(Model):
     shortcuts = Shortcuts()
     """What rendering leaves out; heeded where no gradients are asked for, and no part of a checkpoint."""
     _batches = 0
+
+    def __init__(self, config: GraphModelConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        for graph_field in self.graph_fields().values():
+            graph_field.arithmetic = config.arithmetic
+
+    @full_precision()
+    def forward(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
+        """As in nerfstudio. Under its mixed precision networks multiply in half, and nothing else does."""
+        return super().forward(ray_bundle)  # type: ignore[return-value]
 
     def graph_fields(self) -> dict[str, GraphField]:
         """The fields by the names that reports use, in the order a ray meets them; proposals are `proposal_...`."""
@@ -90,6 +105,7 @@ class GraphModel(Model):
         """
         raise NotImplementedError
 
+    @full_precision()
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
         """PSNR of the final colours of a training batch, dB.
 
@@ -119,6 +135,7 @@ class GraphModel(Model):
                 "(--pipeline.model.network.start linear, above all with --pipeline.model.network.degree 2)"
             )
 
+    @full_precision()
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:

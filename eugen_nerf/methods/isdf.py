@@ -15,6 +15,7 @@ from nerfstudio.utils import colormaps
 from torch import Tensor
 from torch.nn import Parameter
 
+from eugen_nerf.core.mixed_precision import full_precision
 from eugen_nerf.core.nerf import Variant
 from eugen_nerf.core.parallel import process_index
 from eugen_nerf.core.raymarch import first_crossing, surface_samples
@@ -181,6 +182,7 @@ class ISDFModel(GraphModel):
             "gradient_loss": config.gradient_weight * gradient_loss(gradient, direction),
         }
 
+    @full_precision()
     def get_loss_dict(
         self, outputs: dict[str, Tensor], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
@@ -191,6 +193,7 @@ class ISDFModel(GraphModel):
             self._ray_losses = outputs["frame"][:, 0], per_ray
         return {name: value.mean() for name, value in terms.items()}
 
+    @full_precision()
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
         """Mean absolute distance at the measured surface points of a batch, in centimetres: 0 would be right.
 

@@ -18,6 +18,7 @@ from nerfstudio.model_components.scene_colliders import NearFarCollider
 from torch import Tensor
 from torch.nn import Parameter
 
+from eugen_nerf.core.mixed_precision import full_precision
 from eugen_nerf.core.nerf import Variant
 from eugen_nerf.data.hull import dataset_alphas, visual_hull
 from eugen_nerf.fields.base import GraphField, GraphFieldConfig
@@ -177,6 +178,7 @@ class EugenNerfModel(GraphModel):
             outputs["depth_coarse"] = self.renderer_depth(weights_coarse, samples_coarse)
         return outputs
 
+    @full_precision()
     def get_loss_dict(
         self, outputs: dict[str, Tensor], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:

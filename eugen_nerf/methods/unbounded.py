@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.mixed_precision import full_precision
 from eugen_nerf.core.nerf import Variant
 from eugen_nerf.fields.unbounded import UnboundedField, UnboundedFieldConfig
 from eugen_nerf.methods.base import GraphModel, GraphModelConfig
@@ -154,6 +155,7 @@ class UnboundedModel(GraphModel):
         inputs = self.graph_fields()[name].encode(samples)
         return tuple(v.flatten(0, -2) for v in inputs), weights.flatten()
 
+    @full_precision()
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:

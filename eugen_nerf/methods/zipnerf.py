@@ -11,6 +11,7 @@ from nerfstudio.model_components.ray_samplers import Sampler
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.mixed_precision import full_precision
 from eugen_nerf.core.stepfun import antialiased_interlevel_loss
 from eugen_nerf.fields.unbounded import UnboundedFieldConfig
 from eugen_nerf.fields.zipnerf import ZipNeRFField, ZipNeRFFieldConfig
@@ -79,6 +80,7 @@ class ZipNeRFModel(UnboundedModel):
         *proposals, final = [(edges(r.samples), r.weights[..., 0]) for r in rounds]
         return antialiased_interlevel_loss(*final, proposals, self.config.interlevel_blurs)
 
+    @full_precision()
     def get_loss_dict(
         self, outputs: dict[str, Any], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:

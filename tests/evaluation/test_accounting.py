@@ -1,14 +1,18 @@
 """Parameters, multiply-adds and memory against counts made by hand."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
+from nerfstudio.configs.method_configs import all_methods
+from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.fields.vanilla_nerf_field import NeRFField
 from torch import nn
 
-from eugen_nerf.evaluation.accounting import count_parameters, fit_seconds, peak_memory
+from eugen_nerf.evaluation.accounting import count_parameters, fit_seconds, peak_memory, tf32_note
 from eugen_nerf.fields.counting import macs_per_query
+from eugen_nerf.methods.base import GraphModel
 
 
 def test_macs_of_a_nerf_field_by_hand() -> None:
@@ -83,3 +87,18 @@ def test_seconds_are_what_the_record_says(tmp_path: Path) -> None:
     assert fit_seconds(config) == 2.5
     (tmp_path / "training.json").write_text('{"seconds": null}')  # trained, and nobody noted for how long
     assert fit_seconds(config) is None
+
+
+def test_a_line_says_whose_networks_multiply_in_tf32() -> None:
+    def model(arithmetic: str) -> GraphModel:
+        settings = deepcopy(all_methods["eugen-nerf-small"].pipeline.model)
+        settings.arithmetic = arithmetic
+        settings.network.trunk_width, settings.network.num_features, settings.occupancy = 8, (4,), "none"
+        return settings.setup(scene_box=SceneBox(torch.tensor([[-1.0] * 3, [1.0] * 3])), num_train_data=1, metadata={})
+
+    models = {"ours": model("fast"), "half": model("bfloat16"), "exact": model("exact"), "stock": nn.Linear(1, 1)}
+    assert tf32_note(models, torch.device("cpu")) == []
+    assert tf32_note({"stock": models["stock"], "exact": models["exact"]}, torch.device("cuda")) == []
+    (line,) = tf32_note(models, torch.device("cuda"))
+    assert "networks of ours, half multiply in TF32" in line
+    assert "those of exact, stock in float32" in line
