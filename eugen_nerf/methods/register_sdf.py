@@ -12,7 +12,8 @@ from eugen_nerf.data.rgbd_parser import EugenRGBDDataParserConfig
 from eugen_nerf.data.stream import RGBDStreamConfig
 from eugen_nerf.fields.isdf import ISDFFieldConfig
 from eugen_nerf.methods.isdf import ISDFModelConfig
-from eugen_nerf.methods.trainer import AdamWOptimizerConfig, StreamTrainerConfig
+from eugen_nerf.methods.optimizers import AdamWOptimizerConfig
+from eugen_nerf.methods.trainer import StreamTrainerConfig
 
 
 def _trainer(name: str, stream: RGBDStreamConfig, model: ISDFModelConfig, *, steps: int) -> StreamTrainerConfig:

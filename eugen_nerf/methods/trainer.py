@@ -7,28 +7,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
-from nerfstudio.engine.optimizers import OptimizerConfig
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.methods.checkpoints import atomic_torch_save, checkpoint_files, read_checkpoint
+from eugen_nerf.methods.optimizers import AdamWOptimizerConfig
+
+__all__ = ["AdamWOptimizerConfig", "StreamTrainer", "StreamTrainerConfig", "newest_readable"]  # the first: old runs
 
 KEPT = 2
 """Checkpoints that stay: should the newest be damaged, the one before is at hand."""
-
-
-@dataclass
-class AdamWOptimizerConfig(OptimizerConfig):
-    """Adam with decoupled weight decay."""
-
-    _target: type = torch.optim.AdamW
-    """The optimizer class to use."""
-    weight_decay: float = 0.01
-    """Decay of the weights a step, times the learning rate."""
 
 
 @dataclass
