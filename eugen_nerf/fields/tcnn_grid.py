@@ -1,20 +1,40 @@
-"""The hash grid interpolated by tiny-cuda-nn, where it is installed: same table, same checkpoint."""
+"""The hash grid interpolated by tiny-cuda-nn, where it can run: same table, same checkpoint, same features."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from nerfstudio.utils.external import TCNN_EXISTS, tcnn
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.hashgrid import HashGrid
+
+_DEVICES = ("cuda",)
+"""Kinds of devices that tiny-cuda-nn has kernels for."""
+
+
+def tcnn_grid(resolutions: tuple[int, ...], features: int, log2_table_size: int, *, seed: int) -> HashGrid:
+    """`TcnnHashGrid` where tinycudann is installed, else `HashGrid`, which reads the same checkpoints and says so once.
+
+    Arguments are those of `HashGrid`.
+    """
+    if TCNN_EXISTS and tcnn is not None:
+        return TcnnHashGrid(resolutions, features, log2_table_size, seed=seed)
+    _say_that_torch_stands_in()
+    return HashGrid(resolutions, features, log2_table_size, seed=seed)
+
+
+@cache
+def _say_that_torch_stands_in() -> None:
+    CONSOLE.print("tinycudann is not installed: PyTorch interpolates the same hash grids, more slowly", markup=False)
 
 
 class TcnnHashGrid(HashGrid):
-    """`HashGrid` whose points are interpolated by tiny-cuda-nn.
+    """`HashGrid` whose points are interpolated by tiny-cuda-nn where they are on CUDA.
 
     Args:
         resolutions: vertices along each side, by level, doubling.
@@ -22,9 +42,6 @@ class TcnnHashGrid(HashGrid):
         log2_table_size: levels with more vertices than 2 to this power are hashed.
         init_range: the features start uniform in [-init_range, init_range].
         seed: of that start.
-
-    Raises:
-        ConfigError: tinycudann is not installed.
     """
 
     def __init__(
@@ -36,8 +53,7 @@ class TcnnHashGrid(HashGrid):
         seed: int = 0,
     ) -> None:
         super().__init__(resolutions, features, log2_table_size, init_range, seed)
-        if not TCNN_EXISTS or tcnn is None:
-            raise ConfigError("grid 'tcnn' needs tinycudann, which is not installed; take --...grid torch")
+        assert tcnn is not None, "see tcnn_grid"
         encoding = tcnn.Encoding(
             n_input_dims=3,
             encoding_config={
@@ -58,6 +74,8 @@ class TcnnHashGrid(HashGrid):
 
     def pool(self, points: Tensor, known: Sequence[Tensor]) -> Tensor:
         """Weighted means of the groups' interpolated features: `[n, L, F]` for points `[n, J, 3]`."""
+        if points.device.type not in _DEVICES:
+            return super().pool(points, known)
         encoding = self._encoding[0]
         encoding.params = self.table.flatten()
         n, group, _ = points.shape

@@ -11,7 +11,7 @@ from torch import Tensor
 from eugen_nerf.core.hashgrid import HashGrid, pyramid
 from eugen_nerf.core.nerf import Variant
 from eugen_nerf.fields.encoders import MultisampleEncoder
-from eugen_nerf.fields.tcnn_grid import TcnnHashGrid
+from eugen_nerf.fields.tcnn_grid import tcnn_grid
 from eugen_nerf.fields.unbounded import UnboundedField, UnboundedFieldConfig
 
 
@@ -36,7 +36,8 @@ class ZipNeRFFieldConfig(UnboundedFieldConfig):
     head_width: int = 256
     """Width of the head's layers; 0 for a field of density alone, as proposals are."""
     grid: Literal["torch", "tcnn"] = "torch"
-    """Interpolation of the grid: plain PyTorch, or tiny-cuda-nn where it is installed. Checkpoints fit both."""
+    """Interpolation of the grid: plain PyTorch, or tiny-cuda-nn, with PyTorch in its place where it is missing.
+    Checkpoints fit both."""
     min_resolution: int = 16
     """Vertices along each side of the coarsest level; every further level doubles it."""
     max_resolution: int = 8192
@@ -56,7 +57,7 @@ class ZipNeRFFieldConfig(UnboundedFieldConfig):
 
     def build_grid(self) -> HashGrid:
         """The pyramid of grids, freshly drawn."""
-        kind = TcnnHashGrid if self.grid == "tcnn" else HashGrid
+        kind = tcnn_grid if self.grid == "tcnn" else HashGrid
         return kind(self.resolutions(), self.features_per_level, self.log2_table_size, seed=self.seed)
 
 
@@ -68,7 +69,7 @@ class ZipNeRFField(UnboundedField):
         variant: one of `core.nerf.VARIANTS`.
 
     Raises:
-        ConfigError: resolutions that do not double, or tinycudann asked for and absent.
+        ConfigError: resolutions that do not double.
     """
 
     def __init__(self, config: ZipNeRFFieldConfig, variant: Variant) -> None:

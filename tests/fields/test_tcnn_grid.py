@@ -14,7 +14,6 @@ import torch
 from frustums import random_samples
 from torch import Tensor, nn
 
-from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.hashgrid import HashGrid
 from eugen_nerf.fields import tcnn_grid
 from eugen_nerf.fields.tcnn_grid import TcnnHashGrid
@@ -84,6 +83,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within it, tiny-cuda-nn seems to be installed."""
     monkeypatch.setattr(tcnn_grid, "tcnn", SimpleNamespace(Encoding=Encoding))
     monkeypatch.setattr(tcnn_grid, "TCNN_EXISTS", True)
+    monkeypatch.setattr(tcnn_grid, "_DEVICES", ("cpu",))
 
 
 def pair(features: int = 2) -> tuple[HashGrid, TcnnHashGrid]:
@@ -171,8 +171,37 @@ def test_a_field_that_has_been_used_can_be_copied(stand_in: None) -> None:
         torch.testing.assert_close(field.encode(samples)[0], before)
 
 
-def test_without_tinycudann_the_message_names_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcnn_grid, "TCNN_EXISTS", False)
-    with pytest.raises(ConfigError, match=r"^grid 'tcnn' needs tinycudann, which is not installed; .*grid torch$"):
-        replace(CONFIG, grid="tcnn").setup(variant="eugen")
-    CONFIG.setup(variant="eugen")
+def test_a_field_of_tinycudann_opens_without_it_and_back(
+    stand_in: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same settings and state where it is not installed: the same outputs, and one line that says so."""
+    config = replace(CONFIG, grid="tcnn")
+    trained, samples = config.setup(variant="eugen").eval(), random_samples(rays=2, samples=3)
+    nn.init.normal_(trained.grid.table, std=0.05)
+    with torch.no_grad():
+        expected = trained(samples)
+    with monkeypatch.context() as laptop:
+        laptop.setattr(tcnn_grid, "TCNN_EXISTS", False)
+        laptop.setattr(tcnn_grid, "tcnn", None)
+        tcnn_grid._say_that_torch_stands_in.cache_clear()
+        opened = [config.setup(variant="eugen").eval() for _ in range(2)]
+    said = " ".join(capsys.readouterr().out.split())
+    assert said == "tinycudann is not installed: PyTorch interpolates the same hash grids, more slowly"
+    assert [type(field.grid) for field in opened] == [HashGrid, HashGrid]
+    opened[0].load_state_dict(trained.state_dict())
+    with torch.no_grad():
+        found = opened[0](samples)
+        nn.init.normal_(opened[0].grid.table, std=0.05)
+        trained.load_state_dict(opened[0].state_dict())
+        back, changed = trained(samples), opened[0](samples)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(back[key], changed[key], rtol=1e-4, atol=1e-5)
+
+
+def test_points_on_a_cpu_are_interpolated_by_torch(stand_in: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where tinycudann is installed, for `--device cpu`."""
+    ours, theirs = pair()
+    monkeypatch.setattr(tcnn_grid, "_DEVICES", ("cuda",))
+    monkeypatch.setattr(Encoding, "forward", None)
+    assert torch.equal(theirs(*groups()), ours(*groups()))
