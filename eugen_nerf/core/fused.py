@@ -17,6 +17,9 @@ from eugen_nerf.core.stage import safe_sqrt
 
 MOST_WARPS = 16
 """Of programs that run at a time on a multiprocessor, as their registers allow."""
+COLUMNS_OF_256_ROWS = 128
+"""That a program of 256 rows can keep at a time: from 160 on its threads were seen to run out of registers and to keep
+numbers elsewhere (`scripts/kernel_registers.py`, docs/gpu.md)."""
 ALIGNMENT = 16
 """Bytes; triton compiles a kernel once for addresses that are multiples of it and once for others."""
 MOST_DIFFERENCE = 0.1
@@ -38,7 +41,8 @@ def launch_of(packed: PackedNetwork, device: torch.device) -> Launch:
     """What is taken where nothing else is asked for: all tiles in shared memory where they fit, and as many rows of a
     program as registers allow."""
     size = packed.weights.element_size()
-    for rows in (256, 128) if size == 2 else (64,):
+    half = (256, 128) if _columns_at_once(packed) <= COLUMNS_OF_256_ROWS else (128,)
+    for rows in half if size == 2 else (64,):
         if _held_bytes(packed, rows) <= _shared_bytes(device):
             return Launch(rows, 8, len(packed.tiles))
     return Launch(128, 8, 2) if size == 2 else Launch(64, 8, 1)
@@ -51,6 +55,20 @@ def programs_of(packed: PackedNetwork, launch: Launch, count: int, device: torch
         return blocks
     together = max(1, min(_shared_bytes(device) // _held_bytes(packed, launch.rows), MOST_WARPS // launch.warps))
     return min(blocks, together * torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+def _columns_at_once(packed: PackedNetwork) -> int:
+    """Most columns of chunks that a program keeps while it makes a stage: those read then or later, and the stage's."""
+    sizes, last = [c.size for c in packed.inputs], {o.chunk: len(packed.stages) for o in packed.outputs}
+    made = [stage.sizes if stage.blocks == 1 else 2 * stage.sizes for stage in packed.stages]
+    for number, stage in enumerate(packed.stages):
+        for chunk in stage.sources:
+            last[chunk] = max(number, last.get(chunk, 0))
+    most = 0
+    for number, new in enumerate(made):
+        most = max(most, sum(new) + sum(size for chunk, size in enumerate(sizes) if last.get(chunk, -1) >= number))
+        sizes += new
+    return most
 
 
 def _held_bytes(packed: PackedNetwork, rows: int) -> int:

@@ -296,9 +296,9 @@ def test_shapes_that_are_refused() -> None:
 
 
 def test_weights_stay_in_shared_memory_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    packed, cpu = packed_of("wide", "bfloat16"), torch.device("cpu")
+    packed, cpu = packed_of("nerf", "bfloat16"), torch.device("cpu")
     weights = packed.weights.numel() * 2
-    staging = 64 * 4 * 256  # 70 inputs are a chunk of 64 and one of 16; each of 256 rows in float32
+    staging = 16 * 4 * 256  # 9 inputs are a chunk of 16; each of 256 rows in float32
     for room, launch in (
         (weights + staging + 1024, Launch(256, 8, len(packed.tiles))),
         (weights + staging, Launch(128, 8, len(packed.tiles))),
@@ -308,6 +308,19 @@ def test_weights_stay_in_shared_memory_where_they_fit(monkeypatch: pytest.Monkey
         monkeypatch.setattr("eugen_nerf.core.fused._shared_bytes", lambda device, room=room: room)
         assert launch_of(packed, cpu) == launch
     assert programs_of(packed, Launch(64, 4, 1), 129, cpu) == 3
+
+
+@pytest.mark.parametrize(("width", "degree", "rows"), [(32, 1, 256), (16, 2, 256), (48, 1, 128), (32, 2, 128)])
+def test_256_rows_are_for_networks_whose_columns_fit_into_registers(
+    width: int, degree: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """128 columns of inputs, what is read later and what is made do; 160 do not always."""
+    monkeypatch.setattr("eugen_nerf.core.fused._shared_bytes", lambda device: 232_448)
+    replacement = Replacement(("trunk_.*",), (width,), EUGenConfig(degree=degree, norm=False))
+    graph = build_variant(NeRFShape(head_width=0), "eugen", replacement).collapse()
+    packed = pack(graph, (63,), "bfloat16")
+    assert launch_of(packed, torch.device("cpu")) == Launch(rows, 8, len(packed.tiles))
+    assert launch_of(pack(graph, (63,), "tf32"), torch.device("cpu")).rows == 64
 
 
 def test_networks_of_very_many_tiles_are_refused() -> None:
