@@ -40,6 +40,10 @@ def surface_samples(
     return torch.cat([depth[:, None], gaussian, near[:, None] + place * (far - near)[:, None]], dim=1)
 
 
+SWEEP = 8
+"""Steps of a march on a GPU from one count of the rays that go on to the next: each makes the host wait."""
+
+
 def first_crossing(
     distance: Callable[[Tensor], Tensor],
     origins: Tensor,
@@ -54,7 +58,7 @@ def first_crossing(
 ) -> tuple[Tensor, Tensor]:
     """Where rays first enter negative distance: sphere tracing until the sign changes, then the false position method.
 
-    Rays that have found their surface, or have left, are not asked any more.
+    Rays that have found their surface, or have left, are not queried any more (on a GPU some are, in vain).
 
     Args:
         distance: signed distances `[n]` at points `[n, 3]`, metres.
@@ -70,33 +74,44 @@ def first_crossing(
     Returns:
         Distances along the rays `[R]`, `far` where nothing was found, and whether something was, bool `[R]`.
     """
-    low, high = near.clone(), far.clone()
+    low, high, t = near.clone(), far.clone(), near.clone()
     at_low, at_high = torch.ones_like(near), torch.zeros_like(near)
     hit = torch.zeros_like(near, dtype=torch.bool)
-    t = near.clone()
+    sweep = SWEEP if near.is_cuda else 1
     active = torch.arange(len(near), device=near.device)
-    for _ in range(max_steps):
-        active = active[t[active] <= far[active]]
-        if not len(active):
-            break
+    for step in range(max_steps):
+        if step % sweep == 0:
+            active = active[(~hit[active] & (t[active] <= far[active])).nonzero()[:, 0]]
+            if not len(active):
+                break
         here = t[active]
         value = distance(torch.addcmul(origins[active], directions[active], here[:, None]))
-        inside = value <= 0
-        found, going = active[inside], active[~inside]
-        hit[found] = True
-        high[found], at_high[found] = here[inside], value[inside]
-        low[going], at_low[going] = here[~inside], value[~inside]
-        t[going] = here[~inside] + (step_scale * value[~inside]).clamp_min(min_step)
-        active = going
+        searching = ~hit[active] & (here <= far[active])
+        found = searching & (value <= 0)
+        going = searching & ~found
+        further = here + (step_scale * value).clamp_min(min_step)
+        # where and not a mask as an index, which the host would wait for
+        for state, new, changed in (
+            *((high, here, found), (at_high, value, found)),
+            *((low, here, going), (at_low, value, going), (t, further, going)),
+        ):
+            state[active] = torch.where(changed, new, state[active])
+        hit[active] = hit[active] | found
     chosen = hit.nonzero()[:, 0]
-    for _ in range(refinements if len(chosen) else 0):
-        middle = _false_position(low[chosen], high[chosen], at_low[chosen], at_high[chosen])
-        value = distance(torch.addcmul(origins[chosen], directions[chosen], middle[:, None]))
-        inside = value <= 0
-        high[chosen[inside]], at_high[chosen[inside]] = middle[inside], value[inside]
-        low[chosen[~inside]], at_low[chosen[~inside]] = middle[~inside], value[~inside]
-    t = torch.where(hit, _false_position(low, high, at_low, at_high), far)
-    return t, hit
+    if len(chosen):
+        ends = [state[chosen] for state in (low, high, at_low, at_high)]
+        for _ in range(refinements):
+            middle = _false_position(*ends)
+            value = distance(torch.addcmul(origins[chosen], directions[chosen], middle[:, None]))
+            inside = value <= 0
+            ends = [
+                torch.where(inside == closer, new, old)
+                for closer, new, old in zip(
+                    (False, True, False, True), (middle, middle, value, value), ends, strict=True
+                )
+            ]
+        far = far.index_copy(0, chosen, _false_position(*ends))
+    return far, hit
 
 
 def _false_position(low: Tensor, high: Tensor, at_low: Tensor, at_high: Tensor) -> Tensor:

@@ -210,10 +210,11 @@ class ISDFModel(GraphModel):
         origins, directions = ray_bundle.origins, ray_bundle.directions
         t, hit = self._first_surface(ray_bundle)
         normals = torch.zeros_like(directions)
-        if hit.any():
-            points = origins[hit] + t[hit][:, None] * directions[hit]
+        found = hit.nonzero()[:, 0]  # once: as an index, the mask would make the host wait each time
+        if len(found):
+            points = origins[found] + t[found][:, None] * directions[found]
             gradient = self.field.distance_and_gradient(points)[1]
-            normals[hit] = torch.nn.functional.normalize(gradient, dim=-1)
+            normals[found] = torch.nn.functional.normalize(gradient, dim=-1)
         lit = (0.15 + 0.85 * (normals * directions).sum(dim=-1, keepdim=True).abs()) * hit[:, None]
         stretch = ray_bundle.metadata.get("directions_norm", torch.ones_like(t[:, None]))
         return {
@@ -257,8 +258,9 @@ class ISDFModel(GraphModel):
         Samples weigh `exp(-|distance| / truncation)`. Rays that meet nothing are left out where others meet something.
         """
         t, hit = self._first_surface(ray_bundle)
-        if hit.any():
-            ray_bundle, t = ray_bundle[hit], t[hit]
+        found = hit.nonzero()[:, 0]
+        if len(found):
+            ray_bundle, t = ray_bundle[found], t[found]
         t = self._samples(ray_bundle, t, step_seed(self.config.seed, 0))
         points = (ray_bundle.origins[:, None] + t[..., None] * ray_bundle.directions[:, None]).flatten(0, 1)
         weights = torch.exp(-self.field.distance(points).abs() / self.config.truncation)
