@@ -25,6 +25,10 @@ from eugen_nerf.core.nerf import NeRFShape, Replacement, Variant, build_variant
 from eugen_nerf.core.spec import LayerSpec
 from eugen_nerf.core.tf32 import float32_products, tf32_backward
 
+Indices = tuple[Tensor, ...]
+"""Some of samples `[rays, samples]`, as `mask.nonzero(as_tuple=True)` gives them: rays int64 `[n]` and places on these
+int64 `[n]`. The mask itself would make the host wait for their number at every use."""
+
 
 @dataclass
 class GraphFieldConfig(FieldConfig):
@@ -193,17 +197,17 @@ class GraphField(Field, ABC):
         return self(ray_samples) if colours else {FieldHeadNames.DENSITY: self.density_alone(ray_samples)}
 
     def answer_at(
-        self, ray_samples: RaySamples, mask: Tensor, positions: Tensor, *, colours: bool = True
+        self, ray_samples: RaySamples, where: Indices, positions: Tensor, *, colours: bool = True
     ) -> dict[FieldHeadNames, Tensor]:
-        """`answer` at the `n` samples where a mask `[...]` is true, `[n, channels]`.
+        """`answer` at `n` of the samples, `[n, channels]`.
 
         Args:
-            ray_samples: samples `[...]`.
-            mask: which of them.
-            positions: those of all samples, `[..., 3]`, which who made the mask has at hand.
+            ray_samples: samples `[rays, samples]`.
+            where: which of them.
+            positions: those of all samples, `[rays, samples, 3]`, which the caller has at hand.
             colours: whether they are wanted.
         """
-        return self.answer(ray_samples[mask], colours=colours)
+        return self.answer(samples_where(ray_samples, where), colours=colours)
 
     def inference_parameters(self) -> int:
         """Numbers that evaluation keeps: the collapsed network's weights and biases, and what the encoding reads."""
@@ -213,3 +217,9 @@ class GraphField(Field, ABC):
     def macs_per_query(self) -> int:
         """Multiply-adds of the collapsed network for one point."""
         return self.network.multiply_adds()
+
+
+def samples_where(ray_samples: RaySamples, where: Indices) -> RaySamples:
+    """Some samples `[n]`, with what fields read of them: frustums and times."""
+    times = ray_samples.times
+    return RaySamples(frustums=ray_samples.frustums[where], times=None if times is None else times[where])

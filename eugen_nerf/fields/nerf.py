@@ -13,7 +13,7 @@ from torch import Tensor
 
 from eugen_nerf.core.encodings import FrequencyEncoding
 from eugen_nerf.core.nerf import NeRFShape, Variant
-from eugen_nerf.fields.base import GraphField, GraphFieldConfig
+from eugen_nerf.fields.base import GraphField, GraphFieldConfig, Indices
 from eugen_nerf.fields.encoders import direction_encoding, plain_frequencies
 
 
@@ -117,16 +117,15 @@ class NeRFField(GraphField):
         return tuple(map(torch.cat, zip(*parts, strict=True)))
 
     def answer_at(
-        self, ray_samples: RaySamples, mask: Tensor, positions: Tensor, *, colours: bool = True
+        self, ray_samples: RaySamples, where: Indices, positions: Tensor, *, colours: bool = True
     ) -> dict[FieldHeadNames, Tensor]:
         """As the base class; without gradients only what the network reads is taken from the samples."""
         directions = ray_samples.frustums.directions
-        if torch.is_grad_enabled() or self.evaluation_rows is None or mask.ndim != 2 or not mask.any():
-            return super().answer_at(ray_samples, mask, positions, colours=colours)
+        if torch.is_grad_enabled() or self.evaluation_rows is None or not len(where[0]):
+            return super().answer_at(ray_samples, where, positions, colours=colours)
         if not _shared_by_rays(directions):
-            return super().answer_at(ray_samples, mask, positions, colours=colours)
-        ray = mask.nonzero()[:, 0]
-        density, *colour = self._query_points(positions[mask], directions[:, 0], ray, None if colours else (0,))
+            return super().answer_at(ray_samples, where, positions, colours=colours)
+        density, *colour = self._query_points(positions[where], directions[:, 0], where[0], None if colours else (0,))
         found = {FieldHeadNames.DENSITY: F.softplus(density)}
         return {**found, FieldHeadNames.RGB: torch.sigmoid(colour[0])} if colours else found
 

@@ -79,14 +79,16 @@ def query_occupied(
     if grid is None:
         return field.answer(ray_samples, colours=colours)
     positions = ray_samples.frustums.get_positions()
-    mask = grid.occupied(positions)
+    shape = positions.shape[:-1]
+    where = grid.occupied(positions).nonzero(as_tuple=True)  # the one wait for the device
     keys = (FieldHeadNames.DENSITY, FieldHeadNames.RGB) if colours else (FieldHeadNames.DENSITY,)
-    if not mask.any():
+    if not len(where[0]):
         # nerfstudio's encodings cannot take an empty batch, and a training step needs a graph to go back through
         found = field.answer(ray_samples[:1, :1], colours=colours)
-        return {key: 0 * found[key].expand(*mask.shape, -1) for key in keys}
-    found = field.answer_at(ray_samples, mask, positions, colours=colours)
+        return {key: 0 * found[key].expand(*shape, -1) for key in keys}
+    found = field.answer_at(ray_samples, where, positions, colours=colours)
+    rows = where[0] * shape[1] + where[1]
     return {
-        key: found[key].new_zeros(*mask.shape, found[key].shape[-1]).masked_scatter(mask[..., None], found[key])
+        key: found[key].new_zeros(shape.numel(), found[key].shape[-1]).index_copy_(0, rows, found[key]).view(*shape, -1)
         for key in keys
     }

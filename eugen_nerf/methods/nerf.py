@@ -21,7 +21,7 @@ from torch.nn import Parameter
 from eugen_nerf.core.mixed_precision import full_precision
 from eugen_nerf.core.nerf import Variant
 from eugen_nerf.data.hull import dataset_alphas, visual_hull
-from eugen_nerf.fields.base import GraphField, GraphFieldConfig
+from eugen_nerf.fields.base import GraphField, GraphFieldConfig, samples_where
 from eugen_nerf.fields.nerf import NeRFFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid, Overlap, query_occupied
 from eugen_nerf.methods.background import Background, rgb_renderer
@@ -124,7 +124,8 @@ class EugenNerfModel(GraphModel):
         mask = self.occupancy.occupied(samples.frustums.get_positions())
         # an empty batch breaks nerfstudio's encodings; one sample of empty space does no harm to a fit
         mask[0, 0] |= ~mask.any()
-        return field.encode(samples[mask]), weights[..., 0][mask]
+        where = mask.nonzero(as_tuple=True)
+        return field.encode(samples_where(samples, where)), weights[..., 0][where]
 
     def sample_coarse(self, ray_bundle: RayBundle) -> tuple[RaySamples, dict[FieldHeadNames, Tensor], Tensor]:
         """Coarse samples of rays, the coarse field there, and the samples' rendering weights `[rays, samples, 1]`."""

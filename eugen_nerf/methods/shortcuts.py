@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from nerfstudio.cameras.rays import Frustums, RaySamples
@@ -67,17 +67,27 @@ def front_to_back(ask: Callable[[RaySamples], Answer], samples: RaySamples, opaq
     passed = torch.zeros(rays, device=samples.deltas.device)
     alive = torch.arange(rays, device=passed.device)
     for start in range(0, count, length):
-        here = samples[alive, start : start + length] if len(alive) < rays else samples[:, start : start + length]
+        segment = slice(start, start + length)
+        here = _of_rays(samples, alive, segment) if len(alive) < rays else samples[:, segment]
         part = ask(here)
         assert here.deltas is not None
         for key, values in part.items():
             if key not in found:
                 found[key] = values.new_zeros(rays, count, values.shape[-1])
-            found[key][alive, start : start + length] = values
+            found[key][alive, segment] = values
         passed[alive] += (part[FieldHeadNames.DENSITY] * here.deltas)[..., 0].sum(dim=-1)
         alive = alive[torch.exp(-passed[alive]) >= opaque]
         if not len(alive):
             break
+    return found
+
+
+def _of_rays(samples: RaySamples, rays: Tensor, segment: slice) -> RaySamples:
+    """A segment of some rays; where samples share the direction of their ray, so they do still."""
+    found, directions = samples[rays, segment], samples.frustums.directions
+    if directions.stride(1) == 0:
+        shared = directions[rays, :1].expand_as(found.frustums.directions)
+        found.frustums = replace(found.frustums, directions=shared)
     return found
 
 

@@ -151,7 +151,7 @@ def test_a_rays_direction_is_encoded_once_and_no_result_depends_on_it() -> None:
         density = model.field_fine.density_alone(samples)
         assert len(shapes) == 1
         mask = torch.rand(samples.shape, generator=torch.Generator().manual_seed(0)) < 0.4
-        masked = model.field_fine.answer_at(samples, mask, samples.frustums.get_positions())
+        masked = model.field_fine.answer_at(samples, mask.nonzero(as_tuple=True), samples.frustums.get_positions())
     for key, value in whole.items():
         torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(masked[key], value[mask], rtol=1e-5, atol=1e-6)
