@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -34,11 +35,18 @@ def hexagonal_points(starts: Tensor, ends: Tensor, radius: Tensor, angle: Tensor
     spread = 3 / math.sqrt(7) * ((half.square() - middle.square()).square() + 4 * middle.pow(4)).sqrt()
     length = ends[..., None].square() + 2 * middle.square() + order * spread
     z = starts[..., None] + half * length / (half.square() + 3 * middle.square()).clamp_min(1e-30)
-    angles = starts.new_tensor(_ANGLES)
+    angles = _angles(starts.device, starts.dtype)
     turned = torch.where(mirror[..., None], angles.flip(0), angles) + angle[..., None]
     across = radius[..., None] * z / math.sqrt(2)
     # coordinates come first in memory: torch is slow along a last dimension of 3
     return torch.stack([across * turned.cos(), across * turned.sin(), z]).movedim(0, -1), across
+
+
+@lru_cache
+def _angles(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`_ANGLES` as a tensor `[6]`, kept: a copy of numbers to a device makes the host wait."""
+    with torch.inference_mode(False):  # what is kept here may be needed in training next
+        return torch.tensor(_ANGLES, device=device, dtype=dtype)
 
 
 def perpendicular_axes(directions: Tensor) -> tuple[Tensor, Tensor]:

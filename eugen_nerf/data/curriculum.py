@@ -83,7 +83,7 @@ class CurriculumDataManager(EugenDataManager):
         images = {key: values[:count] for key, values in next(self.iter_train_image_dataloader).items()}
         assert self.train_pixel_sampler is not None
         batch = self.train_pixel_sampler.sample(images)
-        return self.train_ray_generator(batch["indices"]), batch
+        return self.train_ray_generator(batch["indices"]), self.sent(batch)
 
 
 def _taken(values: Tensor | list[Tensor], order: Tensor) -> Tensor | list[Tensor]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
@@ -69,6 +70,19 @@ class EugenDataManager(VanillaDataManager[InputDataset]):
         outputs = self.dataparser.get_dataparser_outputs(split=self.test_split)
         self._check(outputs, self.test_split)
         return self.dataset_type(dataparser_outputs=outputs, scale_factor=self.config.camera_res_scale_factor)
+
+    def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
+        """As nerfstudio's, but for a trap: it leaves pixels on the CPU, and a model that copies them waits for all that
+        its forward pass has queued on a GPU.
+        """
+        rays, batch = super().next_train(step)
+        return rays, self.sent(batch)
+
+    def sent(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A training batch with its pixels on the way to the device; nobody waits for them."""
+        if torch.device(self.device).type == "cuda":
+            batch["image"] = batch["image"].pin_memory().to(self.device, non_blocking=True)
+        return batch
 
     def setup_eval(self) -> None:
         """As nerfstudio's, but for a trap: `ns-render spiral` mixes the focal lengths of its first camera, which

@@ -16,7 +16,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.core.parallel import agreed, process_index, summed
+from eugen_nerf.core.parallel import agreed, process_count, process_index, summed
 from eugen_nerf.data.checks import check_dataparser_outputs
 from eugen_nerf.data.depth_rays import DepthFrame, RGBDDataset, depth_normals
 from eugen_nerf.data.keyframes import KeyframeMemory, StreamSchedule, step_seed
@@ -154,10 +154,13 @@ class RGBDStreamDataManager(EugenDataManager):
         """
         if self.config.mode == "batch":
             return
+        frames, losses = frames.cpu(), losses.detach().float().cpu()  # each of the next lines would wait for a device
         present, inverse = frames.unique(return_inverse=True)
-        sums = torch.zeros(len(present), device=losses.device).index_add_(0, inverse, losses.detach().float())
-        sums, counts = summed(torch.stack([sums, torch.bincount(inverse).float()]))
-        for frame, loss in zip(present.tolist(), (sums / counts).tolist(), strict=True):
+        sums = torch.zeros(len(present)).index_add_(0, inverse, losses)
+        totals = torch.stack([sums, torch.bincount(inverse).float()])
+        if process_count() > 1:  # over the device, which is what processes on GPUs exchange values by
+            totals = summed(totals.to(self.device)).cpu()
+        for frame, loss in zip(present.tolist(), (totals[0] / totals[1]).tolist(), strict=True):
             self.memory.record(frame, loss)
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A renderer whose background is part of the checkpoint, so that evaluation renders on what training rendered on."""
+"""Renderers whose background is a buffer: part of the checkpoint where it is the data's, on the device in any case."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from nerfstudio.model_components.renderers import RGBRenderer
+from nerfstudio.utils.colors import COLORS_DICT
 from torch import Tensor
 
 from eugen_nerf.data.background import KEY
@@ -20,12 +21,13 @@ class StoredBackgroundRenderer(RGBRenderer):
 
     Args:
         colour: RGB in [0, 1], `[3]`.
+        saved: whether it is part of the checkpoint, so that evaluation renders on what training rendered on.
     """
 
-    def __init__(self, colour: Tensor) -> None:
+    def __init__(self, colour: Tensor, *, saved: bool = True) -> None:
         super().__init__("white")
         del self.background_color
-        self.register_buffer("background_color", colour.detach().clone().float())
+        self.register_buffer("background_color", colour.detach().clone().float(), persistent=saved)
 
 
 def rgb_renderer(background: Background, metadata: Mapping[str, Any] | None) -> RGBRenderer:
@@ -36,6 +38,8 @@ def rgb_renderer(background: Background, metadata: Mapping[str, Any] | None) -> 
         metadata: the training data set's, as nerfstudio's pipeline hands it to a model. Where it does not say the
             data's background, that is white until a checkpoint is loaded.
     """
+    if background in ("white", "black"):  # nerfstudio keeps it on the CPU: every copy would make the host wait
+        return StoredBackgroundRenderer(COLORS_DICT[background], saved=False)
     if background != "data":
         return RGBRenderer(background_color=background)
     colour = (metadata or {}).get(KEY)

@@ -12,7 +12,7 @@ from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttrib
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.model_components.losses import distortion_loss
 from nerfstudio.model_components.ray_samplers import Sampler
-from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer, RGBRenderer
+from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer
 from nerfstudio.model_components.scene_colliders import NearFarCollider
 from torch import Tensor, nn
 from torch.nn import Parameter
@@ -21,6 +21,7 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.mixed_precision import full_precision
 from eugen_nerf.core.nerf import Variant
 from eugen_nerf.fields.unbounded import UnboundedField, UnboundedFieldConfig
+from eugen_nerf.methods.background import rgb_renderer
 from eugen_nerf.methods.base import GraphModel, GraphModelConfig
 from eugen_nerf.methods.proposals import ProposalSampler, Round
 from eugen_nerf.methods.shortcuts import front_to_back
@@ -87,7 +88,7 @@ class UnboundedModel(GraphModel):
         self.proposals = nn.ModuleList(p.setup(variant=config.proposal_variant) for p in proposals)
         counts = (*config.num_proposal_samples, config.num_samples)
         self.sampler = ProposalSampler(self.first_sampler(), counts, config.anneal_slope, config.histogram_padding)
-        self.renderer_rgb = RGBRenderer(background_color=config.background_color)
+        self.renderer_rgb = rgb_renderer(config.background_color, None)
         self.renderer_accumulation = AccumulationRenderer()
         self.renderer_depth = DepthRenderer()
 
