@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -32,7 +32,7 @@ from eugen_nerf.evaluation.truth import baseline_images, shared_truth
 from eugen_nerf.fields.counting import macs_per_query
 from eugen_nerf.fields.timing import field_query_callable, medians, speed_ratios, time_interleaved
 from eugen_nerf.methods.metrics import Image8, LpipsMetric, load_lpips, psnr, ssim
-from eugen_nerf.methods.runs import Run, load_run, query_module
+from eugen_nerf.methods.runs import Run, load_run, query_module, usable_device
 
 BASELINE_VARIANTS = ("mean-image", "white")
 
@@ -107,11 +107,13 @@ def evaluate(
         raise ConfigError("nothing to compare: give the config.yml of at least one run")
     if names is not None:
         _check_names(names, len(config_paths))  # before minutes are spent on loading
-    mode = "val" if protocol.split == "val" else "test"
+    mode: Literal["test", "val"] = "val" if protocol.split == "val" else "test"
+    where = usable_device(device)
 
     def load(path: Path) -> Run:
-        with seeded(timing.seed):  # data managers shuffle the training images, and all runs train on the same rays
-            return load_run(path, device=device, test_mode=mode, data=data)  # type: ignore[arg-type]
+        # data managers shuffle the training images, and all runs train on the same rays
+        with seeded(timing.seed, where):
+            return load_run(path, device=where, test_mode=mode, data=data)
 
     runs = [load(path) for path in config_paths]
     names = list(names) if names is not None else _default_names(runs)
@@ -128,7 +130,6 @@ def evaluate(
 
     indices = protocol.view_indices(len(eval_dataset(runs[0])))
     truth = shared_truth(runs, names, indices)
-    where = runs[0].pipeline.device
     lpips, reason = load_lpips(protocol.lpips_net, side=min(min(image.shape[:2]) for image in truth), device=where)
     notes += [reason] if reason else []
     applied = apply_inference(shown, inference, indices, notes)

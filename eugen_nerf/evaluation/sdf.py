@@ -28,7 +28,7 @@ from eugen_nerf.evaluation.sdf_protocol import SdfProtocol
 from eugen_nerf.evaluation.training import KEYS as TRAINING_KEYS
 from eugen_nerf.evaluation.training import draw_batches, seeded, training_costs
 from eugen_nerf.fields.timing import medians, speed_ratios, time_interleaved
-from eugen_nerf.methods.runs import Run, load_run
+from eugen_nerf.methods.runs import Run, load_run, usable_device
 from eugen_nerf.surfaces.mesh import extract_mesh
 from eugen_nerf.surfaces.sdf import SignedDistance
 from eugen_nerf.surfaces.slices import Slice, sample_slice
@@ -118,11 +118,11 @@ def evaluate_sdf(
     protocol = protocol or SdfProtocol()
     if not config_paths:
         raise ConfigError("nothing to compare: give the config.yml of at least one run")
-    runs = []
+    runs, where = [], usable_device(device)
     with sequences_read_once():
         for path in config_paths:
-            with seeded(protocol.seed):
-                runs.append(load_run(path, device=device, test_mode="test", data=data))
+            with seeded(protocol.seed, where):
+                runs.append(load_run(path, device=where, test_mode="test", data=data))
         named = dict(zip(_names(names, runs), runs, strict=True))
         baseline = baseline or next(iter(named))
         if baseline not in named:

@@ -83,7 +83,7 @@ def load_run(
         _set_data(config, Path(data))
     _check_data(config, config_path)
     checkpoint, state = read_latest_checkpoint(checkpoint_dir(config_path, config.relative_model_dir))
-    device = _usable_device(device)
+    device = usable_device(device)
     # A copy: stock models change their config while they are built (D-NeRF pops a key) and could not be built twice.
     pipeline_config = copy.deepcopy(config.pipeline)
     try:
@@ -101,8 +101,12 @@ def load_run(
     return Run(config=config, pipeline=pipeline, checkpoint=checkpoint, step=state["step"], path=config_path)
 
 
-def _usable_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for; CUDA where there is a GPU, else the CPU, where None."""
+def usable_device(device: str | torch.device | None) -> torch.device:
+    """A device by its name; for None CUDA where there is a GPU, else the CPU.
+
+    Raises:
+        RunError: it cannot be used here.
+    """
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
