@@ -1,0 +1,101 @@
+"""What the pretended device counts, and where in the sources it was asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = tuple(str(ROOT / folder) + "/" for folder in ("eugen_nerf", "viewer", "scripts"))
+OTHERS = ("/nerfstudio/", "/torchmetrics/", "/viser/")
+
+Place = str
+"""A source file, from the repository or from site-packages on, and the function in it."""
+
+
+class DeviceMixError(RuntimeError):
+    """What a GPU would refuse."""
+
+
+@dataclass
+class Counts:
+    """What went on since the pretence began, or since `reset`."""
+
+    launches: Counter[Place] = field(default_factory=Counter)
+    """Operations on device tensors that are neither views nor allocations, copies from and to the device included."""
+    waits: Counter[tuple[str, Place]] = field(default_factory=Counter)
+    """Times that the host waited for the device, by what made it wait."""
+    moved_bytes: int = 0
+    """What the operations read and wrote, each tensor once an operation."""
+    doubles: Counter[tuple[str, Place]] = field(default_factory=Counter)
+    """Operations whose results are float64 tensors of more than one number: a GPU does them slowly."""
+    pretending: bool = True
+    """Off while the pretence itself works."""
+
+    def reset(self) -> None:
+        """Forgets all."""
+        self.launches, self.waits, self.doubles, self.moved_bytes = Counter(), Counter(), Counter(), 0
+
+    def launch(self, moved_bytes: int = 0) -> None:
+        """Counts a launch."""
+        self.launches[place()] += 1
+        self.moved_bytes += moved_bytes
+
+    def wait(self, what: str) -> None:
+        """Counts a wait."""
+        self.waits[what, place()] += 1
+
+    def double(self, what: str) -> None:
+        """Counts a float64 operation."""
+        self.doubles[what, place()] += 1
+
+    def refuse(self, why: str) -> None:
+        """Raises `DeviceMixError` with the line of the call."""
+        raise DeviceMixError(f"{why} [{line()}]")
+
+    def summary(self) -> dict[str, int]:
+        """The totals."""
+        return {
+            "launches": self.launches.total(),
+            "waits": self.waits.total(),
+            "bytes": self.moved_bytes,
+            "float64_operations": self.doubles.total(),
+        }
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within it nothing is checked, marked or counted."""
+        before, self.pretending = self.pretending, False
+        try:
+            yield
+        finally:
+            self.pretending = before
+
+
+def place() -> Place:
+    """Where the work is: the innermost function of the repository, of nerfstudio or of what it uses."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(OURS) or any(part in name for part in OTHERS):
+            return f"{_shown(name)}:{frame.f_code.co_name}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "elsewhere"
+
+
+def line() -> str:
+    """The innermost line of the repository, outside its tests."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(OURS):
+            return f"{_shown(frame.f_code.co_filename)}:{frame.f_lineno}"
+        frame = frame.f_back  # type: ignore[assignment]
+    return "not from the repository's code"
+
+
+def _shown(name: str) -> str:
+    return name.removeprefix(f"{ROOT}/").removeprefix("viewer/").rpartition("site-packages/")[2]
