@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 if TYPE_CHECKING:
     from nerfstudio.engine.trainer import Trainer, TrainerConfig
@@ -18,6 +21,25 @@ def render(model: Model, pipeline: Pipeline, view: int = 0) -> dict[str, Tensor]
     """An evaluation view of a pipeline, by a model in evaluation mode."""
     camera = pipeline.datamanager.eval_dataset.cameras[view : view + 1]
     return model.eval().get_outputs_for_camera(camera)
+
+
+@contextmanager
+def batches_in_threads() -> Iterator[None]:
+    """Within it nerfacto's batches are made in a thread: each process would import everything anew."""
+    from nerfstudio.data.datamanagers import parallel_datamanager
+
+    class InThread(parallel_datamanager.DataProcessor):  # type: ignore[misc, valid-type]
+        def start(self) -> None:
+            threading.Thread(target=self.run, daemon=True).start()
+
+        def terminate(self) -> None:
+            """The thread ends with the tests."""
+
+        def join(self, timeout: float | None = None) -> None:
+            """As above."""
+
+    with mock.patch.object(parallel_datamanager, "DataProcessor", InThread):
+        yield
 
 
 def train_stock(

@@ -5,17 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import sys
-import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from nerfstudio.data.datamanagers import parallel_datamanager
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.eval_utils import eval_setup
-from tiny_runs import render, train_stock
+from tiny_runs import batches_in_threads, render, train_stock
 from torch import Tensor, nn
 
 from eugen_nerf.cli import distill as cli
@@ -50,23 +48,9 @@ WIDTHS = {"nerfacto": (24, 24, 24), "mipnerf": (256, 256, 128)}
 CONVERTED = {"nerfacto": HIDDEN["nerfacto"], "mipnerf": [HIDDEN["mipnerf"][i] for i in (3, 7, 8)]}
 
 
-class _InThread(parallel_datamanager.DataProcessor):  # type: ignore[misc, valid-type]
-    """Makes batches in a thread: each process would import everything anew."""
-
-    def start(self) -> None:
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def terminate(self) -> None:
-        """The thread ends with the tests."""
-
-    def join(self, timeout: float | None = None) -> None:
-        """As above."""
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _no_processes() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parallel_datamanager, "DataProcessor", _InThread)
+    with batches_in_threads():
         yield
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {"nerf": "blender", "mipnerf360": "nerfstudio", "zipnerf": "nerfstudio", "dnerf": "dnerf", "isdf": "rgbd"}
 """The data that the methods of a family train on here."""
-RAYS, STEPS = 32, 3
+RAYS, WIDTH, STEPS = 32, 32, 3
 COUNTED = 1
 """The step that is counted: the first allocates what later ones keep, the last evaluates."""
 
@@ -84,7 +84,7 @@ def _make_narrow(model: Any) -> None:
         network.num_features = (4,) * len(network.num_features)
         for name in ("trunk_width", "head_width", "bottleneck_width"):
             if getattr(network, name, 0):
-                setattr(network, name, 12)
+                setattr(network, name, WIDTH)
         if hasattr(network, "log2_table_size"):
             network.log2_table_size = 8
 

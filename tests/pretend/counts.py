@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from types import CodeType, FrameType
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = tuple(str(ROOT / folder) + "/" for folder in ("eugen_nerf", "viewer", "scripts"))
@@ -78,24 +80,29 @@ class Counts:
 
 def place() -> Place:
     """Where the work is: the innermost function of the repository, of nerfstudio or of what it uses."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        name = frame.f_code.co_filename
-        if name.startswith(OURS) or any(part in name for part in OTHERS):
-            return f"{_shown(name)}:{frame.f_code.co_name}"
-        frame = frame.f_back  # type: ignore[assignment]
+        if _known(frame.f_code)[0]:
+            return f"{_known(frame.f_code)[0]}:{frame.f_code.co_name}"
+        frame = frame.f_back
     return "elsewhere"
 
 
 def line() -> str:
     """The innermost line of the repository, outside its tests."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_filename.startswith(OURS):
-            return f"{_shown(frame.f_code.co_filename)}:{frame.f_lineno}"
-        frame = frame.f_back  # type: ignore[assignment]
+        shown, ours = _known(frame.f_code)
+        if ours:
+            return f"{shown}:{frame.f_lineno}"
+        frame = frame.f_back
     return "not from the repository's code"
 
 
-def _shown(name: str) -> str:
-    return name.removeprefix(f"{ROOT}/").removeprefix("viewer/").rpartition("site-packages/")[2]
+@cache  # it is called for every frame of every launch
+def _known(code: CodeType) -> tuple[str, bool]:
+    """How the file of a function is shown, "" where it is not, and whether it is the repository's."""
+    name, ours = code.co_filename, code.co_filename.startswith(OURS)
+    if not ours and not any(part in name for part in OTHERS):
+        return "", False
+    return name.removeprefix(f"{ROOT}/").removeprefix("viewer/").rpartition("site-packages/")[2], ours

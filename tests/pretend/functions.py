@@ -7,6 +7,7 @@ met before torch reads their device, which would look for a real GPU.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -46,9 +47,12 @@ class PretendedGenerator(torch._C.Generator):
 def function_patches(counts: Counts) -> Iterator[Any]:
     """Patches of `torch` and of `torch.Tensor`, to be entered."""
     like = {f"{name}_like" for name in ("empty", "full", "ones", "rand", "randint", "randn", "zeros")}
-    for name in {f.__name__ for f in _device_constructors()} | like | PUT_TOGETHER:
-        if hasattr(torch, name):
-            yield mock.patch.object(torch, name, _constructor(counts, name, getattr(torch, name)))
+    names = {f.__name__ for f in _device_constructors()} | like | PUT_TOGETHER
+    makers = {name: getattr(torch, name) for name in names if hasattr(torch, name)}
+    for name, original in makers.items():
+        made = _constructor(counts, name, original)
+        for module in [m for m in sys.modules.values() if vars(m).get(name) is original]:  # `from torch import tensor`
+            yield mock.patch.object(module, name, made)
     for name in METHODS:
         yield mock.patch.object(Tensor, name, _constructor(counts, name, getattr(Tensor, name)))
     for name in DRAWS:

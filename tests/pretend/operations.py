@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from pretend.counts import Counts
 from pretend.tags import CPU, device_of, storage_key, tag
@@ -44,7 +44,7 @@ class PretendedOperations(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs an operation; raises `DeviceMixError` where its tensors are on two devices."""
         kwargs = kwargs or {}
-        tensors = [t for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)]
+        tensors = [*_tensors(args), *_tensors(kwargs.values())]
         devices = [device_of(t) for t in tensors]
         on_device = [d for d in devices if d.type == "cuda"]
         if not on_device or not self.counts.pretending:
@@ -53,7 +53,7 @@ class PretendedOperations(TorchDispatchMode):
         given = {storage_key(t) for t in tensors}
         self._check(name, args, kwargs, tensors, devices)
         results = func(*args, **kwargs)
-        made = [t for t in tree_iter(results) if isinstance(t, torch.Tensor) and storage_key(t) not in given]
+        made = [t for t in _tensors((results,)) if storage_key(t) not in given]
         for result in made:
             tag(result, on_device[0])
         self._count(func, name, args, kwargs, tensors, made)
@@ -96,6 +96,15 @@ class PretendedOperations(TorchDispatchMode):
         self.counts.launch(sum(t.numel() * t.element_size() for t in touched))
         if any(t.dtype == torch.float64 and t.numel() > 1 for t in made):
             self.counts.double(name)
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """The tensors among values, and in lists of them."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 def _flag(args: Any, kwargs: Any, name: str, position: int) -> Any:

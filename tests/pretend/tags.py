@@ -18,14 +18,12 @@ def as_device(device: Any) -> torch.device:
 
 def device_of(tensor: torch.Tensor) -> torch.device:
     """The device that a tensor is on, pretended or not."""
-    with torch._C.DisableTorchFunction():
-        return getattr(_untyped_storage(tensor), "pretended", CPU)
+    return getattr(_untyped_storage(tensor), "pretended", CPU)
 
 
 def tag(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Moves a tensor, and all that share its storage, by word alone; returns it."""
-    with torch._C.DisableTorchFunction():
-        tag_storage(_untyped_storage(tensor), device)
+    tag_storage(_untyped_storage(tensor), device)
     return tensor
 
 
@@ -37,5 +35,4 @@ def tag_storage(storage: torch.UntypedStorage, device: torch.device) -> torch.Un
 
 def storage_key(tensor: torch.Tensor) -> int:
     """Equal for tensors that share a storage."""
-    with torch._C.DisableTorchFunction():
-        return _untyped_storage(tensor)._cdata
+    return _untyped_storage(tensor)._cdata
