@@ -23,21 +23,21 @@ PUBLISHED = Path(__file__).resolve().parents[2] / "docs/launches_pretended.json"
 SLACK = 1.03
 """How much more than the table says is let pass."""
 CEILINGS = {
-    "eugen-dnerf": (985, 675, 15),
-    "eugen-dnerf-hash": (2005, 1861, 15),
-    "eugen-dnerf-hash-small": (1315, 1243, 15),
-    "eugen-dnerf-small": (707, 541, 15),
-    "eugen-isdf": (447, 429, 12),
-    "eugen-isdf-small": (431, 413, 12),
-    "eugen-mipnerf360": (2005, 1922, 20),
-    "eugen-mipnerf360-paper": (1990, 1922, 20),
-    "eugen-mipnerf360-small": (1957, 1874, 20),
-    "eugen-nerf": (625, 459, 15),
-    "eugen-nerf-paper": (605, 459, 15),
-    "eugen-nerf-small": (579, 485, 17),
-    "eugen-zipnerf": (3294, 3276, 20),
-    "eugen-zipnerf-paper": (3295, 3276, 20),
-    "eugen-zipnerf-small": (2835, 2817, 20),
+    "eugen-dnerf": (975, 665, 15),
+    "eugen-dnerf-hash": (1995, 1851, 15),
+    "eugen-dnerf-hash-small": (1305, 1233, 15),
+    "eugen-dnerf-small": (697, 531, 15),
+    "eugen-isdf": (441, 423, 12),
+    "eugen-isdf-small": (425, 407, 12),
+    "eugen-mipnerf360": (1995, 1912, 20),
+    "eugen-mipnerf360-paper": (1980, 1912, 20),
+    "eugen-mipnerf360-small": (1947, 1864, 20),
+    "eugen-nerf": (620, 454, 15),
+    "eugen-nerf-paper": (600, 454, 15),
+    "eugen-nerf-small": (574, 480, 17),
+    "eugen-zipnerf": (3284, 3266, 20),
+    "eugen-zipnerf-paper": (3285, 3266, 20),
+    "eugen-zipnerf-small": (2825, 2807, 20),
 }
 """Launches of a training step of the variant eugen, and of its dense twin, and waits of the host in either; what the
 code takes now."""
