@@ -23,6 +23,7 @@ ALLOWED = {
     "conversion": {"methods", "data", "fields", "core"},
     "surfaces": {"methods", "data", "core", "fields"},
     "evaluation": {"surfaces", "methods", "data", "core", "fields", "studies"},
+    "gpu_day": {"evaluation", "methods", "data", "core"},
 }
 """What each part of the package may import besides itself; `cli` and the scripts may import anything."""
 STANDARD = set(sys.stdlib_module_names)

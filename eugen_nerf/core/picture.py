@@ -19,7 +19,7 @@ from eugen_nerf.core.encodings import FrequencyEncoding
 from eugen_nerf.core.fused import kernel_problem
 from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.core.plan import make_plan
-from eugen_nerf.core.speed import FAMILIES, encoded_inputs, networks_of
+from eugen_nerf.core.speed import FAMILIES, Family, encoded_inputs, networks_of
 from eugen_nerf.core.timing import medians, speed_ratios, synchronise, time_interleaved
 
 COARSE, FINE = 64, 128
@@ -141,7 +141,7 @@ def finer_edges(edges: Tensor, weights: Tensor, count: int) -> Tensor:
 
 
 def measure_pictures(
-    device: torch.device, side: int, *, repeats: int, compiled: Sequence[str] = ()
+    device: torch.device, side: int, *, repeats: int, compiled: Sequence[str] = (), family: Family = FAMILIES[0]
 ) -> list[dict[str, Any]]:
     """One row for each network and way of running it: seconds, ratio to the best dense one, the parts' seconds.
 
@@ -150,8 +150,9 @@ def measure_pictures(
         side: pixels along each side.
         repeats: timed rounds.
         compiled: networks that are run by torch.compile too.
+        family: networks on a NeRF's encoded positions and directions.
     """
-    family, pictures = FAMILIES[0], {}
+    pictures = {}
     fused = kernel_problem(device) is None and device.type == "cuda"
     for name in ("dense", *(f"EUGen m={m}" for m in family.features)):
         ways = [("eager", "float32"), ("eager", "bfloat16")]

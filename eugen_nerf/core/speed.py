@@ -147,6 +147,7 @@ def contenders_of(
     compiled: bool = True,
     chunk: int = 4096,
     left_out: Collection[tuple[str, str, str]] = (),
+    every_way: bool = False,
 ) -> Field:
     """Every network of a family by every way that its kind is run here.
 
@@ -156,6 +157,8 @@ def contenders_of(
         compiled: whether torch.compile is tried, which takes a minute a network on a slow machine.
         chunk: rows at a time where no plan chooses.
         left_out: plans, as (network, backend, dtype), that are not made, which a note says.
+        every_way: whether the narrower and low-rank baselines take part by all of them, and every network is compiled in
+            float32 too; else by those that are worth the time on a CPU.
     """
     device, result = inputs[0].device, Field(family, inputs)
     ways: list[tuple[Backend, PlanDtype]] = [("eager", "float32"), ("eager", "bfloat16")]
@@ -170,7 +173,8 @@ def contenders_of(
             continue
         for backend, dtype in ways:
             # compiling takes long: in float32 the dense network alone, and peers run by the plan that is best
-            if (peer and (backend == "compile" or dtype != "bfloat16")) or (not dense and (backend, dtype) == SLOW):
+            slow = (peer and (backend == "compile" or dtype != "bfloat16")) or (not dense and (backend, dtype) == SLOW)
+            if slow and not every_way:
                 continue
             if (name, backend, dtype) in left_out:
                 result.notes.append(f"{name}, {backend} plan {dtype}: left out")

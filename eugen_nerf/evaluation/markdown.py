@@ -16,6 +16,7 @@ from typing import Any
 
 from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.evaluation.claims import groups_of, judged
+from eugen_nerf.evaluation.day_tables import DayTable, day_table
 from eugen_nerf.evaluation.published import check_published
 from eugen_nerf.evaluation.roofline_markdown import Predictions, predictions_table
 from eugen_nerf.evaluation.seeds import losses, over_seeds
@@ -108,7 +109,7 @@ class Verdicts:
     """A suite's file by the `report.json` of its results, both relative to the project's folder."""
 
 
-AnyPlace = Place | Pivot | Cases | Verdicts | Speeds | Predictions
+AnyPlace = Place | Pivot | Cases | Verdicts | Speeds | Predictions | DayTable
 
 
 def read_places(path: Path) -> list[AnyPlace]:
@@ -133,6 +134,8 @@ def _place_of(entry: Mapping[str, Any]) -> AnyPlace:
         return Speeds(**entry)
     if "predictions" in entry:
         return Predictions(**entry)
+    if "day" in entry:
+        return DayTable(**entry)
     if "column" in entry:
         return Pivot(**entry)
     if "values" in entry:
@@ -154,6 +157,8 @@ def table(place: AnyPlace, folder: Path) -> str:
         return speeds_table(place, folder)
     if isinstance(place, Predictions):
         return predictions_table(place, folder)
+    if isinstance(place, DayTable):
+        return day_table(place, folder)
     if isinstance(place, Verdicts):
         return _judged(place, folder)
     headings = [place.heading, *(_heading(key) for key in place.columns)]

@@ -1,4 +1,4 @@
-"""Tables of documents made of a result of `eugen-bench speed` or `scripts/gpu_check.py`."""
+"""Tables of documents made of a result of `eugen-bench speed`, and what a day with a GPU shares with them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from eugen_nerf.core.errors import DataError
 from eugen_nerf.core.speed_table import best_rows
 
 Rows = Sequence[Mapping[str, Any]]
+Cells = tuple[list[str], list[list[str]]]
+"""Headings, and the cells of each row."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,19 @@ def speeds_table(place: Speeds, folder: Path) -> str:
         if place.of.startswith("pictures "):
             family = place.of.removeprefix("pictures ")
             rows = result.get("images") or result["pictures"]
-            return _lines(*_pictures([row for row in rows if row["family"] == family]))
+            return markdown_lines(*image_cells([row for row in rows if row["family"] == family]))
         if place.of.startswith("training "):
             family = place.of.removeprefix("training ")
-            return _lines(*_training([row for row in result["training"] if row["family"] == family]))
-        return _lines(*_queries([row for row in result["queries"] if row["family"] == place.of], place.against))
+            return markdown_lines(*training_cells([row for row in result["training"] if row["family"] == family]))
+        return markdown_lines(
+            *query_cells([row for row in result["queries"] if row["family"] == place.of], place.against)
+        )
     except (OSError, ValueError, KeyError, IndexError, TypeError, StopIteration) as error:
         raise DataError(f"{path} cannot be read as speeds of {place.of!r}: {error!r}") from error
 
 
-def _queries(rows: Rows, against: str) -> tuple[list[str], list[list[str]]]:
+def query_cells(rows: Rows, against: str = "") -> Cells:
+    """Headings and cells: every way of running the dense network, and the fastest way of every other."""
     rows = [row for row in rows if not (row["note"] or "").startswith("not ")]  # what fell back is another row again
     best = [row for row in best_rows(rows).values() if not row["name"].startswith("dense, ")]
     shown = [row for row in rows if row["name"].startswith("dense, ")] + best
@@ -67,7 +72,8 @@ def _queries(rows: Rows, against: str) -> tuple[list[str], list[list[str]]]:
     return list(columns), [[cell(row) for cell in columns.values()] for row in shown]
 
 
-def _pictures(rows: Rows) -> tuple[list[str], list[list[str]]]:
+def image_cells(rows: Rows) -> Cells:
+    """Headings and cells of images: seconds, ratio to the best dense one, seconds of the parts."""
     parts = list(rows[0]["split"])
     cells = [
         [
@@ -81,7 +87,8 @@ def _pictures(rows: Rows) -> tuple[list[str], list[list[str]]]:
     return ["network, how it is run", "seconds", "x best dense", *parts], cells
 
 
-def _training(rows: Rows) -> tuple[list[str], list[list[str]]]:
+def training_cells(rows: Rows) -> Cells:
+    """Headings and cells of the networks' training steps."""
     cells = [
         [
             row["name"],
@@ -101,7 +108,12 @@ def _rate(rate: float) -> str:
     return f"{rate / 1e6:,.1f} M" if rate >= 1e6 else f"{rate / 1e3:,.0f} k"
 
 
-def _lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table.
+
+    Raises:
+        ValueError: no rows.
+    """
     if not rows:
         raise ValueError("no rows")
     lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]

@@ -1,0 +1,39 @@
+"""The parts of a day in order of worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process's work.
+
+    Attributes:
+        name: in the results.
+        function: "module:function", called with a `Day` and a `RowLog`.
+        share: of the time that is left, against the shares of the parts that follow; seconds of a day of 12 minutes.
+        least: seconds below which it is no use.
+        beside: whether it runs at the same time as the part before: neither's times are kept.
+    """
+
+    name: str
+    function: str
+    share: float
+    least: float = 10.0
+    beside: bool = False
+
+
+PARTS = (
+    Part("networks", "eugen_nerf.gpu_day.plan_checks:check_networks", 110, least=60),
+    Part("methods", "eugen_nerf.gpu_day.method_checks:check_methods", 110, least=60, beside=True),
+    Part("training", "eugen_nerf.gpu_day.timed_sessions:train_families", 330, least=60),
+    Part("commands", "eugen_nerf.gpu_day.console_runs:run_commands", 45, least=30),
+    Part("queries", "eugen_nerf.gpu_day.network_rows:measure_networks", 100, least=20),
+    Part("images", "eugen_nerf.gpu_day.image_rows:measure_methods", 50, least=20),
+    Part("precision", "eugen_nerf.gpu_day.timed_sessions:train_precisions", 40, least=20),
+    Part("launches", "eugen_nerf.gpu_day.launch_sweep:sweep", 20, least=10),
+    Part("long", "eugen_nerf.gpu_day.timed_sessions:train_long", 60, least=40),
+)
+CHECKS = ("networks", "methods")
+"""Parts whose errors are failures of the day."""

@@ -1,0 +1,207 @@
+"""Runs the parts of a day, each as a process group of its own that can be stopped whole, and collects their rows."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eugen_nerf.gpu_day.day import ROOT, Day
+from eugen_nerf.gpu_day.parts import CHECKS, PARTS, Part
+from eugen_nerf.gpu_day.rows import DeviceLost, RowLog, read_rows
+
+GRACE = 0.15
+"""Share of its time that a part may take beyond it, to end the row that it has begun."""
+AT_THE_END = 8.0
+"""Seconds kept for the results."""
+RESULT = "gpu_day.json"
+
+
+def measure_part(day: Day, name: str, function: str, seconds: float) -> list[str]:
+    """Measures the rows of a part in this process.
+
+    Args:
+        day: the settings.
+        name: of the part.
+        function: "module:function".
+        seconds: for all rows.
+
+    Returns:
+        Names of the rows that did not begin in time.
+    """
+    module, attribute = function.split(":")
+    log = RowLog(day.rows / f"{name}.jsonl", name, seconds)
+    getattr(importlib.import_module(module), attribute)(day, log)
+    if not log.left_out:
+        complete(day, name).touch()
+    return log.left_out
+
+
+def complete(day: Day, name: str) -> Path:
+    """A file that is there once a part has no rows left to measure: a second call passes it over."""
+    return day.rows / f"{name}.complete"
+
+
+@dataclass
+class Running:
+    """A part at work."""
+
+    part: Part
+    process: subprocess.Popen[bytes]
+    began: float
+    end: float
+
+    def stop(self) -> None:
+        """Ends it and all that it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Supervisor:
+    """One call of the command.
+
+    Args:
+        day: the settings.
+        parts: in order of worth.
+    """
+
+    def __init__(self, day: Day, parts: Sequence[Part] = PARTS) -> None:
+        self.day, self.parts = day, parts
+        self.states: dict[str, str] = {}
+        self._running: list[Running] = []
+        self._began = time.monotonic()
+        self._settings = day.write()
+
+    @property
+    def left(self) -> float:
+        """Seconds until the results have to be written."""
+        return 60 * self.day.minutes - AT_THE_END - (time.monotonic() - self._began)
+
+    def run(self) -> None:
+        """All parts; the results are written after each, and at the end whatever ends it."""
+        try:
+            for group in groups_of(self.parts):
+                self._run_together(group)
+                self._write()
+        finally:
+            for running in self._running:
+                running.stop()
+                self.states[running.part.name] = "stopped with the day"
+            self._write()
+
+    def _run_together(self, group: Sequence[Part]) -> None:
+        before = [part for part in group if complete(self.day, part.name).exists()]
+        self.states |= {part.name: "done by an earlier call" for part in before}
+        group = [part for part in group if part not in before]
+        if not group:
+            return
+        seconds = self._seconds_of(group)
+        if seconds < min(part.least for part in group):
+            self.states |= {part.name: "not begun: no time was left" for part in group}
+            return
+        self._running = [self._start(part, seconds) for part in group]
+        while self._running:
+            time.sleep(0.05)
+            self._running = [running for running in self._running if not self._over(running)]
+
+    def _seconds_of(self, group: Sequence[Part]) -> float:
+        """Its share of what is left, but enough for it to be of use."""
+        later = self.parts[self.parts.index(group[0]) :]
+        shares = sum(g[0].share for g in groups_of(later) if not complete(self.day, g[0].name).exists())
+        return min(self.left, max(self.left * group[0].share / shares, max(part.least for part in group)))
+
+    def _start(self, part: Part, seconds: float) -> Running:
+        words = [sys.executable, "-m", "eugen_nerf.gpu_day", str(self._settings), part.name, part.function]
+        with self.log_of(part).open("ab") as log:
+            process = subprocess.Popen(
+                [*words, f"{seconds:.1f}"],
+                cwd=ROOT,
+                env=self.day.environment(),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        now = time.monotonic()
+        return Running(part, process, now, now + min(seconds * (1 + GRACE), self.left))
+
+    def _over(self, running: Running) -> bool:
+        name, status = running.part.name, running.process.poll()
+        if status is None and time.monotonic() < running.end:
+            return False
+        running.stop()  # what it started may still be at work
+        if status == DeviceLost.STATUS and (left := running.end - time.monotonic()) > 0:
+            running.process = self._start(running.part, left).process  # the rows that it has are not measured again
+            return False
+        taken = time.monotonic() - running.began
+        if status is None:
+            self.states[name] = f"stopped after {taken:.0f} s"
+        elif status:
+            self.states[name] = (
+                f"ended with status {status} after {taken:.0f} s: {_last_line(self.log_of(running.part))}"
+            )
+        else:
+            self.states[name] = f"done in {taken:.0f} s"
+        print(f"{name}: {self.states[name]}", flush=True)
+        return True
+
+    def log_of(self, part: Part) -> Path:
+        """The file of a part's output."""
+        folder = self.day.work / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{part.name}.txt"
+
+    def result(self) -> dict[str, Any]:
+        """The results so far."""
+        parts = {
+            part.name: {
+                "state": self.states.get(part.name, "not begun"),
+                "rows": read_rows(self.day.rows / f"{part.name}.jsonl"),
+            }
+            for part in self.parts
+        }
+        seconds = time.monotonic() - self._began
+        heading = {"dry_run": self.day.tiny, "minutes": self.day.minutes, "seconds": seconds}
+        return {**heading, "failed": failures(parts), "parts": parts}
+
+    def _write(self) -> None:
+        """Stores the results so far: the file is whole at any time."""
+        self.day.output.mkdir(parents=True, exist_ok=True)
+        partial = self.day.output / f".{RESULT}.partial"
+        partial.write_text(json.dumps(self.result(), indent=1) + "\n", encoding="utf8")
+        partial.replace(self.day.output / RESULT)
+
+
+def groups_of(parts: Sequence[Part]) -> list[list[Part]]:
+    """Parts that run at the same time, in order."""
+    found: list[list[Part]] = []
+    for part in parts:
+        if part.beside and found:
+            found[-1].append(part)
+        else:
+            found.append([part])
+    return found
+
+
+def failures(parts: dict[str, dict[str, Any]]) -> list[str]:
+    """Names of the checks that failed: `part: row`."""
+    return [
+        f"{name}: {row['row']}"
+        for name in CHECKS
+        for row in parts.get(name, {"rows": []})["rows"]
+        if "error" in row or row["figures"].get("ok") is False
+    ]
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf8", errors="replace").strip().splitlines()
+    return lines[-1][:200] if lines else "it printed nothing"
