@@ -9,7 +9,7 @@ ifneq ($(wildcard ../shared/torch),)
 export TORCH_HOME ?= $(abspath ../shared/torch)
 endif
 
-.PHONY: install demo test lint bench bench-long clean
+.PHONY: install demo test lint bench bench-long gpu-pack clean
 
 install: $(READY)
 
@@ -48,6 +48,10 @@ BENCH_LONG := lego_cpu distill_lego_cpu lego_narrow_cpu lego_vanilla_cpu dnerf_l
 	layer_fit_steps_cpu lego_planned_cpu scene_degree_cpu
 bench-long: install
 	$(BIN)/eugen-bench $(BENCH_LONG:%=configs/%.yml)
+
+# what a machine with a GPU and no network is given (docs/gpu.md), from data and weights beside the checkout
+gpu-pack: install
+	$(BIN)/python scripts/gpu_pack.py --data ../shared/data --weights ../shared/torch
 
 clean:
 	rm -rf $(VENV) outputs/demo

@@ -157,8 +157,8 @@ def contenders_of(
         compiled: whether torch.compile is tried, which takes a minute a network on a slow machine.
         chunk: rows at a time where no plan chooses.
         left_out: plans, as (network, backend, dtype), that are not made, which a note says.
-        every_way: whether the narrower and low-rank baselines take part by all of them, and every network is compiled in
-            float32 too; else by those that are worth the time on a CPU.
+        every_way: whether the narrower and low-rank baselines take part by all of them, and every network is compiled
+            in float32 too; else by those that are worth the time on a CPU.
     """
     device, result = inputs[0].device, Field(family, inputs)
     ways: list[tuple[Backend, PlanDtype]] = [("eager", "float32"), ("eager", "bfloat16")]

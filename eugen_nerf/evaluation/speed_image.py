@@ -54,20 +54,24 @@ class Way:
         return self.model.get_outputs_for_camera(camera)["rgb"].cpu()
 
 
-def ways_of(models: Mapping[str, GraphModel], dense: Sequence[str], camera: Cameras) -> list[Way]:
+def ways_of(
+    models: Mapping[str, GraphModel], dense: Sequence[str], camera: Cameras, *, compiled: bool = True
+) -> list[Way]:
     """Every model as it is and by plans, which are made from rays of the camera.
 
     Args:
         models: by name, in evaluation mode, on one device.
         dense: names of those that are dense networks of full width.
         camera: one, on that device.
+        compiled: whether torch.compile joins them for the dense networks on CUDA, which takes a minute each.
     """
     found = []
     for name, model in models.items():
         device = next(model.parameters()).device
         kinds = [*PLANS]
         if device.type == "cuda":
-            kinds += [("compile", "bfloat16"), ("triton", "bfloat16")] if name in dense else [("triton", "bfloat16")]
+            kinds += [("compile", "bfloat16")] if compiled and name in dense else []
+            kinds += [("triton", "bfloat16")]
         found.append(Way(f"{name}, as it is", name in dense, model, None))
         for backend, dtype in kinds:
             rays = camera.generate_rays(camera_indices=0, keep_shape=True).flatten()

@@ -16,7 +16,7 @@ from eugen_nerf.gpu_day.rows import RowLog
 from eugen_nerf.gpu_day.sessions import plugin_variables
 
 PRESET = "eugen-nerf-small"
-STEPS = 1500
+STEPS = 1000
 """Iterations of training."""
 TINY = {
     "pipeline.datamanager.train-num-rays-per-batch": "16",

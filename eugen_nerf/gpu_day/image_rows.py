@@ -10,14 +10,15 @@ from typing import Any
 import torch
 
 from eugen_nerf.core.timing import synchronise
-from eugen_nerf.evaluation.speed_image import Way, measure_images, ways_of
+from eugen_nerf.evaluation.speed_image import measure_images, ways_of
 from eugen_nerf.gpu_day.day import Day
 from eugen_nerf.gpu_day.rows import RowLog
 from eugen_nerf.gpu_day.sessions import FAMILIES_OF_METHODS, session, shrunk_camera
 
+VARIANTS = ("dense", "eugen", "narrow", "lowrank")
 STOCK = ("nerfacto", "vanilla-nerf")
 """nerfstudio's own methods, by their implementation in torch."""
-SIDE = 256
+SIDE = 160
 """Pixels along the longer side of an image."""
 ROUNDS = 3
 
@@ -31,25 +32,19 @@ def measure_methods(day: Day, log: RowLog) -> None:
 
 
 def measure_preset(day: Day, preset: str) -> dict[str, Any]:
-    """Dense and EUGen in turns: as they are and by plans."""
-    trainers = {variant: session(day, preset, variant=variant) for variant in ("dense", "eugen")}
+    """Dense, EUGen, narrower and of low rank in turns: as they are and by plans; compiling would take too long here."""
+    trainers = {variant: session(day, preset, variant=variant) for variant in VARIANTS}
     try:
         camera = shrunk_camera(trainers["dense"], 6 if day.tiny else SIDE)
         models = {variant: trainer.pipeline.model.eval() for variant, trainer in trainers.items()}
-        ways = ways_of(models, ["dense"], camera)
+        ways = ways_of(models, ["dense"], camera, compiled=False)
         if preset == "eugen-isdf":  # a gradient goes by no plan
             ways = [way for way in ways if way.plans is None]
-        kept = [way for way in ways if day.compiled or not compiled(way)]
-        rows = measure_images(kept, camera, repeats=1 if day.tiny else ROUNDS)
+        rows = measure_images(ways, camera, repeats=1 if day.tiny else ROUNDS)
         return {"images": [{"family": preset, **row} for row in rows], "pixels": int(camera.width * camera.height)}
     finally:
         del trainers
         gc.collect()
-
-
-def compiled(way: Way) -> bool:
-    """Whether torch.compile runs its networks."""
-    return way.plans is not None and any(plan.backend == "compile" for plan in way.plans.values())
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from eugen_nerf.core.speed import Contender, contenders_of, encoded_inputs, netw
 from eugen_nerf.core.speed_table import measure_peaks, queries_for, rows_of
 from eugen_nerf.core.timing import medians, time_interleaved
 from eugen_nerf.core.training_speed import measure_training
+from eugen_nerf.gpu_day.arithmetic import float32_products
 from eugen_nerf.gpu_day.compiling import TRAINED, Job, compiled_steps, left_out, left_out_of
 from eugen_nerf.gpu_day.day import Day
 from eugen_nerf.gpu_day.rows import RowLog
@@ -71,19 +71,8 @@ def with_tf32(contender: Contender) -> Contender:
 
 
 def _in_tf32(work: Callable[[], object]) -> None:
-    with tf32_products():
+    with float32_products(tf32=True):
         work()
-
-
-@contextmanager
-def tf32_products():
-    """Within it, products of float32 matrices are TF32's on CUDA."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def measure_image(day: Day, missing: set[Job]) -> dict[str, Any]:

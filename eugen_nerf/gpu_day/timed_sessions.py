@@ -6,6 +6,7 @@ import gc
 import itertools
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
 from eugen_nerf.core.timing import synchronise
 from eugen_nerf.evaluation.accounting import peak_memory
+from eugen_nerf.gpu_day.arithmetic import float32_products, has_tf32_products
 from eugen_nerf.gpu_day.day import Day
 from eugen_nerf.gpu_day.predictions import predictions_of
 from eugen_nerf.gpu_day.rows import RowLog
@@ -90,14 +92,12 @@ def train(
         precision: by which the roofline's row is found.
         views: held-out views that are evaluated.
     """
-    before = torch.backends.cuda.matmul.allow_tf32
     trainer = session(day, preset, variant=variant, change=change)
-    if tf32 is not None:  # after the setup, which may choose
-        torch.backends.cuda.matmul.allow_tf32 = tf32
     try:
-        return _measured(day, trainer, seconds, views) | predictions_of(preset, variant, precision.lower())
+        # after the setup, which may choose
+        with nullcontext() if tf32 is None else float32_products(tf32=tf32):
+            return _measured(day, trainer, seconds, views) | predictions_of(preset, variant, precision.lower())
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
         del trainer
         gc.collect()  # pipelines hold cycles
         if day.device == "cuda":
@@ -134,7 +134,7 @@ def _measured(day: Day, trainer: Trainer, seconds: float, views: int) -> dict[st
         "split_ms": stages,
         "peak_memory_bytes": memory,
         "loss": loss,
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "tf32": has_tf32_products(),
         **counts,
         **evaluate(trainer, views),
     }
@@ -146,10 +146,10 @@ def shorten_schedules(trainer: Trainer, steps: int) -> None:
     share = steps / config.max_num_iterations
     for group in config.optimizers.values():
         schedule = group["scheduler"]
-        for name in ("max_steps", "warmup_steps"):
-            if hasattr(schedule, name):
-                setattr(schedule, name, max(1, round(getattr(schedule, name) * share)))
-    manager = config.pipeline.datamanager
+        if hasattr(schedule, "warmup_steps"):
+            schedule.warmup_steps = round(schedule.warmup_steps * share)
+            schedule.max_steps = max(schedule.warmup_steps + 1, round(schedule.max_steps * share))
+    manager = trainer.pipeline.datamanager.config
     if hasattr(manager, "reveal_steps"):
         manager.reveal_steps = round(manager.reveal_steps * share)
     trainer.optimizers = trainer.setup_optimizers()
