@@ -106,16 +106,9 @@ def _beside(key: str, other: str) -> Callable[[Figures], str | None]:
     return cell
 
 
-def _surface(figures: Figures) -> str | None:
-    """What is measured of a signed distance: everything that is no image's."""
-    metrics = figures.get("metrics", {})
-    others = {name: value for name, value in metrics.items() if name not in ("psnr", "ssim", "lpips")}
-    return ", ".join(f"{name} {value:.3g}" for name, value in others.items()) or None
-
-
 _TRAINING: dict[str, Callable[[Figures], str | None]] = {
     "data": lambda figures: figures.get("data"),
-    "steps": _number("steps", "{:,}"),
+    "steps": _number("steps", "{:,.0f}"),
     "ms a step": _number("ms", "{:.1f}"),
     "data ms": _number("data", "{:.1f}", "split_ms"),
     "forward": _number("forward", "{:.1f}", "split_ms"),
@@ -129,7 +122,7 @@ _TRAINING: dict[str, Callable[[Figures], str | None]] = {
     "PSNR": _number("psnr", "{:.2f}", "metrics"),
     "SSIM": _number("ssim", "{:.3f}", "metrics"),
     "LPIPS": _number("lpips", "{:.3f}", "metrics"),
-    "others": _surface,
+    "depth cm": _number("depth_l1_cm", "{:.1f}", "metrics"),
     "s an image": _number("image_seconds", "{:.2f}"),
 }
 COLUMNS: dict[str, dict[str, Callable[[Figures], str | None]]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from eugen_nerf.core.speed_table import best_rows
@@ -30,7 +30,7 @@ def _all_lines(result: Result) -> Iterator[str]:
     parts = result["parts"]
     kind = "dry run on a CPU: no figure here says anything of a GPU" if result["dry_run"] else "a day with a GPU"
     yield f"{kind}: {result['seconds']:.0f} s of {result['minutes']:g} minutes"
-    yield from _device(parts)
+    yield from _safely("networks", lambda: _device(parts))
     for name, part in parts.items():
         broken = sum("error" in row for row in part["rows"])
         yield f"  {name:10} {part['state']}; rows: {len(part['rows'])}{f', errors: {broken}' if broken else ''}"
@@ -39,10 +39,22 @@ def _all_lines(result: Result) -> Iterator[str]:
     for name, row in errors[:MOST_ERRORS]:
         yield f"  ERROR {name}: {row['row']}: {row['error'].splitlines()[-1]}"[:118]
     for name in TABLES:
-        if any("figures" in row for row in parts.get(name, {"rows": ()})["rows"]):
-            yield from ["", name, *_aligned(*day_cells(result, name))]
-    yield from _queries(result)
-    yield from _images(result)
+        yield from _safely(name, lambda name=name: _table(result, name))  # type: ignore[misc]
+    yield from _safely("queries", lambda: _queries(result))
+    yield from _safely("images", lambda: _images(result))
+
+
+def _safely(name: str, lines: Callable[[], Iterator[str]]) -> list[str]:
+    """The lines, or that there are none: the results are in their file, and no figure of one part hides the others."""
+    try:
+        return list(lines())
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        return [f"{name}: no table can be made of its rows: {error!r}"[:118]]
+
+
+def _table(result: Result, name: str) -> Iterator[str]:
+    if any("figures" in row for row in result["parts"].get(name, {"rows": ()})["rows"]):
+        yield from ["", name, *_aligned(*day_cells(result, name))]
 
 
 def _device(parts: Result) -> Iterator[str]:

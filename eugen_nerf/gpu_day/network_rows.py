@@ -67,7 +67,7 @@ def measure_queries(day: Day, number: int, missing: set[Job]) -> dict[str, Any]:
 
 def with_tf32(contender: Contender) -> Contender:
     """The same network run with TF32 products, of no effect on a CPU."""
-    return replace(contender, name=f"{contender.name}, TF32", work=partial(_in_tf32, contender.work))
+    return replace(contender, name=f"{contender.name} (TF32)", work=partial(_in_tf32, contender.work))
 
 
 def _in_tf32(work: Callable[[], object]) -> None:

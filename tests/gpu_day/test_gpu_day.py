@@ -156,7 +156,7 @@ def test_networks_and_images_are_timed_by_every_way(day: Day) -> None:
     found = figures(day, "queries")
     names = {row["name"] for row in found["queries of NeRF 8x256"]["queries"]}
     for network in ("dense", "EUGen m=8", "EUGen m=4", "narrower, as m=4", "low rank, as m=4"):
-        ways = {"eager", "eager, TF32", "eager plan float32", "eager plan float32, TF32", "eager plan bfloat16"}
+        ways = {"eager", "eager (TF32)", "eager plan float32", "eager plan float32 (TF32)", "eager plan bfloat16"}
         assert {f"{network}, {way}" for way in ways} <= names
     assert len(found) == 4 + 1 + 3 + 2
     images = figures(day, "images")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
@@ -28,7 +29,7 @@ def test_files_are_divided_into_folders_that_fit(pack: ModuleType) -> None:
     assert sorted(p for group in groups for p in group) == sorted(sizes)
     totals = [sum(sizes[p] for p in group) for group in groups]
     assert max(totals) <= 48
-    assert all(a + b > 48 for a, b in zip(totals, totals[1:], strict=False)), "two neighbours would have fitted in one"
+    assert all(a + b > 48 for a, b in pairwise(totals)), "two neighbours would have fitted in one"
     with pytest.raises(ValueError, match="at most 48"):
         pack.divided({Path("large"): 49}, 48)
 
