@@ -149,7 +149,7 @@ def shorten_schedules(trainer: Trainer, steps: int) -> None:
         if hasattr(schedule, "warmup_steps"):
             schedule.warmup_steps = round(schedule.warmup_steps * share)
             schedule.max_steps = max(schedule.warmup_steps + 1, round(schedule.max_steps * share))
-    manager = trainer.pipeline.datamanager.config
+    manager: Any = trainer.pipeline.datamanager.config
     if hasattr(manager, "reveal_steps"):
         manager.reveal_steps = round(manager.reveal_steps * share)
     trainer.optimizers = trainer.setup_optimizers()
