@@ -26,7 +26,8 @@ from eugen_nerf.gpu_day.supervisor import Supervisor
 def main() -> int:
     """Runs the day; 0 where every check that was made held."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=12.0, help="for everything")
+    parser.add_argument("--minutes", type=float, default=12.0, help="for everything, in all calls together")
+    parser.add_argument("--call", type=float, help="minutes of this call, where it has to end before; all by default")
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     parser.add_argument("--work", type=Path, help="folder of rows, logs, kernels and runs; OUTPUT/work by default")
     parser.add_argument("--data", type=Path, default=ROOT / ".gpu" / "data", help="folder of the data sets")
@@ -42,6 +43,7 @@ def main() -> int:
         data=work / "data" if options.dry_run else options.data.resolve(),
         device="cpu" if options.dry_run else "cuda",
         minutes=options.minutes,
+        call=options.call,
         tiny=options.dry_run,
         compiled=not options.no_compile,
     )

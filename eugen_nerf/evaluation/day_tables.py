@@ -108,6 +108,7 @@ def _beside(key: str, other: str) -> Callable[[Figures], str | None]:
 
 _TRAINING: dict[str, Callable[[Figures], str | None]] = {
     "data": lambda figures: figures.get("data"),
+    "products": lambda figures: figures.get("arithmetic"),
     "steps": _number("steps", "{:,.0f}"),
     "ms a step": _number("ms", "{:.1f}"),
     "data ms": _number("data", "{:.1f}", "split_ms"),
@@ -127,7 +128,9 @@ _TRAINING: dict[str, Callable[[Figures], str | None]] = {
 }
 COLUMNS: dict[str, dict[str, Callable[[Figures], str | None]]] = {
     "training": _TRAINING,
-    "precision": {name: cell for name, cell in _TRAINING.items() if name not in ("data", "data ms", "optimizer")},
+    "precision": {
+        name: cell for name, cell in _TRAINING.items() if name not in ("data", "data ms", "optimizer", "products")
+    },
     "long": _TRAINING,
     "commands": {
         "seconds": _number("seconds", "{:.1f}"),

@@ -103,9 +103,11 @@ def wait_for(running: Compiling, seconds: float, day: Day) -> dict[str, Any]:
 
 
 def left_out(day: Day) -> set[Job]:
-    """Jobs that were not compiled, as `wait_for` noted them."""
+    """Jobs that were not compiled, as `wait_for` noted them; all where it was stopped before."""
     path = day.work / "left_out.json"
-    return {Job(*job) for job in json.loads(path.read_text(encoding="utf8"))} if path.is_file() else set()
+    if not path.is_file():
+        return set(jobs_of(day))
+    return {Job(*job) for job in json.loads(path.read_text(encoding="utf8"))}
 
 
 def left_out_of(family: int, missing: Collection[Job]) -> set[tuple[str, str, str]]:

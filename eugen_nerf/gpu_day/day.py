@@ -26,7 +26,8 @@ class Day:
         work: folder of everything else: rows, logs, compiled kernels, runs.
         data: folder that holds lego, fox, garden, dnerf-lego-tiny and 7scenes-kitchen.
         device: "cuda" or "cpu".
-        minutes: for everything.
+        minutes: for everything, in all calls together.
+        call: minutes of this call; `minutes` where None.
         tiny: whether networks, images and batches are tiny: a dry run.
         compiled: whether torch.compile takes part.
 
@@ -39,14 +40,17 @@ class Day:
     data: Path
     device: str = "cuda"
     minutes: float = 12.0
+    call: float | None = None
     tiny: bool = False
     compiled: bool = True
 
     def __post_init__(self) -> None:
         if self.device == "cuda" and not torch.cuda.is_available():
             raise ConfigError("there is no CUDA device here: try --dry-run, which does all of it on a CPU")
-        if self.minutes <= 0:
-            raise ConfigError(f"minutes is {self.minutes:g}; give more than 0, such as 12")
+        if min(self.minutes, self.call or self.minutes) <= 0:
+            raise ConfigError(
+                f"{self.minutes:g} minutes are given, {self.call} of this call; give more than 0, such as 12"
+            )
 
     @property
     def families(self) -> tuple[Family, ...]:

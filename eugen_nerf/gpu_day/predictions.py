@@ -9,20 +9,26 @@ from typing import Any
 from eugen_nerf.gpu_day.day import ROOT
 
 PRETENDED = ROOT / "docs" / "launches_pretended.json"
-"""Rows with preset, variant, launches, synchronisations of a step on a pretended device."""
+"""Rows with preset, variant, launches and waits of a step on a pretended device."""
 ROOFLINE = ROOT / "docs" / "roofline.json"
 """Rows with method, variant, mode, precision, seconds, launches of what a card should need."""
 
 
-def predictions_of(preset: str, variant: str, precision: str = "float32") -> dict[str, Any]:
+def predictions_of(preset: str, variant: str, arithmetic: str) -> dict[str, Any]:
     """Launches and synchronisations counted on a pretended device, and the roofline's milliseconds; None where a file
-    or its row is absent."""
+    or its row is absent.
+
+    Args:
+        preset: a method's name.
+        variant: dense or eugen.
+        arithmetic: of the networks' products: float32, tf32 or bfloat16.
+    """
     counted = _row(PRETENDED, preset=preset, variant=variant)
-    bound = _row(ROOFLINE, method=preset, variant=variant, mode="train", precision=precision)
+    bound = _row(ROOFLINE, method=preset, variant=variant, mode="train", precision=arithmetic)
     seconds = bound.get("seconds")
     return {
         "pretended_launches": counted.get("launches"),
-        "pretended_synchronisations": counted.get("synchronisations"),
+        "pretended_synchronisations": counted.get("waits"),
         "predicted_ms": None if seconds is None else 1e3 * seconds,
     }
 

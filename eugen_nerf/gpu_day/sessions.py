@@ -127,7 +127,7 @@ def iterate(trainer: Trainer, step: int) -> torch.Tensor:
     loss, _, _ = trainer.train_iteration(step)
     for callback in trainer.callbacks:
         callback.run_callback_at_location(step, location=TrainingCallbackLocation.AFTER_TRAIN_ITERATION)
-    return loss
+    return loss.detach()
 
 
 def shrunk_camera(trainer: Trainer, side: int) -> Cameras:

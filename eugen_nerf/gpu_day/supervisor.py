@@ -81,11 +81,23 @@ class Supervisor:
         self._running: list[Running] = []
         self._began = time.monotonic()
         self._settings = day.write()
+        self._clock = day.work / "seconds"
+        self._before = float(self._clock.read_text()) if self._clock.is_file() else 0.0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of this call."""
+        return time.monotonic() - self._began
 
     @property
     def left(self) -> float:
-        """Seconds until the results have to be written."""
-        return 60 * self.day.minutes - AT_THE_END - (time.monotonic() - self._began)
+        """Seconds until the results of this call have to be written."""
+        return 60 * (self.day.call or self.day.minutes) - AT_THE_END - self.elapsed
+
+    @property
+    def left_of_day(self) -> float:
+        """Seconds of this call and of those that follow; at least those of this one."""
+        return max(self.left, 60 * self.day.minutes - AT_THE_END - self.elapsed - self._before)
 
     def run(self) -> None:
         """All parts; the results are written after each, and at the end whatever ends it."""
@@ -98,6 +110,7 @@ class Supervisor:
                 running.stop()
                 self.states[running.part.name] = "stopped with the day"
             self._write()
+            self._clock.write_text(str(self._before + self.elapsed))
 
     def _run_together(self, group: Sequence[Part]) -> None:
         before = [part for part in group if complete(self.day, part.name).exists()]
@@ -118,7 +131,7 @@ class Supervisor:
         """Its share of what is left, but enough for it to be of use."""
         later = self.parts[self.parts.index(group[0]) :]
         shares = sum(g[0].share for g in groups_of(later) if not complete(self.day, g[0].name).exists())
-        return min(self.left, max(self.left * group[0].share / shares, max(part.least for part in group)))
+        return min(self.left, max(self.left_of_day * group[0].share / shares, max(part.least for part in group)))
 
     def _start(self, part: Part, seconds: float) -> Running:
         words = [sys.executable, "-m", "eugen_nerf.gpu_day", str(self._settings), part.name, part.function]
@@ -169,7 +182,7 @@ class Supervisor:
             }
             for part in self.parts
         }
-        seconds = time.monotonic() - self._began
+        seconds = self._before + self.elapsed
         heading = {"dry_run": self.day.tiny, "minutes": self.day.minutes, "seconds": seconds}
         return {**heading, "failed": failures(parts), "parts": parts}
 

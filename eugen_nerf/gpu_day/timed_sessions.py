@@ -26,37 +26,37 @@ from eugen_nerf.methods.metrics import image_metrics
 
 MOST_SECONDS = 30.0
 """Of training in one row."""
+STOCK_SECONDS = 4.0
+"""Of training nerfstudio's own methods: their times stand beside, their quality is no matter."""
 AROUND = 9.0
 """Seconds of a row beside its training: reading images, compiling, evaluation, about."""
 WARMUP, SPLIT, PROFILED = 12, 10, 3
 """Steps before the clock starts, of the split, and under the profiler."""
 VIEWS = 2
 """Held-out views that are rendered."""
-Change = Callable[[TrainerConfig], None]
+ARITHMETICS = {"float32": "exact", "tf32": "fast", "bfloat16": "bfloat16"}
+"""What networks multiply in, and a model's setting for it."""
 
 
 def train_families(day: Day, log: RowLog) -> None:
     """Full-size presets of all families, EUGen and dense after one another, and two of nerfstudio's own methods."""
     rows = [(name, variant) for name in FAMILIES_OF_METHODS for variant in ("eugen", "dense")]
-    rows += [("nerfacto", "torch"), ("vanilla-nerf", "stock")]
+    stock = [("nerfacto", "torch"), ("vanilla-nerf", "stock")]
     for number, (name, variant) in enumerate(rows):
-        seconds = min(MOST_SECONDS, log.left / (len(rows) - number) - AROUND)
+        kept = len(stock) * (STOCK_SECONDS + AROUND)
+        seconds = min(MOST_SECONDS, (log.left - kept) / (len(rows) - number) - AROUND)
         log.measure(f"{name}, {variant}", partial(train, day, name, variant, max(3.0, seconds)))
+    for name, variant in stock:
+        log.measure(f"{name}, {variant}", partial(train, day, name, variant, STOCK_SECONDS))
 
 
 def train_precisions(day: Day, log: RowLog) -> None:
-    """NeRF and Mip-NeRF 360 in float32, with TF32 products and in bfloat16, each for a few seconds."""
-    kinds: dict[str, tuple[bool, Change]] = {
-        "float32": (False, _unchanged),
-        "TF32": (True, _unchanged),
-        "bfloat16": (True, _bfloat16),
-    }
+    """NeRF and Mip-NeRF 360 with networks that multiply in float32, TF32 and bfloat16, each for a few seconds."""
     names = [(name, v) for name in ("eugen-nerf", "eugen-mipnerf360") for v in ("eugen", "dense")]
-    rows = [(name, v, kind) for name, v in names for kind in kinds]
+    rows = [(name, v, kind) for name, v in names for kind in ARITHMETICS]
     for number, (name, variant, kind) in enumerate(rows):
         seconds = max(1.0, log.left / (len(rows) - number) - 4.0)
-        tf32, change = kinds[kind]
-        work = partial(train, day, name, variant, min(5.0, seconds), change=change, tf32=tf32, precision=kind)
+        work = partial(train, day, name, variant, min(5.0, seconds), arithmetic=kind)
         log.measure(f"{name}, {variant}, {kind}", work)
 
 
@@ -70,15 +70,7 @@ def train_long(day: Day, log: RowLog) -> None:
 
 
 def train(
-    day: Day,
-    preset: str,
-    variant: str,
-    seconds: float,
-    *,
-    change: Change = lambda config: None,
-    tf32: bool | None = None,
-    precision: str = "float32",
-    views: int = VIEWS,
+    day: Day, preset: str, variant: str, seconds: float, *, arithmetic: str | None = None, views: int = VIEWS
 ) -> dict[str, Any]:
     """Trains a preset for some seconds, its learning rates following their whole schedule within them.
 
@@ -87,21 +79,41 @@ def train(
         preset: a method's name.
         variant: dense or eugen.
         seconds: of training, after some steps that tell how many fit.
-        change: makes changes to the configuration.
-        tf32: whether products of float32 are TF32's; as torch is set where None.
-        precision: by which the roofline's row is found.
+        arithmetic: of `ARITHMETICS`; as the preset has it where None.
         views: held-out views that are evaluated.
     """
+    change = partial(set_arithmetic, arithmetic=arithmetic) if arithmetic else lambda config: None
     trainer = session(day, preset, variant=variant, change=change)
     try:
         # after the setup, which may choose
-        with nullcontext() if tf32 is None else float32_products(tf32=tf32):
-            return _measured(day, trainer, seconds, views) | predictions_of(preset, variant, precision.lower())
+        with float32_products(tf32=arithmetic != "float32") if arithmetic else nullcontext():
+            found = _measured(day, trainer, seconds, views)
+            multiplied = arithmetic or arithmetic_of(trainer.config, day.device)
+        return {**found, "arithmetic": multiplied, **predictions_of(preset, variant, multiplied)}
     finally:
         del trainer
         gc.collect()  # pipelines hold cycles
         if day.device == "cuda":
             torch.cuda.empty_cache()
+
+
+def set_arithmetic(config: TrainerConfig, arithmetic: str) -> None:
+    """Lets a method's networks multiply so: by the model's one setting, or where it has none by its networks'."""
+    model: Any = config.pipeline.model
+    if hasattr(model, "arithmetic"):
+        model.arithmetic = ARITHMETICS[arithmetic]
+        return
+    for name in ("network", "proposal", "deformation"):
+        if arithmetic == "bfloat16" and hasattr(model, name):
+            getattr(model, name).train_precision = "bfloat16"
+
+
+def arithmetic_of(config: TrainerConfig, device: str) -> str:
+    """What a method's networks multiply in: float32, tf32 or bfloat16."""
+    setting = getattr(config.pipeline.model, "arithmetic", None)
+    if setting == "bfloat16":
+        return "bfloat16"
+    return "tf32" if device == "cuda" and (has_tf32_products() or setting == "fast") else "float32"
 
 
 def _measured(day: Day, trainer: Trainer, seconds: float, views: int) -> dict[str, Any]:
@@ -134,7 +146,6 @@ def _measured(day: Day, trainer: Trainer, seconds: float, views: int) -> dict[st
         "split_ms": stages,
         "peak_memory_bytes": memory,
         "loss": loss,
-        "tf32": has_tf32_products(),
         **counts,
         **evaluate(trainer, views),
     }
@@ -197,15 +208,3 @@ def _timed_steps(
         done += 1
     synchronise(device)
     return done, time.perf_counter() - began
-
-
-def _unchanged(config: TrainerConfig) -> None:
-    """As the preset has it."""
-
-
-def _bfloat16(config: TrainerConfig) -> None:
-    """Products of the networks' training in bfloat16."""
-    for name in ("network", "proposal", "deformation"):
-        network = getattr(config.pipeline.model, name, None)
-        if network is not None:
-            network.train_precision = "bfloat16"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,7 +75,7 @@ def test_every_method_is_checked(day: Day, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_training_is_timed_taken_apart_and_evaluated(day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = {"rows": [{"preset": "eugen-nerf", "variant": "eugen", "launches": 700, "synchronisations": 11}]}
+    counted = {"rows": [{"preset": "eugen-nerf", "variant": "eugen", "launches": 700, "waits": 11}]}
     (day.work / "counted.json").write_text(json.dumps(counted))
     monkeypatch.setattr(predictions, "PRETENDED", day.work / "counted.json")
     monkeypatch.setattr(predictions, "ROOFLINE", day.work / "absent.json")
@@ -92,21 +93,25 @@ def test_training_is_timed_taken_apart_and_evaluated(day: Day, monkeypatch: pyte
     assert found["eugen-nerf, eugen"]["predicted_ms"] is None
 
 
-def test_precisions_and_longer_training(day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
-    precisions: list[tuple[str, bool]] = []
-    original = timed_sessions._measured
-
-    def measured(day: Day, trainer: Any, *words: Any) -> dict[str, Any]:
-        model = trainer.config.pipeline.model
-        precisions.append((model.network.train_precision, timed_sessions.has_tf32_products()))
-        return original(day, trainer, *words)
-
-    monkeypatch.setattr(timed_sessions, "_measured", measured)
+def test_precisions_and_longer_training(day: Day) -> None:
     found = figures(day, "precision")
-    assert precisions == 4 * [("float32", False), ("float32", True), ("bfloat16", True)]
-    assert len(found) == 12
+    assert [row["arithmetic"] for row in found.values()] == 4 * ["float32", "tf32", "bfloat16"]
     assert not timed_sessions.has_tf32_products(), "what was set is as it was before"
     assert list(figures(day, "long")) == ["eugen-zipnerf, eugen", "eugen-nerf, eugen", "eugen-nerf, dense"]
+
+
+@pytest.mark.parametrize("setting", [True, False])
+def test_the_arithmetic_is_set_by_a_model_s_one_setting_or_by_its_networks(setting: bool) -> None:
+    model = SimpleNamespace(network=SimpleNamespace(train_precision="float32"))
+    if setting:
+        model.arithmetic = "fast"
+    config: Any = SimpleNamespace(pipeline=SimpleNamespace(model=model))
+    timed_sessions.set_arithmetic(config, "bfloat16")
+    assert (model.arithmetic if setting else model.network.train_precision) == "bfloat16"
+    timed_sessions.set_arithmetic(config, "float32")
+    assert not setting or (model.arithmetic, timed_sessions.arithmetic_of(config, "cuda")) == ("exact", "float32")
+    timed_sessions.set_arithmetic(config, "tf32")
+    assert not setting or timed_sessions.arithmetic_of(config, "cuda") == "tf32"
 
 
 def test_a_schedule_is_shortened_as_a_whole(day: Day) -> None:

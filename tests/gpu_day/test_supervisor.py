@@ -107,6 +107,17 @@ def test_time_is_shared_by_worth_and_the_most_valuable_parts_fit_three_minutes(t
     assert sum(group[0].share for group in groups) <= 12 * 60
 
 
+def test_time_is_shared_as_if_all_calls_were_one(tmp_path: Path) -> None:
+    whole = Supervisor(Day(tmp_path / "a", tmp_path / "a", tmp_path, "cpu", 12.0, tiny=True))
+    day = Day(tmp_path / "b", tmp_path / "b", tmp_path, "cpu", 12.0, 9.0, tiny=True)
+    first, groups = Supervisor(day), groups_of(PARTS)
+    assert first._seconds_of(groups[1]) == pytest.approx(whole._seconds_of(groups[1]), abs=1)
+    assert first.left < 9 * 60 < first.left_of_day
+    (day.work / "seconds").write_text("540")
+    second = Supervisor(Day(tmp_path / "b", tmp_path / "b", tmp_path, "cpu", 12.0, 3.0, tiny=True))
+    assert second.left_of_day == pytest.approx(second.left, abs=1), "nothing follows it"
+
+
 def test_only_checks_fail_a_day() -> None:
     bad, error = {"row": "a", "figures": {"ok": False}}, {"row": "b", "error": "..."}
     fine = {"row": "c", "figures": {"ok": True}}
