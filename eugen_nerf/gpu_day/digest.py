@@ -7,6 +7,7 @@ from typing import Any
 
 from eugen_nerf.core.speed_table import best_rows
 from eugen_nerf.evaluation.day_tables import day_cells, families_of
+from eugen_nerf.gpu_day.parts import CHECKS
 
 MOST_LINES, MOST_CHARACTERS = 100, 11_500
 MOST_ERRORS = 12
@@ -34,7 +35,9 @@ def _all_lines(result: Result) -> Iterator[str]:
     for name, part in parts.items():
         broken = sum("error" in row for row in part["rows"])
         yield f"  {name:10} {part['state']}; rows: {len(part['rows'])}{f', errors: {broken}' if broken else ''}"
-    yield f"checks that FAILED: {', '.join(result['failed'])}" if result["failed"] else "no check failed"
+    unfinished = any(not parts[name]["state"].startswith("done") for name in CHECKS if name in parts)
+    fine = f"no check failed{', but not all were made' if unfinished else ''}"
+    yield f"checks that FAILED: {', '.join(result['failed'])}" if result["failed"] else fine
     errors = [(name, row) for name, part in parts.items() for row in part["rows"] if "error" in row]
     for name, row in errors[:MOST_ERRORS]:
         yield f"  ERROR {name}: {row['row']}: {row['error'].splitlines()[-1]}"[:118]

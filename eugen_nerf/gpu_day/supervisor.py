@@ -24,6 +24,8 @@ GRACE = 0.15
 AT_THE_END = 8.0
 """Seconds kept for the results."""
 RESULT = "gpu_day.json"
+BROKEN = "ended with status"
+"""How the state of a part begins that no one stopped."""
 
 
 def measure_part(day: Day, name: str, function: str, seconds: float) -> list[str]:
@@ -137,7 +139,7 @@ class Supervisor:
         words = [sys.executable, "-m", "eugen_nerf.gpu_day", str(self._settings), part.name, part.function]
         with self.log_of(part).open("ab") as log:
             process = subprocess.Popen(
-                [*words, f"{seconds:.1f}"],
+                [*words, f"{time.time() + seconds:.1f}"],
                 cwd=ROOT,
                 env=self.day.environment(),
                 stdout=log,
@@ -159,9 +161,7 @@ class Supervisor:
         if status is None:
             self.states[name] = f"stopped after {taken:.0f} s"
         elif status:
-            self.states[name] = (
-                f"ended with status {status} after {taken:.0f} s: {_last_line(self.log_of(running.part))}"
-            )
+            self.states[name] = f"{BROKEN} {status} after {taken:.0f} s: {_last_line(self.log_of(running.part))}"
         else:
             self.states[name] = f"done in {taken:.0f} s"
         print(f"{name}: {self.states[name]}", flush=True)
@@ -206,13 +206,14 @@ def groups_of(parts: Sequence[Part]) -> list[list[Part]]:
 
 
 def failures(parts: dict[str, dict[str, Any]]) -> list[str]:
-    """Names of the checks that failed: `part: row`."""
-    return [
-        f"{name}: {row['row']}"
-        for name in CHECKS
-        for row in parts.get(name, {"rows": []})["rows"]
-        if "error" in row or row["figures"].get("ok") is False
-    ]
+    """Names of the checks that failed, `part: row`, and of parts of checks that broke off by themselves."""
+    found = []
+    for name in CHECKS:
+        part = parts.get(name, {"state": "", "rows": []})
+        rows = (row for row in part["rows"] if "error" in row or row["figures"].get("ok") is False)
+        found += [f"{name}: {row['row']}" for row in rows]
+        found += [f"{name}: {part['state']}"] if part["state"].startswith(BROKEN) else []
+    return found
 
 
 def _last_line(path: Path) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from eugen_nerf.evaluation.day_tables import NOT_RUN, DayTable, day_table
-from eugen_nerf.gpu_day import console_runs, method_checks, predictions, sessions, timed_sessions
+from eugen_nerf.gpu_day import console_runs, image_rows, method_checks, predictions, sessions, timed_sessions
 from eugen_nerf.gpu_day.day import ROOT, Day
 from eugen_nerf.gpu_day.digest import digest
 from eugen_nerf.gpu_day.parts import PARTS
@@ -46,7 +47,8 @@ def figures(day: Day, name: str) -> dict[str, dict[str, Any]]:
 def test_networks_and_kernels_are_checked_in_a_process_with_torch_alone(day: Day) -> None:
     blocked = "import sys; sys.modules['nerfstudio'] = None\n"
     code = f"{blocked}from eugen_nerf.gpu_day.__main__ import main; main(*sys.argv[1:])"
-    words = [sys.executable, "-c", code, str(day.work / "day.json"), "networks", FUNCTIONS["networks"], "300"]
+    words = [sys.executable, "-c", code, str(day.work / "day.json"), "networks", FUNCTIONS["networks"]]
+    words.append(f"{time.time() + 300}")
     done = subprocess.run(words, env=day.environment(), cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = {row["row"]: row for row in read_rows(day.rows / "networks.jsonl")}
@@ -157,7 +159,8 @@ def test_the_plugin_is_found_without_installation() -> None:
         assert dict(entry.split("=") for entry in variables[variable].split(",")) == points[group]
 
 
-def test_networks_and_images_are_timed_by_every_way(day: Day) -> None:
+def test_networks_and_images_are_timed_by_every_way(day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_rows, "VARIANTS", ("dense", "narrow"))
     found = figures(day, "queries")
     names = {row["name"] for row in found["queries of NeRF 8x256"]["queries"]}
     for network in ("dense", "EUGen m=8", "EUGen m=4", "narrower, as m=4", "low rank, as m=4"):
