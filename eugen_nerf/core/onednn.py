@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -20,19 +21,32 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 def has_onednn(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether `OneDNNGraph` runs there."""
-    if device.type != "cpu" or dtype not in DTYPES or not torch.backends.mkldnn.is_available():
+    """Whether `OneDNNGraph` runs there, and is no slower than torch's own products."""
+    if device.type != "cpu" or dtype not in DTYPES:
         return False
-    known = hasattr(torch.ops.mkldnn, "_linear_pointwise")  # what torch.compile itself calls; it has no public name
-    return known and (dtype == torch.float32 or has_fast_bfloat16(device))
+    return has_fast_bfloat16(device) if dtype == torch.bfloat16 else _multiplies(dtype)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 products are the processor's own; elsewhere torch makes them of float32, slower than those."""
     if device.type == "cpu":
         found = (getattr(torch.cpu, f"_is_{name}_supported", bool) for name in ("avx512_bf16", "amx_tile"))
-        return any(supported() for supported in found)
+        return any(supported() for supported in found) and _multiplies(torch.bfloat16)
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@cache
+def _multiplies(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has this product here: it can be built, or limited by ONEDNN_MAX_CPU_ISA, to less than the
+    processor's instructions, and says so when it is called.
+    """
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False  # the product is what torch.compile itself calls; it has no public name
+    try:
+        _linear(torch.ones(2, 3, dtype=dtype), torch.ones(4, 3, dtype=dtype), None, "relu")
+    except RuntimeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,9 +5,9 @@ To compare with: what a dense network gains without a change of its layers.
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,32 +15,34 @@ from torch import Tensor
 from eugen_nerf.core.collapsed import CollapsedGraph
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.graph import LayerGraph
+from eugen_nerf.core.int8 import Int8Product, exact_int8
+from eugen_nerf.core.onednn import has_fast_bfloat16
 from eugen_nerf.core.stage import Affine, MergedStage
 
 Precision = Literal["bfloat16", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("bfloat16", "int8")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Int8Stage(MergedStage):
     """A merged stage whose matrix is int8, a scale a row, and whose inputs are quantised as they come."""
 
-    packed: Any = None
+    product: Callable[[Tensor], Tensor]
 
     def project(self, joined: Tensor) -> Tensor:
         """`[..., blocks * m]` for joined segments."""
-        return torch.ops.quantized.linear_dynamic(joined, self.packed)
+        return self.product(joined)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Int8Affine(Affine):
     """An affine map likewise."""
 
-    packed: Any = None
+    product: Callable[[Tensor], Tensor]
 
     def __call__(self, features: Tensor) -> Tensor:
         """Maps features `[..., F]` to `[..., l]`."""
-        return torch.ops.quantized.linear_dynamic(features, self.packed)
+        return self.product(features)
 
 
 class ReducedGraph:
@@ -51,18 +53,27 @@ class ReducedGraph:
         precision: see `PRECISIONS`.
 
     Raises:
-        ConfigError: int8 where torch has no such products (off the CPU, diagonal blocks), or an unknown precision.
+        ConfigError: int8 where torch has no such products (off the CPU, diagonal blocks) or they are wrong on this
+            processor, or an unknown precision.
     """
+
+    statement: str
+    """What is rounded to what, and by what it is multiplied, in one line."""
 
     def __init__(self, graph: LayerGraph, precision: Precision) -> None:
         collapsed = graph.collapse()
+        device = next(graph.parameters()).device
         self._inputs = len(graph.input_widths)
         if precision == "bfloat16":
             self.graph = collapsed.cast(torch.bfloat16)
             self.dtype = torch.bfloat16
+            slow = "" if has_fast_bfloat16(device) else " (no products of this processor's own: slow here)"
+            self.statement = f"weights, features and products in bfloat16{slow}"
         elif precision == "int8":
-            self.graph = _int8(collapsed)
+            product = exact_int8(device)
+            self.graph = _int8(collapsed, product)
             self.dtype = torch.float32
+            self.statement = str(product)
         else:
             raise ConfigError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
 
@@ -72,43 +83,26 @@ class ReducedGraph:
         return tuple(y.float() for y in graph(*(x.to(self.dtype) for x in inputs)))
 
 
-def reduce_precision(graph: LayerGraph, precision: Precision) -> None:
+def reduce_precision(graph: LayerGraph, precision: Precision) -> str:
     """Makes a graph answer in another precision where no gradients are asked for, until its weights are moved or
     changed by loading; raises as `ReducedGraph` does.
+
+    Returns:
+        `ReducedGraph.statement`.
     """
-    graph.evaluation = ReducedGraph(graph, precision)
+    graph.evaluation = reduced = ReducedGraph(graph, precision)
+    return reduced.statement
 
 
-def has_int8(device: torch.device) -> bool:
-    """Whether torch multiplies int8 matrices there."""
-    known = hasattr(torch.ops.quantized, "linear_prepack") and torch.backends.quantized.engine != "none"
-    return device.type == "cpu" and known
+def _int8(graph: CollapsedGraph, product: Int8Product) -> CollapsedGraph:
+    def stage(s: MergedStage) -> Int8Stage:
+        if s.groups > 1:
+            raise ConfigError("int8 products of diagonal blocks are not in torch: take bfloat16")
+        by = product.by(s.weight, s.bias)
+        return Int8Stage(s.weight, s.bias, s.norm, s.degree, s.shared, s.phi, s.groups, s.factors, product=by)
 
+    def affine(a: Affine) -> Affine:
+        return a if a.weight is None else Int8Affine(a.weight, a.bias, product=product.by(a.weight, a.bias))
 
-def _int8(graph: CollapsedGraph) -> CollapsedGraph:
-    steps = tuple((_int8_stage(stage), reads) for stage, reads in graph.steps)
-    return replace(graph, steps=steps, outputs=tuple((v, _int8_affine(a)) for v, a in graph.outputs))
-
-
-def _int8_stage(s: MergedStage) -> Int8Stage:
-    if s.groups > 1:
-        raise ConfigError("int8 products of diagonal blocks are not in torch: take bfloat16")
-    packed = _pack(s.weight, s.bias)
-    return Int8Stage(s.weight, s.bias, s.norm, s.degree, s.shared, s.phi, s.groups, s.factors, packed)
-
-
-def _int8_affine(a: Affine) -> Affine:
-    return a if a.weight is None else Int8Affine(a.weight, a.bias, _pack(a.weight, a.bias))
-
-
-def _pack(weight: Tensor, bias: Tensor | None) -> Any:
-    """Weights `[rows, columns]` rounded to int8 with the largest of a row as 127."""
-    if not has_int8(weight.device):
-        raise ConfigError(f"torch has no int8 products on {weight.device.type} here: take bfloat16, or --device cpu")
-    scales = weight.detach().double().abs().amax(dim=1).clamp_min(1e-12) / 127
-    zeros = torch.zeros(len(weight), dtype=torch.int64)
-    with warnings.catch_warnings():
-        # torch means to move these products to another package; they are its fastest on a CPU while it has them
-        warnings.simplefilter("ignore", UserWarning)
-        rounded = torch.quantize_per_channel(weight.detach().float(), scales, zeros, 0, torch.qint8)
-        return torch.ops.quantized.linear_prepack(rounded, None if bias is None else bias.detach().float())
+    steps = tuple((stage(s), reads) for s, reads in graph.steps)
+    return replace(graph, steps=steps, outputs=tuple((v, affine(a)) for v, a in graph.outputs))

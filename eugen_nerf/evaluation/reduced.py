@@ -43,7 +43,7 @@ def with_reduced(
         runs: by name.
         pairs: from `parse_reduced`.
         load: loads a run a second time.
-        notes: gets a line for what is left out.
+        notes: gets a line for what each row's arithmetic is, or why it is left out.
 
     Raises:
         ConfigError: a run whose fields are no graphs of layers.
@@ -57,10 +57,11 @@ def with_reduced(
             again = load(run)
             assert isinstance(again.model, GraphModel)
             try:
-                for field in again.model.graph_fields().values():
-                    reduce_precision(field.network, precision)
+                networks = [field.network for field in again.model.graph_fields().values()]
+                statements = {reduce_precision(network, precision): None for network in networks}
             except ConfigError as error:
                 notes.append(f"{name} {precision} left out: {error}")
                 continue
+            notes += [f"{name} {precision}: {statement}" for statement in statements]
             result[f"{name} {precision}"] = again
     return result

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.int8 import exact_int8
 from eugen_nerf.evaluation.compare import evaluate
 from eugen_nerf.evaluation.protocol import Timing
 from eugen_nerf.evaluation.reduced import parse_reduced
@@ -23,13 +25,15 @@ def test_rows_of_their_own(tiny_dense_run: Path, tiny_eugen_run: Path) -> None:
         assert rows[name]["macs_per_query"] == rows["a"]["macs_per_query"]
         assert rows[name]["iteration_seconds"] is None, "nothing trains in it"
         assert rows[name]["query_speed_ratio"] > 0
+    assert any(note.startswith("a bfloat16: weights, features and products in bfloat16") for note in found.notes)
+    assert f"a int8: {exact_int8(torch.device('cpu'))}" in found.notes
     assert rows["b"]["iteration_seconds"] > 0
 
 
 def test_what_cannot_be_reduced_is_noted_or_refused(
     tiny_dense_run: Path, tiny_stock_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eugen_nerf.core.precision.has_int8", lambda device: False)
+    monkeypatch.setattr("eugen_nerf.core.int8.has_int8", lambda device: False)
     found = evaluate([tiny_dense_run], names=["a"], timing=QUICK, device="cpu", reduced=("a:int8", "a:bfloat16"))
     assert [row["variant"] for row in found.rows][:2] == ["a", "a bfloat16"]
     assert any(note.startswith("a int8 left out: torch has no int8 products") for note in found.notes)
