@@ -9,7 +9,7 @@ ifneq ($(wildcard ../shared/torch),)
 export TORCH_HOME ?= $(abspath ../shared/torch)
 endif
 
-.PHONY: install demo test lint bench bench-long gpu-pack clean
+.PHONY: install demo test test-processors lint bench bench-long gpu-pack clean
 
 install: $(READY)
 
@@ -25,6 +25,12 @@ demo: install
 
 test: install lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# the tests that depend on a processor's instructions or on a compiler, with fewer of either
+PROCESSORS := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 CXX=/nonexistent
+test-processors: install
+	@status=0; for limit in $(PROCESSORS); do echo "$$limit"; \
+		env $$limit $(BIN)/python -m pytest -n 2 --dist loadfile -m processor tests/core || status=1; done; exit $$status
 
 lint: install
 	$(BIN)/ruff check .

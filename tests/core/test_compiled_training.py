@@ -10,6 +10,7 @@ from plan_networks import inputs_of, network
 
 from eugen_nerf.core import EUGenConfig, EUGenLinear
 
+pytestmark = pytest.mark.processor
 NAMES = (
     "nerf",
     "degree 1",

@@ -84,6 +84,7 @@ def _near(ours: Array, truth: Array, tolerance: float) -> None:
     assert np.abs(ours - truth).max() <= tolerance * np.abs(truth).max()
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("precision", FUSED_PRECISIONS)
 @pytest.mark.parametrize("name", [*FUSED, *ENCODED])
 def test_the_twin_gives_what_the_layers_give(name: str, precision: FusedPrecision) -> None:

@@ -14,6 +14,8 @@ from eugen_nerf.core.precision import reduce_precision
 
 CPU = torch.device("cpu")
 
+pytestmark = pytest.mark.processor
+
 
 def _two_outputs() -> list[str]:
     return [name for name in NETWORKS if len(network(name).outputs) == 2]

@@ -16,6 +16,7 @@ from eugen_nerf.core.bundled_graph import BundledGraph
 from eugen_nerf.core.encodings import ContractedEncoding
 from eugen_nerf.core.plan import chunk_rows
 
+pytestmark = pytest.mark.processor
 CPU = torch.device("cpu")
 PHASES = 5e-4
 """Of the largest output, what encodings make of it that count phases of 2^9 turns in float32, as the reference does."""

@@ -9,6 +9,8 @@ from oracles import draw
 
 from eugen_nerf.core import ConfigError, MomentSums, best_ridge, greedy_columns, ridge_solution
 
+pytestmark = pytest.mark.processor
+
 Array = np.ndarray
 
 
