@@ -88,7 +88,7 @@ def projections(layer: EUGenLinear, prefix: str) -> dict[tuple[int, int], Array]
 
 
 def eugen_numpy(layer: EUGenLinear, x: Array) -> Array:
-    """Eq. (1) as plain loops over inputs, outputs, degrees, features and Hadamard factors."""
+    """Eq. (1) as plain loops over inputs or outputs, degrees, features and Hadamard factors."""
     c = layer.config
     g = projections(layer, "projection")
     h = (
@@ -97,28 +97,24 @@ def eugen_numpy(layer: EUGenLinear, x: Array) -> Array:
         else projections(layer, "projection" if c.weights == "tied" else "weight_projection")
     )
     weight, a = array(layer.weight), array(layer.coefficients)
-    y = np.zeros((x.shape[0], layer.out_features))
-    for n in range(x.shape[0]):
-        plus = np.concatenate([x[n], [1.0, math.sqrt(sum(v * v for v in x[n]))]])
-        for o in range(layer.out_features):
-            total = 0.0 if layer.bias is None else float(layer.bias.detach()[o])
-            for i in range(1, c.degree + 1):
-                for r in range(c.num_features):
-                    left = 1.0
-                    for j in range(1, i + 1):
-                        left *= float(g[i, j][r] @ plus)
-                    if h is None:
-                        right = weight[o, (i - 1) * c.num_features + r]
-                    else:
-                        w_bias = 0.0 if layer.weight_bias is None else float(layer.weight_bias.detach()[o])
-                        w_plus = np.concatenate([weight[o], [w_bias, 1.0]])
-                        product = 1.0
-                        for j in range(1, i + 1):
-                            product *= float(h[i, j][r] @ w_plus)
-                        right = a[i - 1] * float(FUNCTIONS[c.psi](np.array(product)))
-                    total += right * float(FUNCTIONS[c.phi](np.array(left)))
-            y[n, o] = total
-    return y
+    terms = [(i, r) for i in range(1, c.degree + 1) for r in range(c.num_features)]
+
+    def products(rows: dict[tuple[int, int], Array], plus: Array) -> Array:
+        found = np.ones(len(terms))
+        for k, (i, r) in enumerate(terms):
+            for j in range(1, i + 1):
+                found[k] *= rows[i, j][r] @ plus
+        return found
+
+    left = [products(g, np.concatenate([row, [1.0, math.sqrt(sum(v * v for v in row))]])) for row in x]
+    right = weight
+    if h is not None:
+        shifts = np.zeros(layer.out_features) if layer.weight_bias is None else array(layer.weight_bias)
+        scales = np.array([a[i - 1] for i, _ in terms])
+        made = [products(h, np.concatenate([row, [shift, 1.0]])) for row, shift in zip(weight, shifts, strict=True)]
+        right = scales * FUNCTIONS[c.psi](np.array(made))
+    y = FUNCTIONS[c.phi](np.array(left)) @ right.T
+    return y if layer.bias is None else y + array(layer.bias)
 
 
 def monarch_numpy(layer: MonarchLinear, x: Array) -> Array:
