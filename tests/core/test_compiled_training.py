@@ -10,7 +10,6 @@ from plan_networks import inputs_of, network
 
 from eugen_nerf.core import EUGenConfig, EUGenLinear
 
-pytestmark = pytest.mark.processor
 NAMES = (
     "nerf",
     "degree 1",
@@ -42,6 +41,7 @@ def test_a_step_has_no_graph_break(name: str) -> None:
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()) + 1e-7)
 
 
+@pytest.mark.processor
 @pytest.mark.parametrize("config", [EUGenConfig(), EUGenConfig(degree=2), EUGenConfig(norm=False, phi="softplus")])
 def test_a_layer_alone_has_no_graph_break(config: EUGenConfig) -> None:
     torch._dynamo.reset()
