@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -135,15 +136,15 @@ def test_what_is_not_a_number_is_stated_as_infinite() -> None:
     assert make_plan(graph, inputs_of(graph)).deviation == float("inf")
 
 
-def test_compiled_plans_are_not_taken_for_recompilations() -> None:
+def test_compiled_plans_are_not_taken_for_recompilations(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch runs what was recompiled too often without a compiler, and all plans have one source."""
+    # torch counts before a backend gets the captured graph: this one needs no compiler
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     with torch._dynamo.config.patch(recompile_limit=1, fail_on_recompile_limit_hit=True):
         for name in ("degree 1", "proposal"):
             graph = network(name)
             plan = make_plan(graph, inputs_of(graph), backend="compile", dtype="bfloat16")
-            if plan.fallback is not None and "recompile" not in plan.fallback:
-                pytest.skip(plan.fallback)
-            assert plan.backend == "compile"
+            assert (plan.backend, plan.fallback) == ("compile", None)
             _near(plan, inputs_of(graph), truth_of(graph, inputs_of(graph)), 0.05)
 
 
