@@ -178,4 +178,5 @@ def test_second_derivatives(variant: str, norm: bool) -> None:
         (gradient,) = torch.autograd.grad(distance.sum(), points, create_graph=True)
         return gradient.square().sum()
 
-    assert torch.autograd.gradcheck(squared_gradient, [p.detach().requires_grad_() for p in parameters], atol=1e-4)
+    leaves = [p.detach().requires_grad_() for p in parameters]
+    assert torch.autograd.gradcheck(squared_gradient, leaves, atol=1e-4, fast_mode=True)  # along random directions
