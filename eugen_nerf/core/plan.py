@@ -20,7 +20,7 @@ from eugen_nerf.core.bundled_graph import BundledGraph
 from eugen_nerf.core.collapsed import CollapsedGraph
 from eugen_nerf.core.encodings import Encoding
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.fused import check_fused, kernel_problem, run_fused
+from eugen_nerf.core.fused import MOST_DIFFERENCE, check_fused, kernel_problem, run_fused
 from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.core.norms import NormsLeft, drop_norms
 from eugen_nerf.core.onednn import OneDNNGraph, has_onednn
@@ -131,7 +131,7 @@ def make_plan(
     """Decides how a network is run, and measures what that changes. The network stays as it is.
 
     Where the kernel cannot run the network, the plan falls back to compile on CUDA and to eager elsewhere; where it
-    cannot be compiled, to eager. `fallback` says so.
+    cannot be compiled, or what is compiled gives other outputs, to eager. `fallback` says so.
 
     Args:
         network: trained network on the device that it is to run on.
@@ -227,7 +227,9 @@ def _decide(
         reasons.append(f"not triton: {reason}")
     if backend == "compile" or (reasons and device.type == "cuda"):
         try:
-            return attempt("compile")
+            plan = attempt("compile")
+            _check_compiled(plan, attempt("eager"), samples)
+            return plan
         except Exception as error:  # likewise
             reasons.append(f"not compile: {_first_line(error)}")
     return attempt("eager")
@@ -310,6 +312,20 @@ def _deviation(plan: InferencePlan, graph: CollapsedGraph, samples: Sequence[Ten
         difference = float((y - truth).abs().max()) if y.numel() else 0.0
         worst = max(worst, math.inf if math.isnan(difference) else difference)
     return worst
+
+
+def _check_compiled(plan: InferencePlan, eager: InferencePlan, samples: Sequence[Tensor]) -> None:
+    """torch's cache gives code that was compiled for another processor, which has been seen to be wrong.
+
+    Raises:
+        RuntimeError: the outputs differ by more than rounding does.
+    """
+    for i, (y, truth) in enumerate(zip(plan(*samples), eager(*samples), strict=True)):
+        largest = float(truth.nan_to_num(0, 0, 0).abs().max())
+        if not torch.allclose(y, truth, rtol=0, atol=MOST_DIFFERENCE * largest, equal_nan=True):
+            raise RuntimeError(
+                f"output {i} of the compiled code is wrong: delete torch's cache of it (TORCHINDUCTOR_CACHE_DIR)"
+            )
 
 
 def _output_widths(graph: CollapsedGraph, input_widths: Sequence[int]) -> tuple[int, ...]:

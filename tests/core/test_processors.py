@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -58,3 +58,17 @@ def test_without_a_compiler_a_plan_is_eager_and_says_why() -> None:
     assert "compiler" in str(plan.fallback)
     for y, exact in zip(plan(*inputs), truth_of(graph, inputs), strict=True):
         assert np.abs(array(y) - exact).max() <= 1e-5 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("wrong", [2.0, torch.nan])
+def test_compiled_code_that_is_wrong_is_not_used(wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch's cache was seen to give, filled under AVX-512 and read under AVX2."""
+
+    def other(run: Callable[..., tuple[torch.Tensor, ...]], **_: object) -> Callable[..., tuple[torch.Tensor, ...]]:
+        return lambda *inputs: tuple(y * wrong for y in run(*inputs))
+
+    monkeypatch.setattr(torch, "compile", other)
+    graph = network("degree 1")
+    plan = make_plan(graph, inputs_of(graph), backend="compile")
+    assert plan.backend == "eager"
+    assert str(plan.fallback).startswith("not compile: output 0 of the compiled code is wrong")
