@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from commands import command
 from torch import Tensor, nn
 
 from eugen_nerf.cli import distill as cli
@@ -205,13 +205,10 @@ def test_ns_train_goes_on(tiny_dense_run: Path, tmp_path: Path) -> None:
     trainer, student, _ = distill(run, FEW)
     trainer.output_dir, trainer.experiment_name, trainer.timestamp = tmp_path, "converted", "now"
     path = write_run(trainer, student, run.step)
-    program = Path(sys.executable).parent / "ns-train"
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore", "TORCH_HOME": str(tmp_path)}
     checkpoint = path.parent / "nerfstudio_models" / f"step-{run.step:09d}.ckpt"
     written = checkpoint.read_bytes()
-    words = [str(program), "eugen-nerf-small", "--load-config", str(path.with_name(TRAIN_ON))]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    command(environment, "ns-train", "eugen-nerf-small", "--load-config", path.with_name(TRAIN_ON))
     assert checkpoint.read_bytes() == written, "the converted run stays as it was"
     assert [p.name for p in checkpoint.parent.iterdir()] == [checkpoint.name]
     after = path.parent.with_name("now-trained") / "nerfstudio_models" / "step-000000003.ckpt"

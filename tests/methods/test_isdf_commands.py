@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
-from commands import command
+from commands import Running, command
 from tiny_rgbd import isdf_trainer, write_sequence
 
 from eugen_nerf.conversion.choose import DistillConfig
@@ -35,20 +32,13 @@ def words(output: Path, timestamp: str, steps: int, *more: object) -> list[str]:
 def test_killed_resumed_and_evaluated(tmp_path: Path, offline: dict[str, str]) -> None:
     data = write_sequence(tmp_path / "room", ANGLES)
     killed = tmp_path / "shell" / "eugen-isdf-small" / "killed" / "nerfstudio_models"
-    process = subprocess.Popen(
-        [*words(tmp_path, "killed", 100_000), "eugen-rgbd", "--data", str(data)],
-        env=offline,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 200
-        while len(checkpoint_files(killed)) < 2 and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    given = [*words(tmp_path, "killed", 100_000), "eugen-rgbd", "--data", data]
+    running = Running(offline, given, tmp_path)
+    deadline = time.monotonic() + 200
+    while len(checkpoint_files(killed)) < 2 and not running.ended(0.05) and time.monotonic() < deadline:
+        pass
+    running.kill()
+    running.finish()
     path, state = read_latest_checkpoint(killed)
     before = state["pipeline"]["datamanager._extra_state"]["memory"]
     assert before["keyframes"]

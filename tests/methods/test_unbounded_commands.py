@@ -100,5 +100,4 @@ def test_ns_render(shell_run: Path, tmp_path: Path, offline: dict[str, str]) -> 
 
 
 def test_ns_viewer_answers(shell_run: Path, tmp_path: Path, offline: dict[str, str]) -> None:
-    log = tmp_path / "log"
-    assert b"<html" in viewer_page(shell_run, offline, log).lower(), log.read_text()[-3000:]
+    assert b"<html" in viewer_page(shell_run, offline, tmp_path).lower(), (tmp_path / "errors").read_text()[-3000:]

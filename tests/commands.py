@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
 import pickle
+import select
 import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -19,11 +25,58 @@ import yaml
 from nerfstudio.engine.trainer import TrainerConfig
 
 
-def command(environment: dict[str, str], *words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end; it must succeed unless `check` is off."""
-    done = subprocess.run([str(w) for w in words], env=environment, capture_output=True, text=True, timeout=240)
-    if check:
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+@cache
+def _server() -> subprocess.Popen[bytes]:
+    """`command_server.py`, for as long as this process runs: importing nerfstudio takes most of a command's time."""
+    words = [sys.executable, str(Path(__file__).with_name("command_server.py"))]
+    quiet = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore"}
+    server = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=quiet, bufsize=0)
+    atexit.register(server.communicate)
+    return server
+
+
+class Running:
+    """A command of nerfstudio or of this package, one at a time.
+
+    Args:
+        environment: of its process.
+        words: as they are typed.
+        folder: takes what it prints.
+    """
+
+    def __init__(self, environment: dict[str, str], words: Sequence[object], folder: Path) -> None:
+        self.words, self._files = [str(w) for w in words], [folder / "output", folder / "errors"]
+        request = json.dumps([self.words, environment, *map(str, self._files)])
+        assert _server().stdin.write(f"{request}\n".encode())  # type: ignore[union-attr]
+        self._process = int(self._line())
+
+    def ended(self, seconds: float = 0.0) -> bool:
+        """Whether it has ended, or does so within some time."""
+        return bool(select.select([_server().stdout], [], [], seconds)[0])
+
+    def kill(self) -> None:
+        """Ends it at once, with all that it started."""
+        os.killpg(self._process, signal.SIGKILL)
+
+    def finish(self) -> subprocess.CompletedProcess[str]:
+        """Waits for its end, at most four minutes."""
+        if not self.ended(240):
+            self.kill()
+        status = int(self._line())
+        return subprocess.CompletedProcess(self.words, status, *(file.read_text() for file in self._files))
+
+    @staticmethod
+    def _line() -> bytes:
+        line = _server().stdout.readline()  # type: ignore[union-attr]
+        assert line, "the server of commands ended"
+        return line
+
+
+def command(environment: dict[str, str], *words: object) -> subprocess.CompletedProcess[str]:
+    """Runs a command to its end; it must succeed."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = Running(environment, words, Path(folder)).finish()
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done
 
 
@@ -42,19 +95,17 @@ def optimizer_steps(checkpoint: dict, group: str) -> set[float]:
     return {float(state["step"]) for state in checkpoint["optimizers"][group]["state"].values()}
 
 
-def viewer_page(run: Path, environment: dict[str, str], log: Path) -> bytes:
+def viewer_page(run: Path, environment: dict[str, str], folder: Path) -> bytes:
     """What ``ns-viewer`` answers for a run; empty where it ends or two minutes pass before it does."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    words = ["ns-viewer", "--load-config", str(run), "--viewer.websocket-host", "127.0.0.1"]
-    words += ["--viewer.websocket-port", str(port)]
-    with log.open("w") as file:
-        process = subprocess.Popen(words, env=environment, stdout=file, stderr=file, start_new_session=True)
+    words = ["ns-viewer", "--load-config", run, "--viewer.websocket-host", "127.0.0.1"]
+    running = Running(environment, [*words, "--viewer.websocket-port", port], folder)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         end = time.monotonic() + 120
-        while time.monotonic() < end and process.poll() is None:
+        while time.monotonic() < end and not running.ended():
             try:
                 with opener.open(f"http://127.0.0.1:{port}/", timeout=5) as response:
                     assert response.status == 200
@@ -63,9 +114,9 @@ def viewer_page(run: Path, environment: dict[str, str], log: Path) -> bytes:
                 time.sleep(0.2)
         return b""
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if not running.ended():
+            running.kill()
+        running.finish()
 
 
 def changed_copy(path: Path, folder: Path, change: Callable[[TrainerConfig], None]) -> Path:

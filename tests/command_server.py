@@ -1,0 +1,60 @@
+"""Commands in processes forked from this one, which has imported what they all import: `python command_server.py`.
+
+A request is a line of JSON on standard input: the words, the environment, and the files that take standard output and
+errors. The answers are two lines: the process, which leads a group of its own, and in the end its exit status.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+from importlib.metadata import entry_points
+from typing import NoReturn
+
+import nerfstudio.engine.trainer
+import nerfstudio.scripts.eval
+import nerfstudio.scripts.exporter
+import nerfstudio.scripts.render
+import nerfstudio.scripts.train  # noqa: F401
+
+
+def run(words: list[str], environment: dict[str, str], output: str, errors: str) -> object:
+    """What a console script gives, in this process."""
+    for path, flags, target in ((os.devnull, os.O_RDONLY, 0), (output, os.O_WRONLY, 1), (errors, os.O_WRONLY, 2)):
+        os.dup2(os.open(path, flags | os.O_CREAT), target)
+    os.environ.clear()
+    os.environ.update(environment)
+    (program,) = entry_points(group="console_scripts", name=words[0])
+    sys.argv = words
+    return program.load()()
+
+
+def run_and_end(words: list[str], environment: dict[str, str], output: str, errors: str) -> NoReturn:
+    """Ends as a console script does, but for what libraries do last: their threads are not in a forked process."""
+    status: object = 1
+    try:
+        status = run(words, environment, output, errors)
+    except SystemExit as end:
+        status = end.code
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    if not isinstance(status, int | None):
+        print(status, file=sys.stderr)
+        status = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status or 0)
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            os.setsid()
+            run_and_end(*json.loads(line))
+        os.write(1, f"{child}\n".encode())
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.write(1, f"{status}\n".encode())
