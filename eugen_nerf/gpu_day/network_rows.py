@@ -16,9 +16,9 @@ from eugen_nerf.core.picture import measure_pictures
 from eugen_nerf.core.plan import make_plan
 from eugen_nerf.core.speed import Contender, contenders_of, encoded_inputs, networks_of
 from eugen_nerf.core.speed_table import measure_peaks, queries_for, rows_of
+from eugen_nerf.core.tf32 import float32_products
 from eugen_nerf.core.timing import medians, time_interleaved
 from eugen_nerf.core.training_speed import measure_training
-from eugen_nerf.gpu_day.arithmetic import float32_products
 from eugen_nerf.gpu_day.compiling import TRAINED, Job, compiled_steps, left_out, left_out_of
 from eugen_nerf.gpu_day.day import Day
 from eugen_nerf.gpu_day.rows import RowLog
@@ -71,7 +71,7 @@ def with_tf32(contender: Contender) -> Contender:
 
 
 def _in_tf32(work: Callable[[], object]) -> None:
-    with float32_products(tf32=True):
+    with float32_products("tf32"):
         work()
 
 

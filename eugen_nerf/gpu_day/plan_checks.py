@@ -17,7 +17,6 @@ from eugen_nerf.core.packed import why_not
 from eugen_nerf.core.plan import make_plan
 from eugen_nerf.core.speed import encoded_inputs, networks_of
 from eugen_nerf.core.speed_table import measure_peaks
-from eugen_nerf.gpu_day.arithmetic import has_tf32_products
 from eugen_nerf.gpu_day.compiling import DRY, Job, compiling, jobs_of, left_out, wait_for, ways_of_plan
 from eugen_nerf.gpu_day.day import Day
 from eugen_nerf.gpu_day.rows import RowLog
@@ -52,7 +51,6 @@ def describe_device(day: Day) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
-        "tf32": has_tf32_products(),
     }
     try:
         import triton

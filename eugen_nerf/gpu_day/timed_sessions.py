@@ -6,7 +6,6 @@ import gc
 import itertools
 import time
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +15,6 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
 from eugen_nerf.core.timing import synchronise
 from eugen_nerf.evaluation.accounting import peak_memory
-from eugen_nerf.gpu_day.arithmetic import float32_products, has_tf32_products
 from eugen_nerf.gpu_day.day import Day
 from eugen_nerf.gpu_day.predictions import predictions_of
 from eugen_nerf.gpu_day.rows import RowLog
@@ -85,10 +83,8 @@ def train(
     change = partial(set_arithmetic, arithmetic=arithmetic) if arithmetic else lambda config: None
     trainer = session(day, preset, variant=variant, change=change)
     try:
-        # after the setup, which may choose
-        with float32_products(tf32=arithmetic != "float32") if arithmetic else nullcontext():
-            found = _measured(day, trainer, seconds, views)
-            multiplied = arithmetic or arithmetic_of(trainer.config, day.device)
+        found = _measured(day, trainer, seconds, views)
+        multiplied = arithmetic or arithmetic_of(trainer.config, day.device)
         return {**found, "arithmetic": multiplied, **predictions_of(preset, variant, multiplied)}
     finally:
         del trainer
@@ -98,22 +94,17 @@ def train(
 
 
 def set_arithmetic(config: TrainerConfig, arithmetic: str) -> None:
-    """Lets a method's networks multiply so: by the model's one setting, or where it has none by its networks'."""
+    """Lets the networks of one of our methods multiply so."""
     model: Any = config.pipeline.model
-    if hasattr(model, "arithmetic"):
-        model.arithmetic = ARITHMETICS[arithmetic]
-        return
-    for name in ("network", "proposal", "deformation"):
-        if arithmetic == "bfloat16" and hasattr(model, name):
-            getattr(model, name).train_precision = "bfloat16"
+    model.arithmetic = ARITHMETICS[arithmetic]
 
 
 def arithmetic_of(config: TrainerConfig, device: str) -> str:
-    """What a method's networks multiply in: float32, tf32 or bfloat16."""
+    """What a method's networks multiply in: float32, tf32 or bfloat16. Stock methods have no such setting."""
     setting = getattr(config.pipeline.model, "arithmetic", None)
     if setting == "bfloat16":
         return "bfloat16"
-    return "tf32" if device == "cuda" and (has_tf32_products() or setting == "fast") else "float32"
+    return "tf32" if device == "cuda" and setting == "fast" else "float32"
 
 
 def _measured(day: Day, trainer: Trainer, seconds: float, views: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -9,10 +10,10 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from nerfstudio.configs.method_configs import all_methods
 
 from eugen_nerf.evaluation.day_tables import NOT_RUN, DayTable, day_table
 from eugen_nerf.gpu_day import console_runs, image_rows, method_checks, predictions, sessions, timed_sessions
@@ -98,22 +99,17 @@ def test_training_is_timed_taken_apart_and_evaluated(day: Day, monkeypatch: pyte
 def test_precisions_and_longer_training(day: Day) -> None:
     found = figures(day, "precision")
     assert [row["arithmetic"] for row in found.values()] == 4 * ["float32", "tf32", "bfloat16"]
-    assert not timed_sessions.has_tf32_products(), "what was set is as it was before"
     assert list(figures(day, "long")) == ["eugen-zipnerf, eugen", "eugen-nerf, eugen", "eugen-nerf, dense"]
 
 
-@pytest.mark.parametrize("setting", [True, False])
-def test_the_arithmetic_is_set_by_a_model_s_one_setting_or_by_its_networks(setting: bool) -> None:
-    model = SimpleNamespace(network=SimpleNamespace(train_precision="float32"))
-    if setting:
-        model.arithmetic = "fast"
-    config: Any = SimpleNamespace(pipeline=SimpleNamespace(model=model))
-    timed_sessions.set_arithmetic(config, "bfloat16")
-    assert (model.arithmetic if setting else model.network.train_precision) == "bfloat16"
-    timed_sessions.set_arithmetic(config, "float32")
-    assert not setting or (model.arithmetic, timed_sessions.arithmetic_of(config, "cuda")) == ("exact", "float32")
-    timed_sessions.set_arithmetic(config, "tf32")
-    assert not setting or timed_sessions.arithmetic_of(config, "cuda") == "tf32"
+def test_the_arithmetic_is_the_model_s_setting() -> None:
+    config = copy.deepcopy(all_methods["eugen-nerf"])
+    for arithmetic, setting in (("bfloat16", "bfloat16"), ("float32", "exact"), ("tf32", "fast")):
+        timed_sessions.set_arithmetic(config, arithmetic)
+        assert config.pipeline.model.arithmetic == setting
+        assert timed_sessions.arithmetic_of(config, "cuda") == arithmetic
+    assert timed_sessions.arithmetic_of(config, "cpu") == "float32"
+    assert timed_sessions.arithmetic_of(all_methods["nerfacto"], "cuda") == "float32"
 
 
 def test_a_schedule_is_shortened_as_a_whole(day: Day) -> None:
