@@ -31,7 +31,7 @@ test: install lint
 PROCESSORS := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 CXX=/nonexistent
 test-processors: install
 	@status=0; for limit in $(PROCESSORS); do echo "$$limit"; \
-		env $$limit TORCHINDUCTOR_FORCE_DISABLE_CACHES=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m processor tests/core || status=1; done; exit $$status
+		env $$limit TORCHINDUCTOR_FORCE_DISABLE_CACHES=1 $(BIN)/python -m pytest -m processor tests/core || status=1; done; exit $$status
 
 lint: install
 	$(BIN)/ruff check .
