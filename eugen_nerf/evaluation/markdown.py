@@ -17,6 +17,7 @@ from typing import Any
 from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.evaluation.claims import groups_of, judged
 from eugen_nerf.evaluation.day_tables import DayTable, day_table
+from eugen_nerf.evaluation.launch_markdown import LaunchCounts, launch_table
 from eugen_nerf.evaluation.published import check_published
 from eugen_nerf.evaluation.roofline_markdown import Predictions, predictions_table
 from eugen_nerf.evaluation.seeds import losses, over_seeds
@@ -109,7 +110,7 @@ class Verdicts:
     """A suite's file by the `report.json` of its results, both relative to the project's folder."""
 
 
-AnyPlace = Place | Pivot | Cases | Verdicts | Speeds | Predictions | DayTable
+AnyPlace = Place | Pivot | Cases | Verdicts | Speeds | Predictions | DayTable | LaunchCounts
 
 
 def read_places(path: Path) -> list[AnyPlace]:
@@ -132,6 +133,8 @@ def _place_of(entry: Mapping[str, Any]) -> AnyPlace:
         return Verdicts(**entry)
     if "speeds" in entry:
         return Speeds(**entry)
+    if "launches" in entry:
+        return LaunchCounts(**entry)
     if "predictions" in entry:
         return Predictions(**entry)
     if "day" in entry:
@@ -155,6 +158,8 @@ def table(place: AnyPlace, folder: Path) -> str:
         return _listed(place, folder)
     if isinstance(place, Speeds):
         return speeds_table(place, folder)
+    if isinstance(place, LaunchCounts):
+        return launch_table(place, folder)
     if isinstance(place, Predictions):
         return predictions_table(place, folder)
     if isinstance(place, DayTable):
