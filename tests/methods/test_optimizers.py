@@ -13,6 +13,7 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, Optimizers
 from torch import nn
 
+from eugen_nerf.core import NeRFShape, Replacement, build_variant
 from eugen_nerf.methods import trainer
 from eugen_nerf.methods.optimizers import AdamWOptimizerConfig, FusedAdam, FusedAdamConfig, FusedAdamW
 
@@ -50,6 +51,24 @@ def test_steps_are_those_of_torch(ours: type) -> None:
     expected = descend(PLAIN[ours](parameters(), **RATES), range(5))
     for a, b in zip(descend(optimizer, range(5)), expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("ours", PLAIN)
+def test_a_step_is_seen_by_what_is_kept_of_the_parameters(ours: type) -> None:
+    """torch's fused steps leave versions as they are, by which a collapsed network knows that it is stale."""
+    graph = build_variant(NeRFShape(3, 2, 2, 8, (), 0, 1, 4), "dense", Replacement())
+    optimizer, inputs = ours(graph.parameters(), lr=0.1), (torch.rand(4, 3), torch.rand(4, 2))
+    with torch.no_grad():
+        before = graph(*inputs)
+    for step in range(2):
+        optimizer.zero_grad()
+        torch.stack([y.square().sum() for y in graph(*inputs)]).sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            after = graph(*inputs)
+            torch.testing.assert_close(after, graph.collapse()(*inputs), rtol=0, atol=0)
+        assert not any(map(torch.equal, before, after)), step
+        before = after
 
 
 @pytest.mark.parametrize("direction", ["from torch's", "to torch's"])
