@@ -13,11 +13,14 @@ import sys
 from importlib.metadata import entry_points
 from typing import NoReturn
 
-import nerfstudio.engine.trainer
-import nerfstudio.scripts.eval
-import nerfstudio.scripts.exporter
-import nerfstudio.scripts.render
-import nerfstudio.scripts.train  # noqa: F401
+ANSWERS = os.dup(1)
+os.dup2(2, 1)  # what is imported next may print
+
+import nerfstudio.engine.trainer  # noqa: E402
+import nerfstudio.scripts.eval  # noqa: E402
+import nerfstudio.scripts.exporter  # noqa: E402
+import nerfstudio.scripts.render  # noqa: E402
+import nerfstudio.scripts.train  # noqa: E402, F401
 
 
 def run(words: list[str], environment: dict[str, str], output: str, errors: str) -> object:
@@ -55,6 +58,6 @@ if __name__ == "__main__":
         if not child:
             os.setsid()
             run_and_end(*json.loads(line))
-        os.write(1, f"{child}\n".encode())
+        os.write(ANSWERS, f"{child}\n".encode())
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        os.write(1, f"{status}\n".encode())
+        os.write(ANSWERS, f"{status}\n".encode())

@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from nerfstudio.configs.method_configs import all_methods
@@ -26,6 +28,13 @@ from eugen_nerf.gpu_day.supervisor import Supervisor, measure_part
 from eugen_nerf.gpu_day.tiny_sets import write_tiny_sets
 
 FUNCTIONS = {part.name: part.function for part in PARTS}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _environment() -> Iterator[None]:
+    """What a part sets for its process is gone for the tests that follow in this one."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture(scope="module")
