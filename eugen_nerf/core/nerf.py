@@ -10,7 +10,7 @@ from typing import Literal
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig
 from eugen_nerf.core.graph import LayerGraph
-from eugen_nerf.core.peers import MONARCH_BLOCKS
+from eugen_nerf.core.peers import MONARCH_BLOCKS, Start
 from eugen_nerf.core.spec import LayerSpec
 
 Variant = Literal["eugen", "dense", "lowrank", "snnk", "monarch", "narrow", "shallow"]
@@ -38,6 +38,8 @@ class NeRFShape:
     """Width of that output."""
     function: str = "relu"
     """Activation of the layers that are dense or of low rank."""
+    start: Start = "linear"
+    """First weights of these layers; linear outputs start as `nn.Linear` does."""
 
     def replaceable(self) -> tuple[str, ...]:
         """Names of the hidden layers, in order; the linear layers stay as they are."""
@@ -106,7 +108,7 @@ def layer_specs(shape: NeRFShape, kind: str, replacement: Replacement) -> dict[s
         )
     counts = counts * len(names) if len(counts) == 1 else counts
     return {
-        name: LayerSpec(kind, shape.function, m, replacement.eugen, replacement.eugen.seed + i)  # type: ignore[arg-type]
+        name: LayerSpec(kind, shape.function, m, replacement.eugen, replacement.eugen.seed + i, shape.start)  # type: ignore[arg-type]
         for i, (name, m) in enumerate(zip(names, counts, strict=True))
     }
 
@@ -123,7 +125,7 @@ def build_nerf(shape: NeRFShape, specs: Mapping[str, LayerSpec] | None = None) -
         is the encoded position, its one output the first.
     """
     specs = specs or {}
-    dense = LayerSpec(function=shape.function)
+    dense = LayerSpec(function=shape.function, start=shape.start)
     layers, wiring = {}, {}
     previous: int | str = 0
     for i in range(shape.trunk_layers):

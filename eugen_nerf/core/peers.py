@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,22 +16,42 @@ from eugen_nerf.core.stage import Affine, Stage
 
 MONARCH_BLOCKS = 4
 """Diagonal blocks of a Monarch layer's matrices, where nothing else is said."""
+Start = Literal["linear", "kaiming"]
+"""First weights of a layer: as `nn.Linear` draws them, or of He et al.'s variance (arXiv 1502.01852, Eq. 10)."""
+
+
+def started(linear: nn.Linear, start: Start) -> nn.Linear:
+    """A linear layer that an activation follows, with its first weights; biases are zero where they are He's.
+
+    Raises:
+        ConfigError: an unknown start.
+    """
+    if start not in ("linear", "kaiming"):
+        raise ConfigError(f"start={start!r} is unknown; choose linear or kaiming")
+    if start == "kaiming":
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        nn.init.zeros_(linear.bias)
+    return linear
 
 
 class DenseLinear(FeatureLayer):
-    """`f(W x + b)`, initialised as `nn.Linear` does it.
+    """`f(W x + b)`.
 
     Args:
         in_features: d.
         out_features: l.
         function: name of the activation f.
+        start: first weights.
+
+    Raises:
+        ConfigError: an unknown function or start.
     """
 
-    def __init__(self, in_features: int, out_features: int, function: str = "relu") -> None:
+    def __init__(self, in_features: int, out_features: int, function: str = "relu", start: Start = "linear") -> None:
         super().__init__(in_features, out_features)
         activation(function)
         self.function = function
-        linear = nn.Linear(in_features, out_features)
+        linear = started(nn.Linear(in_features, out_features), start)
         self.weight, self.bias = linear.weight, linear.bias
 
     def pieces(self) -> list[tuple[Stage, Affine]]:
@@ -46,9 +67,15 @@ class LowRankLinear(FeatureLayer):
         out_features: l.
         rank: between 1 and min(d, l).
         function: name of the activation f.
+        start: first weights of U; V keeps the variance of its inputs.
+
+    Raises:
+        ConfigError: an impossible rank, an unknown function or start.
     """
 
-    def __init__(self, in_features: int, out_features: int, rank: int, function: str = "relu") -> None:
+    def __init__(
+        self, in_features: int, out_features: int, rank: int, function: str = "relu", start: Start = "linear"
+    ) -> None:
         super().__init__(in_features, out_features)
         if not 1 <= rank <= min(in_features, out_features):
             raise ConfigError(
@@ -59,7 +86,7 @@ class LowRankLinear(FeatureLayer):
         self.function = function
         self.down = nn.Parameter(torch.empty(rank, in_features))
         nn.init.normal_(self.down, std=1 / math.sqrt(in_features))
-        up = nn.Linear(rank, out_features)
+        up = started(nn.Linear(rank, out_features), start)
         self.up, self.bias = up.weight, up.bias
 
     def pieces(self) -> list[tuple[Stage, Affine]]:
@@ -78,14 +105,22 @@ class MonarchLinear(FeatureLayer):
         out_features: l, a multiple of `blocks`.
         inner: rows of R, a multiple of `blocks`.
         function: name of the activation f.
+        start: first weights of L; R keeps the variance of its inputs.
         blocks: diagonal blocks of each matrix, at least 2.
 
     Raises:
-        ConfigError: widths that are no multiple of the number of blocks.
+        ConfigError: widths that are no multiple of the number of blocks, an unknown function or start.
     """
 
     def __init__(
-        self, in_features: int, out_features: int, inner: int, function: str = "relu", *, blocks: int = MONARCH_BLOCKS
+        self,
+        in_features: int,
+        out_features: int,
+        inner: int,
+        function: str = "relu",
+        start: Start = "linear",
+        *,
+        blocks: int = MONARCH_BLOCKS,
     ) -> None:
         super().__init__(in_features, out_features)
         if blocks < 2 or inner < blocks or inner % blocks or out_features % blocks:
@@ -98,7 +133,7 @@ class MonarchLinear(FeatureLayer):
         columns = math.ceil(in_features / blocks)
         self.first = nn.Parameter(torch.empty(inner, columns))
         nn.init.normal_(self.first, std=1 / math.sqrt(columns))
-        second = nn.Linear(inner // blocks, out_features)
+        second = started(nn.Linear(inner // blocks, out_features), start)
         self.second, self.bias = second.weight, second.bias
 
     def pieces(self) -> list[tuple[Stage, Affine]]:

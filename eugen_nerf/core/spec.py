@@ -10,7 +10,7 @@ from torch import nn
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.layer import FeatureLayer
-from eugen_nerf.core.peers import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
+from eugen_nerf.core.peers import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear, Start
 
 LayerKind = Literal["dense", "eugen", "lowrank", "snnk", "monarch"]
 
@@ -27,6 +27,8 @@ class LayerSpec:
     eugen: EUGenConfig = field(default_factory=EUGenConfig)
     """Further settings of an eugen layer; its number of features and seed come from here and `seed`."""
     seed: int = 0
+    start: Start = "linear"
+    """First weights of dense, lowrank and monarch layers; eugen ones have `eugen.start`."""
 
     def build(self, in_features: int, out_features: int) -> FeatureLayer:
         """A freshly initialised layer.
@@ -35,7 +37,7 @@ class LayerSpec:
             ConfigError: unknown kind, or settings that make no sense at these widths.
         """
         if self.kind == "dense":
-            return DenseLinear(in_features, out_features, self.function)
+            return DenseLinear(in_features, out_features, self.function, self.start)
         limit = 4 * max(in_features, out_features)
         if not 1 <= self.num_features <= limit:
             raise ConfigError(
@@ -47,11 +49,11 @@ class LayerSpec:
             return EUGenLinear(in_features, out_features, config)
         if self.kind == "lowrank":
             rank = min(self.num_features, in_features, out_features)
-            return LowRankLinear(in_features, out_features, rank, self.function)
+            return LowRankLinear(in_features, out_features, rank, self.function, self.start)
         if self.kind == "snnk":
             return SNNKLinear(in_features, out_features, self.num_features, "gaussian", seed=self.seed)
         if self.kind == "monarch":
-            return MonarchLinear(in_features, out_features, self.num_features, self.function)
+            return MonarchLinear(in_features, out_features, self.num_features, self.function, self.start)
         raise ConfigError(f"layer kind {self.kind!r} is unknown; choose dense, eugen, lowrank, snnk or monarch")
 
 

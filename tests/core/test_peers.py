@@ -172,3 +172,18 @@ def test_parameter_counts() -> None:
     assert count_parameters(graph) == 3 * 4 + 4 + 2 * 4 + 5 * 2 + 5
     fixed = EUGenLinear(6, 5, EUGenConfig(4, train_projection=False))
     assert count_parameters(fixed) == 5 * 4 + 5
+
+
+@pytest.mark.parametrize("kind", ["dense", "lowrank", "monarch"])
+def test_baselines_start_as_he_et_al_do_where_asked_for(kind: str) -> None:
+    """The matrix that the activation follows has variance 2 / fan-in, and biases are zero."""
+    torch.manual_seed(0)
+    layer = LayerSpec(kind, num_features=64, start="kaiming").build(256, 256)  # type: ignore[arg-type]
+    stage = layer.pieces()[-1][0]
+    assert float(stage.weight.square().mean()) == pytest.approx(2 / stage.weight.shape[1], rel=0.05)
+    assert not stage.bias.any()  # type: ignore[union-attr]
+    torch.manual_seed(0)
+    plain = LayerSpec(kind, num_features=64).build(256, 256).pieces()[-1][0]  # type: ignore[arg-type]
+    assert float(plain.weight.abs().max()) <= plain.weight.shape[1] ** -0.5
+    with pytest.raises(ConfigError, match="start=.he. is unknown; choose linear or kaiming"):
+        LayerSpec(kind, num_features=4, start="he").build(8, 8)  # type: ignore[arg-type]
