@@ -70,7 +70,8 @@ def train_eugen(
 ) -> tuple[Path, Trainer]:
     """Train two iterations of one of our methods in this process, narrow but with the layers it replaces.
 
-    Returns its config.yml and the trainer, which holds the trained pipeline; `model` sets fields of the model config.
+    Returns its config.yml and the trainer, which holds the trained pipeline; `model` sets fields of the model config,
+    `network__degree` that of the config inside it.
     """
 
     def shrink(config: TrainerConfig) -> None:
@@ -78,7 +79,8 @@ def train_eugen(
         settings.variant = variant
         shrink_nerf(settings)
         for name, value in model.items():
-            setattr(settings, name, value)
+            *path, last = name.split("__")
+            setattr(reduce(getattr, path, settings), last, value)
 
     return _train(method, data, output, 0, 2, shrink)
 

@@ -139,7 +139,8 @@ def describe_student(
         settings.layers, settings.num_features = tuple(order), tuple(specs[layer].num_features for layer in order)
         return
     setattr(model, attribute, "eugen")
-    settings.specs = {}  # a dense network did not use them, the student would
+    # a dense network did not use these, the student would
+    settings.specs, settings.train_merged = {}, False
     settings.layers = tuple(plan)
     if not plan:
         return

@@ -26,6 +26,7 @@ from eugen_nerf.conversion.store import FolderStore, discard, store_folder
 from eugen_nerf.conversion.teacher import has_graphs, teacher_of
 from eugen_nerf.conversion.write import FieldReport, place
 from eugen_nerf.core.convert import convert_graph
+from eugen_nerf.core.merged import merged_for_training
 from eugen_nerf.core.pairs import CACHE_BYTES
 from eugen_nerf.core.parallel import process_count
 from eugen_nerf.core.preview import Batches, gather_moments
@@ -166,7 +167,9 @@ class Conversion:
             converted, layer_reports = convert_graph(network, batches, layers, self.config.conversion, done, own, store)
             prefix = next(key for key, module in teacher.named_modules() if module is network)
             state = {key: value for key, value in state.items() if not key.startswith(f"{prefix}.")}
-            state |= {f"{prefix}.{key}": value for key, value in converted.state_dict().items()}
+            merged = trainer.pipeline.model.settings_of(name)[0].train_merged
+            stored = merged_for_training(converted) if merged else converted
+            state |= {f"{prefix}.{key}": value for key, value in stored.state_dict().items()}
             if name in teacher.displacing_fields():
                 asked = copy.deepcopy(asked)
                 asked.graph_fields()[name].network = copy.deepcopy(converted)

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from eugen_nerf.core.encodings import FrequencyEncoding
 from eugen_nerf.core.eugen import EUGenConfig
 from eugen_nerf.core.graph import LayerGraph
+from eugen_nerf.core.merged import merged_for_training
 from eugen_nerf.core.mixed_precision import Arithmetic, full_precision, network_products
 from eugen_nerf.core.nerf import NeRFShape, Replacement, Variant, build_variant
 from eugen_nerf.core.spec import LayerSpec
@@ -52,6 +53,11 @@ class GraphFieldConfig(FieldConfig):
     start: Literal["kaiming", "linear"] = "kaiming"
     """Scale of the projections at the start: kaiming keeps the size of features through a ReLU, linear starts as
     smooth as dense layers do, which a deformation needs, and deep networks of degree 2."""
+    dense_start: Literal["linear", "kaiming"] = "linear"
+    """First weights of dense layers and of those of low rank: as nn.Linear draws them, or as He et al. do."""
+    train_merged: bool = False
+    """Whether EUGen layers are trained as what they collapse to, half of the numbers, with their output maps multiplied
+    into their consumers: for optimizers that orthogonalise matrices. Not with the norm or a fixed projection."""
     seed: int = 0
     """Seed of the projections and of the replaced layers' first weights; `--machine.seed` is the dense layers'."""
     train_precision: Literal["float32", "bfloat16"] | None = None
@@ -102,7 +108,10 @@ class GraphField(Field, ABC):
         """The model's, which sets it; without one, products are as torch and an autocast outside have them."""
         self.evaluation_rows: int | None = None
         """Samples that are encoded and asked at a time where no gradients are asked for; None for all at once."""
-        self.network: LayerGraph = build_variant(config.shape(), variant, config.replacement())
+        shape = replace(config.shape(), start=config.dense_start)
+        self.network: LayerGraph = build_variant(shape, variant, config.replacement())
+        if config.train_merged and variant == "eugen":
+            self.network = merged_for_training(self.network)
 
     def input_encodings(self) -> tuple[FrequencyEncoding, ...] | None:
         """What makes each of the network's inputs of a point, which stands in its last columns, for plans that encode
