@@ -84,7 +84,7 @@ class EUGenLinear(FeatureLayer):
         if config.weights not in ("free", "tied", "separate"):
             raise ConfigError(f"weights={config.weights!r} is unknown; choose free, tied or separate")
         activation(config.phi), activation(config.psi)
-        generator = seeded_generator(config.seed)
+        generator = seeded_generator(config.seed, "EUGen layer")
         rows = self._num_blocks * config.num_features
         if config.start not in ("kaiming", "linear"):
             raise ConfigError(f"start={config.start!r} is unknown; choose kaiming or linear")
@@ -188,7 +188,7 @@ class EUGenLinear(FeatureLayer):
         layer = cls(linear.in_features, linear.out_features, config).to(linear.weight)
         layer.draw_norm_column()
         if inputs is None:
-            generator = seeded_generator(config.seed + 1)
+            generator = seeded_generator(config.seed, "inputs")
             size = (16 * (config.degree * config.num_features + 1), linear.in_features)
             inputs = torch.randn(size, generator=generator, dtype=torch.float64).to(linear.weight)
         with torch.no_grad():
@@ -217,7 +217,7 @@ class EUGenLinear(FeatureLayer):
         for name in ("projection", "weight_projection"):
             column = getattr(self, f"{name}_norm", None)
             if column is not None and column.numel():
-                generator = seeded_generator(self.config.seed + 1)
+                generator = seeded_generator(self.config.seed, "norm column")
                 drawn = sample_projection(self.config.projection, len(column), 1, generator=generator)
                 spread = float(getattr(self, name).double().square().mean().sqrt())
                 column.copy_(drawn[:, 0] * spread)

@@ -57,7 +57,7 @@ class HashGrid(nn.Module):
         self.resolutions, self.features, self.init_range = tuple(resolutions), features, init_range
         self.sizes = tuple(_level_size(n, 1 << log2_table_size) for n in resolutions)
         self.hashed = tuple(n**3 > size for n, size in zip(resolutions, self.sizes, strict=True))
-        drawn = torch.rand(sum(self.sizes), features, generator=seeded_generator(seed)) * 2 - 1
+        drawn = torch.rand(sum(self.sizes), features, generator=seeded_generator(seed, "hash grid")) * 2 - 1
         self.table = nn.Parameter(drawn * (init_range / PRECONDITION))
         self.out_features = len(resolutions) * (features + 1)
         self._spread, self._spread_of = torch.empty(0), (0, -1)

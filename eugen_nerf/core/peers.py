@@ -181,7 +181,7 @@ class SNNKLinear(FeatureLayer):
         super().__init__(in_features, out_features)
         if num_features < 1:
             raise ConfigError(f"an SNNK layer needs at least 1 feature, got {num_features}")
-        generator = seeded_generator(seed)
+        generator = seeded_generator(seed, "SNNK layer")
         frequency, amplitude, shift = _sample_transform(function, num_features, generator)
         self.function, self.norm_factor = function, norm_factor
         scale = frequency.abs().sqrt()

@@ -5,6 +5,8 @@ Scale belongs to the layer, which knows what the projection is for (Thm 3.1 puts
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor
 
@@ -13,9 +15,16 @@ from eugen_nerf.core.errors import ConfigError
 PROJECTIONS = ("gaussian", "rademacher", "orthogonal")
 
 
-def seeded_generator(seed: int) -> torch.Generator:
-    """A generator of our own on the CPU, so that no global random state is read or moved."""
-    return torch.Generator(device="cpu").manual_seed(seed)
+def seeded_generator(seed: int, purpose: str) -> torch.Generator:
+    """A generator of our own on the CPU, so that no global random state is read or moved.
+
+    Args:
+        seed: any integer.
+        purpose: what is drawn. Two purposes have independent streams under one seed: weights and the inputs that they
+            are tried on would else be the same numbers.
+    """
+    digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
+    return torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 def sample_projection(

@@ -17,6 +17,7 @@ from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.core.nerf import NeRFShape, Replacement, build_variant
 from eugen_nerf.core.packed import why_not
 from eugen_nerf.core.plan import PLAN_DTYPES, Backend, PlanDtype, make_plan
+from eugen_nerf.core.projections import seeded_generator
 
 SLOW = ("compile", "float32")
 SAMPLES = 2048
@@ -226,5 +227,5 @@ def _planned(name: str, network: LayerGraph, inputs: list[Tensor], backend: Back
 
 def encoded_inputs(widths: Sequence[int], queries: int, device: torch.device, *, seed: int = 0) -> list[Tensor]:
     """Numbers in [-1, 1], as encodings give them, float32 `[queries, d_i]`, the same on every device."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded_generator(seed, "inputs")
     return [(torch.rand(queries, width, generator=generator) * 2 - 1).to(device) for width in widths]

@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eugen_nerf.core.activations import activation
+from eugen_nerf.core.data_start import start_from_data
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.eugen import EUGenConfig
+from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.layer import FeatureLayer
 from eugen_nerf.core.peers import MONARCH_BLOCKS
 from eugen_nerf.core.projections import seeded_generator
 from eugen_nerf.core.spec import LayerSpec, count_parameters
 from eugen_nerf.studies.study import Case, Column, Study, train
+
+EUGEN = ("eugen", "eugen-fixed", "eugen-data")
+"""Kinds of EUGen layers: with A and G trained, with A alone, and started from data (`core/data_start.py`)."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class LayerFit(Study):
         "Fig. 2: 10,000 points, 3,000 epochs, 10 repeats, m = 128; EUGen's error is the smallest of EUGen, SNNK and "
         "low rank for ReLU, softplus and GELU. Here the learning rate is chosen for each layer on points held out for "
         "that, and errors are on others; eugen-k2 has two degrees and so half the features; snnk's features are "
-        "cosines, whatever the activation; eugen-fixed trains A alone."
+        "cosines, whatever the activation; eugen-fixed trains A alone; eugen-data starts with features centred on the "
+        "training points, none of them dead."
     )
 
     width: int = 512
@@ -44,7 +49,7 @@ class LayerFit(Study):
     batch: int = 10_000
     features: tuple[int, ...] = (128,)
     functions: tuple[str, ...] = ("relu", "softplus", "gelu")
-    variants: tuple[str, ...] = ("eugen", "eugen-fixed", "snnk", "lowrank", "monarch")
+    variants: tuple[str, ...] = ("eugen", "eugen-data", "eugen-fixed", "snnk", "lowrank", "monarch")
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     """Inputs that are all positive move every pre-activation by half the rate times the width in a step of Adam: above
     1e-3, features of a ReLU die at a width of 512."""
@@ -63,13 +68,8 @@ class LayerFit(Study):
 
     def run(self, case: Case, seed: int) -> dict[str, float]:
         """Mean squared error on held-out points, absolute and relative to the outputs' variance, and sizes."""
-        generator = seeded_generator(seed)
-        torch.manual_seed(seed)
-        linear = nn.Linear(self.width, self.width).requires_grad_(False)
-        function = activation(case["group"])
-        sizes = (self.points, self.held_out, self.held_out)
-        xs = [torch.rand(size, self.width, generator=generator) for size in sizes]
-        ys = [function(linear(x)) for x in xs]
+        _, xs, ys = self.data(case["group"], seed)
+        generator = seeded_generator(seed, "batches")
         order = torch.randint(self.points, (self.steps, min(self.batch, self.points)), generator=generator)
         whole = self.batch >= self.points
 
@@ -78,7 +78,7 @@ class LayerFit(Study):
                 return float((model(xs[part]) - ys[part]).square().mean())
 
         model, rate = train(
-            lambda: self._layer(case, seed),
+            lambda: self._layer(case, seed, xs[0], ys[0]),
             lambda step: (xs[0], ys[0]) if whole else (xs[0][order[step]], ys[0][order[step]]),
             lambda trained: error(trained, 1),
             steps=self.steps,
@@ -94,21 +94,44 @@ class LayerFit(Study):
             "rate": rate,
         }
 
-    def _layer(self, case: Case, seed: int) -> FeatureLayer:
+    def data(self, function: str, seed: int) -> tuple[nn.Linear, list[Tensor], list[Tensor]]:
+        """The layer to learn, inputs `[n, width]` and outputs: for training, for the choice of a rate, for the report.
+
+        Args:
+            function: name of the activation.
+            seed: of all of it; weights and inputs have streams of their own.
+        """
+        linear = nn.Linear(self.width, self.width).requires_grad_(False)
+        weights, inputs = seeded_generator(seed, "weights"), seeded_generator(seed, "inputs")
+        bound = self.width**-0.5  # as `nn.Linear` draws them, whose own draw takes no generator
+        nn.init.uniform_(linear.weight, -bound, bound, generator=weights)
+        nn.init.uniform_(linear.bias, -bound, bound, generator=weights)
+        sizes = (self.points, self.held_out, self.held_out)
+        xs = [torch.rand(size, self.width, generator=inputs) for size in sizes]
+        return linear, xs, [activation(function)(linear(x)) for x in xs]
+
+    def _layer(self, case: Case, seed: int, inputs: Tensor, outputs: Tensor) -> FeatureLayer:
+        """A layer before its first step; `inputs` and `outputs` are those it is trained on."""
         torch.manual_seed(seed)
         kind, _, degree = str(case["kind"]).partition("-k")
         m, order = int(case["m"]), int(degree or 1)
-        if kind not in ("eugen", "eugen-fixed", "snnk", "lowrank", "monarch"):
+        if kind not in (*EUGEN, "snnk", "lowrank", "monarch"):
             raise ConfigError(
-                f"variant {case['kind']!r} is unknown; choose eugen, eugen-k2 (of degree 2, ...), eugen-fixed, snnk, "
-                "lowrank or monarch"
+                f"variant {case['kind']!r} is unknown; choose eugen, eugen-k2 (of degree 2, ...), eugen-fixed, "
+                "eugen-data, snnk, lowrank or monarch"
             )
-        if kind in ("eugen", "eugen-fixed"):
+        if kind in EUGEN:
             # the same multiply-adds: a degree more is a block of features more
             phi = "relu" if order == 1 else "identity"
-            eugen = EUGenConfig(degree=order, phi=phi, train_projection=kind == "eugen")
-            spec = LayerSpec("eugen", num_features=max(1, m // order), eugen=eugen, seed=seed)
-        elif kind == "monarch":
+            eugen = EUGenConfig(degree=order, phi=phi, train_projection=kind != "eugen-fixed")
+            layer = LayerSpec("eugen", num_features=max(1, m // order), eugen=eugen, seed=seed).build(
+                self.width, self.width
+            )
+            if kind == "eugen-data":
+                assert isinstance(layer, EUGenLinear)
+                start_from_data(layer, inputs, outputs)
+            return layer
+        if kind == "monarch":
             spec = LayerSpec("monarch", str(case["group"]), MONARCH_BLOCKS * m)
         else:
             spec = LayerSpec("snnk" if kind == "snnk" else "lowrank", str(case["group"]), m, seed=seed)

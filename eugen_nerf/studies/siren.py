@@ -100,7 +100,7 @@ class SirenFit(Study):
     def run(self, case: Case, seed: int) -> dict[str, float]:
         """PSNR in dB, relative error of the gradient, sizes."""
         x, y = photograph(self.size)
-        generator = seeded_generator(seed)
+        generator = seeded_generator(seed, "batches")
         order = torch.randint(len(x), (self.steps, min(self.batch, len(x))), generator=generator)
 
         def error(model: nn.Module) -> float:

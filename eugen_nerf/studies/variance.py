@@ -53,7 +53,7 @@ class Variance(Study):
 
     def run(self, case: Case, seed: int) -> dict[str, float]:
         """Mean squared error over points, outputs and draws, and what the polynomial misses of the activation."""
-        generator = seeded_generator(seed)
+        generator = seeded_generator(seed, "weights and points")
         w, x = (
             torch.nn.functional.normalize(torch.randn(n, d, generator=generator, dtype=torch.float64), dim=1)
             for n, d in ((self.outputs, self.width + 1), (self.points, self.width))

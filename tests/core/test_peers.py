@@ -185,5 +185,5 @@ def test_baselines_start_as_he_et_al_do_where_asked_for(kind: str) -> None:
     torch.manual_seed(0)
     plain = LayerSpec(kind, num_features=64).build(256, 256).pieces()[-1][0]  # type: ignore[arg-type]
     assert float(plain.weight.abs().max()) <= plain.weight.shape[1] ** -0.5
-    with pytest.raises(ConfigError, match="start=.he. is unknown; choose linear or kaiming"):
+    with pytest.raises(ConfigError, match=r"start=.he. is unknown; choose linear or kaiming"):
         LayerSpec(kind, num_features=4, start="he").build(8, 8)  # type: ignore[arg-type]

@@ -8,8 +8,19 @@ import torch
 from oracles import FUNCTIONS
 from scipy import stats
 
-from eugen_nerf.core import ACTIVATIONS, PROJECTIONS, ConfigError, activation, polynomial_fit, sample_projection
-from eugen_nerf.core import seeded_generator as seeded
+from eugen_nerf.core import (
+    ACTIVATIONS,
+    PROJECTIONS,
+    ConfigError,
+    activation,
+    polynomial_fit,
+    sample_projection,
+    seeded_generator,
+)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return seeded_generator(seed, "test")
 
 
 @pytest.mark.parametrize("kind", PROJECTIONS)
@@ -146,3 +157,18 @@ def test_polynomial_fit_refusals() -> None:
     for degree, scale in ((-1, 1.0), (2, 0.0), (2, -1.0), (2, math.inf), (2, math.nan)):
         with pytest.raises(ConfigError, match="degree >= 0 and scale > 0"):
             polynomial_fit("relu", degree, scale=scale)
+
+
+def test_purposes_and_seeds_have_streams_of_their_own() -> None:
+    """One seed for weights and for the inputs that they are tried on has made both the same numbers."""
+    streams = [
+        torch.rand(20_000, generator=seeded_generator(seed, purpose)).numpy()
+        for seed in (0, 1, -1, 2**40)
+        for purpose in ("weights", "inputs", "batches")
+    ]
+    streams += [torch.rand(20_000, generator=torch.Generator().manual_seed(seed)).numpy() for seed in (0, 1)]
+    correlation = np.corrcoef(np.stack(streams)) - np.eye(len(streams))
+    assert np.abs(correlation).max() < 5 / math.sqrt(20_000)
+    assert torch.equal(
+        torch.rand(9, generator=seeded_generator(3, "a")), torch.rand(9, generator=seeded_generator(3, "a"))
+    )
