@@ -152,6 +152,8 @@ class Conversion:
             metrics: by field and layer, how neurons are chosen; by the layers that read them where missing.
         """
         trainer, teacher = self.described(plan), self.teacher
+        assert isinstance(trainer.pipeline.model, GraphModelConfig)
+        settings_of = trainer.pipeline.model.settings_of
         fields = teacher.graph_fields()
         state, reports = dict(teacher.state_dict()), []
         folder = self._store_folder(plan, metrics is not None)
@@ -167,8 +169,7 @@ class Conversion:
             converted, layer_reports = convert_graph(network, batches, layers, self.config.conversion, done, own, store)
             prefix = next(key for key, module in teacher.named_modules() if module is network)
             state = {key: value for key, value in state.items() if not key.startswith(f"{prefix}.")}
-            merged = trainer.pipeline.model.settings_of(name)[0].train_merged
-            stored = merged_for_training(converted) if merged else converted
+            stored = merged_for_training(converted) if settings_of(name)[0].train_merged else converted
             state |= {f"{prefix}.{key}": value for key, value in stored.state_dict().items()}
             if name in teacher.displacing_fields():
                 asked = copy.deepcopy(asked)

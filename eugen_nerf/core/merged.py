@@ -51,15 +51,16 @@ def merged_for_training(graph: LayerGraph) -> LayerGraph:
     Raises:
         ConfigError: other layers, a fixed G, the norm column, or an EUGen layer that is an output.
     """
-    inputs, layers = len(graph.input_widths), {}
+    inputs = len(graph.input_widths)
+    layers: dict[str, FeatureLayer] = {}
     maps, widths = [Affine()] * inputs, list(graph.input_widths)
     for value, name in enumerate(graph.names, start=inputs):
         layer = graph.layer(name)
         _check(graph, name, value)
         (stage, affine), reads = layer.pieces()[0], graph.reads[name]
         exact = cast_stage(stage, torch.float64)
-        merged = exact.merge([maps[v] for v in reads], [graph.width(v) for v in reads])
-        merged = cast_stage(merged, stage.weight.dtype)
+        product = exact.merge([maps[v] for v in reads], [graph.width(v) for v in reads])
+        merged = cast_stage(product, stage.weight.dtype)
         in_features = sum(widths[v] for v in reads)
         if isinstance(layer, DenseLinear):
             dense = DenseLinear(in_features, layer.out_features, layer.function).to(stage.weight)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, OptimizerConfig
+from torch import Tensor
 from torch.optim import Optimizer
+
+from eugen_nerf.core.muon import BatchedMuon, is_orthogonalised
 
 
 class _FusedWhereItExists(Optimizer):
@@ -56,6 +59,76 @@ class FusedAdamW(_FusedWhereItExists, torch.optim.AdamW):
     """`torch.optim.AdamW`, fused where that exists; states of either load into the other."""
 
 
+class MuonAdam(Optimizer):
+    """Muon for matrices and Adam for the rest, as one optimizer with one learning rate that schedulers move.
+
+    Args:
+        params: of a network and its encodings.
+        lr: Muon's rate; the root mean square of a matrix's update is 0.2 of it.
+        adam_ratio: Adam's rate over Muon's.
+        momentum: Muon's.
+        betas: Adam's.
+        eps: Adam's.
+        weight_decay: decoupled, of the matrices.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 2e-2,
+        *,
+        adam_ratio: float = 0.25,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        parameters = list(params)
+        super().__init__(parameters, {"lr": lr})
+        matrices = [p for p in parameters if is_orthogonalised(p)]
+        rest = [p for p in parameters if not is_orthogonalised(p)]
+        self._parts: dict[str, Optimizer] = {}
+        if matrices:
+            self._parts["muon"] = BatchedMuon(matrices, lr=lr, momentum=momentum, weight_decay=weight_decay)
+        if rest:
+            self._parts["adam"] = FusedAdam(rest, lr=lr * adam_ratio, betas=betas, eps=eps)
+        self._share_groups()
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step of both; returns what the closure returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self._parts.values():
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both optimizers' state, by name."""
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Puts back what `state_dict` returned.
+
+        Raises:
+            ValueError: the state of another optimizer.
+        """
+        if set(state_dict) != set(self._parts):
+            raise ValueError(
+                f"the state holds {', '.join(map(str, state_dict))} and not {', '.join(self._parts)}: it is another "
+                "optimizer's; resume with the optimizer that the run was trained with"
+            )
+        for name, part in self._parts.items():
+            part.load_state_dict(state_dict[name])
+        self._share_groups()
+
+    def _share_groups(self) -> None:
+        """Schedulers and gradient scalers reach both optimizers' groups through this one's."""
+        self.param_groups = [group for part in self._parts.values() for group in part.param_groups]
+
+
 @dataclass
 class FusedAdamConfig(AdamOptimizerConfig):
     """Adam."""
@@ -72,3 +145,19 @@ class AdamWOptimizerConfig(OptimizerConfig):
     """The optimizer class to use."""
     weight_decay: float = 0.01
     """Decay of the weights a step, times the learning rate."""
+
+
+@dataclass
+class MuonAdamConfig(OptimizerConfig):
+    """Muon for matrices between hidden layers, Adam for the rest."""
+
+    _target: type = field(default_factory=lambda: MuonAdam)
+    """The optimizer class to use."""
+    lr: float = 2e-2
+    """Muon's rate, which schedulers move; that of EUGen layers with two factors is a third of a dense layer's."""
+    adam_ratio: float = 0.25
+    """Adam's rate over Muon's."""
+    momentum: float = 0.95
+    """Muon's."""
+    weight_decay: float = 0.0
+    """Of the matrices, decoupled."""
