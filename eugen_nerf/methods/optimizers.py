@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, OptimizerConfig
@@ -130,11 +130,27 @@ class MuonAdam(Optimizer):
 
 
 @dataclass
-class FusedAdamConfig(AdamOptimizerConfig):
-    """Adam."""
+class FieldOptimizerConfig(AdamOptimizerConfig):
+    """Adam for all parameters, or Muon for the matrices between hidden layers and Adam for the rest."""
 
     _target: type = field(default_factory=lambda: FusedAdam)
-    """The optimizer class to use."""
+    """The optimizer class to use where the algorithm is adam."""
+    algorithm: Literal["adam", "muon"] = "adam"
+    """muon orthogonalises the steps of matrices; its rate is about four times Adam's (2e-2 for the small presets), and
+    EUGen layers want `--pipeline.model.network.train-merged True` with it."""
+    adam_ratio: float = 0.25
+    """With muon, Adam's rate for the rest over Muon's, which is `lr`."""
+    momentum: float = 0.95
+    """Muon's."""
+    weight_decay: float = 0.0
+    """Decoupled, a step, times the learning rate; with muon, of the matrices."""
+
+    def setup(self, params: Any) -> Optimizer:
+        """The optimizer of a parameter group."""
+        options: dict[str, Any] = {"lr": self.lr, "eps": self.eps, "weight_decay": self.weight_decay}
+        if self.algorithm == "muon":
+            return MuonAdam(params, adam_ratio=self.adam_ratio, momentum=self.momentum, **options)
+        return FusedAdamW(params, **options) if self.weight_decay else self._target(params, **options)
 
 
 @dataclass
@@ -145,19 +161,3 @@ class AdamWOptimizerConfig(OptimizerConfig):
     """The optimizer class to use."""
     weight_decay: float = 0.01
     """Decay of the weights a step, times the learning rate."""
-
-
-@dataclass
-class MuonAdamConfig(OptimizerConfig):
-    """Muon for matrices between hidden layers, Adam for the rest."""
-
-    _target: type = field(default_factory=lambda: MuonAdam)
-    """The optimizer class to use."""
-    lr: float = 2e-2
-    """Muon's rate, which schedulers move; that of EUGen layers with two factors is a third of a dense layer's."""
-    adam_ratio: float = 0.25
-    """Adam's rate over Muon's."""
-    momentum: float = 0.95
-    """Muon's."""
-    weight_decay: float = 0.0
-    """Of the matrices, decoupled."""

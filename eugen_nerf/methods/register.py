@@ -25,7 +25,7 @@ from eugen_nerf.methods.base import GraphModelConfig
 from eugen_nerf.methods.checkpoints import allow_numpy_scalars
 from eugen_nerf.methods.mipnerf360 import MipNeRF360ModelConfig
 from eugen_nerf.methods.nerf import EugenNerfModelConfig
-from eugen_nerf.methods.optimizers import FusedAdamConfig
+from eugen_nerf.methods.optimizers import FieldOptimizerConfig
 from eugen_nerf.methods.unbounded import UnboundedModelConfig
 from eugen_nerf.methods.zipnerf import ZipNeRFModelConfig
 
@@ -91,7 +91,7 @@ def method_trainer(
         ),
         optimizers={
             "fields": {
-                "optimizer": FusedAdamConfig(lr=lr, eps=1e-8),
+                "optimizer": FieldOptimizerConfig(lr=lr, eps=1e-8),
                 "scheduler": ExponentialDecaySchedulerConfig(lr_final=lr / 50, max_steps=steps),
             }
         },
@@ -107,7 +107,7 @@ def _unbounded_trainer(
     config = method_trainer(name, model, steps=steps, rays=rays, lr=lr[0], dataparser=NerfstudioDataParserConfig())
     config.optimizers = {
         group: {
-            "optimizer": FusedAdamConfig(lr=lr[0], eps=1e-15, max_norm=1e-3 if clip else None),
+            "optimizer": FieldOptimizerConfig(lr=lr[0], eps=1e-15, max_norm=1e-3 if clip else None),
             "scheduler": ExponentialDecaySchedulerConfig(
                 lr_final=lr[1], max_steps=steps, warmup_steps=warmup, lr_pre_warmup=lr[0] / 100
             ),

@@ -15,7 +15,7 @@ from eugen_nerf.fields.deformation import DeformationFieldConfig
 from eugen_nerf.fields.hash import HashFieldConfig
 from eugen_nerf.fields.nerf import NeRFFieldConfig
 from eugen_nerf.methods.dnerf import EugenDNerfModelConfig
-from eugen_nerf.methods.optimizers import FusedAdamConfig
+from eugen_nerf.methods.optimizers import FieldOptimizerConfig
 from eugen_nerf.methods.register import method_trainer
 
 
@@ -39,7 +39,7 @@ def _dynamic_trainer(
     )
     config.optimizers = {
         group: {
-            "optimizer": FusedAdamConfig(lr=rate, eps=1e-8),
+            "optimizer": FieldOptimizerConfig(lr=rate, eps=1e-8),
             "scheduler": ExponentialDecaySchedulerConfig(
                 lr_final=rate / 20, max_steps=steps, warmup_steps=min(500, steps // 6), lr_pre_warmup=rate / 200
             ),

@@ -12,7 +12,7 @@ from eugen_nerf.data.rgbd_parser import EugenRGBDDataParserConfig
 from eugen_nerf.data.stream import RGBDStreamConfig
 from eugen_nerf.fields.isdf import ISDFFieldConfig
 from eugen_nerf.methods.isdf import ISDFModelConfig
-from eugen_nerf.methods.optimizers import AdamWOptimizerConfig
+from eugen_nerf.methods.optimizers import FieldOptimizerConfig
 from eugen_nerf.methods.trainer import StreamTrainerConfig
 
 
@@ -25,7 +25,7 @@ def _trainer(name: str, stream: RGBDStreamConfig, model: ISDFModelConfig, *, ste
         steps_per_eval_image=1000,
         steps_per_eval_all_images=1_000_000,
         pipeline=VanillaPipelineConfig(datamanager=stream, model=model),
-        optimizers={"fields": {"optimizer": AdamWOptimizerConfig(lr=1.3e-3, weight_decay=0.012), "scheduler": None}},
+        optimizers={"fields": {"optimizer": FieldOptimizerConfig(lr=1.3e-3, weight_decay=0.012), "scheduler": None}},
         viewer=ViewerConfig(num_rays_per_chunk=1 << 14, websocket_host="127.0.0.1"),
         vis="viewer",
     )

@@ -12,7 +12,7 @@ from tiny_runs import shrink_dnerf, shrink_nerf, shrink_unbounded, tiny_config
 from torch import nn
 
 from eugen_nerf.core.muon import is_orthogonalised
-from eugen_nerf.methods.optimizers import FusedAdam, MuonAdam, MuonAdamConfig
+from eugen_nerf.methods.optimizers import FieldOptimizerConfig, FusedAdam, MuonAdam
 
 
 def model() -> nn.ModuleDict:
@@ -131,7 +131,7 @@ def test_a_run_of_every_family_is_saved_and_goes_on(
     config = tiny_config(method, request.getfixturevalue(fixture), tmp_path, 0, 3)
     shrink(config.pipeline.model)
     for group in config.optimizers.values():
-        group["optimizer"] = MuonAdamConfig(lr=1e-2, max_norm=1e-3)
+        group["optimizer"] = FieldOptimizerConfig(algorithm="muon", lr=1e-2, max_norm=1e-3)
     config = yaml.load(yaml.dump(config), Loader=yaml.Loader)
     first = trained(config)
     config.load_dir, config.timestamp, config.max_num_iterations = first.checkpoint_dir, "resumed", 5

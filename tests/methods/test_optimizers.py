@@ -15,7 +15,7 @@ from torch import nn
 
 from eugen_nerf.core import NeRFShape, Replacement, build_variant
 from eugen_nerf.methods import trainer
-from eugen_nerf.methods.optimizers import AdamWOptimizerConfig, FusedAdam, FusedAdamConfig, FusedAdamW
+from eugen_nerf.methods.optimizers import AdamWOptimizerConfig, FieldOptimizerConfig, FusedAdam, FusedAdamW
 
 PLAIN = {FusedAdam: torch.optim.Adam, FusedAdamW: torch.optim.AdamW}
 RATES: dict[str, Any] = {"lr": 0.01, "eps": 1e-8, "weight_decay": 0.1}
@@ -116,7 +116,7 @@ def test_a_scaled_loss_makes_the_same_step_and_an_infinite_one_none(max_norm: fl
     for scaled in (True, False):
         values = parameters()
         optimizers = Optimizers(
-            {"fields": {"optimizer": FusedAdamConfig(lr=0.01, max_norm=max_norm), "scheduler": None}},
+            {"fields": {"optimizer": FieldOptimizerConfig(lr=0.01, max_norm=max_norm), "scheduler": None}},
             {"fields": values},
         )
         loss = torch.stack([v.square().sum() for v in values]).sum()
@@ -131,7 +131,9 @@ def test_a_scaled_loss_makes_the_same_step_and_an_infinite_one_none(max_norm: fl
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b)
     values = parameters()
-    optimizers = Optimizers({"fields": {"optimizer": FusedAdamConfig(lr=0.01), "scheduler": None}}, {"fields": values})
+    optimizers = Optimizers(
+        {"fields": {"optimizer": FieldOptimizerConfig(lr=0.01), "scheduler": None}}, {"fields": values}
+    )
     scaler.scale(torch.stack([(v * float("inf")).sum() for v in values]).sum()).backward()
     optimizers.optimizer_scaler_step_all(scaler)
     scaler.update()
@@ -155,6 +157,6 @@ def test_configurations_of_before_load() -> None:
     loaded = yaml.load(text, Loader=yaml.Loader)
     assert type(loaded) is AdamWOptimizerConfig is trainer.AdamWOptimizerConfig
     assert type(loaded.setup(parameters())) is torch.optim.AdamW
-    for config in (AdamWOptimizerConfig(lr=0.1), FusedAdamConfig(lr=0.1), AdamOptimizerConfig(lr=0.1)):
+    for config in (AdamWOptimizerConfig(lr=0.1), FieldOptimizerConfig(lr=0.1), AdamOptimizerConfig(lr=0.1)):
         again = yaml.load(yaml.dump(config), Loader=yaml.Loader)
         assert again == config
