@@ -67,6 +67,10 @@ def make_config(method: str, data: Path, output: Path, shrink: Callable[[Any], N
         config.pipeline.model.occupancy, config.pipeline.model.occupancy_resolution = "hull", 24
     if "dnerf" in method:
         config.pipeline.datamanager.reveal_steps = STEPS
+    if method == "eugen-mipnerf360-small":  # one family by Muon
+        config.pipeline.model.network.train_merged = True
+        for group in config.optimizers.values():
+            group["optimizer"].algorithm = "muon"
     config.steps_per_eval_batch, config.steps_per_eval_image = 3, 5
     return config
 
