@@ -7,17 +7,24 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Muon
+from torch.optim import Optimizer
 
 LEAST_SIDE = 8
 """Of a matrix that is orthogonalised: narrower ones are outputs (density, colour, offset) or tables of features."""
 LARGEST_SIDE = 8192
 """A longer side belongs to a table of features."""
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""a, b, c of an iteration `a X + (b X X^T + c (X X^T)^2) X` (Jordan et al. 2024)."""
+STEPS = 5
+"""Iterations."""
+SMALLEST_NORM = 1e-7
+"""Frobenius norm, the least that is divided by."""
 
 
 def is_orthogonalised(parameter: Tensor) -> bool:
@@ -29,37 +36,45 @@ def is_orthogonalised(parameter: Tensor) -> bool:
     return parameter.ndim == 2 and min(parameter.shape) >= LEAST_SIDE and max(parameter.shape) <= LARGEST_SIDE
 
 
-def orthogonalised(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+def orthogonalised(matrices: Tensor) -> Tensor:
     """Nearly the orthogonal factors `U V^T` of matrices `U S V^T`, by a quintic Newton-Schulz iteration.
 
-    Singular values end between about 0.7 and 1.2 with torch's coefficients, which trade exactness for few steps.
+    Singular values end between about 0.7 and 1.2 with Muon's coefficients, which trade exactness for few steps.
 
     Args:
         matrices: `[batch, r, c]`, of any scale.
-        coefficients: a, b, c of `a X + (b X X^T + c (X X^T)^2) X`.
-        steps: iterations.
-        eps: least Frobenius norm that is divided by.
 
     Returns:
         `[batch, r, c]`, of the same dtype.
     """
-    a, b, c = coefficients
+    a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
-    for _ in range(steps):
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)
+    for _ in range(STEPS):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
     return x.mT if tall else x
 
 
-class BatchedMuon(Muon):
-    """`torch.optim.Muon` whose matrices of one shape are orthogonalised together: one by one, the small matrices of
-    these networks are all overhead. Parameters, state and defaults are torch's.
+class BatchedMuon(Optimizer):
+    """`torch.optim.Muon` (torch 2.9 and later) whose matrices of one shape are orthogonalised together: one by one, the
+    small matrices of these networks are all overhead. Its steps and its state are torch's, with `match_rms_adamw`.
 
     On a CPU products are of the parameters' dtype and not of bfloat16, which many processors are slow at.
+
+    Args:
+        params: matrices.
+        lr: learning rate; the root mean square of an update is 0.2 of it.
+        weight_decay: decoupled, a step, times the learning rate.
+        momentum: of the gradients' running mean, with Nesterov's step ahead.
     """
+
+    def __init__(
+        self, params: Iterable[Any], lr: float = 2e-2, *, weight_decay: float = 0.0, momentum: float = 0.95
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -85,11 +100,9 @@ class BatchedMuon(Muon):
         gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
         buffers = [self.state[p]["momentum_buffer"] for p in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-        if group["nesterov"]:
-            buffers = torch._foreach_lerp(gradients, buffers, group["momentum"])  # type: ignore[assignment]
-        stacked = torch.stack(buffers)
+        stacked = torch.stack(torch._foreach_lerp(gradients, buffers, group["momentum"]))
         half = stacked.to(torch.bfloat16) if stacked.device.type == "cuda" else stacked
-        directions = orthogonalised(half, group["ns_coefficients"], group["ns_steps"], group["eps"]).to(stacked.dtype)
+        directions = orthogonalised(half).to(stacked.dtype)
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         # root mean square of an update as Adam's usually is, so that rates mean the same for all shapes
