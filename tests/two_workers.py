@@ -1,7 +1,7 @@
 """Two processes that train all families together, as `ns-train --machine.num-devices 2` does on two GPUs.
 
 nerfstudio asserts CUDA for more than one process, so they are started here: modules are imported once, then two workers
-are forked, which exchange by gloo. Each has an output folder of its own, so that what a process writes can be told, and
+are forked, which exchange by gloo. Each has an output folder of its own, so that the writer of a file is known, and
 leaves what it found in `rank0.pt` or `rank1.pt`.
 """
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from eugen_nerf.core.speed_table import best_rows
 from eugen_nerf.evaluation.day_tables import day_cells, families_of
-from eugen_nerf.gpu_day.parts import CHECKS
+from eugen_nerf.gpu_day.day_parts import CHECKS
 
 MOST_LINES, MOST_CHARACTERS = 100, 11_500
 MOST_ERRORS = 12

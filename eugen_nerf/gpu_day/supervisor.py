@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eugen_nerf.gpu_day.day import ROOT, Day
-from eugen_nerf.gpu_day.parts import CHECKS, PARTS, Part
+from eugen_nerf.gpu_day.day_parts import CHECKS, PARTS, Part
 from eugen_nerf.gpu_day.rows import DeviceLost, RowLog, read_rows
 
 GRACE = 0.15

@@ -16,7 +16,7 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from eugen_nerf.core.timing import synchronise
 from eugen_nerf.evaluation.accounting import peak_memory
 from eugen_nerf.gpu_day.day import Day
-from eugen_nerf.gpu_day.predictions import predictions_of
+from eugen_nerf.gpu_day.expected_costs import predictions_of
 from eugen_nerf.gpu_day.rows import RowLog
 from eugen_nerf.gpu_day.sessions import FAMILIES_OF_METHODS, iterate, session
 from eugen_nerf.gpu_day.step_costs import profile_step, split_step

@@ -39,7 +39,7 @@ class _FusedWhereItExists(Optimizer):
 
 
 _CAN_MARK = hasattr(torch.autograd.graph, "increment_version")
-"""Whether this torch can be told that a tensor has changed (2.2 and later)."""
+"""Whether this torch can count a change of a tensor by hand (2.2 and later)."""
 
 
 def _mark_as_changed(optimizer: Optimizer, *_: Any) -> None:

@@ -18,10 +18,10 @@ import pytest
 from nerfstudio.configs.method_configs import all_methods
 
 from eugen_nerf.evaluation.day_tables import NOT_RUN, DayTable, day_table
-from eugen_nerf.gpu_day import console_runs, image_rows, method_checks, predictions, sessions, timed_sessions
+from eugen_nerf.gpu_day import console_runs, expected_costs, image_rows, method_checks, sessions, timed_sessions
 from eugen_nerf.gpu_day.day import ROOT, Day
+from eugen_nerf.gpu_day.day_parts import PARTS
 from eugen_nerf.gpu_day.digest import digest
-from eugen_nerf.gpu_day.parts import PARTS
 from eugen_nerf.gpu_day.rows import read_rows
 from eugen_nerf.gpu_day.step_costs import STAGES, count_calls
 from eugen_nerf.gpu_day.supervisor import Supervisor, measure_part
@@ -89,8 +89,8 @@ def test_every_method_is_checked(day: Day, monkeypatch: pytest.MonkeyPatch) -> N
 def test_training_is_timed_taken_apart_and_evaluated(day: Day, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = {"rows": [{"preset": "eugen-nerf", "variant": "eugen", "launches": 700, "waits": 11}]}
     (day.work / "counted.json").write_text(json.dumps(counted))
-    monkeypatch.setattr(predictions, "PRETENDED", day.work / "counted.json")
-    monkeypatch.setattr(predictions, "ROOFLINE", day.work / "absent.json")
+    monkeypatch.setattr(expected_costs, "PRETENDED", day.work / "counted.json")
+    monkeypatch.setattr(expected_costs, "ROOFLINE", day.work / "absent.json")
     found = figures(day, "training")
     assert len(found) == 12
     for row in found.values():

@@ -13,7 +13,7 @@ import pytest
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.gpu_day.day import ROOT, Day
-from eugen_nerf.gpu_day.parts import PARTS, Part
+from eugen_nerf.gpu_day.day_parts import PARTS, Part
 from eugen_nerf.gpu_day.rows import RowLog, read_rows
 from eugen_nerf.gpu_day.supervisor import RESULT, Running, Supervisor, failures, groups_of
 
@@ -71,7 +71,7 @@ def test_a_stopped_command_stops_its_part_and_still_has_results(day: Day) -> Non
         "import signal, sys\n"
         "from pathlib import Path\n"
         "from eugen_nerf.gpu_day.day import Day\n"
-        "from eugen_nerf.gpu_day.parts import Part\n"
+        "from eugen_nerf.gpu_day.day_parts import Part\n"
         "from eugen_nerf.gpu_day.supervisor import Supervisor\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
         "day = Day.read(Path(sys.argv[1]))\n"

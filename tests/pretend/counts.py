@@ -1,4 +1,4 @@
-"""What the pretended device counts, and where in the sources it was asked for."""
+"""What the pretended device counts, and the place in the sources that made it happen."""
 
 from __future__ import annotations
 
