@@ -134,7 +134,7 @@ class HashGrid(nn.Module):
             least = (self.init_range / PRECONDITION) ** 2
             with torch.inference_mode(False), torch.no_grad():  # what is kept here may be asked for in training next
                 levels = self.table.split(self.sizes)
-                self._spread = torch.stack([(least + level.square().mean()).sqrt() for level in levels])
+                self._spread = torch.stack([level.square().mean() for level in levels]).add_(least).sqrt_()
             self._spread_of = key
         return self._spread
 

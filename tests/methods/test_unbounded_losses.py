@@ -112,8 +112,9 @@ def distortion(t: Array, w: Array) -> float:
 @pytest.mark.parametrize("name", BOTH)
 def test_losses_along_the_ray(name: str) -> None:
     model = make_model(name, interlevel_loss_mult=0.7, distortion_loss_mult=3.0).train()
-    with torch.no_grad():  # rounds that agree would leave nothing to bound
+    with torch.no_grad():  # a final field that its proposals cover already would leave nothing to bound
         model.field.network.layer("density").weight.mul_(6)
+        model.field.network.layer("density").bias.add_(3)
     outputs, losses, _ = step(model)
     rounds: list[Round] = outputs["rounds"]
     plain = [(array(edges(r.samples)), array(r.weights)[..., 0]) for r in rounds]
