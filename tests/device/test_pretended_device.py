@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,3 +172,24 @@ def test_files_remember_the_device(tmp_path: Path) -> None:
         assert torch.load(tmp_path / "file", map_location="cuda:0")["y"].device == GPU
     with pytest.raises(RuntimeError, match="map_location"):
         torch.load(tmp_path / "file")
+
+
+def test_a_pause_is_that_of_one_thread() -> None:
+    """Batches are made in a thread beside the training, where the pretence pauses now and then."""
+    paused, done = threading.Event(), threading.Event()
+    with pretend_cuda() as counts:
+
+        def pause() -> None:
+            with counts.paused():
+                paused.set()
+                done.wait(10)
+
+        thread = threading.Thread(target=pause)
+        thread.start()
+        assert paused.wait(10)
+        x = torch.rand(3, device="cuda") + 1
+        done.set()
+        thread.join()
+        assert x.device.type == "cuda"
+        with pytest.raises(DeviceMixError):
+            x + torch.rand(3)

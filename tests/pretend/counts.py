@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,8 +36,12 @@ class Counts:
     """What the operations read and wrote, each tensor once an operation."""
     doubles: Counter[tuple[str, Place]] = field(default_factory=Counter)
     """Operations whose results are float64 tensors of more than one number: a GPU does them slowly."""
-    pretending: bool = True
-    """Off while the pretence itself works."""
+    _thread: threading.local = field(default_factory=threading.local)
+
+    @property
+    def pretending(self) -> bool:
+        """False while the pretence itself works, in the thread that it works in: others make batches meanwhile."""
+        return bool(getattr(self._thread, "pretending", True))
 
     def reset(self) -> None:
         """Forgets all."""
@@ -71,11 +76,11 @@ class Counts:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Within it nothing is checked, marked or counted."""
-        before, self.pretending = self.pretending, False
+        before, self._thread.pretending = self.pretending, False
         try:
             yield
         finally:
-            self.pretending = before
+            self._thread.pretending = before
 
 
 def place() -> Place:
