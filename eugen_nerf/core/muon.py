@@ -7,12 +7,15 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from eugen_nerf.core.onednn import has_fast_bfloat16
 
 LEAST_SIDE = 8
 """Of a matrix that is orthogonalised: narrower ones are outputs (density, colour, offset) or tables of features."""
@@ -23,6 +26,9 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b, c of an iteration `a X + (b X X^T + c (X X^T)^2) X` (Jordan et al. 2024)."""
 STEPS = 5
 """Iterations."""
+BATCHED_SIDES = 64
+"""Matrices are orthogonalised together whose smaller sides end in the same multiple of it: products of few and small
+matrices are all overhead, and what is filled up costs less."""
 SMALLEST_NORM = 1e-7
 """Frobenius norm, the least that is divided by."""
 
@@ -59,10 +65,10 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 class BatchedMuon(Optimizer):
-    """`torch.optim.Muon` (torch 2.9 and later) whose matrices of one shape are orthogonalised together: one by one, the
-    small matrices of these networks are all overhead. Its steps and its state are torch's, with `match_rms_adamw`.
+    """`torch.optim.Muon` (torch 2.9 and later) whose matrices of nearly one size are orthogonalised together.
 
-    On a CPU products are of the parameters' dtype and not of bfloat16, which many processors are slow at.
+    Its steps and its state are torch's, with `match_rms_adamw`.
+    Products are of bfloat16, as torch's, where the device multiplies it fast; else of the parameters' dtype.
 
     Args:
         params: matrices.
@@ -84,27 +90,41 @@ class BatchedMuon(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            shapes: dict[tuple[torch.Size, torch.device, torch.dtype], list[Tensor]] = {}
+            batches: dict[tuple[int, torch.device, torch.dtype], list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    shapes.setdefault((p.shape, p.device, p.dtype), []).append(p)
-            for parameters in shapes.values():
+                    size = math.ceil(min(p.shape) / BATCHED_SIDES)
+                    batches.setdefault((size, p.device, p.dtype), []).append(p)
+            for parameters in batches.values():
                 self._move(group, parameters)
         return loss
 
     def _move(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
-        """Moves parameters of one shape, device and dtype."""
+        """Moves parameters of nearly one size, of one device and dtype."""
         for p in parameters:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
         buffers = [self.state[p]["momentum_buffer"] for p in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
-        stacked = torch.stack(torch._foreach_lerp(gradients, buffers, group["momentum"]))
-        half = stacked.to(torch.bfloat16) if stacked.device.type == "cuda" else stacked
-        directions = orthogonalised(half).to(stacked.dtype)
+        updates = torch._foreach_lerp(gradients, buffers, group["momentum"])
+        halved = updates[0].dtype == torch.float32 and has_fast_bfloat16(updates[0].device)
+        directions = orthogonalised(_stacked(updates, torch.bfloat16 if halved else updates[0].dtype))
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        # root mean square of an update as Adam's usually is, so that rates mean the same for all shapes
-        rate = group["lr"] * 0.2 * max(parameters[0].shape) ** 0.5
-        torch._foreach_add_(parameters, directions.unbind(), alpha=-rate)
+        for p, direction in zip(parameters, directions, strict=True):
+            rows, columns = sorted(p.shape)
+            own = direction[:rows, :columns]
+            # root mean square of an update as Adam's usually is, so that rates mean the same for all shapes
+            rate = group["lr"] * 0.2 * columns**0.5
+            p.add_(own if p.shape[0] <= p.shape[1] else own.mT, alpha=-rate)
+
+
+def _stacked(matrices: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """`[batch, r, c]`, r <= c: tall matrices transposed and small ones filled up with zeros, which stay zeros."""
+    sizes = [sorted(matrix.shape) for matrix in matrices]
+    rows, columns = (max(side) for side in zip(*sizes, strict=True))
+    stacked = matrices[0].new_zeros((len(matrices), rows, columns), dtype=dtype)
+    for place, matrix, (r, c) in zip(stacked, matrices, sizes, strict=True):
+        place[:r, :c] = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
+    return stacked
