@@ -46,6 +46,8 @@ class Suite:
     """Arguments of `eugen-data`'s generator, where a scene is generated."""
     generator: str = "scene"
     """Subcommand of `eugen-data` that generates it, such as scene or dynamic."""
+    settings: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Every run is trained with each, as NAME-SETTING: further arguments of `ns-train` by name, such as rates."""
     seeds: Sequence[int] = ()
     """Every run is trained once for each, as NAME-s0, NAME-s1, ...; empty trains each once, under its own name."""
     seed_args: Sequence[str] = ("--machine.seed={seed}",)
@@ -81,6 +83,7 @@ def read_suite(path: Path) -> Suite:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf8"))
         suite = Suite(**content)
+        suite = replace(suite, runs=_with_settings(suite.runs, suite.settings), settings={})
         distilled = _distilled_with_seeds(suite)
         suite = replace(
             suite, runs=_with_seeds(suite.runs, suite.seeds, suite.seed_args), distilled=distilled, seeds=()
@@ -122,6 +125,15 @@ def parts(suite: Suite) -> list[Part]:
             single: dict[str, Any] = {"scenes": {}, "methods": {}, "method": method or suite.method, **own}
             found.append(Part(scene, method, replace(suite, **single)))
     return found
+
+
+def _with_settings(
+    runs: Mapping[str, Sequence[str]], settings: Mapping[str, Sequence[str]]
+) -> Mapping[str, Sequence[str]]:
+    """Each run with every setting, whose arguments come last; the runs themselves without settings."""
+    if not settings:
+        return runs
+    return {f"{name}-{setting}": [*args, *more] for name, args in runs.items() for setting, more in settings.items()}
 
 
 def _with_seeds(

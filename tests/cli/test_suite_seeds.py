@@ -43,6 +43,23 @@ def test_every_run_is_trained_once_a_seed(tmp_path: Path) -> None:
     assert read_suite(write(tmp_path, seeds=[1], distilled={"c": ["a-s1"]})).distilled == {"c": ["a-s1"]}
 
 
+def test_every_run_is_trained_with_every_setting(tmp_path: Path) -> None:
+    settings = {"slow": ["--lr=1"], "fast": ["--lr=2"]}
+    suite = read_suite(write(tmp_path, settings=settings, distilled={"c": ["b-fast", "--macs", "0.5"]}))
+    assert suite.runs == {
+        "a-slow": ["--x", "--lr=1"],
+        "a-fast": ["--x", "--lr=2"],
+        "b-slow": ["--lr=1"],
+        "b-fast": ["--lr=2"],
+    }
+    assert suite.distilled == {"c": ["b-fast", "--macs", "0.5"]}
+    with_seeds = read_suite(write(tmp_path, settings=settings, seeds=[4]))
+    assert list(with_seeds.runs) == ["a-slow-s4", "a-fast-s4", "b-slow-s4", "b-fast-s4"]
+    assert with_seeds.runs["a-fast-s4"] == ["--x", "--lr=2", "--machine.seed=4"]
+    with pytest.raises(ConfigError, match="'c' has no teacher among the runs a-slow"):
+        read_suite(write(tmp_path, settings=settings, distilled={"c": ["a"]}))
+
+
 def test_signed_distances_are_compared_by_their_own_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = fake_tools(tmp_path, monkeypatch, WRITE_CONFIG)
     suite = read_suite(write(tmp_path, evaluator="sdf", seeds=[0], evaluate=["--repeats", "3"]))
