@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from eugen_nerf.core.activations import activation, polynomial_fit
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.factors import share_updates
 from eugen_nerf.core.layer import FeatureLayer
 from eugen_nerf.core.projections import sample_projection, seeded_generator
 from eugen_nerf.core.solve import MomentSums, ridge_solution
@@ -99,6 +100,8 @@ class EUGenLinear(FeatureLayer):
         self.bias = nn.Parameter(torch.zeros(out_features)) if config.bias else None
         if not config.train_projection:
             self.draw_norm_column()
+        elif config.weights == "free" and config.degree > 0:
+            share_updates(self.projection, self.weight)
         self.register_buffer("coefficients", torch.ones(config.degree))
         self.register_buffer("seed", torch.tensor(config.seed))
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from eugen_nerf.core.factors import update_share
 from eugen_nerf.core.onednn import has_fast_bfloat16
 
 LEAST_SIDE = 8
@@ -67,7 +68,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 class BatchedMuon(Optimizer):
     """`torch.optim.Muon` (torch 2.9 and later) whose matrices of nearly one size are orthogonalised together.
 
-    Its steps and its state are torch's, with `match_rms_adamw`.
+    Its steps and its state are torch's, with `match_rms_adamw`; factors of one matrix share a step (`factors.py`).
     Products are of bfloat16, as torch's, where the device multiplies it fast; else of the parameters' dtype.
 
     Args:
@@ -116,7 +117,7 @@ class BatchedMuon(Optimizer):
             rows, columns = sorted(p.shape)
             own = direction[:rows, :columns]
             # root mean square of an update as Adam's usually is, so that rates mean the same for all shapes
-            rate = group["lr"] * 0.2 * columns**0.5
+            rate = group["lr"] * 0.2 * columns**0.5 * update_share(p)
             p.add_(own if p.shape[0] <= p.shape[1] else own.mT, alpha=-rate)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from eugen_nerf.core.activations import activation
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.factors import share_updates
 from eugen_nerf.core.layer import FeatureLayer
 from eugen_nerf.core.projections import seeded_generator
 from eugen_nerf.core.stage import Affine, Stage
@@ -88,6 +89,7 @@ class LowRankLinear(FeatureLayer):
         nn.init.normal_(self.down, std=1 / math.sqrt(in_features))
         up = started(nn.Linear(rank, out_features), start)
         self.up, self.bias = up.weight, up.bias
+        share_updates(self.down, self.up)
 
     def pieces(self) -> list[tuple[Stage, Affine]]:
         """Two stages: down to the rank without a function, up with f."""
@@ -135,6 +137,7 @@ class MonarchLinear(FeatureLayer):
         nn.init.normal_(self.first, std=1 / math.sqrt(columns))
         second = started(nn.Linear(inner // blocks, out_features), start)
         self.second, self.bias = second.weight, second.bias
+        share_updates(self.first, self.second)
 
     def pieces(self) -> list[tuple[Stage, Affine]]:
         """Two stages of diagonal blocks, the second with f."""

@@ -1,11 +1,15 @@
 """Muon, against the published iteration in float64 numpy and torch's own optimizer."""
 
 import numpy as np
+import pytest
 import torch
 from oracles import array, draw
 from torch import nn
 
+from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
+from eugen_nerf.core.factors import update_share
 from eugen_nerf.core.muon import BatchedMuon, orthogonalised
+from eugen_nerf.core.peers import LowRankLinear
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 SHAPES = [(16, 16), (12, 40), (40, 12), (16, 16), (12, 40)]
@@ -83,3 +87,35 @@ def test_updates_do_not_depend_on_the_scale_of_gradients() -> None:
     for other in moved[1:]:
         for a, b in zip(moved[0], other, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def layers_of_two_factors() -> dict[str, tuple[nn.Module, str, str]]:
+    """Layers whose matrix is the product of the two named factors."""
+    torch.manual_seed(0)
+    eugen = {
+        start: EUGenLinear(96, 96, EUGenConfig(num_features=64, phi="identity", start=start))
+        for start in ("linear", "kaiming")
+    }
+    found = {f"EUGen, {start}": (layer, "projection", "weight") for start, layer in eugen.items()}
+    return {**found, "low rank": (LowRankLinear(96, 96, 40), "down", "up")}
+
+
+@pytest.mark.parametrize("name", list(layers_of_two_factors()))
+def test_a_product_moves_no_further_than_a_matrix_of_its_own(name: str) -> None:
+    """One step from random gradients: the norm of the product's change against that of a dense layer's step."""
+    layer, first, second = layers_of_two_factors()[name]
+    dense = nn.Linear(96, 96)
+    before, own = getattr(layer, second) @ getattr(layer, first), dense.weight.clone()
+    for parameter in (*layer.parameters(), *dense.parameters()):
+        parameter.grad = torch.randn_like(parameter)
+    for module in (layer, dense):
+        BatchedMuon([p for p in module.parameters() if p.ndim == 2], lr=0.02).step()
+    moved = torch.linalg.matrix_norm(getattr(layer, second) @ getattr(layer, first) - before, 2)
+    assert 0.4 < (moved / torch.linalg.matrix_norm(dense.weight - own, 2)).item() < 1.1
+
+
+def test_the_matrix_of_a_fixed_projection_takes_the_whole_step() -> None:
+    fixed = EUGenLinear(32, 32, EUGenConfig(num_features=16, train_projection=False))
+    free = EUGenLinear(32, 32, EUGenConfig(num_features=16))
+    assert update_share(fixed.weight) == 1.0
+    assert update_share(free.weight) == update_share(free.projection) < 1.0
