@@ -245,8 +245,8 @@ class Distill:
         if "calibration" in record:
             before, after = (-10 * math.log10(max(e, 1e-12)) for e in report.squared_error)
             console.print(
-                f"calibrated: {report.steps} steps at {report.learning_rate:g}, {report.seconds:.0f} s, on rays not "
-                f"trained on {before:.2f} -> {after:.2f} dB"
+                f"calibrated: {report.steps} steps of {report.optimizer} at {report.learning_rate:g}, "
+                f"{report.seconds:.0f} s, on rays not trained on {before:.2f} -> {after:.2f} dB"
             )
         return _Done(conversion, trainer, student, reports, record, files, fulfilled)
 

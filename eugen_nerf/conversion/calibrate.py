@@ -14,10 +14,12 @@ from torch import Tensor
 from eugen_nerf.conversion.measure import Photographs
 from eugen_nerf.conversion.rays import ray_bundle
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.methods.optimizers import Algorithm, FieldOptimizerConfig
 
-LEARNING_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+CANDIDATES: tuple[tuple[Algorithm, float], ...] = (("adam", 3e-4), ("adam", 1e-3), ("muon", 1e-3), ("muon", 3e-3))
+"""Optimizers and learning rates that are tried."""
 _TRIAL_SHARE = 0.05
-"""Share of the time or steps that every learning rate is tried for."""
+"""Share of the time or steps that each of them is tried for."""
 _CHECKS = 10
 """How often the student is compared with photographs while it trains."""
 
@@ -28,11 +30,12 @@ class CalibrationReport:
 
     steps: int
     learning_rate: float
-    """Of Adam at the start; it falls to zero along a cosine."""
+    """At the start; it falls to zero along a cosine."""
     seconds: float
-    """Trials of learning rates and checks included."""
+    """Trials and checks included."""
     squared_error: tuple[float, float]
     """On rays that neither fit nor calibration saw, before and after."""
+    optimizer: Algorithm = "adam"
 
 
 def calibrate(
@@ -50,7 +53,7 @@ def calibrate(
 
     Optimised camera poses are used and stay as they are: they belong to the photographs, not to the field.
 
-    The learning rate is the one that does best on the check rays after a short trial each.
+    Optimizer and learning rate are those that do best on the check rays after a short trial each.
 
     Args:
         student: a converted model.
@@ -72,14 +75,14 @@ def calibrate(
     best_error, best_state = before, copy.deepcopy(student.state_dict())
     first = best_state
     trials = {}
-    for rate in LEARNING_RATES:
+    for candidate in CANDIDATES:
         student.load_state_dict(first)
         limit = max(1, round(_TRIAL_SHARE * steps)) if steps else None
         until = None if minutes is None else _TRIAL_SHARE * 60 * minutes
-        _descend(student, training, rate, batch, seed, limit, until, lambda share: None)
-        trials[rate] = check.squared_error(student)
-        progress(0.0, f"learning rate {rate:g}: {trials[rate]:.3e}")
-    rate = min(trials, key=lambda each: trials[each])
+        _descend(student, training, candidate, batch, seed, limit, until, lambda share: None)
+        trials[candidate] = check.squared_error(student)
+        progress(0.0, f"{candidate[0]}, learning rate {candidate[1]:g}: {trials[candidate]:.3e}")
+    chosen = min(trials, key=lambda each: trials[each])
     student.load_state_dict(first)
     done = 0
 
@@ -95,26 +98,29 @@ def calibrate(
         progress(share, f"squared error {error:.3e}, {before:.3e} before")
 
     left = None if minutes is None else 60 * minutes - (time.perf_counter() - start)
-    taken = _descend(student, training, rate, batch, seed, steps, left, look)
+    taken = _descend(student, training, chosen, batch, seed, steps, left, look)
     student.load_state_dict(best_state)
     student.eval()
-    return CalibrationReport(taken, rate, time.perf_counter() - start, (before, best_error))
+    algorithm, rate = chosen
+    return CalibrationReport(taken, rate, time.perf_counter() - start, (before, best_error), algorithm)
 
 
 def _descend(
     student: Model,
     training: Photographs,
-    rate: float,
+    candidate: tuple[Algorithm, float],
     batch: int,
     seed: int,
     steps: int | None,
     seconds: float | None,
     look: Callable[[float], None],
 ) -> int:
-    """Adam with a cosine to zero over the steps, or over the time; returns the steps made."""
+    """The optimizer with a cosine to zero over the steps, or over the time; returns the steps made."""
     student.train()
     trained = [p for n, p in student.named_parameters() if p.requires_grad and not n.startswith("camera_optimizer.")]
-    optimizer = torch.optim.Adam(trained, lr=rate, eps=1e-8)
+    algorithm, rate = candidate
+    optimizer = FieldOptimizerConfig(algorithm=algorithm, lr=rate, eps=1e-8).setup(trained)
+    rates = [group["lr"] for group in optimizer.param_groups]
     generator = torch.Generator().manual_seed(seed)
     cameras = training.cameras.to(student.device)
     start, made = time.perf_counter(), 0
@@ -124,8 +130,8 @@ def _descend(
             look(min(share, 1.0))
         if share >= 1:
             return made
-        for group in optimizer.param_groups:
-            group["lr"] = rate * 0.5 * float(1 + torch.cos(torch.tensor(torch.pi * share)))
+        for group, first in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = first * 0.5 * float(1 + torch.cos(torch.tensor(torch.pi * share)))
         chosen = torch.randint(len(training.rays), (batch,), generator=generator)
         outputs = student(ray_bundle(cameras, training.rays[chosen].to(student.device)))
         truth = {"image": training.pixels[chosen].to(student.device)}

@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 
 from eugen_nerf.core.muon import BatchedMuon, is_orthogonalised
 
+Algorithm = Literal["adam", "muon"]
+
 
 class _FusedWhereItExists(Optimizer):
     """Takes torch's fused step where the parameters' device has one: one launch instead of a dozen.
@@ -135,7 +137,7 @@ class FieldOptimizerConfig(AdamOptimizerConfig):
 
     _target: type = field(default_factory=lambda: FusedAdam)
     """The optimizer class to use where the algorithm is adam."""
-    algorithm: Literal["adam", "muon"] = "adam"
+    algorithm: Algorithm = "adam"
     """muon orthogonalises the steps of matrices; its rate is about four times Adam's (2e-2 for the small presets), and
     EUGen layers want `--pipeline.model.network.train-merged True` with it."""
     adam_ratio: float = 0.25
