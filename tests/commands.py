@@ -91,8 +91,9 @@ def train_words(method: str, output: Path, timestamp: str, settings: dict[str, o
 
 
 def optimizer_steps(checkpoint: dict, group: str) -> set[float]:
-    """How many steps the optimizer of a group has made, by its parameters."""
-    return {float(state["step"]) for state in checkpoint["optimizers"][group]["state"].values()}
+    """How many steps the optimizer of a group has made, by its parameters; Adam's, where Muon moves the matrices."""
+    state = checkpoint["optimizers"][group]
+    return {float(s["step"]) for s in state.get("adam", state)["state"].values()}
 
 
 def viewer_page(run: Path, environment: dict[str, str], folder: Path) -> bytes:

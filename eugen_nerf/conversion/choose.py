@@ -127,6 +127,7 @@ def describe_student(
     eugen = replace(conversion.eugen, train_projection=True)
     if conversion.recipe in BY_ROWS:
         eugen = replace(eugen, degree=1, phi="relu", norm=False)
+    settings.train_merged &= variant == "eugen"  # a dense network did not use it, the student would
     low_rank = conversion.recipe in ("svd", "aware")
     if variant == "eugen" or low_rank:  # a hybrid: the layers that it has already keep their own settings
         specs = layer_specs(settings.shape(), "eugen", settings.replacement()) if variant == "eugen" else {}
@@ -139,8 +140,7 @@ def describe_student(
         settings.layers, settings.num_features = tuple(order), tuple(specs[layer].num_features for layer in order)
         return
     setattr(model, attribute, "eugen")
-    # a dense network did not use these, the student would
-    settings.specs, settings.train_merged = {}, False
+    settings.specs = {}
     settings.layers = tuple(plan)
     if not plan:
         return

@@ -51,12 +51,13 @@ def merged_for_training(graph: LayerGraph) -> LayerGraph:
     Raises:
         ConfigError: other layers, a fixed G, the norm column, or an EUGen layer that is an output.
     """
+    if (reason := why_not_merged(graph)) is not None:
+        raise ConfigError(reason)
     inputs = len(graph.input_widths)
     layers: dict[str, FeatureLayer] = {}
     maps, widths = [Affine()] * inputs, list(graph.input_widths)
-    for value, name in enumerate(graph.names, start=inputs):
+    for name in graph.names:
         layer = graph.layer(name)
-        _check(graph, name, value)
         (stage, affine), reads = layer.pieces()[0], graph.reads[name]
         exact = cast_stage(stage, torch.float64)
         product = exact.merge([maps[v] for v in reads], [graph.width(v) for v in reads])
@@ -76,18 +77,17 @@ def merged_for_training(graph: LayerGraph) -> LayerGraph:
     return LayerGraph(layers, wiring, graph.input_widths, outputs)
 
 
-def _check(graph: LayerGraph, name: str, value: int) -> None:
-    """Refuses what has no merged form."""
-    layer = graph.layer(name)
-    if isinstance(layer, DenseLinear | MergedLayer):
-        return
-    if not isinstance(layer, EUGenLinear):
-        raise ConfigError(f"layer {name!r} is {type(layer).__name__}: only dense and EUGen layers are trained merged")
-    if value in graph.outputs:
-        raise ConfigError(f"layer {name!r} is an output of the network: its output map has no consumer to merge into")
-    if layer.uses_norm or not layer.config.train_projection:
-        what = "the norm of their input" if layer.uses_norm else "a fixed G"
-        raise ConfigError(
-            f"layer {name!r}: EUGen layers with {what} have no merged form; train them with "
-            "--pipeline.model.network.train-merged False"
-        )
+def why_not_merged(graph: LayerGraph) -> str | None:
+    """What keeps a network from the merged form; None where it has one."""
+    for value, name in enumerate(graph.names, start=len(graph.input_widths)):
+        layer = graph.layer(name)
+        if isinstance(layer, DenseLinear | MergedLayer):
+            continue
+        if not isinstance(layer, EUGenLinear):
+            return f"layer {name!r} is {type(layer).__name__}: only dense and EUGen layers are trained merged"
+        if value in graph.outputs:
+            return f"layer {name!r} is an output of the network: its output map has no consumer to merge into"
+        if layer.uses_norm or not layer.config.train_projection:
+            what = "the norm of their input" if layer.uses_norm else "a fixed G"
+            return f"layer {name!r}: EUGen layers with {what} have no merged form"
+    return None

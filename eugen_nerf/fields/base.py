@@ -20,7 +20,7 @@ from torch import Tensor
 from eugen_nerf.core.encodings import FrequencyEncoding
 from eugen_nerf.core.eugen import EUGenConfig
 from eugen_nerf.core.graph import LayerGraph
-from eugen_nerf.core.merged import merged_for_training
+from eugen_nerf.core.merged import merged_for_training, why_not_merged
 from eugen_nerf.core.mixed_precision import Arithmetic, full_precision, network_products
 from eugen_nerf.core.nerf import NeRFShape, Replacement, Variant, build_variant
 from eugen_nerf.core.spec import LayerSpec
@@ -57,7 +57,8 @@ class GraphFieldConfig(FieldConfig):
     """First weights of dense layers and of those of low rank: as nn.Linear draws them, or as He et al. do."""
     train_merged: bool = False
     """Whether EUGen layers are trained as what they collapse to, half of the numbers, with their output maps multiplied
-    into their consumers: for optimizers that orthogonalise matrices. Not with the norm or a fixed projection."""
+    into their consumers: for optimizers that orthogonalise matrices. Networks with a norm or a fixed projection have no
+    such form and stay as they are."""
     seed: int = 0
     """Seed of the projections and of the replaced layers' first weights; `--machine.seed` is the dense layers'."""
     train_precision: Literal["float32", "bfloat16"] | None = None
@@ -110,7 +111,7 @@ class GraphField(Field, ABC):
         """Samples that are encoded and asked at a time where no gradients are asked for; None for all at once."""
         shape = replace(config.shape(), start=config.dense_start)
         self.network: LayerGraph = build_variant(shape, variant, config.replacement())
-        if config.train_merged and variant == "eugen":
+        if config.train_merged and variant == "eugen" and why_not_merged(self.network) is None:
             self.network = merged_for_training(self.network)
 
     def input_encodings(self) -> tuple[FrequencyEncoding, ...] | None:

@@ -25,7 +25,7 @@ from eugen_nerf.methods.base import GraphModelConfig
 from eugen_nerf.methods.checkpoints import allow_numpy_scalars
 from eugen_nerf.methods.mipnerf360 import MipNeRF360ModelConfig
 from eugen_nerf.methods.nerf import EugenNerfModelConfig
-from eugen_nerf.methods.optimizers import FieldOptimizerConfig
+from eugen_nerf.methods.optimizers import Algorithm, FieldOptimizerConfig
 from eugen_nerf.methods.unbounded import UnboundedModelConfig
 from eugen_nerf.methods.zipnerf import ZipNeRFModelConfig
 
@@ -74,6 +74,7 @@ def method_trainer(
     steps: int,
     rays: int,
     lr: float,
+    algorithm: Algorithm = "adam",
     dataparser: DataParserConfig,
     manager: Callable[..., EugenDataManagerConfig] = EugenDataManagerConfig,
 ) -> TrainerConfig:
@@ -91,7 +92,7 @@ def method_trainer(
         ),
         optimizers={
             "fields": {
-                "optimizer": FieldOptimizerConfig(lr=lr, eps=1e-8),
+                "optimizer": FieldOptimizerConfig(lr=lr, eps=1e-8, algorithm=algorithm),
                 "scheduler": ExponentialDecaySchedulerConfig(lr_final=lr / 50, max_steps=steps),
             }
         },
@@ -101,13 +102,24 @@ def method_trainer(
 
 
 def _unbounded_trainer(
-    name: str, model: UnboundedModelConfig, *, steps: int, rays: int, lr: tuple[float, float], warmup: int, clip: bool
+    name: str,
+    model: UnboundedModelConfig,
+    *,
+    steps: int,
+    rays: int,
+    lr: tuple[float, float],
+    warmup: int,
+    clip: bool = False,
+    algorithm: Algorithm = "adam",
+    adam_ratio: float = 0.25,
 ) -> TrainerConfig:
     """Real captures in nerfstudio's format; one schedule for the field and the proposals."""
     config = method_trainer(name, model, steps=steps, rays=rays, lr=lr[0], dataparser=NerfstudioDataParserConfig())
     config.optimizers = {
         group: {
-            "optimizer": FieldOptimizerConfig(lr=lr[0], eps=1e-15, max_norm=1e-3 if clip else None),
+            "optimizer": FieldOptimizerConfig(
+                lr=lr[0], eps=1e-15, max_norm=1e-3 if clip else None, algorithm=algorithm, adam_ratio=adam_ratio
+            ),
             "scheduler": ExponentialDecaySchedulerConfig(
                 lr_final=lr[1], max_steps=steps, warmup_steps=warmup, lr_pre_warmup=lr[0] / 100
             ),
@@ -132,6 +144,7 @@ _SMALL = EugenNerfModelConfig(
         position_max_exponent=4.0,
         num_features=(96,),
         start="linear",
+        train_merged=True,
     ),
     num_coarse_samples=32,
     num_importance_samples=32,
@@ -150,7 +163,13 @@ eugen_nerf_paper = MethodSpecification(
 )
 eugen_nerf_small = MethodSpecification(
     config=method_trainer(
-        "eugen-nerf-small", _SMALL, steps=3000, rays=512, lr=5e-3, dataparser=BlenderDataParserConfig()
+        "eugen-nerf-small",
+        _SMALL,
+        steps=3000,
+        rays=512,
+        lr=2e-2,
+        algorithm="muon",
+        dataparser=BlenderDataParserConfig(),
     ),
     description="eugen-nerf small enough to train on a CPU; carves empty space from the images' alpha first.",
 )
@@ -160,9 +179,17 @@ _MIP_PAPER = replace(_MIP, network=replace(_MIP.network, layers=("trunk_[567]",)
 _MIP_SMALL = replace(
     _MIP,
     network=replace(
-        _MIP.network, trunk_width=256, bottleneck_width=128, head_width=64, position_frequencies=8, num_features=(128,)
+        _MIP.network,
+        trunk_width=256,
+        bottleneck_width=128,
+        head_width=64,
+        position_frequencies=8,
+        num_features=(128,),
+        train_merged=True,
     ),
-    proposal=replace(_MIP.proposal, trunk_layers=2, trunk_width=64, position_frequencies=6, num_features=(32,)),
+    proposal=replace(
+        _MIP.proposal, trunk_layers=2, trunk_width=64, position_frequencies=6, num_features=(32,), train_merged=True
+    ),
     num_proposal_samples=(32, 32),
     eval_num_rays_per_chunk=512,
 )
@@ -191,25 +218,21 @@ eugen_mipnerf360_paper = MethodSpecification(
 )
 eugen_mipnerf360_small = MethodSpecification(
     config=_unbounded_trainer(
-        "eugen-mipnerf360-small", _MIP_SMALL, steps=2000, rays=512, lr=(2e-3, 1e-4), warmup=100, clip=False
+        "eugen-mipnerf360-small", _MIP_SMALL, steps=2000, rays=512, lr=(1e-2, 5e-4), warmup=100, algorithm="muon"
     ),
     description="eugen-mipnerf360 small enough to train on a CPU.",
 )
 eugen_zipnerf = MethodSpecification(
-    config=_unbounded_trainer(
-        "eugen-zipnerf", _ZIP, steps=200_000, rays=8192, lr=(1.25e-3, 1.25e-4), warmup=20_000, clip=False
-    ),
+    config=_unbounded_trainer("eugen-zipnerf", _ZIP, steps=200_000, rays=8192, lr=(1.25e-3, 1.25e-4), warmup=20_000),
     description="Zip-NeRF with EUGen layers in its head, or its dense twin by --pipeline.model.variant dense.",
 )
 eugen_zipnerf_paper = MethodSpecification(
     config=_unbounded_trainer(
-        "eugen-zipnerf-paper", _ZIP_PAPER, steps=200_000, rays=8192, lr=(1.25e-3, 1.25e-4), warmup=20_000, clip=False
+        "eugen-zipnerf-paper", _ZIP_PAPER, steps=200_000, rays=8192, lr=(1.25e-3, 1.25e-4), warmup=20_000
     ),
     description="Zip-NeRF with the EUGen paper's choice: the head's first layer, 64 features.",
 )
 eugen_zipnerf_small = MethodSpecification(
-    config=_unbounded_trainer(
-        "eugen-zipnerf-small", _ZIP_SMALL, steps=2000, rays=512, lr=(1e-2, 1e-3), warmup=100, clip=False
-    ),
+    config=_unbounded_trainer("eugen-zipnerf-small", _ZIP_SMALL, steps=2000, rays=512, lr=(1e-2, 1e-3), warmup=100),
     description="eugen-zipnerf small enough to train on a CPU.",
 )

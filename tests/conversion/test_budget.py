@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,8 +114,8 @@ def test_hybrids_have_budgets_for_what_is_dense(
     assert result.student.graph_fields()["fine"].network.layer("trunk_1").config.num_features == 12
 
 
-def test_a_norm_has_no_budget(tiny_eugen_run: Path, tmp_path: Path) -> None:
-    converted = load_run(tiny_eugen_run, device="cpu", test_mode="val")
+def test_a_norm_has_no_budget(train_tiny: Callable, tmp_path: Path) -> None:
+    converted = load_run(train_tiny(network__train_merged=False)[0], device="cpu", test_mode="val")
     network = converted.model.graph_fields()["fine"].network  # type: ignore[union-attr,operator]
     layer = network.layer("trunk_0")
     assert not layer.uses_norm

@@ -21,6 +21,7 @@ from tiny_runs import render
 
 from eugen_nerf.core.errors import DataError, RunError
 from eugen_nerf.core.eugen import EUGenLinear
+from eugen_nerf.core.merged import MergedLayer
 from eugen_nerf.core.nerf import VARIANTS
 from eugen_nerf.core.peers import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
 from eugen_nerf.methods import metrics
@@ -57,9 +58,9 @@ def test_train_save_and_reload(method: str, variant: str, train_tiny: Callable) 
     for field in (trained.field_coarse, trained.field_fine):
         found = {name for name in field.network.names if not isinstance(field.network.layer(name), DenseLinear)}
         assert found == (REPLACED[method] if variant in ("eugen", "lowrank", "snnk", "monarch") else set())
-        assert all(
-            type(field.network.layer(name)) is KINDS[variant] for name in REPLACED[method] & {*field.network.names}
-        )
+        merged = variant == "eugen" and trainer.pipeline.model.config.network.train_merged
+        kind = MergedLayer if merged else KINDS[variant]
+        assert all(type(field.network.layer(name)) is kind for name in REPLACED[method] & {*field.network.names})
     run = load_run(path, device="cpu", test_mode="val")
     outputs, expected = render(run.model, run.pipeline), render(trained, trainer.pipeline)
     assert outputs.keys() == expected.keys() >= {"rgb", "depth", "accumulation"}
@@ -208,9 +209,9 @@ def test_a_hull_without_alpha_is_refused_at_the_first_step(tiny_blender: Path, t
         trainer.train()
 
 
-def test_another_width_is_refused_by_name_and_shape(tiny_eugen_run: Path, tmp_path: Path) -> None:
+def test_another_number_of_features_is_refused_by_name_and_shape(tiny_eugen_run: Path, tmp_path: Path) -> None:
     """By nerfstudio's own loading too, which would go on with random weights."""
-    path = _with_another_width(tiny_eugen_run, tmp_path)
+    path = _with_fewer_features(tiny_eugen_run, tmp_path)
     with pytest.raises(RunError, match=r"another architecture.*field_coarse\.network\.layers\.trunk_0\.weight"):
         load_run(path, device="cpu")
     config = yaml.load(path.read_text(), Loader=yaml.Loader)
@@ -220,7 +221,7 @@ def test_another_width_is_refused_by_name_and_shape(tiny_eugen_run: Path, tmp_pa
         pipeline.load_pipeline(state["pipeline"], state["step"])
     message = str(caught.value)
     assert "\n" not in message
-    assert "field_coarse.network.layers.trunk_0.weight ([32, 12] in the checkpoint, [40, 12] in the model)" in message
+    assert "field_coarse.network.layers.trunk_0.weight ([12, 27] in the checkpoint, [5, 27] in the model)" in message
     assert "load it with the settings it was trained with" in message
 
 
@@ -307,25 +308,25 @@ def test_ns_viewer_answers(shell_run: Path, tmp_path: Path, offline: dict[str, s
 def test_a_wrong_checkpoint_ends_a_command_in_one_line(
     shell_run: Path, tmp_path: Path, offline: dict[str, str]
 ) -> None:
-    path = _with_another_width(shell_run, tmp_path)
+    path = _with_fewer_features(shell_run, tmp_path)
     words = ["ns-eval", "--load-config", path, "--output-path", tmp_path / "eval.json"]
     # in a process of its own: who prints errors is decided by the command's name when the methods are imported
     done = subprocess.run([str(w) for w in words], env=offline, capture_output=True, text=True, timeout=240)
     assert done.returncode not in (0, None)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: the checkpoint is of another architecture: ")
-    assert "trunk_0.weight ([16, 6] in the checkpoint, [40, 6] in the model)" in last
+    assert "trunk_1.weight ([6, 6] in the checkpoint, [5, 5] in the model)" in last
     assert "Traceback" not in done.stderr + done.stdout
     assert not (tmp_path / "eval.json").exists()
 
 
-def _with_another_width(path: Path, folder: Path) -> Path:
-    """A copy of a run whose config says a trunk 40 wide."""
+def _with_fewer_features(path: Path, folder: Path) -> Path:
+    """A copy of a run whose config says 5 features."""
 
-    def widen(config: TrainerConfig) -> None:
-        config.pipeline.model.network.trunk_width = 40
+    def narrow(config: TrainerConfig) -> None:
+        config.pipeline.model.network.num_features = (5,)
 
-    return changed_copy(path, folder, widen)
+    return changed_copy(path, folder, narrow)
 
 
 def _box():

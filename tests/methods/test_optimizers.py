@@ -15,7 +15,7 @@ from torch import nn
 
 from eugen_nerf.core import NeRFShape, Replacement, build_variant
 from eugen_nerf.methods import trainer
-from eugen_nerf.methods.optimizers import AdamWOptimizerConfig, FieldOptimizerConfig, FusedAdam, FusedAdamW
+from eugen_nerf.methods.optimizers import AdamWOptimizerConfig, FieldOptimizerConfig, FusedAdam, FusedAdamW, MuonAdam
 
 PLAIN = {FusedAdam: torch.optim.Adam, FusedAdamW: torch.optim.AdamW}
 RATES: dict[str, Any] = {"lr": 0.01, "eps": 1e-8, "weight_decay": 0.1}
@@ -144,7 +144,7 @@ def test_a_scaled_loss_makes_the_same_step_and_an_infinite_one_none(max_norm: fl
 @pytest.mark.parametrize("method", sorted(name for name in all_methods if name.startswith("eugen-")))
 def test_every_preset_has_a_fused_optimizer(method: str) -> None:
     for group in all_methods[method].optimizers.values():
-        assert type(group["optimizer"].setup(parameters())) in PLAIN
+        assert type(group["optimizer"].setup(parameters())) in (*PLAIN, MuonAdam)
 
 
 def test_configurations_of_before_load() -> None:

@@ -39,14 +39,15 @@ def test_a_run_trained_merged_renders_the_same_once_loaded(
     assert torch.equal(before["rgb"], after["rgb"])
 
 
-def test_dense_twins_and_runs_of_before_the_setting_are_as_they_were(tiny_eugen_run: Path, tmp_path: Path) -> None:
-    config = yaml.load(tiny_eugen_run.read_text(), Loader=yaml.Loader)
+def test_dense_twins_and_runs_of_before_the_setting_are_as_they_were(train_tiny: Callable, tmp_path: Path) -> None:
+    run, _ = train_tiny(network__train_merged=False)
+    config = yaml.load(run.read_text(), Loader=yaml.Loader)
     assert "train_merged" in vars(config.pipeline.model.network)
     del config.pipeline.model.network.train_merged, config.pipeline.model.network.dense_start
     copy = tmp_path / "config.yml"
     copy.write_text(yaml.dump(config))
-    (tmp_path / "nerfstudio_models").symlink_to(tiny_eugen_run.parent / "nerfstudio_models")
-    old, new = load_run(copy, device="cpu", test_mode="val"), load_run(tiny_eugen_run, device="cpu", test_mode="val")
+    (tmp_path / "nerfstudio_models").symlink_to(run.parent / "nerfstudio_models")
+    old, new = load_run(copy, device="cpu", test_mode="val"), load_run(run, device="cpu", test_mode="val")
     assert kinds(old.model) == {EUGenLinear}
     assert torch.equal(render(old.model, old.pipeline)["rgb"], render(new.model, new.pipeline)["rgb"])
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.eugen import EUGenLinear
+from eugen_nerf.core.merged import MergedLayer
 from eugen_nerf.core.nerf import VARIANTS
 from eugen_nerf.core.peers import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
 from eugen_nerf.fields.zipnerf import ZipNeRFField
@@ -69,7 +70,9 @@ def test_train_save_and_reload(method: str, variant: str, train_tiny_unbounded: 
         replaced = REPLACED[method] if name == "field" else {n for n in field.network.names if n.startswith("trunk")}
         found = {n for n in field.network.names if not isinstance(field.network.layer(n), DenseLinear)}
         assert found == (replaced if variant in ("eugen", "lowrank", "snnk", "monarch") else set())
-        assert all(type(field.network.layer(n)) is KINDS[variant] for n in {*replaced} & {*field.network.names})
+        config = trained.config.network if name == "field" else trained.config.proposal
+        kind = MergedLayer if variant == "eugen" and config.train_merged else KINDS[variant]
+        assert all(type(field.network.layer(n)) is kind for n in {*replaced} & {*field.network.names})
     unchanged = {key for key, p in trained.named_parameters() if torch.equal(p, before[key])}
     assert unchanged == {"device_indicator_param"}, "training changes every layer and every grid"
     assert sum(key.endswith("grid.table") for key in before) == (3 if "zip" in method else 0)
