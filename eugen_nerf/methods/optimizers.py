@@ -138,8 +138,8 @@ class FieldOptimizerConfig(AdamOptimizerConfig):
     _target: type = field(default_factory=lambda: FusedAdam)
     """The optimizer class to use where the algorithm is adam."""
     algorithm: Algorithm = "adam"
-    """muon orthogonalises the steps of matrices; its rate is about four times Adam's (2e-2 for the small presets), and
-    EUGen layers want `--pipeline.model.network.train-merged True` with it."""
+    """muon orthogonalises the steps of matrices; its rate is four to five times Adam's, and EUGen layers want
+    `--pipeline.model.network.train-merged True` with it, as the small presets have."""
     adam_ratio: float = 0.25
     """With muon, Adam's rate for the rest over Muon's, which is `lr`."""
     momentum: float = 0.95
