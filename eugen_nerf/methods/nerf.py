@@ -15,12 +15,13 @@ from nerfstudio.model_components.losses import MSELoss
 from nerfstudio.model_components.ray_samplers import PDFSampler, UniformSampler
 from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer
 from nerfstudio.model_components.scene_colliders import NearFarCollider
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
 
 from eugen_nerf.core.mixed_precision import full_precision
 from eugen_nerf.core.nerf import Variant
-from eugen_nerf.data.hull import dataset_alphas, visual_hull
+from eugen_nerf.data.hull import carve
 from eugen_nerf.fields.base import GraphField, GraphFieldConfig, samples_where
 from eugen_nerf.fields.nerf import NeRFFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid, Overlap, query_occupied
@@ -96,7 +97,7 @@ class EugenNerfModel(GraphModel):
         grid, pipeline = self.occupancy, attributes.pipeline
         done = False
 
-        def carve(step: int) -> None:
+        def carve_once(step: int) -> None:
             nonlocal done
             if done or not grid.cells.all():
                 done = True
@@ -105,9 +106,9 @@ class EugenNerfModel(GraphModel):
             assert pipeline is not None
             dataset = pipeline.datamanager.train_dataset
             assert isinstance(dataset, InputDataset)
-            grid.cells.copy_(visual_hull(dataset.cameras, dataset_alphas(dataset), grid.aabb, grid.resolution))
+            grid.cells.copy_(carve(dataset, grid.aabb, grid.resolution, partial(CONSOLE.print, markup=False)))
 
-        return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], carve)]
+        return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], carve_once)]
 
     def graph_fields(self) -> dict[str, GraphField]:
         """`coarse` and `fine`."""

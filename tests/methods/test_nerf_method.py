@@ -96,7 +96,7 @@ def test_hull_is_carved_once_and_comes_back(train_tiny: Callable, monkeypatch: p
     assert torch.equal(run.model.occupancy.cells, cells)
     outputs, expected = render(run.model, run.pipeline), render(trainer.pipeline.model, trainer.pipeline)
     assert all(torch.equal(outputs[key], expected[key]) for key in outputs)
-    monkeypatch.setattr("eugen_nerf.methods.nerf.visual_hull", lambda *_: pytest.fail("carved again"))
+    monkeypatch.setattr("eugen_nerf.methods.nerf.carve", lambda *_: pytest.fail("carved again"))
     for callback in trainer.callbacks:
         callback.run_callback_at_location(2, location=callback.where_to_run[0])
     run.model.occupancy.cells.zero_()

@@ -1,0 +1,139 @@
+"""Lenses of photographs and depth images, and their undistortion with OpenCV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Size = tuple[int, int]
+Model = Literal["perspective", "fisheye"]
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A lens; pixels count from the image's upper left corner: the first pixel's centre is (0.5, 0.5).
+
+    Attributes:
+        fx, fy: focal lengths, pixels.
+        cx, cy: principal point, pixels.
+        size: (width, height) of the images that these pixels belong to; None where nothing says it.
+        model: perspective, or fisheye (equidistant).
+        radial: factors of r^2, r^4, r^6, r^8 (fisheye: of the angle to the optical axis).
+        tangential: p1, p2; of a perspective lens.
+        divisor: factors of r^2, r^4, r^6 of the radial term's divisor (OpenCV's k4, k5, k6); of a perspective lens.
+    """
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    size: Size | None = None
+    model: Model = "perspective"
+    radial: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    tangential: tuple[float, float] = (0.0, 0.0)
+    divisor: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @classmethod
+    def of_nerfstudio(cls, numbers: Sequence[float], size: Size | None, model: Model, bent: Sequence[float]) -> Lens:
+        """Of fx, fy, cx, cy and nerfstudio's distortion parameters k1, k2, k3, k4, p1, p2 (or none)."""
+        fx, fy, cx, cy = numbers
+        k1, k2, k3, k4, p1, p2 = bent or (0.0,) * 6
+        return cls(fx, fy, cx, cy, size, model, (k1, k2, k3, k4), (p1, p2))
+
+    @property
+    def pinhole(self) -> tuple[float, float, float, float]:
+        """fx, fy, cx, cy: of the images once they are undistorted, too."""
+        return self.fx, self.fy, self.cx, self.cy
+
+    @property
+    def distorted(self) -> bool:
+        """Whether straight lines are bent."""
+        return self.model == "fisheye" or any((*self.radial, *self.tangential, *self.divisor))
+
+    def scaled_to(self, size: Size) -> Lens:
+        """The lens of the same images, resized; its own size must be known."""
+        assert self.size is not None
+        x, y = size[0] / self.size[0], size[1] / self.size[1]
+        return replace(self, fx=self.fx * x, fy=self.fy * y, cx=self.cx * x, cy=self.cy * y, size=size)
+
+    def bend(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Where rays meet the image: `x, y` are right and down for one forward; the results are in pixels."""
+        distances = np.hypot(x, y)
+        inside = distances < self._last_straight_ray(float(distances.max()))
+        if self.model == "fisheye":
+            angle = np.arctan(distances)
+            factor = np.where(distances > 0, angle / np.maximum(distances, 1e-12), 1.0)
+            bent_x, bent_y = (v * factor * _polynomial(self.radial, np.square(angle)) for v in (x, y))
+        else:
+            s, (p1, p2) = np.square(distances), self.tangential
+            factor = _polynomial(self.radial, s) / _polynomial(self.divisor, s)
+            bent_x = x * factor + 2 * p1 * x * y + p2 * (s + 2 * x * x)
+            bent_y = y * factor + 2 * p2 * x * y + p1 * (s + 2 * y * y)
+        return tuple(  # type: ignore[return-value]
+            np.where(inside, f * v + c, -np.inf) for f, v, c in ((self.fx, bent_x, self.cx), (self.fy, bent_y, self.cy))
+        )
+
+    def _last_straight_ray(self, largest: float) -> float:
+        """Distance from the axis, up to `largest`, where the radial term first turns back: it means nothing beyond."""
+        r = np.linspace(0.0, max(largest, 1e-6), 4096, dtype=np.float64)
+        if self.model == "fisheye":
+            angle = np.arctan(r)
+            bent = angle * _polynomial(self.radial, np.square(angle))
+        else:
+            bent = r * _polynomial(self.radial, np.square(r)) / _polynomial(self.divisor, np.square(r))
+        turns = np.flatnonzero(~(np.diff(bent) > 0))
+        return float(r[turns[0]]) if len(turns) else np.inf
+
+
+@lru_cache(maxsize=8)
+def undistortion_maps(lens: Lens) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """For each pixel of the pinhole image of a lens, column and row of the lens's image as OpenCV counts, `[h, w]`.
+
+    The pinhole image has the same size, focal lengths and principal point. A pixel that the lens does not show has
+    coordinates outside the image.
+    """
+    assert lens.size is not None
+    width, height = lens.size
+    x, y = np.meshgrid((np.arange(width) + 0.5 - lens.cx) / lens.fx, (np.arange(height) + 0.5 - lens.cy) / lens.fy)
+    columns, rows = (np.clip(v - 0.5, -1e4, 1e6).astype(np.float32) for v in lens.bend(x, y))
+    return columns, rows
+
+
+def undistorted(image: NDArray[Any], lens: Lens, *, nearest: bool, unknown: float = 0.0) -> NDArray[Any]:
+    """The pinhole image `[h, w]` or `[h, w, channels]` of an image taken through a lens, of the same size and type.
+
+    Arguments:
+        image: as large as the lens's size.
+        lens: as `undistortion_maps` takes it.
+        nearest: take the nearest pixel (depth, masks) instead of a mean.
+        unknown: value of pixels that the lens does not show.
+    """
+    columns, rows = undistortion_maps(lens)
+    method = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    border = (unknown,) * 4
+    return cv2.remap(image, columns, rows, method, borderMode=cv2.BORDER_CONSTANT, borderValue=border)
+
+
+def undistorted_mask(mask: NDArray[np.bool_], lens: Lens, *, unknown: bool) -> NDArray[np.bool_]:
+    """The pinhole image `[h, w]` of a mask: set where any of the four pixels round a place is set."""
+    found = undistorted(mask.astype(np.float32), lens, nearest=False, unknown=float(unknown))
+    return found > 0
+
+
+def share_shown(lens: Lens) -> float:
+    """Share of the pinhole image's pixels that the lens shows."""
+    assert lens.size is not None
+    columns, rows = undistortion_maps(lens)
+    shown = (columns > -0.5) & (columns < lens.size[0] - 0.5) & (rows > -0.5) & (rows < lens.size[1] - 0.5)
+    return float(shown.mean())
+
+
+def _polynomial(factors: Sequence[float], s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`1 + factors[0] s + factors[1] s^2 + ...`."""
+    return np.polynomial.polynomial.polyval(s, (1.0, *factors))
