@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
+from numpy.typing import NDArray
 from torch import Tensor
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.rgbd import load_depth
+from eugen_nerf.data.rgbd_images import load_color, load_depth_of
 
-KEYS = ("depth_filenames", "depth_unit_scale_factor", "depth_invalid", "depth_max", "timestamps")
+KEYS = (
+    "depth_filenames", "depth_unit_scale_factor", "depth_invalid", "depth_max", "timestamps", "depth_masks", "lenses",
+)  # fmt: skip
 
 
 class RGBDDataset(InputDataset):
@@ -38,16 +43,18 @@ class RGBDDataset(InputDataset):
         Raises:
             DataError: the file is damaged.
         """
-        meta = self.metadata
-        path = meta["depth_filenames"][index]
-        values = load_depth(path, meta["depth_unit_scale_factor"], meta["depth_invalid"], meta["depth_max"])
-        depth = torch.from_numpy(values)
-        size = int(self.cameras.height[index]), int(self.cameras.width[index])
+        depth = load_depth_of(self.metadata, index)
         # the nearest pixel: a mean over an edge would be a surface that is not there
-        rows, columns = (
-            ((torch.arange(n) + 0.5) * (have / n)).long() for n, have in zip(size, depth.shape, strict=True)
-        )
-        return depth if size == tuple(depth.shape) else depth[rows[:, None], columns]
+        return torch.from_numpy(cv2.resize(depth, self._size(index), interpolation=cv2.INTER_NEAREST_EXACT))
+
+    def get_numpy_image(self, image_idx: int) -> NDArray[np.uint8]:
+        """A colour image `[h, w, 3 or 4]` of the depth image's pixels, as a pinhole camera shows it."""
+        path = self.image_filenames[image_idx]
+        return load_color(path, self._size(image_idx), self.metadata["lenses"][image_idx])
+
+    def _size(self, index: int) -> tuple[int, int]:
+        """Width and height of a camera's images."""
+        return int(self.cameras.width[index]), int(self.cameras.height[index])
 
     def get_metadata(self, data: dict) -> dict[str, Tensor]:
         """The depth image of an item."""

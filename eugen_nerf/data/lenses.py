@@ -25,8 +25,8 @@ class Lens:
         size: (width, height) of the images that these pixels belong to; None where nothing says it.
         model: perspective, or fisheye (equidistant).
         radial: factors of r^2, r^4, r^6, r^8 (fisheye: of the angle to the optical axis).
-        tangential: p1, p2; of a perspective lens.
-        divisor: factors of r^2, r^4, r^6 of the radial term's divisor (OpenCV's k4, k5, k6); of a perspective lens.
+        tangential: p1, p2.
+        divisor: factors of r^2, r^4, r^6 of the radial term's divisor (OpenCV's k4, k5, k6).
     """
 
     fx: float
@@ -51,6 +51,11 @@ class Lens:
         """fx, fy, cx, cy: of the images once they are undistorted, too."""
         return self.fx, self.fy, self.cx, self.cy
 
+    def with_pinhole(self, numbers: Sequence[float], size: Size | None) -> Lens:
+        """The same distortion with other fx, fy, cx, cy, in pixels of images of a size."""
+        fx, fy, cx, cy = numbers
+        return replace(self, fx=fx, fy=fy, cx=cx, cy=cy, size=size)
+
     @property
     def distorted(self) -> bool:
         """Whether straight lines are bent."""
@@ -66,15 +71,13 @@ class Lens:
         """Where rays meet the image: `x, y` are right and down for one forward; the results are in pixels."""
         distances = np.hypot(x, y)
         inside = distances < self._last_straight_ray(float(distances.max()))
-        if self.model == "fisheye":
-            angle = np.arctan(distances)
-            factor = np.where(distances > 0, angle / np.maximum(distances, 1e-12), 1.0)
-            bent_x, bent_y = (v * factor * _polynomial(self.radial, np.square(angle)) for v in (x, y))
-        else:
-            s, (p1, p2) = np.square(distances), self.tangential
-            factor = _polynomial(self.radial, s) / _polynomial(self.divisor, s)
-            bent_x = x * factor + 2 * p1 * x * y + p2 * (s + 2 * x * x)
-            bent_y = y * factor + 2 * p2 * x * y + p1 * (s + 2 * y * y)
+        if self.model == "fisheye":  # the same formula, with the angle to the axis for its tangent
+            angle = np.where(distances > 0, np.arctan(distances) / np.maximum(distances, 1e-12), 1.0)
+            x, y = x * angle, y * angle
+        s, (p1, p2) = np.square(x) + np.square(y), self.tangential
+        factor = _polynomial(self.radial, s) / _polynomial(self.divisor, s)
+        bent_x = x * factor + 2 * p1 * x * y + p2 * (s + 2 * x * x)
+        bent_y = y * factor + 2 * p2 * x * y + p1 * (s + 2 * y * y)
         return tuple(  # type: ignore[return-value]
             np.where(inside, f * v + c, -np.inf) for f, v, c in ((self.fx, bent_x, self.cx), (self.fy, bent_y, self.cy))
         )
@@ -82,11 +85,8 @@ class Lens:
     def _last_straight_ray(self, largest: float) -> float:
         """Distance from the axis, up to `largest`, where the radial term first turns back: it means nothing beyond."""
         r = np.linspace(0.0, max(largest, 1e-6), 4096, dtype=np.float64)
-        if self.model == "fisheye":
-            angle = np.arctan(r)
-            bent = angle * _polynomial(self.radial, np.square(angle))
-        else:
-            bent = r * _polynomial(self.radial, np.square(r)) / _polynomial(self.divisor, np.square(r))
+        t = np.arctan(r) if self.model == "fisheye" else r
+        bent = t * _polynomial(self.radial, np.square(t)) / _polynomial(self.divisor, np.square(t))
         turns = np.flatnonzero(~(np.diff(bent) > 0))
         return float(r[turns[0]]) if len(turns) else np.inf
 

@@ -19,7 +19,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.data.rgbd import Frame, Layout, Sequence, SequenceOptions, inspect_sequence, read_sequence
+from eugen_nerf.data.rgbd import Frame, Layout, Sequence, SequenceOptions
+from eugen_nerf.data.rgbd_sequence import Inspection, inspect_sequence, read_sequence
 
 BOX_QUANTILE = 1e-3
 """Share of the measured points that the scene box leaves out on each side: sensors measure some points far off."""
@@ -42,7 +43,7 @@ class EugenRGBDDataParserConfig(DataParserConfig):
     depth_max: float = 10.0
     """Depths beyond this are not used, metres."""
     intrinsics: tuple[float, float, float, float] | None = None
-    """fx, fy, cx, cy in pixels from the image's upper left corner; None takes what the layout says."""
+    """fx, fy, cx, cy in pixels from the image's upper left corner; None takes what the layout says, scaled to depth."""
     axes: Literal["auto", "opencv", "nerfstudio"] = "auto"
     """Axes of the poses' cameras: opencv (y down, z forward) or nerfstudio (y up, z backward)."""
     fps: float = 30.0
@@ -52,15 +53,15 @@ class EugenRGBDDataParserConfig(DataParserConfig):
     frame_step: int = 1
     """Take every how many frames."""
     eval_interval: int = 8
-    """Every how many frames one is held out for evaluation; 0 holds none out and evaluates on all."""
+    """Every how many frames one is held out for evaluation; 0 holds none out and evaluates on all. Lists of files in
+    the data set, which say it themselves, come first."""
     train_on_all: bool = False
     """Train on the held-out frames too."""
     box_margin: float = 0.1
     """Metres that the scene box reaches beyond the measured points and the cameras."""
 
 
-_Found = tuple[Sequence, list[Frame], NDArray[np.float32]]
-_shared: ContextVar[dict[Hashable, _Found] | None] = ContextVar("sequences read", default=None)
+_shared: ContextVar[dict[Hashable, Inspection] | None] = ContextVar("sequences read", default=None)
 
 
 @contextmanager
@@ -77,8 +78,10 @@ class EugenRGBDDataParser(DataParser):
     """Parses a posed RGB-D sequence.
 
     Cameras are nerfstudio's (x right, y up, z backward), in metres, neither scaled, turned nor centred. `metadata` of
-    the outputs holds `depth_filenames`, `depth_unit_scale_factor` (metres a stored unit), `depth_invalid` (stored
-    values), `depth_max` (metres) and `timestamps` (seconds since the first frame).
+    the outputs holds `depth_filenames`, `depth_masks` (files or None), `lenses` (as photographed: `load_depth_of` and
+    `load_color` undistort), `depth_unit_scale_factor` (metres a stored unit), `depth_invalid` (stored values),
+    `depth_max` (metres) and `timestamps` (seconds since the first frame). What was assumed, left out or changed is
+    printed once.
 
     Raises:
         ConfigError: a setting out of its range.
@@ -101,35 +104,30 @@ class EugenRGBDDataParser(DataParser):
         if self._found is None:
             config = self.config
             options = SequenceOptions(**{f.name: getattr(config, f.name) for f in fields(SequenceOptions)})
-            sequence, lost, points = _read(Path(config.data), options)
-            if lost:
-                CONSOLE.print(
-                    f"left out frames without valid depth: {len(lost)} of {len(lost) + len(sequence.frames)}, the "
-                    f"first is {lost[0].depth.name}",
-                    markup=False,
-                    soft_wrap=True,
-                )
-            cx, cy = sequence.frames[0].lens[2:]
-            if not (0.0 < cx < sequence.size[0] and 0.0 < cy < sequence.size[1]):
-                CONSOLE.print(
-                    f"warning: the principal point {cx:g}, {cy:g} lies outside the images of "
-                    f"{sequence.size[0]}x{sequence.size[1]} pixels: where they were resized, pass --intrinsics",
-                    markup=False,
-                    soft_wrap=True,
-                )
-            self._found = sequence, _box(points, sequence.frames, config.box_margin)
+            inspection = _read(Path(config.data), options)
+            sequence = inspection.sequence
+            for note in sequence.notes:
+                CONSOLE.print(note, markup=False, soft_wrap=True)
+            if any(frame.splits is not None for frame in sequence.frames):
+                CONSOLE.print(_listed(sequence.frames), markup=False, soft_wrap=True)
+            self._found = sequence, _box(inspection.points, sequence.frames, config.box_margin)
         return self._found
 
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs: object) -> DataparserOutputs:
         config = self.config
         sequence, box = self._sequence()
         frames = _split(sequence.frames[:: config.frame_step], split, config.eval_interval, config.train_on_all)
+        if not frames and sequence.frames[0].splits is not None:
+            raise DataError(
+                f"the {split} split of '{config.data}' is empty: its lists of files have no such frame; add "
+                f"{split}_filenames to transforms.json, or remove the lists"
+            )
         if not frames:
             raise DataError(
                 f"the {split} split of '{config.data}' is empty: {len(sequence.frames)} frames at --eval-interval "
                 f"{config.eval_interval}; choose an interval of at least 2 and at most the number of frames, or 0"
             )
-        lens = torch.tensor([frame.lens for frame in frames], dtype=torch.float32)
+        lens = torch.tensor([frame.lens.pinhole for frame in frames], dtype=torch.float32)
         poses = torch.from_numpy(np.stack([frame.pose[:3] for frame in frames]).astype(np.float32))
         width, height = sequence.size
         cameras = Cameras(
@@ -148,6 +146,8 @@ class EugenRGBDDataParser(DataParser):
             scene_box=SceneBox(aabb=torch.from_numpy(box)),
             metadata={
                 "depth_filenames": [frame.depth for frame in frames],
+                "depth_masks": [frame.mask for frame in frames],
+                "lenses": [frame.lens for frame in frames],
                 "depth_unit_scale_factor": sequence.depth_unit,
                 "depth_invalid": sequence.depth_invalid,
                 "depth_max": config.depth_max,
@@ -158,23 +158,40 @@ class EugenRGBDDataParser(DataParser):
         )
 
 
-def _read(path: Path, options: SequenceOptions) -> _Found:
-    """The sequence, frames without valid depth, and measured points: read, or taken from who read them before."""
+def _read(path: Path, options: SequenceOptions) -> Inspection:
+    """The sequence and its measured points: read, or taken from who read them before."""
     shared, key = _shared.get(), (path.resolve(), repr(options))
     if shared is not None and key in shared:
         return shared[key]
-    found = inspect_sequence(read_sequence(path, options), options.depth_max)
+    found = inspect_sequence(read_sequence(path, options), options)
     if shared is not None:
         shared[key] = found
     return found
 
 
 def _split(frames: tuple[Frame, ...], split: str, interval: int, train_on_all: bool) -> list[Frame]:
-    """Frames of a split: the last of every `interval` frames is held out."""
+    """Frames of a split: those that the data set lists for it, or else the last of every `interval` frames is held out.
+
+    Validation and test take one another's list where their own has no frame.
+    """
+    if any(frame.splits is not None for frame in frames):
+        wanted = [frozenset({split})] if split == "train" else [frozenset({split}), frozenset({"val", "test"})]
+        if split == "train" and train_on_all:
+            wanted = [frozenset({"train", "val", "test"})]
+        listed = [[frame for frame in frames if (frame.splits or frozenset()) & names] for names in wanted]
+        return next((chosen for chosen in listed if chosen), [])
     held = [interval > 0 and index % interval == interval - 1 for index in range(len(frames))]
     if split != "train":
         return [frame for frame, out in zip(frames, held, strict=True) if out or interval == 0]
     return [frame for frame, out in zip(frames, held, strict=True) if train_on_all or not out]
+
+
+def _listed(frames: tuple[Frame, ...]) -> str:
+    """A line on what the data set's lists of files make of its frames."""
+    counts = {split: sum(split in (frame.splits or ()) for frame in frames) for split in ("train", "val", "test")}
+    text = f"splits by the data set's lists of files: {', '.join(f'{count} {name}' for name, count in counts.items())}"
+    unlisted = sum(not frame.splits for frame in frames)
+    return f"{text}; left out {unlisted} frames that are in none" if unlisted else text
 
 
 def _box(points: NDArray[np.float32], frames: tuple[Frame, ...], margin: float) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.rgbd import load_depth
+from eugen_nerf.data.rgbd_images import load_depth_of
 
 if TYPE_CHECKING:
     from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
@@ -99,7 +99,7 @@ def depth_views(outputs: DataparserOutputs, *, stride: int = 1) -> DepthViews:
     """
     load = _loader(outputs, stride)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        depth = np.stack(list(pool.map(load, outputs.metadata["depth_filenames"])))
+        depth = np.stack(list(pool.map(load, range(len(outputs.image_filenames)))))
     return DepthViews(*_cameras(outputs, stride), depth, tuple(map(Path, outputs.image_filenames)))
 
 
@@ -107,21 +107,19 @@ def stream_views(outputs: DataparserOutputs, *, stride: int = 1) -> Iterator[Dep
     """What `depth_views` returns, a view at a time: one image is in memory, however long the sequence is."""
     load = _loader(outputs, stride)
     poses, lenses = _cameras(outputs, stride)
-    for index, (path, file) in enumerate(
-        zip(outputs.metadata["depth_filenames"], outputs.image_filenames, strict=True)
-    ):
+    for index, file in enumerate(outputs.image_filenames):
         here = slice(index, index + 1)
-        yield DepthViews(poses[here], lenses[here], load(path)[None], (Path(file),))
+        yield DepthViews(poses[here], lenses[here], load(index)[None], (Path(file),))
 
 
-def _loader(outputs: DataparserOutputs, stride: int) -> Callable[[Path], NDArray[np.float32]]:
+def _loader(outputs: DataparserOutputs, stride: int) -> Callable[[int], NDArray[np.float32]]:
     """Reads a depth image of a split and thins it; raises `DataError` where the split has none."""
     metadata = outputs.metadata
-    if "depth_filenames" not in metadata or "depth_max" not in metadata:
+    if "depth_filenames" not in metadata or "depth_masks" not in metadata:
         raise DataError("this data set has no depth images: read it with the data parser eugen-rgbd")
 
-    def load(path: Path) -> NDArray[np.float32]:
-        depth = load_depth(path, metadata["depth_unit_scale_factor"], metadata["depth_invalid"], metadata["depth_max"])
+    def load(index: int) -> NDArray[np.float32]:
+        depth = load_depth_of(metadata, index)
         # a copy, so that the whole image is let go
         return depth[stride // 2 :: stride, stride // 2 :: stride].copy()
 

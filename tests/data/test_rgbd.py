@@ -19,7 +19,7 @@ from rgbd_sequences import (
 )
 
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.data.rgbd import load_depth
+from eugen_nerf.data.rgbd_images import load_depth
 from eugen_nerf.data.rgbd_parser import EugenRGBDDataParserConfig
 
 KITCHEN = Path(__file__).resolve().parents[3] / "shared" / "data" / "7scenes-kitchen"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from rgbd_sequences import (
     LENS,
     WIDTH,
     message_of,
+    poses,
     write,
 )
 
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.data.rgbd import SequenceOptions, read_sequence
+from eugen_nerf.data.rgbd import SequenceOptions
 from eugen_nerf.data.rgbd_parser import EugenRGBDDataParserConfig
+from eugen_nerf.data.rgbd_sequence import read_sequence
 
 
 def spoil_7scenes(change: str, path: Path) -> None:
@@ -34,7 +37,7 @@ def spoil_7scenes(change: str, path: Path) -> None:
         case "nan pose":
             pose.write_text(pose.read_text().replace(pose.read_text().split()[0], "nan", 1))
         case "infinite pose":
-            np.savetxt(pose, np.full((4, 4), -np.inf))
+            np.savetxt(pose, np.where(np.eye(4)[[1, 2, 0, 3]] > 0, np.inf, poses()[1]))
         case "scaled pose":
             np.savetxt(pose, np.diag([2.0, 2.0, 2.0, 1.0]))
         case "short pose":
@@ -44,7 +47,7 @@ def spoil_7scenes(change: str, path: Path) -> None:
         case "truncated":
             depth.write_bytes(depth.read_bytes()[:-30])
         case "larger colour":
-            Image.new("RGB", (2 * WIDTH, 2 * HEIGHT)).save(path / "frame-000010.color.jpg")
+            Image.new("RGB", (2 * WIDTH, WIDTH)).save(path / "frame-000010.color.jpg")
         case "no camera":
             (path / "camera-intrinsics.txt").unlink()
         case "no depth valid":
@@ -63,7 +66,7 @@ def spoil_7scenes(change: str, path: Path) -> None:
         ("short pose", "frame-000005.pose.txt' holds 3 numbers: a 4x4 pose is needed"),
         ("no numbers", "frame-000005.pose.txt' must hold numbers alone"),
         ("truncated", "frame-000010.depth.png' is damaged and cannot be decoded"),
-        ("larger colour", "frame-000010.color.jpg' is 16x12 pixels but depth .* is 8x6: both must have one size"),
+        ("larger colour", "frame-000010.color.jpg' is 16x8 pixels but depth .* is 8x6: both must show the same view"),
         ("no camera", "camera-intrinsics.txt' is missing: copy it there, or pass --intrinsics"),
         ("no depth valid", "no depth image of the sequence has a valid pixel, the first is .*frame-000000.depth.png"),
     ],
@@ -111,7 +114,7 @@ def test_bad_transforms_are_refused(tmp_path: Path) -> None:
     assert "frames are out of order: '" in late
     assert "c2.png' has the time 100.333 s after 999 s" in late
     assert "frames are out of order" in refusal(lambda d: d["frames"][2].update(timestamp=d["frames"][1]["timestamp"]))
-    assert "k1 = 0.1): depth needs pinhole images" in refusal(lambda d: d.update(k1=0.1))
+    assert "camera_model of frame 0 of" in refusal(lambda d: d.update(camera_model="EQUIRECTANGULAR"))
     assert "lacks a number fl_x, fl_y, cx or cy" in refusal(lambda d: d.pop("cx"))
     assert "the colour image" in refusal(lambda d: d["frames"][0].update(file_path="gone.png"))
     assert "'frames' of" in refusal(lambda d: d.update(frames=[]))
@@ -156,17 +159,20 @@ def test_timestamps_are_in_all_frames_or_in_none(tmp_path: Path) -> None:
     for frame in document["frames"]:
         frame.pop("timestamp", None)
     name.write_text(json.dumps({**document, "fps": 5}))
-    found = read_sequence(path, SequenceOptions())
+    found = read_sequence(path, SequenceOptions(intrinsics=LENS))
     np.testing.assert_allclose([frame.time for frame in found.frames], np.arange(COUNT) / 5)
 
 
 def test_a_camera_that_looks_past_its_images_is_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write(tmp_path / "set", "tum")
-    EugenRGBDDataParserConfig(data=path, eval_interval=0).setup().get_dataparser_outputs("train")
-    line = "warning: the principal point 320, 240 lies outside the images of 8x6 pixels: where they were resized, pass"
-    assert line in capsys.readouterr().out
+    path = write(tmp_path / "set", "7scenes")
+    far = (LENS[0], LENS[1], 7.9, LENS[3])
+    np.savetxt(path / "camera-intrinsics.txt", [[far[0], 0, far[2]], [0, far[1], far[3]], [0, 0, 1]])
+    line = "the principal point 7.9, 2.9 of '.*frame-000000.color.jpg' is far from the middle of images of 8x6 pixels"
+    assert re.match(line, message_of(path))
+    EugenRGBDDataParserConfig(data=path, eval_interval=0, intrinsics=far).setup().get_dataparser_outputs("train")
+    assert re.search(f"warning: {line}", capsys.readouterr().out)  # what the user gave is taken
     EugenRGBDDataParserConfig(data=path, eval_interval=0, intrinsics=LENS).setup().get_dataparser_outputs("train")
-    assert "warning" not in capsys.readouterr().out
+    assert "warning: the principal" not in capsys.readouterr().out
 
 
 def test_bad_tum_lists_are_refused_and_lonely_frames_left_out(tmp_path: Path) -> None:
@@ -174,7 +180,7 @@ def test_bad_tum_lists_are_refused_and_lonely_frames_left_out(tmp_path: Path) ->
     depth, truth = path / "depth.txt", path / "groundtruth.txt"
     lines = depth.read_text().splitlines()
     depth.write_text("\n".join([lines[0], *lines[2:]]) + "\n")  # the second colour image has no depth near it
-    kept = read_sequence(path, SequenceOptions())
+    kept = read_sequence(path, SequenceOptions(intrinsics=LENS))
     assert [frame.color.stem for frame in kept.frames] == ["0", "2", "3"]
     np.testing.assert_allclose([frame.time for frame in kept.frames], [0.0, 2 / 6, 3 / 6], atol=1e-6)
     depth.write_text("\n".join([lines[1], lines[0]]) + "\n")
@@ -199,7 +205,7 @@ def test_bad_replica_sequences_are_refused(tmp_path: Path) -> None:
     assert "holds 3 poses of 16 numbers for 4 frames" in message_of(path)
     trajectory.write_text(good)
     (path / "cam_params.json").rename(tmp_path / "cam_params.json")  # above the sequence, as Replica has it
-    assert len(read_sequence(path, SequenceOptions()).frames) == COUNT
+    assert len(read_sequence(path, SequenceOptions(intrinsics=LENS)).frames) == COUNT
     camera = json.loads((tmp_path / "cam_params.json").read_text())["camera"]
     (tmp_path / "cam_params.json").write_text(json.dumps({"camera": {**camera, "scale": -5}}))
     assert "cam_params.json' is -5: a positive, finite number is needed" in message_of(path)
