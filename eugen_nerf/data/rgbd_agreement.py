@@ -31,6 +31,12 @@ CLEARLY = 2.5
 """How many times fewer contradictions another convention must make to be the right one."""
 
 
+Change = Callable[[Array], Array]
+"""Of a camera-to-world matrix."""
+Pair = tuple[Array, Array, Array, Frame, NDArray[np.float32]]
+"""Points [n, 3] in a camera's axes, its pose, and the pose, frame and depth image of the other camera."""
+
+
 def check_agreement(sequence: Sequence, options: SequenceOptions) -> str | None:
     """Compares depths of frames as they were read, in other units, and with other poses.
 
@@ -39,39 +45,41 @@ def check_agreement(sequence: Sequence, options: SequenceOptions) -> str | None:
     """
     pairs = _pairs(sequence)
     as_read = disagreement(pairs, 1.0, _same)
-    if not DISAGREES < as_read < np.inf:
+    if as_read <= DISAGREES:
         return None
-    found = [(as_read, "")]
+    others: list[tuple[float, Change, str]] = []
     if options.depth_unit is None:
-        for unit in UNITS:
-            result = disagreement(pairs, unit / sequence.depth_unit, _same)
-            text = f"at {unit:.6g} m a stored unit of depth instead of {sequence.depth_unit:.6g}"
-            found.append((result, f"{text}: pass --depth-unit {unit:.6g}"))
+        here = f"a stored unit of depth instead of {sequence.depth_unit:.6g}"
+        others += [
+            (unit / sequence.depth_unit, _same, f"at {unit:.6g} m {here}: pass --depth-unit {unit:.6g}")
+            for unit in UNITS
+        ]
     if options.axes == "auto":
-        result = disagreement(pairs, 1.0, _flipped)
         text = "with the cameras' other axes: pass --axes opencv or --axes nerfstudio, whichever was not taken"
-        found.append((result, text))
-    for change in (_inverted, _inverted_and_flipped):
-        result = disagreement(pairs, 1.0, change)
-        text = "with inverted poses: these are world-to-camera; write camera-to-world matrices"
-        found.append((result, text))
-    best, text = min(found)
-    if text and best <= AGREES and best * CLEARLY <= as_read:
-        raise DataError(
-            f"the depth images contradict one another at {100 * as_read:.0f} % of the points that two frames see, and "
-            f"at {100 * best:.0f} % {text}"
-        )
+        others.append((1.0, _flipped, text))
+    text = "with inverted poses: these are world-to-camera; write camera-to-world matrices"
+    others += [(1.0, _inverted, text), (1.0, _inverted_and_flipped, text)]
+    results = [disagreement(pairs, factor, change) for factor, change, _ in others]
+    best = min(results)
+    factor, change, text = others[results.index(best)]
+    seen = np.isfinite(as_read)
+    if best <= AGREES and best * CLEARLY <= as_read and (seen or _is_minimum(pairs, best, factor, change)):
+        how = f"contradict one another at {100 * as_read:.0f} % of the points" if seen else "show nothing"
+        raise DataError(f"the depth images {how} that two frames see, but agree at {100 * (1 - best):.0f} % {text}")
+    if not seen:
+        return None
     return (
         f"warning: the depth images contradict one another at {100 * as_read:.0f} % of the points that two frames see: "
         "check --intrinsics, --depth-unit, --axes and the poses"
     )
 
 
-Pair = tuple[Array, Array, Array, Frame, NDArray[np.float32]]
-"""Points [n, 3] in a camera's axes, its pose, and the pose, frame and depth image of the other camera."""
+def _is_minimum(pairs: list[Pair], result: float, factor: float, change: Change) -> bool:
+    """Whether far larger depths agree less: with these, cameras stand in one place, which flat scenes do not tell."""
+    return disagreement(pairs, 30 * factor, change) > CLEARLY * max(result, 0.02)
 
 
-def disagreement(pairs: list[Pair], factor: float, change: Callable[[Array], Array]) -> float:
+def disagreement(pairs: list[Pair], factor: float, change: Change) -> float:
     """Share of contradictions among the points of a frame at which another frame looks.
 
     Such a point agrees where the other frame measures it, within a tolerance. It contradicts where the other frame
