@@ -75,6 +75,7 @@ class Sequence:
         depth_unit: metres of one stored unit of depth.
         depth_invalid: stored values that mean "not measured".
         notes: what was assumed, left out or changed, a line each.
+        origin: place in the files' world, metres, that is the origin here; 0 unless coordinates are very large.
     """
 
     frames: tuple[Frame, ...]
@@ -82,6 +83,7 @@ class Sequence:
     depth_unit: float
     depth_invalid: tuple[float, ...]
     notes: tuple[str, ...] = ()
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)

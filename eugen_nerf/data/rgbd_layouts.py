@@ -60,10 +60,10 @@ def read_7scenes(path: Path, options: SequenceOptions) -> Reading:
     frames = []
     for name, files in parts.items():
         pose = read_numbers(files["pose"]).reshape(-1)
-        if pose.size != 16:
+        if pose.size not in (12, 16):
             raise DataError(f"'{files['pose']}' holds {pose.size} numbers: a 4x4 pose is needed; correct it")
         time = int(name.split("-")[1]) / options.fps
-        frames.append(Frame(files["color"], files["depth"], pose.reshape(4, 4), lens, time))
+        frames.append(Frame(files["color"], files["depth"], pose.reshape(-1, 4), lens, time))
     assumed = [f"{options.fps:g} frames a second (--fps)"]
     if options.depth_unit is None:
         assumed.insert(0, f"{MILLIMETRES:g} m a stored unit of depth (--depth-unit)")
@@ -117,9 +117,10 @@ def _matrix_lens(path: Path) -> Lens:
     if not path.is_file():
         raise DataError(f"'{path}' is missing: copy it there, or pass --intrinsics fx fy cx cy (pixels)")
     values = read_numbers(path)
-    if values.size != 9 or not np.isfinite(values).all():
+    if values.size not in (9, 16) or not np.isfinite(values).all():
         raise DataError(f"'{path}' must hold a 3x3 matrix of finite numbers: correct it, or pass --intrinsics")
-    return Lens(float(values[0]), float(values[4]), float(values[2]), float(values[5]))
+    matrix = values.reshape(3, 3) if values.size == 9 else values.reshape(4, 4)  # ScanNet's are 4x4
+    return Lens(float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2]), float(matrix[1, 2]))
 
 
 def _replica_camera(path: Path, lens: Lens | None, unit: float | None) -> tuple[Lens, float]:

@@ -77,11 +77,11 @@ def sequences_read_once() -> Iterator[None]:
 class EugenRGBDDataParser(DataParser):
     """Parses a posed RGB-D sequence.
 
-    Cameras are nerfstudio's (x right, y up, z backward), in metres, neither scaled, turned nor centred. `metadata` of
-    the outputs holds `depth_filenames`, `depth_masks` (files or None), `lenses` (as photographed: `load_depth_of` and
-    `load_color` undistort), `depth_unit_scale_factor` (metres a stored unit), `depth_invalid` (stored values),
-    `depth_max` (metres) and `timestamps` (seconds since the first frame). What was assumed, left out or changed is
-    printed once.
+    Cameras are nerfstudio's (x right, y up, z backward), in metres, neither scaled nor turned, and not moved unless
+    their coordinates are too large for single precision. `metadata` of the outputs holds `depth_filenames`,
+    `depth_masks` (files or None), `lenses` (as photographed: `load_depth_of` and `load_color` undistort),
+    `depth_unit_scale_factor` (metres a stored unit), `depth_invalid` (stored values), `depth_max` (metres) and
+    `timestamps` (seconds since the first frame). What was assumed, left out or changed is printed once.
 
     Raises:
         ConfigError: a setting out of its range.
@@ -153,7 +153,7 @@ class EugenRGBDDataParser(DataParser):
                 "depth_max": config.depth_max,
                 "timestamps": [frame.time for frame in frames],
             },
-            dataparser_transform=torch.eye(4)[:3],
+            dataparser_transform=torch.tensor(np.c_[np.eye(3), -np.array(sequence.origin)], dtype=torch.float32),
             dataparser_scale=1.0,
         )
 

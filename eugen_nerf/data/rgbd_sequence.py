@@ -20,6 +20,9 @@ from eugen_nerf.data.rgbd_layouts import LAYOUTS, detect_layout
 from eugen_nerf.data.rgbd_lenses import fit_lenses
 from eugen_nerf.data.rgbd_transforms import is_lost
 
+FAR = 1e4
+"""Metres beyond which single precision is coarser than a millimetre."""
+
 
 def read_sequence(path: Path, options: SequenceOptions) -> Sequence:
     """Reads the list of frames of a sequence and checks all that can be checked without decoding images.
@@ -54,7 +57,11 @@ def read_sequence(path: Path, options: SequenceOptions) -> Sequence:
     _check_times_and_files(frames)
     size, color_size = _sizes(frames, notes)
     frames = fit_lenses(frames, size, color_size, options.intrinsics is not None, notes)
-    return Sequence(tuple(frames), size, reading.depth_unit, tuple(options.depth_invalid), tuple(notes))
+    origin = _origin(frames, notes)
+    for frame in frames:
+        frame.pose[:3, 3] -= origin
+    x, y, z = origin.tolist()
+    return Sequence(tuple(frames), size, reading.depth_unit, tuple(options.depth_invalid), tuple(notes), (x, y, z))
 
 
 @dataclass(frozen=True)
@@ -159,6 +166,20 @@ def _posed(reading: Reading, options: SequenceOptions) -> list[Frame]:
             pose[:3] = frame.pose[:3]
             frames.append(replace(frame, pose=_turned(pose) if axes == "opencv" else pose))
     return frames
+
+
+def _origin(frames: list[Frame], notes: list[str]) -> Array:
+    """Where the origin must be for single precision to keep millimetres, [3] whole metres: 0 for usual coordinates."""
+    places = np.stack([frame.pose[:3, 3] for frame in frames])
+    largest = float(np.abs(places).max())
+    if largest < FAR:
+        return np.zeros(3)
+    origin = np.rint(places.mean(axis=0))
+    notes.append(
+        f"positions reach {largest:.6g} m, where single precision keeps {np.spacing(np.float32(largest)):.2g} m: the "
+        f"origin is moved to {', '.join(f'{value:.0f}' for value in origin)}, so meshes and positions count from there"
+    )
+    return origin
 
 
 def _turned(pose: Array) -> Array:

@@ -251,6 +251,39 @@ def test_intrinsics_are_found_under_other_names(room: Path) -> None:
     assert re.match(r"K of frame 4 of .* must be a matrix \[3, 3\]", refusal(room))
 
 
+def test_very_large_coordinates_keep_millimetres(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    near = outputs_of(room)
+    far = np.array([512_345.25, 5_412_345.5, 321.0])
+
+    def move(document: dict) -> None:
+        for frame in document["frames"]:
+            for row in range(3):
+                frame["transform_matrix"][row][3] += far[row]
+
+    outputs = outputs_of(edit(room, move))
+    line = (
+        "positions reach 5.41235e+06 m, where single precision keeps 0.5 m: the origin is moved to 512345, 5412346, 321"
+    )
+    assert line in capsys.readouterr().out
+    back = outputs.cameras.camera_to_worlds[:, :, 3].double() - outputs.dataparser_transform[:, 3].double()
+    np.testing.assert_allclose(back - far, near.cameras.camera_to_worlds[:, :, 3], atol=1e-6)
+    np.testing.assert_allclose(np.diff(outputs.scene_box.aabb, axis=0), np.diff(near.scene_box.aabb, axis=0), atol=1e-5)
+    assert near.dataparser_transform.tolist() == np.eye(4)[:3].tolist()
+
+
+def test_poses_and_cameras_of_other_shapes_are_read(tmp_path: Path) -> None:
+    path = write_layout(tmp_path / "set", "7scenes")
+    whole = outputs_of(path)
+    for file in path.glob("*.pose.txt"):
+        np.savetxt(file, np.loadtxt(file)[:3])
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.loadtxt(path / "camera-intrinsics.txt")
+    np.savetxt(path / "camera-intrinsics.txt", matrix)
+    found = outputs_of(path)
+    np.testing.assert_array_equal(found.cameras.camera_to_worlds, whole.cameras.camera_to_worlds)
+    assert camera(found) == camera(whole)
+
+
 def test_frames_that_lost_track_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_layout(tmp_path / "set", "7scenes")
     np.savetxt(path / "frame-000005.pose.txt", np.full((4, 4), -np.inf))
