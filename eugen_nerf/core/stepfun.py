@@ -5,10 +5,14 @@ Alphabet: `t` edges `[..., n + 1]`, increasing; `w` the weight between neighbour
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+SHARPEST_BLUR = 1e-8
+"""Half-widths below this part of the largest edge blur nothing that float64 could tell from rounding errors."""
 
 
 def power_transform(x: Tensor, exponent: float) -> Tensor:
@@ -45,11 +49,15 @@ def blur_and_resample(t: Tensor, w: Tensor, queries: Tensor, halfwidth: float) -
         t: edges `[..., n + 1]`.
         w: weights `[..., n]`.
         queries: edges `[..., k + 1]`.
-        halfwidth: r > 0.
+        halfwidth: r >= 0; 0 blurs nothing, the step function is resampled as it is.
 
     Returns:
         `[..., k]`, not negative; they sum to what w sums to where the queries reach r beyond t on both sides.
+
+    Raises:
+        ValueError: a half-width that is negative or not finite.
     """
+    check_halfwidth(halfwidth)
     t, w, queries = (v.double() for v in (t, w, queries))  # a difference of nearly equal numbers follows
     density = w / (t[..., 1:] - t[..., :-1]).clamp_min(1e-12)
     first = torch.cat([torch.zeros_like(w[..., :1]), w.cumsum(dim=-1)], dim=-1)
@@ -58,13 +66,30 @@ def blur_and_resample(t: Tensor, w: Tensor, queries: Tensor, halfwidth: float) -
     # past the last edge the first integral is constant: one more piece, of density 0
     density = torch.cat([density, torch.zeros_like(density[..., :1])], dim=-1)
 
-    def integral(q: Tensor) -> Tensor:
+    def pieces(q: Tensor) -> tuple[Tensor, Tensor]:
         piece = (torch.searchsorted(t, q.contiguous(), right=True) - 1).clamp_min(0)
-        past = (q - t.gather(-1, piece)).clamp_min(0)
+        return piece, (q - t.gather(-1, piece)).clamp_min(0)
+
+    def integral(q: Tensor) -> Tensor:
+        piece, past = pieces(q)
         return second.gather(-1, piece) + past * (first.gather(-1, piece) + past * density.gather(-1, piece) / 2)
 
-    blurred = (integral(queries + halfwidth) - integral(queries - halfwidth)) / (2 * halfwidth)
+    if halfwidth <= SHARPEST_BLUR * float(t.abs().max()):
+        piece, past = pieces(queries)
+        blurred = first.gather(-1, piece) + past * density.gather(-1, piece)
+    else:
+        blurred = (integral(queries + halfwidth) - integral(queries - halfwidth)) / (2 * halfwidth)
     return blurred.diff(dim=-1).clamp_min(0)
+
+
+def check_halfwidth(halfwidth: float) -> None:
+    """Refuses what no box is as wide as.
+
+    Raises:
+        ValueError: a half-width that is negative or not finite.
+    """
+    if not 0 <= halfwidth < math.inf:
+        raise ValueError(f"a blur's half-width is 0 (none) or a positive number, got {halfwidth:g}")
 
 
 def antialiased_interlevel_loss(
@@ -76,7 +101,7 @@ def antialiased_interlevel_loss(
         t: edges of the final samples, `[rays, n + 1]`, normalised distance.
         w: their weights `[rays, n]`; no gradient reaches them.
         proposals: edges and weights of each round before.
-        halfwidths: of the blur, one a round.
+        halfwidths: of the blur, one a round; 0 blurs nothing.
 
     Returns:
         A scalar.

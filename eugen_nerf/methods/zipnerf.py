@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.mixed_precision import full_precision
-from eugen_nerf.core.stepfun import antialiased_interlevel_loss
+from eugen_nerf.core.stepfun import antialiased_interlevel_loss, check_halfwidth
 from eugen_nerf.fields.unbounded import UnboundedFieldConfig
 from eugen_nerf.fields.zipnerf import ZipNeRFField, ZipNeRFFieldConfig
 from eugen_nerf.methods.proposals import Round, power_sampler
@@ -40,7 +40,7 @@ class ZipNeRFModelConfig(UnboundedModelConfig):
     interlevel_loss_mult: float = 0.01
     """Weight of the loss that trains the proposals."""
     interlevel_blurs: tuple[float, ...] = (0.03, 0.003)
-    """Half-width of the blur of each proposal round, in normalised distance."""
+    """Half-width of the blur of each proposal round, in normalised distance; 0 for none."""
     distortion_loss_mult: float = 0.005
     """Weight of the loss that makes weights compact along a ray (Eq. 15 of arXiv 2111.12077)."""
     grid_decay_mult: float = 0.1
@@ -58,6 +58,11 @@ class ZipNeRFModelConfig(UnboundedModelConfig):
                 f"{rounds} proposal rounds need as many proposal_resolutions and interlevel_blurs, got "
                 f"{len(self.proposal_resolutions)} and {len(self.interlevel_blurs)}"
             )
+        for halfwidth in self.interlevel_blurs:
+            try:
+                check_halfwidth(halfwidth)
+            except ValueError as error:
+                raise ConfigError(f"interlevel_blurs: {error}") from None
         seeds = range(self.proposal.seed, self.proposal.seed + rounds)
         proposals = [
             replace(self.proposal, max_resolution=n, seed=seed)

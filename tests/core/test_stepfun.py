@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -152,6 +153,26 @@ def test_a_vanishing_blur_is_plain_resampling() -> None:
     for ray in range(10):
         expected = np.diff(integral(array(t)[ray], array(w)[ray], array(queries)[ray]))
         np.testing.assert_allclose(found[ray], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("halfwidth", [0.0, 1e-300, 1e-16, 1e-12, 1e-9])
+def test_no_blur_and_next_to_none_are_plain_resampling(halfwidth: float) -> None:
+    """Down to half-widths that float64 cannot add to an edge."""
+    t, w = step_function(10, 8, seed=6)
+    queries, _ = step_function(10, 15, seed=7)
+    found = array(blur_and_resample(t, w, queries, halfwidth))
+    for ray in range(10):
+        expected = np.diff(integral(array(t)[ray], array(w)[ray], array(queries)[ray]))
+        np.testing.assert_allclose(found[ray], expected, atol=1e-7)
+    np.testing.assert_allclose(array(blur_and_resample(t, w, t, halfwidth)), array(w), atol=1e-7)
+    assert antialiased_interlevel_loss(t, w, [(t, w)], [halfwidth]).item() < 1e-12
+
+
+@pytest.mark.parametrize("halfwidth", [-0.01, math.inf, math.nan])
+def test_half_widths_that_are_none_are_refused(halfwidth: float) -> None:
+    t, w = step_function(2, 3, seed=6)
+    with pytest.raises(ValueError, match="0 .none. or a positive number, got"):
+        blur_and_resample(t, w, t, halfwidth)
 
 
 def test_weight_in_an_interval_without_length_is_kept() -> None:

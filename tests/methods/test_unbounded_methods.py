@@ -186,6 +186,7 @@ def test_planes_in_the_wrong_order_are_refused(name: str, near: float, far: floa
     [
         ({"proposal_resolutions": (64,)}, "2 proposal rounds .* got 1 and 2"),
         ({"interlevel_blurs": (0.03, 0.01, 0.003)}, "2 proposal rounds .* got 2 and 3"),
+        ({"interlevel_blurs": (0.03, -0.01)}, "interlevel_blurs: a blur.s half-width is 0 .none. or a positive number"),
         ({"num_proposal_samples": (8,)}, "1 proposal rounds .* got 2 and 2"),
     ],
 )
