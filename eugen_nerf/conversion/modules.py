@@ -28,11 +28,12 @@ from eugen_nerf.conversion.rays import RAYS_PER_BATCH, choose_rays, picture, ray
 from eugen_nerf.conversion.write import FieldReport, place
 from eugen_nerf.core.allocate import Combination, combined_front
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.hidden import Linears, tensors_in
+from eugen_nerf.core.linears import Linears
 from eugen_nerf.core.module_conversion import ModuleConversion, NothingToConvert
 from eugen_nerf.core.modules import unit_counts
 from eugen_nerf.core.narrowing import Weighted
 from eugen_nerf.core.nerf import match_names
+from eugen_nerf.core.outputs import tensors_in
 from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.methods.converted import ConvertedPipelineConfig, resize
 from eugen_nerf.methods.runs import Run, query_module, without_lpips

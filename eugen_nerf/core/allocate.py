@@ -133,8 +133,13 @@ def _owed(graph: LayerGraph, value: int) -> bool:
     return sum(value in graph.reads[other] for other in graph.names) == 1
 
 
-def candidate_widths(width: int, step: int = 16) -> tuple[int, ...]:
-    """Numbers of features worth considering: multiples of `step` (odd widths waste a processor), and the full width."""
+def candidate_widths(width: int) -> tuple[int, ...]:
+    """Numbers of features worth considering: multiples of a step, and the full width.
+
+    The step is 16 (odd widths waste a processor), and finer for layers less than 128 wide: the power of two that leaves
+    8 to 16 choices.
+    """
+    step = 1 << max(0, min(4, width.bit_length() - 4))
     return (*range(step, width, step), width)
 
 

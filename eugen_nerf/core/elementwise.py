@@ -74,6 +74,10 @@ def find_blocks(u: Tensor, x: Tensor, functions: Iterable[Elementwise]) -> list[
     n, width = u.shape
     if x.shape[0] != n or x.shape[1] < width or n == 0:
         return []
+    finite = u.isfinite().all(dim=1) & x.isfinite().all(dim=1)  # rows of padding may be NaN
+    if not bool(finite.any()):
+        return []
+    u, x = u[finite], x[finite]
     # the coarser of the two decides: under autocast they differ
     tolerance = max(_TOLERANCE.get(t.dtype, _COARSE) for t in (u, x))
     exact = torch.float64 if u.dtype == x.dtype == torch.float64 else torch.float32

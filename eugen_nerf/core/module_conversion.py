@@ -15,13 +15,19 @@ from eugen_nerf.core.allocate import Allocation, Term, candidate_widths, terms_f
 from eugen_nerf.core.convert import LayerReport
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fit import BY_ROWS, ConversionConfig
-from eugen_nerf.core.hidden import HiddenLayer, Linears, check_repeatable, find_hidden, tensors_in, watch, why_not
-from eugen_nerf.core.narrowing import Narrowing, Weighted
+from eugen_nerf.core.hidden import HiddenLayer, find_hidden, watch
+from eugen_nerf.core.hidden_trial import unsupported_reason
+from eugen_nerf.core.linears import Linears
+from eugen_nerf.core.narrowing import Narrowing, Weighted, finite_rows
 from eugen_nerf.core.nerf import match_names
+from eugen_nerf.core.outputs import check_repeatable, tensors_in
 from eugen_nerf.core.pairs import HOLD_OUT_EVERY
 from eugen_nerf.core.preview import LayerMoments
 from eugen_nerf.core.sensitivity import output_metrics
 from eugen_nerf.core.solve import MomentSums
+
+_TRIED_BATCHES = 2
+"""Batches that each layer is tried on before it is called hidden."""
 
 Runs = Iterable[Callable[[], Sequence[Tensor]]]
 """Each runs the model, with gradients, and returns what is looked at."""
@@ -89,16 +95,17 @@ class ModuleConversion:
         if not beginning:
             raise ConfigError("there are no batches to learn from")
         self._by_batches = len(beginning) >= HOLD_OUT_EVERY
-        run = partial(ask, model, _batch_of(beginning[0]))
+        runs = [partial(ask, model, _batch_of(item)) for item in beginning[:_TRIED_BATCHES]]
         self.linears = Linears(model)
-        check_repeatable(run)
-        found, refused = find_hidden(self.linears, run)
-        self.plan, self.skipped = _plan(self.linears, found, refused, layers, exclude, run)
+        _check_layers(self.linears)
+        check_repeatable(runs[0])
+        found, refused = find_hidden(self.linears, runs[0])
+        self.plan, self.skipped = _plan(self.linears, found, refused, layers, exclude, runs)
 
     @property
     def widths(self) -> dict[str, int]:
         """Units of each layer that can be made narrower, in the order of execution."""
-        return {layer.name: self.linears.modules[layer.name].out_features for layer in self.plan}
+        return {layer.name: self.linears.dense[layer.name].out_features for layer in self.plan}
 
     def metrics(self, runs: Runs | None = None) -> dict[str, Tensor]:
         """For each layer M `[t, l]`, by which neurons are chosen: see `output_metrics`.
@@ -131,8 +138,8 @@ class ModuleConversion:
                 seen = watch(modules, partial(self.ask, self.model, _batch_of(item)))
                 for layer in self.plan:
                     if calls := [layer.function(call.u) for call in seen if call.name == layer.name]:
-                        values = torch.cat(calls)
-                        sums[layer.name].add(values, values, weights)
+                        values, _, kept = finite_rows(torch.cat(calls), torch.cat(calls), weights)
+                        sums[layer.name].add(values, values, kept)
                 progress()
         pruned = self.config.recipe == "pruned"
         curves = {}
@@ -181,11 +188,11 @@ class ModuleConversion:
         for layer in self.plan:
             if layer.name not in counts:
                 continue
-            module = self.linears.modules[layer.name]
+            module = self.linears.dense[layer.name]
             inputs, _, _ = found.get(layer.name, (module.in_features, 0, True))
             found[layer.name] = (inputs, counts[layer.name], True)
             for name, starts in layer.readers.items():
-                reader = self.linears.modules[name]
+                reader = self.linears.dense[name]
                 inputs, outputs, _ = found.get(name, (reader.in_features, reader.out_features, True))
                 fewer = len(starts) * (module.out_features - counts[layer.name])
                 found[name] = (inputs - fewer, outputs, True)
@@ -200,7 +207,7 @@ class ModuleConversion:
                 reads.setdefault(name, []).extend([layer.name] * len(starts))
         terms = []
         for name, sources in reads.items():
-            module = self.linears.modules[name]
+            module = self.linears.dense[name]
             rows = name if name in self.widths else module.out_features
             rest = module.in_features - sum(self.widths[source] for source in sources)
             terms.append(Term(rows, tuple(sources), rest))
@@ -208,12 +215,27 @@ class ModuleConversion:
 
     def _readers(self, layer: HiddenLayer) -> Tensor:
         width = self.widths[layer.name]
-        weights = {name: self.linears.modules[name].weight.detach() for name in layer.readers}
+        weights = {name: self.linears.dense[name].weight.detach() for name in layer.readers}
         return torch.cat([weights[n][:, s : s + width] for n, starts in layer.readers.items() for s in starts]).double()
 
 
 def _batch_of(item: Any) -> Any:
     return item.batch if isinstance(item, Weighted) else item
+
+
+def _names(linears: Linears) -> list[str]:
+    return [*linears.modules, *(name for name in linears.refused if name not in linears.modules)]
+
+
+def _check_layers(linears: Linears) -> None:
+    """Refuses a model without anything to convert before it is run.
+
+    Raises:
+        ConfigError: it has no linear layers.
+        NothingToConvert: it has none but such as cannot be replaced.
+    """
+    if not _names(linears):
+        raise ConfigError("the model has no nn.Linear that could be converted")
 
 
 def _plan(
@@ -222,27 +244,29 @@ def _plan(
     refused: Mapping[str, str],
     layers: Sequence[str],
     exclude: Sequence[str],
-    run: Callable[[], Any],
+    runs: Sequence[Callable[[], Any]],
 ) -> tuple[list[HiddenLayer], dict[str, str]]:
     """The layers to convert, in order, and why others that were asked for are not."""
-    everything = [*linears.modules, *(name for name in linears.refused if name not in linears.modules)]
-    if not everything:
-        raise ConfigError("the model has no nn.Linear that could be converted")
+    everything = _names(linears)
     unwanted = set(match_names(exclude, everything)) if exclude else set()
     hits = [n for n in (match_names(layers, everything) if layers else everything) if n not in unwanted]
     reasons = dict(refused)
     plan = []
+    whole = [tensors_in(run()) for run in runs]
     for name, layer in found.items():
         if name not in hits:
             continue
-        if reason := why_not(linears, layer, run):
+        if reason := unsupported_reason(linears, layer, runs, whole):
             reasons[name] = reason
         else:
             plan.append(layer)
     chosen = {layer.name for layer in plan}
     skipped = {name: reasons[name] for name in hits if name not in chosen}
     if not plan:
-        why = "; ".join(f"{name} {reason}" for name, reason in skipped.items()) or "all of them are excluded"
+        why = (
+            "; ".join(f"{name or 'the model'} {reason}" for name, reason in skipped.items())
+            or "all of them are excluded"
+        )
         others = [name for name in found if name not in hits]
         hint = f". Hidden layers are: {', '.join(others)}" if others else ""
         raise NothingToConvert(f"no layer to convert: {why}{hint}")

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,10 +20,10 @@ from eugen_nerf.core.allocate import Allocation, within_budget
 from eugen_nerf.core.convert import LayerReport
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fit import ConversionConfig
+from eugen_nerf.core.linears import linear_multiply_adds
+from eugen_nerf.core.model_calls import Inputs, batches_of, call_model, plainly
 from eugen_nerf.core.module_conversion import ModuleConversion
 from eugen_nerf.core.spec import count_parameters
-
-Inputs = Iterable[Any] | Callable[[], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -114,13 +113,13 @@ def convert_(
     if macs is not None and not 0 < macs < 1:
         raise ConfigError(f"macs is a share of the multiply-adds, between 0 and 1, got {macs:g}")
     wanted = tuple(layers) or (tuple(map(re.escape, num_features)) if isinstance(num_features, Mapping) else ())
-    with _evaluating(model):
+    with plainly(model) as plain:
         work = ModuleConversion(
-            model, _batches(inputs), call or _call, config or ConversionConfig(), layers=wanted, exclude=exclude
+            plain, batches_of(inputs), call or call_model, config or ConversionConfig(), layers=wanted, exclude=exclude
         )
         if macs is None:
             counts = unit_counts(work.widths, 0.5 if num_features is None else num_features)
-        before = count_parameters(model), _multiply_adds(model)
+        before = count_parameters(model), linear_multiply_adds(model)
         metrics: Mapping[str, Tensor] = work.metrics() if output_aware else {}
         front: list[Allocation] = []
         if macs is not None:
@@ -130,10 +129,9 @@ def convert_(
             widths, chosen = work.widths, within_budget(front, macs * before[1]).num_features
             counts = {name: m for name, m in chosen.items() if m < widths[name]}
         new, reports = work.convert(counts, metrics, progress)
-    # everything went well: only now is the model changed
-    work.linears.install({name: linear.train(work.linears.modules[name].training) for name, linear in new.items()})
+        work.linears.install(new)  # everything went well: only now is the model changed
     sizes = {n: (m.in_features, m.out_features, m.bias is not None) for n, m in new.items()}
-    after = count_parameters(model), _multiply_adds(model)
+    after = count_parameters(model), linear_multiply_adds(model)
     seconds = time.perf_counter() - start
     pairs = (before[0], after[0]), (before[1], after[1])
     return ModuleReport(tuple(reports), work.skipped, sizes, *pairs, seconds, tuple(front))
@@ -166,33 +164,3 @@ def unit_counts(
             f"{len(counts)} numbers of features for {len(names)} layers ({', '.join(names)}); give 1 or each"
         )
     return dict(zip(names, counts * len(names) if len(counts) == 1 else counts, strict=True))
-
-
-def _batches(inputs: Inputs) -> Callable[[], Iterable[Any]]:
-    if isinstance(inputs, Tensor | Mapping) or not (callable(inputs) or isinstance(inputs, Iterable)):
-        raise ConfigError("inputs are batches: a list of tensors, a DataLoader, or a function that returns batches")
-    if isinstance(inputs, Iterator):
-        raise ConfigError("batches are gone through several times: give a list, a DataLoader, or a function")
-    return inputs if callable(inputs) and not isinstance(inputs, Iterable) else lambda: iter(inputs)
-
-
-def _call(model: nn.Module, batch: Any) -> Any:
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(*batch) if isinstance(batch, tuple | list) else model(batch)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, with every module's own mode restored afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-def _multiply_adds(model: nn.Module) -> int:
-    return sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear))

@@ -15,7 +15,8 @@ from eugen_nerf.core.convert import LayerReport
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenLinear
 from eugen_nerf.core.fit import ConversionConfig, fit_layer, projection_layer
-from eugen_nerf.core.hidden import HiddenLayer, Linears, linear_like, watch
+from eugen_nerf.core.hidden import HiddenLayer, watch
+from eugen_nerf.core.linears import Linears, linear_like
 from eugen_nerf.core.pairs import HOLD_OUT_EVERY, LayerBatch, Replay
 from eugen_nerf.core.peers import DenseLinear
 from eugen_nerf.core.spec import count_parameters
@@ -59,13 +60,13 @@ class Narrowing:
             layer: comes after those converted so far.
             count: m.
             seed: of a random G.
-            metric: `[t, l]`, for `fit_layer`; what the readers make of an error where None.
+            metric: `[t, l]`, for `fit_layer`; what the readers make of an error where None, or 0 throughout.
 
         Raises:
             ConfigError: more features than rows, too few samples, or weights that do not fit the rows.
         """
         start = time.perf_counter()
-        teacher = self.linears.modules[layer.name]
+        teacher = self.linears.dense[layer.name]
         old = self.new.get(layer.name, teacher)
         involved = (layer.name, *layer.readers)
         before = self._count(involved)
@@ -79,8 +80,8 @@ class Narrowing:
         fitted = projection_layer(dense, count, config, seed=seed)
         assert isinstance(fitted, EUGenLinear)
         width = teacher.out_features
-        if metric is None:
-            teachers = {name: self.linears.modules[name].weight for name in layer.readers}
+        if metric is None or not bool(metric.any()):
+            teachers = {name: self.linears.dense[name].weight for name in layer.readers}
             metric = torch.cat([teachers[n][:, s : s + width] for n, starts in layer.readers.items() for s in starts])
         replay = Replay(lambda: self._pairs(layer, exact))
         error, ridge = fit_layer(fitted, dense, replay, metric.double(), config)
@@ -99,7 +100,7 @@ class Narrowing:
 
     def _read_fewer(self, name: str, starts: Sequence[int], output: Tensor, shift: Tensor) -> None:
         """Multiplies A `[l, m]` and its bias `[l]` into a reader's blocks of columns, which become m wide each."""
-        reader = self.new.get(name, self.linears.modules[name])
+        reader = self.new.get(name, self.linears.dense[name])
         weight = reader.weight.double()
         bias = weight.new_zeros(len(weight)) if reader.bias is None else reader.bias.double()
         width, count = output.shape
@@ -110,28 +111,29 @@ class Narrowing:
             bias = bias + block @ shift
             weight = torch.cat([weight[:, :now], block @ output, weight[:, now + width :]], dim=1)
             lost.append((start, width - count))
-        self.new[name] = linear_like(self.linears.modules[name], weight, bias)
+        self.new[name] = linear_like(self.linears.dense[name], weight, bias)
 
     def _pairs(self, layer: HiddenLayer, exact: torch.dtype) -> Iterator[LayerBatch]:
         """What the layer sees in the converted model, and what its normalised function gives in the teacher."""
         name, function = layer.name, layer.function
-        teacher = self.linears.modules[name]
+        watched = {name: self.linears.modules[name]}
         for index, item in enumerate(self.source()):
             batch, weights = (item.batch, item.weights) if isinstance(item, Weighted) else (item, None)
-            seen = watch({name: teacher}, partial(self.ask, self.linears.model, batch))
+            run = partial(self.ask, self.linears.model, batch)
+            seen = watch(watched, run)
             if not seen:
                 continue
             u = torch.cat([call.u for call in seen]).to(exact)
-            y = function(u) / function.scale_out
             if self.new:
-                student = {name: self.new.get(name, teacher)}
                 with self.linears.replaced(self.new):
-                    seen = watch(student, partial(self.ask, self.linears.model, batch))
+                    seen = watch(watched, run)
             x = torch.cat([call.x for call in seen]).to(exact)
-            if len(x) != len(y):
-                raise ConfigError(f"{name} sees {len(x)} rows in the converted model and {len(y)} in the teacher")
-            if weights is not None and len(weights) != len(y):
-                raise ConfigError(f"{name} sees {len(y)} rows in a batch that has {len(weights)} weights")
+            if len(x) != len(u):
+                raise ConfigError(f"{name} sees {len(x)} rows in the converted model and {len(u)} in the teacher")
+            if weights is not None and len(weights) != len(u):
+                raise ConfigError(f"{name} sees {len(u)} rows in a batch that has {len(weights)} weights")
+            x, u, weights = finite_rows(x, u, weights)
+            y = function(u) / function.scale_out
             if self.by_batches:
                 yield LayerBatch(x, y, weights, index % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1)
                 continue
@@ -140,5 +142,13 @@ class Narrowing:
                 yield LayerBatch(x[part], y[part], None if weights is None else weights[part], held_out)
 
     def _count(self, names: Sequence[str]) -> tuple[int, int]:
-        modules = [self.new.get(name, self.linears.modules[name]) for name in names]
+        modules = [self.new.get(name, self.linears.dense[name]) for name in names]
         return sum(map(count_parameters, modules)), sum(m.weight.numel() for m in modules)
+
+
+def finite_rows(x: Tensor, u: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Without the rows that hold infinities or NaN, as padding does: nothing can be fitted to them."""
+    finite = x.isfinite().all(dim=1) & u.isfinite().all(dim=1)
+    if bool(finite.all()):
+        return x, u, weights
+    return x[finite], u[finite], None if weights is None else weights[finite]

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eugen_nerf.core.hidden import HiddenLayer, Linears
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.hidden import HiddenLayer
+from eugen_nerf.core.linears import Linears
 from eugen_nerf.core.preview import square_root
 
 
@@ -18,7 +20,8 @@ def output_metrics(
 ) -> dict[str, Tensor]:
     """For each hidden layer M `[t, l]`: `|M e|^2` is the mean squared change of the outputs by an error e of its units.
 
-    Outputs are combined with random signs (Hutchinson's estimate), one backward pass a batch.
+    Outputs are combined with random signs (Hutchinson's estimate), one backward pass a batch. Entries that are infinite
+    or NaN count for nothing, nor do rows without a finite derivative.
 
     Args:
         linears: of the model.
@@ -27,37 +30,85 @@ def output_metrics(
 
     Returns:
         float64, by layer.
+
+    Raises:
+        ConfigError: no output carries gradients, or none that are finite.
     """
+    _check_trainable(linears.model)
     readers = {name for layer in layers for name in layer.readers}
-    sums = {layer.name: torch.zeros(*[linears.modules[layer.name].out_features] * 2).double() for layer in layers}
+    sums = {layer.name: torch.zeros(*[linears.dense[layer.name].out_features] * 2).double() for layer in layers}
     rows = dict.fromkeys(sums, 0)
     generator = torch.Generator().manual_seed(0)
     for run in runs:
-        probes: dict[str, list[Tensor]] = {name: [] for name in readers}
-        with torch.enable_grad(), ExitStack() as stack:
-            for name in readers:
-
-                def probe(_: nn.Module, inputs: tuple[Any, ...], kept: list[Tensor] = probes[name]) -> tuple[Any, ...]:
-                    # a zero is added to what is read: its derivative is that of the input, the chain stays whole
-                    zero = torch.zeros_like(inputs[0], requires_grad=True)
-                    kept.append(zero)
-                    return (inputs[0] + zero, *inputs[1:])
-
-                stack.callback(linears.modules[name].register_forward_pre_hook(probe).remove)
-            outputs = [t for t in run() if t.requires_grad]
-            signs = [(torch.rand(t.shape, generator=generator) < 0.5).to(t) * 2 - 1 for t in outputs]
-            leaves = [leaf for each in probes.values() for leaf in each]
-            found = torch.autograd.grad(outputs, leaves, signs, allow_unused=True) if outputs else ()
-        filled = iter([torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=False)])
-        gradients = {n: [next(filled).flatten(0, -2).double() for _ in each] for n, each in probes.items() if outputs}
-        for layer in layers:
-            width = linears.modules[layer.name].out_features
-            parts = [
-                torch.cat([g[:, start : start + width] for g in gradients[name]])
-                for name, starts in layer.readers.items()
-                for start in starts
-            ]
-            g = torch.stack(parts).sum(dim=0)
-            sums[layer.name] += (g.T @ g).cpu()
-            rows[layer.name] += len(g)
+        for name, g in _gradients(linears, layers, readers, run, generator).items():
+            sums[name] += (g.T @ g).cpu()
+            rows[name] += len(g)
+    if sums and not any(rows.values()):
+        raise ConfigError(
+            "no output of the model carries finite gradients (it runs under no_grad or inference_mode inside, or "
+            "returns labels): give a call that returns outputs with gradients, or leave output_aware out"
+        )
     return {name: square_root(total / max(1, rows[name])) for name, total in sums.items()}
+
+
+def _gradients(
+    linears: Linears,
+    layers: Sequence[HiddenLayer],
+    readers: Iterable[str],
+    run: Callable[[], Sequence[Tensor]],
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Derivatives `[n, l]` of the outputs, combined by random signs, with respect to each layer's units."""
+    probes: dict[str, list[Tensor]] = {name: [] for name in readers}
+    with torch.enable_grad(), ExitStack() as stack:
+        for name, kept in probes.items():
+
+            def probe(
+                _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], kept: list[Tensor] = kept
+            ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+                # a zero is added to what is read: its derivative is that of the input, the chain stays whole
+                (x,) = (*args, *kwargs.values())
+                zero = torch.zeros_like(x, requires_grad=True)
+                kept.append(zero)
+                return (x + zero,), {}
+
+            stack.callback(linears.modules[name].register_forward_pre_hook(probe, with_kwargs=True).remove)
+        outputs = [t for t in run() if t.requires_grad]
+        if not outputs:
+            return {}
+        # entries that are infinite or NaN by design are no part of what is looked at
+        signs = [
+            ((torch.rand(t.shape, generator=generator) < 0.5).to(t) * 2 - 1).where(t.detach().isfinite(), 0)
+            for t in outputs
+        ]
+        leaves = [leaf for each in probes.values() for leaf in each]
+        found = torch.autograd.grad(outputs, leaves, signs, allow_unused=True)
+    filled = iter([torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)])
+    gradients = {name: [next(filled).flatten(0, -2).double() for _ in each] for name, each in probes.items()}
+    combined = {}
+    for layer in layers:
+        width = linears.dense[layer.name].out_features
+        parts = [
+            torch.cat([g[:, start : start + width] for g in gradients[name]])
+            for name, starts in layer.readers.items()
+            for start in starts
+            if gradients[name]
+        ]
+        if parts:
+            g = torch.stack(parts).sum(dim=0)
+            combined[layer.name] = g[g.isfinite().all(dim=1)]
+    return combined
+
+
+def _check_trainable(model: nn.Module) -> None:
+    """Refuses a model that gradients cannot pass through.
+
+    Raises:
+        ConfigError: a parameter or buffer was made in inference mode.
+    """
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_inference():
+            raise ConfigError(
+                f"{name} was made under torch.inference_mode, so that no gradient passes through the model: build or "
+                "load the model outside of it, or leave output_aware out"
+            )

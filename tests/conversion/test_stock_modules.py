@@ -29,7 +29,8 @@ from eugen_nerf.conversion.rays import choose_rays, picture, ray_bundle, trainin
 from eugen_nerf.conversion.write import write_run
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fit import ConversionConfig
-from eugen_nerf.core.hidden import Linears, find_hidden
+from eugen_nerf.core.hidden import find_hidden
+from eugen_nerf.core.linears import Linears
 from eugen_nerf.core.narrowing import Weighted
 from eugen_nerf.fields.timing import Ratio
 from eugen_nerf.methods.checkpoints import read_latest_checkpoint

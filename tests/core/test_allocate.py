@@ -140,8 +140,13 @@ def test_fronts_combined_are_the_best_of_all_pairs() -> None:
 
 
 def test_widths_and_errors_that_do_not_fit() -> None:
-    assert candidate_widths(40) == (16, 32, 40)
-    assert candidate_widths(10) == (10,)
+    assert candidate_widths(40) == (4, 8, 12, 16, 20, 24, 28, 32, 36, 40)
+    assert candidate_widths(256) == tuple(range(16, 257, 16))
+    for width in range(1, 300):
+        choices = candidate_widths(width)
+        assert choices[-1] == width
+        assert len(choices) >= min(width, 8)
+        assert len(choices) <= 16 or width > 256
     graph = build_nerf(SHAPES["skip"])
     with pytest.raises(ConfigError, match="takes 1 to 8 features"):
         pareto_front(graph, {"trunk_1": falling(8, 0)}, {"trunk_1": (9,)})

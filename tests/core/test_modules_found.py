@@ -15,7 +15,8 @@ from eugen_nerf.core.activations import activation
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig
 from eugen_nerf.core.fit import ConversionConfig
-from eugen_nerf.core.hidden import Linears, find_hidden
+from eugen_nerf.core.hidden import find_hidden
+from eugen_nerf.core.linears import Linears
 from eugen_nerf.core.modules import convert_
 from eugen_nerf.core.narrowing import Weighted
 

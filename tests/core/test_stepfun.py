@@ -171,7 +171,7 @@ def test_no_blur_and_next_to_none_are_plain_resampling(halfwidth: float) -> None
 @pytest.mark.parametrize("halfwidth", [-0.01, math.inf, math.nan])
 def test_half_widths_that_are_none_are_refused(halfwidth: float) -> None:
     t, w = step_function(2, 3, seed=6)
-    with pytest.raises(ValueError, match="0 .none. or a positive number, got"):
+    with pytest.raises(ValueError, match=r"0 \(none\) or a positive number, got"):
         blur_and_resample(t, w, t, halfwidth)
 
 
