@@ -16,7 +16,7 @@ _COARSE = 2e-2  # of half precisions
 _NOISE = 10.0
 """Times the difference that rounding makes is none that tells anything."""
 _LEAST_SLICE = 8
-"""Numbers of a slice that are compared on a scale of their own; in fewer, rounding errors are met by chance alone."""
+"""Numbers of a slice that are compared on a scale of their own; fewer may all be rounding errors by chance."""
 _FEW = 64
 """Numbers of a tensor that is cut into slices of any size, as one row of channels is."""
 
@@ -39,9 +39,10 @@ def tensors_in(value: Any, *, detached: bool = True) -> list[Tensor]:
 def differ(expected: Tensor, output: Tensor, noisy: Sequence[Tensor] = (), dtype: torch.dtype | None = None) -> bool:
     """Whether two tensors of one shape differ by more than rounding errors.
 
-    Each slice of each dimension is held against its own largest number: what is large beside it hides nothing. Entries
-    that are infinite or NaN have to be so in both. Entries that become finite or stop being so by rounding errors alone
-    are left out.
+    Each channel is held against its own largest number: what is large beside it hides nothing. Any dimension may be
+    that of channels, but the first one where its slices are small: it is that of rows, and some of those may be near 0.
+    Entries that are infinite or NaN have to be so in both. Entries that become finite or stop being so by rounding
+    errors alone are left out.
 
     Args:
         expected: of any dtype.
@@ -75,9 +76,10 @@ def differ(expected: Tensor, output: Tensor, noisy: Sequence[Tensor] = (), dtype
 
 def same(first: Tensor, second: Tensor) -> bool:
     """Whether two tensors are equal bit for bit, NaN equal to itself."""
-    return first.shape == second.shape and bool(
-        ((_numbers(first) == _numbers(second)) | (first.isnan() & second.isnan())).all()
-    )
+    if first.shape != second.shape:
+        return False
+    first, second = _numbers(first), _numbers(second)
+    return bool(((first == second) | (first.isnan() & second.isnan())).all())
 
 
 def check_repeatable(run: Callable[[], Any]) -> None:
@@ -106,12 +108,15 @@ def _kinds(t: Tensor) -> Tensor:
 
 
 def _scales(shape: torch.Size) -> list[Callable[[Tensor], Tensor]]:
-    """Largest numbers by slices of each dimension that leaves enough in a slice, or of all; none of an empty tensor."""
+    """Largest numbers of the slices of dimensions that may be channels, or of all; none of an empty tensor."""
     count = shape.numel()
     if count == 0:
         return []
-    least = 1 if count <= _FEW else _LEAST_SLICE
-    cut = [d for d, size in enumerate(shape) if size > 1 and count // size >= least]
+    cut = [
+        d
+        for d, size in enumerate(shape)
+        if size > 1 and (count <= _FEW or count // size >= size or (d > 0 and count // size >= _LEAST_SLICE))
+    ]
 
     def by(dim: int) -> Callable[[Tensor], Tensor]:
         return lambda t: t.movedim(dim, 0).reshape(t.shape[dim], -1).amax(dim=1)
