@@ -155,7 +155,7 @@ class Distill:
             return
         path = write_run(done.trainer, done.student, run.step, done.reports, done.record, done.files)
         done.conversion.forget()
-        print_reports(console, done.reports)
+        print_reports(console, done.reports, bundled=self.bundle is not None)
         if done.fulfilled is not None:
             print_budget(console, done.fulfilled)
         further: dict[str, object] = {"run written": path}

@@ -25,7 +25,7 @@ from eugen_nerf.conversion.rays import RAYS_PER_BATCH, choose_rays, network_inpu
 from eugen_nerf.conversion.store import FolderStore, discard, store_folder
 from eugen_nerf.conversion.teacher import has_graphs, teacher_of
 from eugen_nerf.conversion.write import FieldReport, place
-from eugen_nerf.core.convert import convert_graph
+from eugen_nerf.core.convert import before_after, convert_graph
 from eugen_nerf.core.merged import merged_for_training
 from eugen_nerf.core.pairs import CACHE_BYTES
 from eugen_nerf.core.parallel import process_count
@@ -181,6 +181,8 @@ class Conversion:
                     parameters=(count_parameters(network), count_parameters(converted)),
                     multiply_adds=(network.multiply_adds(), converted.multiply_adds()),
                     seconds=time.perf_counter() - start,
+                    running=(network.collapsed().count_numbers(), converted.collapsed().count_numbers()),
+                    shares=before_after(network.multiply_adds_by_layer(), converted.multiply_adds_by_layer()),
                 )
             )
         student = self.untrained(trainer)

@@ -27,8 +27,9 @@ from eugen_nerf.conversion.questions import Question, ask, ask_fields
 from eugen_nerf.conversion.rays import RAYS_PER_BATCH, choose_rays, picture, ray_bundle, training_views
 from eugen_nerf.conversion.write import FieldReport, place
 from eugen_nerf.core.allocate import Combination, combined_front
+from eugen_nerf.core.convert import before_after
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.linears import Linears
+from eugen_nerf.core.linears import Linears, linear_costs
 from eugen_nerf.core.module_conversion import ModuleConversion, NothingToConvert
 from eugen_nerf.core.modules import unit_counts
 from eugen_nerf.core.narrowing import Weighted
@@ -153,13 +154,23 @@ class StockConversion:
         for name, counts in plan.items():
             if not counts:
                 continue
-            start, before = time.perf_counter(), _costs(student.get_submodule(name))
+            start, before, costs = (
+                time.perf_counter(),
+                _costs(field := student.get_submodule(name)),
+                linear_costs(field),
+            )
             own = (metrics or {}).get(name)
             new, layers = self.parts[name].convert(counts, own, partial(progress, name))
             installed.install({key: copy.deepcopy(linear) for key, linear in new.items()})
             sizes |= {n: [m.in_features, m.out_features, int(m.bias is not None)] for n, m in new.items()}
-            after, seconds = _costs(student.get_submodule(name)), time.perf_counter() - start
-            reports.append(FieldReport(name, layers, (before[0], after[0]), (before[1], after[1]), seconds))
+            after, seconds = _costs(field), time.perf_counter() - start
+            parameters, shares = (
+                (before[0], after[0]),
+                {f"{name}.{layer}": pair for layer, pair in before_after(costs, linear_costs(field)).items()},
+            )
+            reports.append(
+                FieldReport(name, layers, parameters, (before[1], after[1]), seconds, running=parameters, shares=shares)
+            )
         trainer = copy.deepcopy(self.trainer)
         own_pipeline = trainer.pipeline
         trainer.pipeline = ConvertedPipelineConfig(
@@ -247,4 +258,4 @@ def _held(asked: Sequence[Weighted | Question]) -> Iterator[Tensor]:
 
 def _costs(module: nn.Module) -> tuple[int, int]:
     """Parameters, and multiply-adds of one sample through every linear layer."""
-    return count_parameters(module), sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
+    return count_parameters(module), sum(linear_costs(module).values())

@@ -10,29 +10,39 @@ from rich.table import Table
 from eugen_nerf.conversion.budget import Fulfilled
 from eugen_nerf.conversion.write import FieldReport
 from eugen_nerf.core.allocate import Combination
+from eugen_nerf.core.convert import cost_rows
 
 
-def print_reports(console: Console, reports: Sequence[FieldReport]) -> None:
-    """A table for each field, one row a converted layer; errors are on rays not fitted to, over the outputs' variation.
+def print_reports(console: Console, reports: Sequence[FieldReport], *, bundled: bool = False) -> None:
+    """A table for each field, one row a layer; errors are on rays not fitted to, over the outputs' variation.
 
-    It fits 80 columns, which is what a console that is no terminal has; `distill.json` has parameters and ridges too.
+    Multiply-adds are those of the collapsed network, which is what runs; rows add up to the last one. It fits 80
+    columns, which is what a console that is no terminal has; `distill.json` has ridges too.
+
+    Args:
+        console: where to.
+        reports: by field.
+        bundled: whether the compact form is written as well.
     """
     for report in reports:
         table = Table(title=f"closed-form conversion: {report.name}")
         for column in ("layer", "features", "check error", "multiply-adds", "seconds"):
             table.add_column(column, justify="left" if column == "layer" else "right")
-        for layer in report.layers:
-            table.add_row(
-                layer.name,
-                str(layer.num_features),
-                f"{layer.relative_error:.4f}",
-                _before_after(layer.multiply_adds),
-                f"{layer.seconds:.1f}",
-            )
+        for row in cost_rows(report.layers, report.shares):
+            fit = ["", "", ""]
+            if row.report is not None:
+                layer = row.report
+                fit = [str(layer.num_features), f"{layer.relative_error:.4f}", f"{layer.seconds:.1f}"]
+            table.add_row(row.name, *fit[:2], _before_after(row.multiply_adds), fit[2])
         table.add_section()
         table.add_row("all, collapsed", "", "", _before_after(report.multiply_adds), f"{report.seconds:.1f}")
         console.print(table)
-        console.print(f"{report.name}: {_before_after(report.parameters)} parameters", highlight=False)
+        lines = [f"{report.name}: {_before_after(report.running)} parameters in what runs, the collapsed network"]
+        if report.parameters != report.running:
+            lines.append(f"stored to be trained on: {_before_after(report.parameters)}")
+        console.print("\n".join(lines), highlight=False)
+    if reports and not bundled and any(report.parameters != report.running for report in reports):
+        console.print("a checkpoint keeps what is stored; --bundle FOLDER writes the compact form, what runs alone")
 
 
 def print_budget(console: Console, result: Fulfilled) -> None:

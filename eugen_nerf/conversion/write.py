@@ -34,10 +34,14 @@ class FieldReport:
     """coarse and fine, deformation before them, or proposal_0, ... and field."""
     layers: list[LayerReport]
     parameters: tuple[int, int]
-    """Of the whole network, teacher and student."""
+    """Of the whole network as it is stored to be trained on, teacher and student."""
     multiply_adds: tuple[int, int]
     """A query of the collapsed network, teacher and student."""
     seconds: float
+    running: tuple[int, int]
+    """Numbers of the collapsed network, which is what runs, teacher and student."""
+    shares: dict[str, tuple[int, int]]
+    """Multiply-adds of the collapsed network by layer, teacher and student; they sum to `multiply_adds`."""
 
 
 def place(trainer: TrainerConfig, config: DistillConfig) -> None:

@@ -20,6 +20,7 @@ from eugen_nerf.core.plan import InferencePlan, make_plan
 from eugen_nerf.core.precision import ReducedGraph, reduce_precision
 from eugen_nerf.core.preview import Batch, LayerMoments, gather_moments
 from eugen_nerf.core.projections import PROJECTIONS, sample_projection, seeded_generator
+from eugen_nerf.core.rendered import rendered_call
 from eugen_nerf.core.solve import MomentSums, best_ridge, greedy_columns, ridge_solution
 from eugen_nerf.core.spec import LayerSpec, count_parameters
 
@@ -70,6 +71,7 @@ __all__ = [
     "make_plan",
     "polynomial_fit",
     "reduce_precision",
+    "rendered_call",
     "ridge_solution",
     "sample_projection",
     "save_bundle",

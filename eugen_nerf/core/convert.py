@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,8 +37,45 @@ class LayerReport:
     parameters: tuple[int, int]
     """Before and after."""
     multiply_adds: tuple[int, int]
-    """Before and after, the layer on its own; what the network costs collapsed is the graph's figure."""
+    """Before and after, the layer on its own; what it costs in a collapsed network is told by `CostRow`."""
     seconds: float
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """A line of a conversion's table; multiply-adds of all lines add up to the network's."""
+
+    name: str
+    """Of a layer, or what it stands for."""
+    report: LayerReport | None
+    """Where it was converted; others read fewer features, or stay as they were."""
+    multiply_adds: tuple[int, int]
+    """Before and after."""
+
+
+def cost_rows(reports: Sequence[LayerReport], shares: Mapping[str, tuple[int, int]]) -> list[CostRow]:
+    """A row for each layer that was converted or whose cost changed, and one for all others.
+
+    Args:
+        reports: of the layers that were converted.
+        shares: multiply-adds by layer, before and after.
+    """
+    converted = {report.name: report for report in reports}
+    rows, others = [], []
+    for name in dict.fromkeys([*shares, *converted]):
+        before, after = shares.get(name, (0, 0))
+        if name in converted or before != after:
+            rows.append(CostRow(name, converted.get(name), (before, after)))
+        else:
+            others.append(before)
+    if others:
+        rows.append(CostRow(f"{len(others)} unchanged", None, (sum(others), sum(others))))
+    return rows
+
+
+def before_after(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Costs by layer in pairs; 0 where a layer is not in one of the two."""
+    return {name: (before.get(name, 0), after.get(name, 0)) for name in dict.fromkeys([*before, *after])}
 
 
 class LayerStore(Protocol):

@@ -186,6 +186,23 @@ class LayerGraph(nn.Module):
         """Multiply-adds a query costs at evaluation, collapsed."""
         return self.collapsed().multiply_adds()
 
+    def multiply_adds_by_layer(self) -> dict[str, int]:
+        """Multiply-adds of the collapsed network, by the layer whose features they make; they sum to `multiply_adds`.
+
+        What an output costs beyond the features of its layer counts for that layer. Layers that are merged into their
+        readers altogether are not in it.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            merged, makers = self._merge_named()
+        costs: dict[str, int] = {}
+        for (stage, _), name in zip(merged.steps, makers, strict=True):
+            costs[name] = costs.get(name, 0) + stage.multiply_adds()
+        for value, (_, affine) in zip(self.outputs, merged.outputs, strict=True):
+            if affine.weight is not None:
+                name = self.names[value - len(self.input_widths)]
+                costs[name] = costs.get(name, 0) + affine.weight.numel()
+        return costs
+
     def width(self, value: int) -> int:
         """Width of a value: an input, or a layer's output."""
         inputs = len(self.input_widths)
@@ -193,10 +210,15 @@ class LayerGraph(nn.Module):
 
     def _merge(self, dtype: torch.dtype | None = None) -> CollapsedGraph:
         """The collapsed graph, differentiable in the layers' parameters; `dtype` casts their tensors first."""
+        return self._merge_named(dtype)[0]
+
+    def _merge_named(self, dtype: torch.dtype | None = None) -> tuple[CollapsedGraph, list[str]]:
+        """The collapsed graph, and for each of its steps the layer that it makes features of."""
         pieces = {name: self.layer(name).pieces() for name in self.names}
         if dtype is not None:
             pieces = {n: [(cast_stage(s, dtype), cast_affine(a, dtype)) for s, a in p] for n, p in pieces.items()}
         steps: list[Step] = []
+        makers: list[str] = []
         inputs = len(self.input_widths)
         # where each value stands among the steps' values, and the affine map still owed on it
         position, owed = list(range(inputs)), [Affine()] * inputs
@@ -217,7 +239,8 @@ class LayerGraph(nn.Module):
                 reads, maps = (inputs + len(steps) - 1,), [Affine()]
             position.append(reads[0])
             owed.append(maps[0])
-        return CollapsedGraph(tuple(steps), tuple((position[v], owed[v]) for v in self.outputs))
+            makers += [name] * (len(steps) - len(makers))
+        return CollapsedGraph(tuple(steps), tuple((position[v], owed[v]) for v in self.outputs)), makers
 
     def _pays_to_merge(self, value: int, affine: Affine, pieces: Mapping[str, list[tuple[Stage, Affine]]]) -> bool:
         """Whether reading features through merged matrices costs no more multiply-adds than forming the output once."""

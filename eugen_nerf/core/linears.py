@@ -84,10 +84,10 @@ def linear_like(old: nn.Linear, weight: Tensor, bias: Tensor | None) -> nn.Linea
     return linear
 
 
-def linear_multiply_adds(model: nn.Module) -> int:
-    """Multiply-adds of one row through every linear layer of a model."""
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear) or _is_transposed(m)]
-    return sum(weight.numel() for m in layers if isinstance(weight := m.weight, Tensor))
+def linear_costs(model: nn.Module) -> dict[str, int]:
+    """Multiply-adds of one row through every linear layer of a model, by name."""
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) or _is_transposed(m)}
+    return {plain_name(n): w.numel() for n, m in layers.items() if isinstance(w := m.weight, Tensor)}
 
 
 def plain_name(name: str) -> str:

@@ -11,16 +11,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from eugen_nerf.core.allocate import Allocation, within_budget
-from eugen_nerf.core.convert import LayerReport
+from eugen_nerf.core.convert import LayerReport, before_after, cost_rows
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fit import ConversionConfig
-from eugen_nerf.core.linears import linear_multiply_adds
+from eugen_nerf.core.linears import linear_costs
 from eugen_nerf.core.model_calls import Inputs, batches_of, call_model, plainly
 from eugen_nerf.core.module_conversion import ModuleConversion
 from eugen_nerf.core.spec import count_parameters
@@ -44,16 +44,19 @@ class ModuleReport:
     front: tuple[Allocation, ...] = ()
     """Where a budget was given: the undominated numbers of units that were previewed, cheapest first, with the
     multiply-adds of the whole model and the predicted error (see `ModulePreview`)."""
+    shares: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Multiply-adds by linear layer, before and after; they sum to `multiply_adds`."""
 
     def __str__(self) -> str:
         """A table, and what was skipped."""
-        width = max([5, *(len(layer.name) for layer in self.layers)])
+        rows = cost_rows(self.layers, self.shares)
+        width = max([5, *(len(row.name) for row in rows)])
         lines = [f"{'layer':{width}}  features  check error  multiply-adds"]
-        for layer in self.layers:
-            before, after = layer.multiply_adds
-            lines.append(
-                f"{layer.name:{width}}  {layer.num_features:8d}  {layer.relative_error:11.2e}  {before:,} -> {after:,}"
-            )
+        for row in rows:
+            before, after = row.multiply_adds
+            fit = f"{row.report.num_features:8d}  {row.report.relative_error:11.2e}" if row.report else f"{'':21}"
+            lines.append(f"{row.name:{width}}  {fit}  {before:,} -> {after:,}")
+        lines.append(f"{'all':{width}}  {'':21}  {self.multiply_adds[0]:,} -> {self.multiply_adds[1]:,}")
         lines.append(f"parameters {self.parameters[0]:,} -> {self.parameters[1]:,}, {self.seconds:.1f} s")
         lines += [f"{name} {reason}" for name, reason in self.skipped.items()]
         return "\n".join(lines)
@@ -74,11 +77,12 @@ def convert_(
 ) -> ModuleReport:
     """Makes hidden linear layers of a trained model narrower, in place, from batches of its inputs alone.
 
-    A hidden layer is an `nn.Linear` whose output goes, unit by unit, through one function (ReLU, leaky ReLU, ELU, GELU,
+    A hidden layer is an `nn.Linear` (or GPT-2's `Conv1D`) whose output goes, unit by unit, through one function (ReLU, leaky ReLU, ELU, GELU,
     SiLU, softplus, tanh, sigmoid, Gaussian, sine of any frequency) into other `nn.Linear` layers and nowhere else. The
     function need not be a module. Layers are fitted one after another on what their converted predecessors put out,
     against the teacher's values, and get a bias where they had none. The model runs in evaluation mode and keeps its
-    dtype, device and mode. What its layers' parameters were registered with (an optimizer) has to be made anew.
+    dtype, device and mode. Modules stay where they are with new parameters: what those were registered with (an
+    optimizer) has to be made anew. A model that `torch.compile` was used on is compiled anew at its next call.
 
     Args:
         model: changed in place; left as it was where anything is raised.
@@ -95,8 +99,10 @@ def convert_(
             One more pass over the batches tells what each layer would lose with fewer units, and units are allotted so
             that the predicted losses are least together. `output_aware` decides what counts as a loss.
         output_aware: choose neurons by what the model's outputs make of them, for which each batch goes once forward
-            and back through the model; by the matrices of the layers that read them otherwise.
-        call: `call(model, batch)` runs the model where it is not simply called.
+            and back through the model; by the matrices of the layers that read them otherwise. An error of an output
+            counts by its size: raw densities of a radiance field outweigh its colours, and a picture may lose several
+            dB by that. Give `rendered_call` there.
+        call: `call(model, batch)` runs the model where it is not simply called. All that it returns counts alike.
         progress: called with each layer that is done.
 
     Returns:
@@ -119,22 +125,30 @@ def convert_(
         )
         if macs is None:
             counts = unit_counts(work.widths, 0.5 if num_features is None else num_features)
-        before = count_parameters(model), linear_multiply_adds(model)
+        parameters, costs = count_parameters(plain), linear_costs(plain)
+        total = sum(costs.values())
         metrics: Mapping[str, Tensor] = work.metrics() if output_aware else {}
         front: list[Allocation] = []
         if macs is not None:
             seen = work.preview(metrics)
-            rest = before[1] - seen.multiply_adds
+            rest = total - seen.multiply_adds
             front = [replace(point, multiply_adds=point.multiply_adds + rest) for point in seen.front]
-            widths, chosen = work.widths, within_budget(front, macs * before[1]).num_features
+            widths, chosen = work.widths, within_budget(front, macs * total).num_features
             counts = {name: m for name, m in chosen.items() if m < widths[name]}
         new, reports = work.convert(counts, metrics, progress)
         work.linears.install(new)  # everything went well: only now is the model changed
     sizes = {n: (m.in_features, m.out_features, m.bias is not None) for n, m in new.items()}
-    after = count_parameters(model), linear_multiply_adds(model)
-    seconds = time.perf_counter() - start
-    pairs = (before[0], after[0]), (before[1], after[1])
-    return ModuleReport(tuple(reports), work.skipped, sizes, *pairs, seconds, tuple(front))
+    shares = before_after(costs, linear_costs(plain))
+    return ModuleReport(
+        layers=tuple(reports),
+        skipped=work.skipped,
+        linears=sizes,
+        parameters=(parameters, count_parameters(plain)),
+        multiply_adds=(total, sum(after for _, after in shares.values())),
+        seconds=time.perf_counter() - start,
+        front=tuple(front),
+        shares=shares,
+    )
 
 
 def unit_counts(

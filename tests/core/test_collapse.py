@@ -84,6 +84,14 @@ def test_collapse_never_costs_more_than_the_layers_one_by_one(seed: int) -> None
     assert graph.multiply_adds() <= sum(graph.layer(name).multiply_adds() for name in graph.names)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_costs_by_layer_add_up(seed: int) -> None:
+    graph, _, _ = random_graph(seed)
+    costs = graph.multiply_adds_by_layer()
+    assert sum(costs.values()) == graph.multiply_adds()
+    assert set(costs) <= set(graph.names)
+
+
 def test_random_graphs_reach_both_branches() -> None:
     """Some maps are merged into their consumers and some outputs are formed once."""
     merged = formed = 0
@@ -169,6 +177,7 @@ def test_multiply_adds_of_a_stack() -> None:
     graph = _stack(norm=False)
     assert graph.multiply_adds() == 8 * 5 + 8 * 8 + 3 * 8
     assert sum(graph.layer(n).multiply_adds() for n in graph.names) == (40 + 256) + (256 + 256) + 96
+    assert list(graph.multiply_adds_by_layer().values()) == [8 * 5, 8 * 8, 3 * 8]
     # the norm of the 32 wide output comes from R, 9 x 8
     assert _stack(norm=True).multiply_adds() == 8 * 5 + (8 * 8 + 9 * 8) + 3 * 8
 

@@ -61,6 +61,22 @@ def test_what_is_chosen_is_the_best_of_all_choices(skip: str, aware: bool) -> No
     assert report.front[-1].error == 0
 
 
+@pytest.mark.parametrize("skip", ["none", "before"])
+def test_rows_of_the_report_add_up(skip: str) -> None:
+    """Those of the table, against models that really have the sizes."""
+    model, x = nn.Sequential(MLP(torch.relu, skip), nn.ReLU(), nn.Linear(3, 3), nn.Linear(3, 7)), batches()
+    before = {n: m.weight.numel() for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    report = convert_(model, x, num_features=16, layers=(r"0\.first",))
+    after = {n: m.weight.numel() for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    assert report.shares == {name: (before[name], after[name]) for name in before}
+    lines = [line.split() for line in str(report).splitlines()[1:] if "->" in line and "parameters" not in line]
+    rows = {words[0]: (int(words[-3].replace(",", "")), int(words[-1].replace(",", ""))) for words in lines}
+    whole = rows.pop("all")
+    assert list(rows) == ["0.first", "0.second", "3"]
+    assert whole == tuple(map(sum, zip(*rows.values(), strict=True))) == report.multiply_adds
+    assert report.parameters[1] == sum(p.numel() for p in model.parameters())
+
+
 def test_units_go_where_they_count() -> None:
     """A layer whose units are sixteen, four times over, is cut to sixteen; the other keeps what it has."""
     model, x = MLP(torch.relu, width=64).double(), batches(dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""GPT-2 and BERT convert: small ones of random weights, and a block with layers of GPT-2's layout where they are absent."""
+"""GPT-2 and BERT convert: small ones of random weights; where they are absent, a block of layers of their layout."""
 
 from __future__ import annotations
 
