@@ -77,12 +77,12 @@ def convert_(
 ) -> ModuleReport:
     """Makes hidden linear layers of a trained model narrower, in place, from batches of its inputs alone.
 
-    A hidden layer is an `nn.Linear` (or GPT-2's `Conv1D`) whose output goes, unit by unit, through one function (ReLU, leaky ReLU, ELU, GELU,
-    SiLU, softplus, tanh, sigmoid, Gaussian, sine of any frequency) into other `nn.Linear` layers and nowhere else. The
-    function need not be a module. Layers are fitted one after another on what their converted predecessors put out,
-    against the teacher's values, and get a bias where they had none. The model runs in evaluation mode and keeps its
-    dtype, device and mode. Modules stay where they are with new parameters: what those were registered with (an
-    optimizer) has to be made anew. A model that `torch.compile` was used on is compiled anew at its next call.
+    A hidden layer is an `nn.Linear` (or GPT-2's `Conv1D`) whose output goes, unit by unit, through one function (ReLU,
+    leaky ReLU, ELU, GELU, SiLU, softplus, tanh, sigmoid, Gaussian, sine of any frequency) into other linear layers and
+    nowhere else. The function need not be a module. Layers are fitted one after another on what their converted
+    predecessors put out, against the teacher's values, and get a bias where they had none. The model runs in evaluation
+    mode and keeps its dtype, device and mode. Modules stay where they are with new parameters: what those were
+    registered with (an optimizer) has to be made anew. A model that `torch.compile` was used on is compiled anew.
 
     Args:
         model: changed in place; left as it was where anything is raised.

@@ -1,4 +1,4 @@
-"""One HTML page of a comparison that needs no other file and no network: pictures and plot are inside it."""
+"""One HTML page of a comparison that needs no other file and no network: pictures, plot and script are inside it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from PIL import Image
 
 from eugen_nerf.evaluation.compare import Comparison
 from eugen_nerf.evaluation.curves import REMARK as CURVES_REMARK
+from eugen_nerf.evaluation.difference import difference_image, scale_html
 from eugen_nerf.evaluation.film import strip
+from eugen_nerf.evaluation.headline import headline
+from eugen_nerf.evaluation.interaction import DIALOG, PAIR, SCRIPT
+from eugen_nerf.evaluation.interaction import STYLE as INTERACTION_STYLE
 from eugen_nerf.evaluation.plots import psnr_curves_svg, psnr_time_svg
-from eugen_nerf.evaluation.tables import RATIOS, TextTable, full_table, further_tables
+from eugen_nerf.evaluation.tables import RATIOS, SIZES_REMARK, TextTable, full_table, further_tables
 from eugen_nerf.evaluation.zoom import telling_window
 from eugen_nerf.methods.metrics import Image8
-
-DIFFERENCE_GAIN = 4
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8885; --soft: #8882; }
@@ -38,6 +40,9 @@ figure img { width: 100%; image-rendering: pixelated; border: 1px solid var(--li
 .plot svg { width: 100%; max-width: 40rem; height: auto; }
 dl { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: .1rem 1rem; font-size: .9rem; }
 dd { margin: 0; overflow-wrap: anywhere; }
+details { margin-top: 1.5rem; } summary { cursor: pointer; font-weight: 600; }
+.scale { display: flex; align-items: center; gap: .5rem; font-size: .85rem; }
+.scale span { width: 12rem; height: .8rem; border: 1px solid var(--line); }
 .note { border-left: 4px solid #c80; padding-left: .75rem; }
 """
 
@@ -58,13 +63,11 @@ def html_page(comparison: Comparison, *, max_views: int = 4) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(title)}</title>
-<style>{STYLE}</style>
+<style>{STYLE}{INTERACTION_STYLE}</style>
 </head>
 <body>
-<h1>{html.escape(title)}</h1>
-<p>{protocol["number_of_views"]} {html.escape(protocol["split"])} views of {", ".join(protocol["resolution"])} pixels.
-Scores are means over the views; times are medians over {protocol["timing"]["repeats"]} rounds in which the runs take
-turns; speeds are relative to {html.escape(protocol["baseline"])}, {html.escape(RATIOS)}.</p>
+<h1>{html.escape(headline(comparison.rows, protocol["baseline"]))}</h1>
+<p>{html.escape(_introduction(title, protocol))}</p>
 {notes}
 {table_html(full_table(comparison))}
 {"".join(_section(table) for table in further_tables(comparison))}
@@ -72,23 +75,31 @@ turns; speeds are relative to {html.escape(protocol["baseline"])}, {html.escape(
 <div class="plot">{psnr_time_svg(comparison.rows)}</div>
 {_curves(comparison)}
 <h2>Views</h2>
-<p>Difference images show {DIFFERENCE_GAIN} times the absolute difference from the ground truth, clipped at white.
-Enlarged is the place where the runs' squared errors differ most.</p>
+<p>A click enlarges a picture; the slider below each view compares two of them. Difference images show the largest
+difference of a pixel's channels from the ground truth. Enlarged is the place where the runs' squared errors differ
+most.</p>
+{scale_html()}
 {"".join(_view(comparison, position) for position in _shown(len(comparison.views), max_views))}
 {_over_time(comparison)}
-<h2>Settings</h2>
+<details><summary>Settings</summary>
 {_settings(protocol)}
-<h2>Environment</h2>
+</details>
+<details><summary>Environment</summary>
 {_settings(comparison.environment)}
+</details>
+{DIALOG}<script>{SCRIPT}</script>
 </body>
 </html>
 """
 
 
-def difference_image(render: Image8, truth: Image8) -> Image8:
-    """`DIFFERENCE_GAIN` times the absolute difference, uint8 [H, W, 3], clipped at 255."""
-    difference = np.abs(render.astype(np.int16) - truth.astype(np.int16)) * DIFFERENCE_GAIN
-    return np.minimum(difference, 255).astype(np.uint8)
+def _introduction(title: str, protocol: dict[str, Any]) -> str:
+    sizes, rounds = ", ".join(protocol["resolution"]), protocol["timing"]["repeats"]
+    return (
+        f"{title}. {protocol['number_of_views']} {protocol['split']} views of {sizes} pixels. Scores are means over "
+        f"the views; times are medians over {rounds} rounds in which the runs take turns; speeds are relative to "
+        f"{protocol['baseline']}, {RATIOS}. {SIZES_REMARK}"
+    )
 
 
 def png_data_uri(image: Image8) -> str:
@@ -136,12 +147,12 @@ def _view(comparison: Comparison, position: int) -> str:
         if row["variant"] in comparison.renders
     }
     window = telling_window(truth, [image for image, _ in shown.values()])
-    figures = [_figure(truth, "ground truth"), _figure(truth[window], "ground truth, enlarged")]
+    figures = [_figure(truth, "ground truth", whole="ground truth"), _figure(truth[window], "ground truth, enlarged")]
     for name, (image, psnr) in shown.items():
-        figures.append(_figure(image, f"{name}: {psnr:.2f} dB"))
+        figures.append(_figure(image, f"{name}: {psnr:.2f} dB", whole=name))
         figures.append(_figure(difference_image(image, truth), f"{name}: difference"))
         figures.append(_figure(image[window], f"{name}, enlarged"))
-    return f'<h3>View {comparison.views[position]}</h3>\n<div class="views">{"".join(figures)}</div>\n'
+    return f'<h3>View {comparison.views[position]}</h3>\n<div class="views">{"".join(figures)}</div>\n{PAIR}'
 
 
 def _over_time(comparison: Comparison) -> str:
@@ -157,12 +168,14 @@ def _over_time(comparison: Comparison) -> str:
     return f"<h2>Frames over time</h2>\n<p>The camera of view {view} at times {times}.</p>\n{rows}"
 
 
-def _figure(image: Image8, caption: str) -> str:
-    return f"<figure>{_picture(image, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>\n"
+def _figure(image: Image8, caption: str, *, whole: str = "") -> str:
+    """A picture with a caption; where it is a whole view, the slider knows it by the name `whole`."""
+    return f"<figure>{_picture(image, caption, whole)}<figcaption>{html.escape(caption)}</figcaption></figure>\n"
 
 
-def _picture(image: Image8, text: str) -> str:
-    return f'<img alt="{html.escape(text)}" src="{png_data_uri(image)}">'
+def _picture(image: Image8, text: str, whole: str = "") -> str:
+    name = f' data-name="{html.escape(whole)}"' if whole else ""
+    return f'<img alt="{html.escape(text)}"{name} src="{png_data_uri(image)}">'
 
 
 def _settings(values: dict[str, Any]) -> str:

@@ -34,8 +34,8 @@ COLUMNS: dict[str, tuple[str, _Format]] = {
     "image_speed_ratio": ("image x", "{:.2f}".format),
     "iteration_speed_ratio": ("training step x", "{:.2f}".format),
     "macs_per_query": ("MACs a query", "{:,.0f}".format),
-    "parameters": ("parameters", "{:,.0f}".format),
-    "inference_parameters": ("collapsed", "{:,.0f}".format),
+    "inference_parameters": ("parameters", "{:,.0f}".format),  # of what runs
+    "parameters": ("stored", "{:,.0f}".format),
     "fit_seconds": ("seconds", "{:.0f}".format),
 }
 FROM_TO = "psnr_from_to"

@@ -19,8 +19,9 @@ from eugen_nerf.core.errors import RunError
 from eugen_nerf.evaluation.archive import picture_folders, write_pictures
 from eugen_nerf.evaluation.compare import Comparison
 from eugen_nerf.evaluation.curves import curve_line
+from eugen_nerf.evaluation.headline import headline
 from eugen_nerf.evaluation.html import html_page
-from eugen_nerf.evaluation.tables import RATIOS, TextTable, further_tables, scores_table, sizes_table
+from eugen_nerf.evaluation.tables import RATIOS, SIZES_REMARK, TextTable, further_tables, scores_table, sizes_table
 from eugen_nerf.surfaces.files import new_file
 
 JSON_NAME = "report.json"
@@ -28,16 +29,15 @@ HTML_NAME = "report.html"
 
 
 def print_table(comparison: Comparison, console: Console | None = None) -> None:
-    """Print the tables, the curves' lines and the notes."""
+    """Print the headline, the tables, the curves' lines and the notes."""
     console = console or Console()
+    console.print(headline(comparison.rows, comparison.protocol["baseline"]), markup=False, style="bold")
     # Two tables: one with every column does not fit a terminal of 80 characters.
     for table in (scores_table(comparison), sizes_table(comparison)):
         console.print(rich_table(table))
     baseline = comparison.protocol["baseline"]
     console.print(f"image x, query x: speed relative to {baseline}, {RATIOS}", markup=False)
-    console.print(
-        "collapsed: numbers kept in evaluation; file: a trained run's checkpoint holds its optimizer's state too"
-    )
+    console.print(SIZES_REMARK, markup=False, highlight=False)
     for table in further_tables(comparison):
         console.print()
         console.print(rich_table(table))

@@ -49,9 +49,9 @@ TIMES: tuple[Column, ...] = (
     ("iteration_speed_ratio", "iteration x", "{:.2f}x"),
 )
 SIZES: tuple[Column, ...] = (
-    ("parameters", "parameters", "{:,}"),
-    ("inference_parameters", "collapsed", "{:,}"),
+    ("inference_parameters", "parameters", "{:,}"),
     ("macs_per_query", "MACs/query", "{:,}"),
+    ("parameters", "stored", "{:,}"),
     ("fit_seconds", "fit s", "{:.1f}"),
 )
 REMARK = (
@@ -60,7 +60,8 @@ REMARK = (
     "held-out: mean |distance| at surface points of held-out views. depth: of the first crossing along held-out rays "
     "that have one (hits: their share). accuracy, completion, Chamfer: from the mesh to the reference surface, back, "
     "and their mean. value, gradient: the distance alone, and with its gradient; x: speed relative to the baseline, "
-    "median of the ratios in a round."
+    "median of the ratios in a round. parameters: of the network as it runs, collapsed; stored: as a checkpoint keeps "
+    "them to be trained on; eugen-distill --bundle writes the compact form."
 )
 
 
@@ -127,7 +128,7 @@ th:first-child, td:first-child {{ text-align: left; }} img {{ max-width: 100%; }
 <p>{html.escape(REMARK)} Reference: {html.escape(comparison.protocol["reference"])}.</p>
 {tables}
 {image}
-<h2>Settings</h2><pre>{html.escape(json.dumps(settings, indent=2))}</pre>
+<details><summary>Settings</summary><pre>{html.escape(json.dumps(settings, indent=2))}</pre></details>
 </body></html>
 """
 

@@ -26,9 +26,9 @@ SCORES: tuple[Column, ...] = (
     ("query_speed_ratio", "query x", lambda value: f"{value:.2f}x"),
 )
 SIZES: tuple[Column, ...] = (
-    ("parameters", "parameters", lambda value: f"{value:,}"),
-    ("inference_parameters", "collapsed", lambda value: f"{value:,}"),
+    ("inference_parameters", "parameters", lambda value: f"{value:,}"),
     ("macs_per_query", "MACs/query", lambda value: f"{value:,.0f}"),
+    ("parameters", "stored", lambda value: f"{value:,}"),
     ("checkpoint_bytes", "file MB", lambda value: f"{value / 1e6:.2f}"),
     ("peak_memory_bytes", "peak MB", lambda value: f"{value / 1e6:.1f}"),
     ("fit_seconds", "fit s", lambda value: f"{value:.1f}"),
@@ -53,6 +53,11 @@ SEEDS: tuple[Column, ...] = (
 
 RATIOS = "median of the ratios in a round; ? where the middle half of them is wider than its distance from 1"
 """What tables say of speeds."""
+SIZES_REMARK = (
+    "parameters: of the queried network as it runs, collapsed; stored: as a checkpoint keeps them to train on, and "
+    "its file holds the optimizer's state too. The compact form is a bundle: eugen-distill --bundle FOLDER."
+)
+"""What tables say of sizes."""
 
 
 @dataclass(frozen=True)
@@ -172,9 +177,10 @@ def _training_remark(comparison: Comparison) -> str:
 
 
 def _table(title: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], remark: str = "") -> TextTable:
-    """A missing value is a dash."""
-    texts = [[_cell(row, key, form) for key, _, form in columns] for row in rows]
-    return TextTable(title, [heading for _, heading, _ in columns], texts, remark)
+    """A missing value is a dash; a column of nothing else is left out."""
+    shown = [column for column in columns if any(row.get(column[0]) is not None for row in rows)]
+    texts = [[_cell(row, key, form) for key, _, form in shown] for row in rows]
+    return TextTable(title, [heading for _, heading, _ in shown], texts, remark)
 
 
 def _cell(row: Mapping[str, Any], key: str, form: Callable[[Any], str]) -> str:

@@ -108,7 +108,9 @@ def load_lpips(
         return None, f"LPIPS left out: images of {side} pixels a side are smaller than its {_LPIPS_SMALLEST}"
     file = lpips_weights_file(net)
     if not file.is_file():
-        return None, f"LPIPS left out: no {net} weights at {file}; put torchvision's file there, or set TORCH_HOME"
+        url = getattr(torchvision.models, _LPIPS_WEIGHTS[net]).IMAGENET1K_V1.url
+        get = f"curl --create-dirs -o {file} {url}"
+        return None, f"LPIPS left out: no {net} weights. Get them with: {get} (or set TORCH_HOME to where they are)"
     try:
         network = LearnedPerceptualImagePatchSimilarity(net_type=net, normalize=True)  # type: ignore[arg-type]
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:

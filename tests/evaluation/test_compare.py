@@ -16,7 +16,9 @@ from rich.console import Console
 from eugen_nerf.cli import eval as command
 from eugen_nerf.core.errors import ConfigError, DataError, RunError
 from eugen_nerf.evaluation.compare import Comparison, evaluate
-from eugen_nerf.evaluation.html import difference_image, png_data_uri
+from eugen_nerf.evaluation.difference import FULL_SCALE, difference_image, scale_html
+from eugen_nerf.evaluation.headline import headline
+from eugen_nerf.evaluation.html import png_data_uri
 from eugen_nerf.evaluation.protocol import Protocol, Timing
 from eugen_nerf.evaluation.render import images_hash, poses_hash, render_views
 from eugen_nerf.evaluation.report import check_output, print_table, to_json, write_report
@@ -199,16 +201,37 @@ def test_html_holds_every_image_and_needs_no_network(comparison: Comparison, tmp
             assert png_data_uri(images[position]) in page
             assert png_data_uri(difference_image(images[position], comparison.truth[position])) in page
     assert page.count("<img") == 2 * (2 + 3 * 2)
-    assert not re.search(r"https?:|//[a-z]|<script|<link|@import|url\((?!#)", re.sub(r"base64,[^\"]*", "", page))
+    bare = re.sub(r"base64,[^\"]*", "", page)
+    assert not re.search(r"https?:|//[a-z]|<script [a-z]|<link|@import|url\((?!#)|fetch|import\(", bare)
+    assert page.count('class="pair"') == 2
+    assert re.findall(r'data-name="([^"]*)"', page) == ["ground truth", "one", "two"] * 2
+    assert f"<h1>{headline(comparison.rows, 'one')}</h1>" in page
+    for folded in ("Settings", "Environment"):
+        assert f"<details><summary>{folded}</summary>" in page
     assert "<svg" in page
     for row in comparison.rows:
         assert row["variant"] in page
 
 
-def test_difference_image_is_four_times_the_absolute_difference() -> None:
-    render = np.array([[[10, 20, 200]]], np.uint8)
-    truth = np.array([[[12, 15, 0]]], np.uint8)
-    assert difference_image(render, truth).ravel().tolist() == [8, 20, 255]
+def test_differences_are_colours_of_a_scale_that_is_shown() -> None:
+    """From black on, ever brighter, up to the last colour, by the channel that differs most."""
+    truth = np.full((1, FULL_SCALE + 9, 3), 100, np.uint8)
+    render = truth.copy()
+    render[0, :, 1] += np.arange(FULL_SCALE + 9, dtype=np.uint8)
+    render[0, :, 2] -= 1
+    colours = difference_image(render, truth)[0].astype(int)
+    assert difference_image(truth, truth).max() <= 4
+    assert bool((np.diff(colours[1 : FULL_SCALE + 1].sum(axis=1)) > 0).all())
+    assert bool((colours[FULL_SCALE:] == colours[FULL_SCALE]).all())
+    np.testing.assert_array_equal(difference_image(truth, render)[0], colours)
+    black = np.zeros((1, 1, 3), np.uint8)
+    np.testing.assert_array_equal(difference_image(black, 255 - black)[0, 0], colours[-1])
+    ends = re.findall(r"#([0-9a-f]{6})", scale_html())
+    assert [bytes.fromhex(ends[i]) for i in (0, -1)] == [
+        bytes(difference_image(truth, truth)[0, 0].tolist()),
+        bytes(colours[-1].tolist()),
+    ]
+    assert f"{FULL_SCALE} and more, of 255" in scale_html()
 
 
 def test_names_are_escaped(comparison: Comparison, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from rich.console import Console
 
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.evaluation.compare import Comparison
+from eugen_nerf.evaluation.headline import headline
 from eugen_nerf.evaluation.published import read_published
 from eugen_nerf.evaluation.summary import means, write_summary
-from eugen_nerf.evaluation.tables import further_tables, scores_table
+from eugen_nerf.evaluation.tables import SIZES_REMARK, further_tables, scores_table, sizes_table
 
 
 def row(variant: str, psnr: float | None, ratio: float = 1.0, **more: Any) -> dict[str, Any]:
@@ -74,6 +75,43 @@ def comparison(rows: list[dict[str, Any]], **more: Any) -> Comparison:
 def test_a_ratio_within_its_noise_is_not_shown(ratio: float, quartiles: list[float], shown: str) -> None:
     table = scores_table(comparison([row("a", 30.0, ratio, query_speed_ratio_quartiles=quartiles)]))
     assert table.rows[0][table.headings.index("query x")] == shown
+
+
+SLOW, FAST, LOSSY = (
+    row(n, p, r, seconds_per_image=1.0) for n, p, r in (("s", 29.7, 1.2), ("f", 29.9, 1.5), ("l", 28, 9))
+)
+
+
+@pytest.mark.parametrize(
+    ("others", "sentence"),
+    [
+        ([SLOW, FAST, LOSSY], "f: 1.5x as fast as dense, 0.1 dB lost"),
+        ([SLOW, LOSSY], "s: 1.2x as fast as dense, 0.3 dB lost"),
+        ([LOSSY], "l: 9.0x as fast as dense, 2.0 dB lost"),
+        ([{**LOSSY, "psnr": 30.26}], "l: 9.0x as fast as dense, 0.3 dB gained"),
+        ([{**LOSSY, "psnr": 30.01}], "l: 9.0x as fast as dense, less than 0.05 dB apart"),
+        ([{**LOSSY, "psnr": float("inf")}], "l: 9.0x as fast as dense, PSNR not comparable"),
+        ([{**FAST, "image_speed_ratio_quartiles": [1.0, 2.0]}], "f: as fast as dense within the noise, 0.1 dB lost"),
+        ([], "dense: 30.0 dB, 1 s an image"),
+        ([row("mean-image", 12.0, seconds_per_image=None)], "dense: 30.0 dB, 1 s an image"),
+    ],
+)
+def test_the_headline_says_what_was_gained_and_lost(others: list[dict[str, Any]], sentence: str) -> None:
+    assert headline([row("dense", 30.0, seconds_per_image=1.0), *others], "dense") == sentence
+
+
+def test_columns_without_a_value_go() -> None:
+    table = scores_table(comparison([row("a", 30.0)]))
+    assert "LPIPS" not in table.headings
+    table = scores_table(comparison([row("a", 30.0), {**row("b", 30.0), "lpips": 0.25}]))
+    assert [texts[table.headings.index("LPIPS")] for texts in table.rows] == ["-", "0.250"]
+
+
+def test_sizes_say_what_runs_and_what_is_stored() -> None:
+    table = sizes_table(comparison([row("a", 30.0, inference_parameters=1_234, parameters=56_789)]))
+    named = dict(zip(table.headings, table.rows[0], strict=True))
+    assert (named["parameters"], named["stored"]) == ("1,234", "56,789")
+    assert "--bundle" in SIZES_REMARK
 
 
 def test_published_results_stand_beside_ours(tmp_path: Path) -> None:
