@@ -119,14 +119,12 @@ class _Follower(TorchDispatchMode):
                     self.flow.elsewhere.setdefault(name, self._caller())
         if self.calls and self.calls[-1][0] in self.linears.modules:
             return
-        marked: dict[str, None] = {}
-        others = False
-        for tensor in inputs:
-            found = self.marks.get(_storage(tensor), {})
-            marked |= found
-            others |= not found and tensor.numel() > 1
+        found = [self.marks.get(_storage(tensor), {}) for tensor in inputs]
+        marked = {name: None for names in found for name in names}
         if not marked:
             return
+        # values of other origin; single numbers are constants of a function
+        others = any(names != marked for tensor, names in zip(inputs, found, strict=True) if tensor.numel() > 1)
         pointwise = torch.Tag.pointwise in func.tags
         base = operation.rstrip("_")
         if operation in _MOVES or (pointwise and not others):

@@ -91,7 +91,8 @@ def find_hidden(linears: Linears, run: Callable[[], Any]) -> tuple[dict[str, Hid
         readers = {reader: tuple(start for start, _ in blocks) for reader, blocks in calls[0]}
         outside = next((part for part in (name, *readers) if part in flow.elsewhere), None)
         if any(dict(call) != dict(calls[0]) for call in calls):
-            refused[name] = "is read in different ways from call to call"
+            uses = "".join(f"; it {use}" for use in flow.uses.get(name, [])[:2])
+            refused[name] = f"is read in different ways from call to call{uses}"
         elif not used:
             refused[name] = (
                 "has an output that no linear layer reads through a known function of each unit alone: "

@@ -81,6 +81,7 @@ def _gradients(
             ((torch.rand(t.shape, generator=generator) < 0.5).to(t) * 2 - 1).where(t.detach().isfinite(), 0)
             for t in outputs
         ]
+        probes = {name: [*each] for name, each in probes.items()}  # checkpoints run layers again, and add to them
         leaves = [leaf for each in probes.values() for leaf in each]
         found = torch.autograd.grad(outputs, leaves, signs, allow_unused=True)
     filled = iter([torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)])

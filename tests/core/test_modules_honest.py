@@ -228,6 +228,20 @@ def test_models_without_gradients_are_named() -> None:
         convert_(built, batches(), output_aware=True)
 
 
+def test_checkpoints_run_layers_again_and_change_nothing() -> None:
+    class Checkpointed(MLP):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.utils.checkpoint.checkpoint(super().forward, x, use_reentrant=False)
+
+    students = []
+    for kind in (Checkpointed, MLP):
+        torch.manual_seed(0)
+        students.append(kind(F.relu))
+        convert_(students[-1], batches(), num_features=10, output_aware=True)
+    for a, b in zip(*(student.parameters() for student in students), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_compiled_models_are_converted_and_compiled_anew() -> None:
     def inner_compiled(net: MLP) -> nn.Module:
         return nn.Sequential(torch.compile(net, backend="eager"))
@@ -312,7 +326,7 @@ class After(nn.Module):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self.kind, self.fc1, self.fc2 = kind, nn.Linear(5, 16), nn.Linear(16, 3)
+        self.kind, self.fc1, self.fc2, self.fc3 = kind, nn.Linear(5, 16), nn.Linear(16, 3), nn.Linear(5, 16)
         modules = {"norm": nn.LayerNorm(16), "group": nn.GroupNorm(4, 16), "batch": nn.BatchNorm1d(16)}
         self.between = modules.get(kind, nn.Mish())
         if kind == "batch":
@@ -324,6 +338,8 @@ class After(nn.Module):
             h = h + x.repeat(1, 4)[:, :16]
         elif self.kind == "gate":
             h = h * x.repeat(1, 4)[:, :16]
+        elif self.kind == "two layers":
+            h = h * self.fc3(x)
         elif self.kind == "softmax":
             h = h.softmax(-1)
         elif self.kind == "product":
@@ -341,6 +357,7 @@ class After(nn.Module):
         ("batch", r"it goes through between \(BatchNorm1d\)"),
         ("residual", "it is added to another value"),
         ("gate", "it is multiplied by another value"),
+        ("two layers", "it is multiplied by another value"),
         ("softmax", "it goes through softmax"),
         ("product", "it goes through a matrix product"),
         ("function", "it goes through gelu, mish, which is none of the known functions"),
