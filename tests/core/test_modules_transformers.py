@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.modules import convert_
 
-HINT = "pip install transformers, to convert its GPT-2 and BERT"
+HINT = "transformers is not installed: pip install -c constraints.txt -e '.[huggingface]'"
 
 
 @pytest.fixture(autouse=True)
