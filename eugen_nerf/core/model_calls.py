@@ -43,7 +43,7 @@ def plainly(model: nn.Module) -> Iterator[nn.Module]:
 
     Afterwards every module has its own mode again, and what was compiled is compiled anew.
 
-    Returns:
+    Yields:
         The model itself, out of what `torch.compile` put around it.
 
     Raises:

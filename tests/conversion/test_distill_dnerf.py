@@ -78,6 +78,12 @@ def test_every_row_kept_renders_as_the_teacher(tiny_dense_dnerf_run: Path) -> No
     config = DistillConfig(layers=("trunk_[012]",), num_features=(24,), **RAYS)
     trainer, student, reports = distill(run, config)
     assert [report.name for report in reports] == ["deformation", "coarse", "fine"]
+    for report in reports:
+        network = student.graph_fields()[report.name].network
+        assert report.running[1] == network.collapsed().count_numbers()
+        assert report.multiply_adds[1] == network.multiply_adds()
+        for side in (0, 1):
+            assert sum(pair[side] for pair in report.shares.values()) == report.multiply_adds[side]
     expected, found = render(run.model, run), render(student, run)
     for key in ("rgb", "rgb_coarse", "accumulation", "depth"):
         torch.testing.assert_close(found[key], expected[key], rtol=1e-3, atol=1e-3)

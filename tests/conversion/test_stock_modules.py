@@ -101,6 +101,8 @@ def test_written_run_loads_renders_alike_and_trains_on(teacher: Run, tmp_path: P
     trainer, student, (report,) = distill(teacher, DistillConfig(SOME[method], fewer, **RAYS))
     assert report.multiply_adds[1] < report.multiply_adds[0]
     assert report.parameters[1] < report.parameters[0]
+    for side in (0, 1):
+        assert sum(pair[side] for pair in report.shares.values()) == report.multiply_adds[side]
     names = CONVERTED[method]
     old, new = dict(teacher.model.named_modules()), dict(student.named_modules())
     for name in names:

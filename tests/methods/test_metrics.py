@@ -76,6 +76,7 @@ def test_lpips_without_weights_is_one_line(net: str, tmp_path: Path, monkeypatch
     metric, reason = load_lpips(net, side=64)
     assert metric is None
     assert reason is not None
+    assert f"curl --create-dirs -o {lpips_weights_file(net)} https://download.pytorch.org/models/{net}" in reason
     assert str(tmp_path / "hub" / "checkpoints") in reason
     assert "\n" not in reason
 
