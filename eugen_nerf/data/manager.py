@@ -1,21 +1,26 @@
-"""The data manager of this package's methods: nerfstudio's own, with its data set checked before it is used."""
+"""The data manager of this package's methods: nerfstudio's own, with its data set read and checked first."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any
 
 import torch
 from nerfstudio.cameras.rays import RayBundle
-from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
-from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
-from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
-from nerfstudio.data.dataparsers.dnerf_dataparser import DNeRFDataParserConfig
+from nerfstudio.data.datamanagers.base_datamanager import (
+    VanillaDataManager,
+    VanillaDataManagerConfig,
+    variable_res_collate,
+)
+from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
+from nerfstudio.data.pixel_samplers import PixelSampler
 
 from eugen_nerf.data.background import KEY, data_background
-from eugen_nerf.data.checks import ImageCheck, check_blender_directory, check_dataparser_outputs, check_directory
+from eugen_nerf.data.checks import check_dataparser_outputs
+from eugen_nerf.data.images.image_parser import ImageParser
+from eugen_nerf.data.images.photographs import MaskedPixelSampler, PhotographDataset
 
 
 @dataclass
@@ -27,11 +32,11 @@ class EugenDataManagerConfig(VanillaDataManagerConfig):
 
 
 class EugenDataManager(VanillaDataManager[InputDataset]):
-    """`VanillaDataManager` that refuses a data set that cannot be used with one clear line.
+    """`VanillaDataManager` that reads what people have, and refuses what cannot be used with one clear line.
 
-    The directory of a Blender-format (or D-NeRF-format) data set is checked before its parser runs, and what any parser
-    returned before a data set is made of it. In inference mode images may be absent, except the one that the Blender
-    parser reads the size from.
+    Common formats are read by `ImageParser` in place of nerfstudio's parsers; what any parser returned is checked
+    before a data set is made of it, the test split too, so that no run is trained that cannot be scored. In inference
+    mode images may be absent, except one where the data set does not say their size.
 
     Arguments:
         config, device, test_mode, world_size, local_rank: as in `VanillaDataManager`.
@@ -41,18 +46,23 @@ class EugenDataManager(VanillaDataManager[InputDataset]):
     """
 
     config: EugenDataManagerConfig
+    _reader: DataParser
 
-    def __init__(
-        self,
-        config: EugenDataManagerConfig,
-        device: torch.device | str = "cpu",
-        test_mode: Literal["test", "val", "inference"] = "val",
-        world_size: int = 1,
-        local_rank: int = 0,
-        **kwargs: object,
-    ) -> None:
-        _check_source(config, test_mode)
-        super().__init__(config, device, test_mode, world_size, local_rank, **kwargs)
+    @cached_property
+    def dataset_type(self) -> type[InputDataset]:
+        """Photographs, turned where they have to be."""
+        return PhotographDataset
+
+    @property
+    def dataparser(self) -> DataParser:
+        """What reads the data set."""
+        return self._reader
+
+    @dataparser.setter
+    def dataparser(self, parser: DataParser) -> None:
+        """nerfstudio's constructor sets its parser here, and reads with what it gets back."""
+        own = type(parser).__module__.partition(".")[0] == __name__.partition(".")[0]
+        self._reader = parser if own else ImageParser(parser)
 
     def create_train_dataset(self) -> InputDataset:
         """The training data set, once its parser's outputs are checked; raises `DataError`.
@@ -69,6 +79,10 @@ class EugenDataManager(VanillaDataManager[InputDataset]):
         """The data set of the validation or test split, once its parser's outputs are checked; raises `DataError`."""
         outputs = self.dataparser.get_dataparser_outputs(split=self.test_split)
         self._check(outputs, self.test_split)
+        if self.test_mode == "val" and isinstance(self._reader, ImageParser):  # a run starts that will be scored
+            scored = self._reader.get_dataparser_outputs(split="test")
+            if scored.image_filenames != outputs.image_filenames:
+                self._check(scored, "test")
         return self.dataset_type(dataparser_outputs=outputs, scale_factor=self.config.camera_res_scale_factor)
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
@@ -84,6 +98,13 @@ class EugenDataManager(VanillaDataManager[InputDataset]):
             batch["image"] = batch["image"].pin_memory().to(self.device, non_blocking=True)
         return batch
 
+    def setup_train(self) -> None:
+        """As nerfstudio's, but it looks at evaluation images too for several sizes, which need another collation."""
+        assert isinstance(self.eval_dataset, InputDataset)
+        if self.train_dataset.cameras.is_jagged or self.eval_dataset.cameras.is_jagged:
+            self.config.collate_fn = variable_res_collate
+        super().setup_train()
+
     def setup_eval(self) -> None:
         """As nerfstudio's, but for a trap: `ns-render spiral` mixes the focal lengths of its first camera, which
         Blender's and D-NeRF's parsers make doubles, with poses that are none, and torch refuses.
@@ -92,25 +113,11 @@ class EugenDataManager(VanillaDataManager[InputDataset]):
         cameras = self.eval_dataloader.cameras  # a copy: the data set's own stays as it is
         cameras.fx, cameras.fy = cameras.fx.float(), cameras.fy.float()
 
+    def _get_pixel_sampler(self, dataset: InputDataset, num_rays_per_batch: int) -> PixelSampler:
+        """As nerfstudio's, with masks that it stumbles over."""
+        sampler = super()._get_pixel_sampler(dataset, num_rays_per_batch)
+        return MaskedPixelSampler(sampler.config, **sampler.kwargs) if type(sampler) is PixelSampler else sampler
+
     def _check(self, outputs: DataparserOutputs, split: str) -> None:
-        """Generic checks; images only where no earlier check decoded them."""
-        decoded = isinstance(self.config.dataparser, _BLENDER_LIKE) or self.test_mode == "inference"
-        check_dataparser_outputs(outputs, split=split, images="none" if decoded else "all")
-
-
-_BLENDER_LIKE = (BlenderDataParserConfig, DNeRFDataParserConfig)
-
-
-def _check_source(config: EugenDataManagerConfig, test_mode: str) -> None:
-    """Checks what can be checked before the parser exists; raises `DataError`.
-
-    The data manager's own `data` wins over its parser's, as in `VanillaDataManager.__init__`.
-    """
-    parser = config.dataparser
-    path = Path(config.data if config.data is not None else parser.data)
-    if isinstance(parser, _BLENDER_LIKE):
-        splits = ("train", "test" if test_mode in ("test", "inference") else "val")
-        images: ImageCheck = "first" if test_mode == "inference" else "all"
-        check_blender_directory(path, splits, images=images, times=isinstance(parser, DNeRFDataParserConfig))
-    elif not path.is_file():  # some parsers read a single file, a minimal data set or a transforms.json
-        check_directory(path)
+        """Poses, lenses and, where they are needed, files."""
+        check_dataparser_outputs(outputs, split=split, images="none" if self.test_mode == "inference" else "all")

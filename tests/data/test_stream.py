@@ -153,5 +153,5 @@ def test_refusals(sequence: Path) -> None:
     from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
     config = RGBDStreamConfig(dataparser=NerfstudioDataParserConfig(data=sequence, downscale_factor=1))
-    with pytest.raises(DataError, match="gives no depth_invalid, depth_max, timestamps, depth_masks, lenses"):
+    with pytest.raises(DataError, match=r"gives no .*depth_invalid, depth_max, timestamps"):
         config.setup(device="cpu", test_mode="val", world_size=1, local_rank=0)

@@ -1,0 +1,173 @@
+"""COLMAP's reconstructions, in its own layout or in that of ns-process-data."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eugen_nerf.core.errors import DataError
+from eugen_nerf.data.images.image_files import ImageFinder
+from eugen_nerf.data.images.lenses import read_lens
+from eugen_nerf.data.images.posed import ImageSet, PosedImage, named_images
+from eugen_nerf.data.poses import check_pose
+
+MODELS = ("colmap/sparse/0", "sparse/0", "sparse", "colmap/sparse", "")
+"""Where a reconstruction is looked for, from the data set's directory."""
+LISTS = {
+    "train": ("train_list.txt",),
+    "val": ("val_list.txt", "validation_list.txt"),
+    "test": ("test_list.txt",),
+}
+"""Files that list the images of a split."""
+_PARAMETERS = {
+    "SIMPLE_PINHOLE": "f cx cy",
+    "PINHOLE": "fx fy cx cy",
+    "SIMPLE_RADIAL": "f cx cy k1",
+    "RADIAL": "f cx cy k1 k2",
+    "OPENCV": "fx fy cx cy k1 k2 p1 p2",
+    "OPENCV_FISHEYE": "fx fy cx cy k1 k2 k3 k4",
+    "FULL_OPENCV": "fx fy cx cy k1 k2 p1 p2 k3 k4 k5 k6",
+    "FOV": "fx fy cx cy omega",
+    "SIMPLE_RADIAL_FISHEYE": "f cx cy k1",
+    "RADIAL_FISHEYE": "f cx cy k1 k2",
+    "THIN_PRISM_FISHEYE": "fx fy cx cy k1 k2 p1 p2 k3 k4 sx1 sy1",
+}
+"""Parameters of COLMAP's camera models, in their order."""
+
+
+def find_model(root: Path, preferred: Path | None = None) -> Path | None:
+    """The directory of a reconstruction below a data set's directory; None where there is none.
+
+    Arguments:
+        root: the data set's directory.
+        preferred: looked at first, from `root`.
+    """
+    for name in [*([] if preferred is None else [str(preferred)]), *MODELS]:
+        folder = root / name
+        if any(all((folder / f"{part}.{end}").is_file() for part in ("cameras", "images")) for end in ("bin", "txt")):
+            return folder
+    return None
+
+
+def read_colmap(
+    root: Path,
+    model: Path,
+    *,
+    images: Path = Path("images"),
+    masks: Path | None = None,
+    upright: bool = True,
+) -> ImageSet:
+    """A reconstruction with its photographs.
+
+    Arguments:
+        root: the data set's directory.
+        model: the reconstruction's, as `find_model` gives it.
+        images, masks: folders of files, from `root`.
+        upright: turn COLMAP's world, whose y points down, so that z points up, as nerfstudio does.
+
+    Raises `DataError` about the first entry that cannot be used.
+    """
+    cameras, views = _read(model)
+    if not views:
+        raise DataError(f"the reconstruction in '{model}' has no image: match the photographs again")
+    if not (root / images).is_dir():
+        raise DataError(
+            f"'{root / images}' is missing: it must hold the photographs that '{model}' names; copy them there, or "
+            "name their folder with --images-path (after the data parser's name, colmap)"
+        )
+    finder = ImageFinder(root)
+    applied = np.eye(4)[[0, 2, 1]] * [[1.0], [1.0], [-1.0]] if upright else None
+    posed = []
+    for number in sorted(views):
+        view = views[number]
+        where = f"image {number} ('{view.name}') of '{model}'"
+        if view.camera_id not in cameras:
+            raise DataError(f"{where} has the camera {view.camera_id}, which is not among them: reconstruct again")
+        camera = cameras[view.camera_id]
+        pose = _pose(view)
+        if applied is not None:
+            pose = np.concatenate([applied @ pose, [[0.0, 0.0, 0.0, 1.0]]])
+        check_pose(pose, where)
+        posed.append(
+            PosedImage(
+                finder.find(str(images / view.name), "", where),
+                pose,
+                read_lens([(f"camera {view.camera_id} of '{model}'", _entries(camera, model))]),
+                where,
+                None if masks is None else _beside(finder, masks / view.name, where),
+            )
+        )
+    splits = _lists(finder, root, images, posed)
+    return ImageSet(model, root, tuple(posed), splits, applied=applied, images_folder=images)
+
+
+def _lists(finder: ImageFinder, root: Path, images: Path, posed: Sequence[PosedImage]) -> dict[str, list[int]] | None:
+    """Splits that files such as train_list.txt name; None without any."""
+    splits = {}
+    for split, names in LISTS.items():
+        file = next((root / name for name in names if (root / name).is_file()), None)
+        if file is None:
+            continue
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        wanted = {finder.find(str(images / line), "", f"'{file}'") for line in lines}
+        splits[split] = named_images(posed, wanted, f"'{file}'")
+    return splits or None
+
+
+def _read(model: Path) -> tuple[dict[int, Any], dict[int, Any]]:
+    """Cameras and images of a reconstruction by their numbers."""
+    from nerfstudio.data.utils import colmap_parsing_utils as parsing
+
+    text = (model / "cameras.txt").is_file()
+
+    def read(reader: Callable[[Path], dict[int, Any]], file: Path) -> dict[int, Any]:
+        try:
+            return reader(file)
+        except (OSError, ValueError, LookupError, AssertionError, struct.error) as error:
+            raise DataError(
+                f"'{file}' cannot be read as COLMAP's {file.stem} ({type(error).__name__}: {error}): write it again "
+                "(colmap model_converter)"
+            ) from error
+
+    if text:
+        cameras = read(parsing.read_cameras_text, model / "cameras.txt")
+        return cameras, read(parsing.read_images_text, model / "images.txt")
+    cameras = read(parsing.read_cameras_binary, model / "cameras.bin")
+    return cameras, read(parsing.read_images_binary, model / "images.bin")
+
+
+def _pose(view: Any) -> np.ndarray:
+    """Camera-to-world [4, 4] in OpenGL's convention, computed as nerfstudio does, to the last bit."""
+    from nerfstudio.data.utils.colmap_parsing_utils import qvec2rotmat
+
+    world_to_camera = np.eye(4)
+    world_to_camera[:3, :3], world_to_camera[:3, 3] = qvec2rotmat(view.qvec), view.tvec
+    pose = np.linalg.inv(world_to_camera)
+    pose[:3, 1:3] *= -1
+    return pose
+
+
+def _entries(camera: Any, model: Path) -> dict[str, Any]:
+    """A camera under the names of transforms.json."""
+    names = _PARAMETERS.get(camera.model, "").split()
+    if len(names) != len(camera.params):
+        raise DataError(
+            f"camera {camera.id} of '{model}' is a {camera.model} with {len(camera.params)} parameters: "
+            f"{', '.join(_PARAMETERS)} are read; undistort the images (colmap image_undistorter)"
+        )
+    return {
+        "camera_model": camera.model,
+        "w": camera.width,
+        "h": camera.height,
+        **dict(zip(names, camera.params.tolist(), strict=True)),
+    }
+
+
+def _beside(finder: ImageFinder, name: Path, where: str) -> Path:
+    """The mask of a photograph: COLMAP appends .png to the name, nerfstudio replaces the extension."""
+    appended = finder.root / name.with_name(name.name + ".png")
+    return appended if appended.is_file() else finder.find(str(name.with_suffix(".png")), "", where)

@@ -1,0 +1,181 @@
+"""A data parser that stands before nerfstudio's: reads what people have, and says in one line what it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataparserOutputs
+from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.utils.colors import get_color
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from eugen_nerf.core.errors import DataError, EugenError
+from eugen_nerf.data.images.downscaling import Smaller
+from eugen_nerf.data.images.layouts import READ, read_image_set
+from eugen_nerf.data.images.lenses import Lens
+from eugen_nerf.data.images.placing import FarOutputs, place
+from eugen_nerf.data.images.posed import ImageSet, PosedImage
+from eugen_nerf.data.images.settings import Settings, settings_of
+from eugen_nerf.data.images.splitting import split_indices
+from eugen_nerf.data.poses import check_directory
+
+
+class ImageParser(DataParser):
+    """nerfstudio's data parser for the same settings, for the formats of `READ` in our own reading.
+
+    On data sets that nerfstudio reads rightly, the outputs are its own to the last bit.
+
+    Arguments:
+        parser: nerfstudio's; other formats than those of `READ` are left to it.
+
+    Attributes:
+        downscale_factor: set by nerfstudio's data manager for data without images; None lets the settings choose.
+    """
+
+    def __init__(self, parser: DataParser) -> None:
+        super().__init__(parser.config)
+        self.parser = parser
+        self.includes_time = parser.includes_time
+        self.downscale_factor: int | None = None
+        self._read: dict[str, ImageSet] = {}
+        self._said: set[str] = set()
+
+    def images(self, split: str) -> ImageSet:
+        """The data set as it lies on the disk, with at least a split's images; raises `DataError`."""
+        key = split if self._settings.like_blender else ""
+        if key not in self._read:
+            self._read[key] = read_image_set(self.config, split)
+        return self._read[key]
+
+    def _generate_dataparser_outputs(self, split: str = "train", **kwargs: Any) -> DataparserOutputs:
+        """Outputs of a split; raises `DataError` where it cannot be read."""
+        if isinstance(self.config, READ):
+            return self._outputs(split)
+        path = Path(self.config.data)
+        if not path.is_file():  # some parsers read a single file
+            check_directory(path)
+        try:
+            if self.downscale_factor is not None:
+                self.parser.downscale_factor = self.downscale_factor  # type: ignore[attr-defined]
+            return self.parser.get_dataparser_outputs(split=split, **kwargs)
+        except EugenError:
+            raise
+        except (Exception, SystemExit) as error:  # whatever a format's code raises on a file that it did not expect
+            text = " ".join(str(error).split()) or "no more is known"
+            raise DataError(
+                f"{type(self.parser).__name__}, the data parser, cannot read the {split} split of '{path}': "
+                f"{type(error).__name__}: {text}; check the directory and its files, or name another data parser"
+            ) from error
+
+    def _outputs(self, split: str) -> DataparserOutputs:
+        """Outputs of a split of a data set that is read here."""
+        images, settings = self.images(split), self._settings
+        chosen = self._indices(images, split)
+        smaller = self._smaller(images)
+        placed, transform, scale = place(
+            np.stack([image.pose for image in images.images]),
+            orientation=images.orientation or settings.orientation,
+            centre=settings.centre,
+            fit=settings.fit,
+            scale=settings.scale,
+        )
+        photographs = [smaller.photograph(images.images[i]) for i in chosen]
+        if images.applied is not None:
+            applied = np.concatenate([images.applied, [[0.0, 0.0, 0.0, 1.0]]])
+            transform = transform @ torch.from_numpy(applied).to(transform.dtype)
+        outputs = FarOutputs if transform.dtype == torch.float64 else DataparserOutputs
+        box = settings.box * (images.box if settings.boxed_by_data else 1.0)
+        return outputs(
+            image_filenames=[image.path for image in photographs],
+            cameras=make_cameras(photographs, placed[chosen], doubles=settings.like_blender),
+            alpha_color=self._alpha_color(images),
+            scene_box=SceneBox(aabb=torch.tensor([[-box] * 3, [box] * 3], dtype=torch.float32)),
+            mask_filenames=self._masks(images, photographs),
+            dataparser_transform=transform,
+            dataparser_scale=scale * images.applied_scale,
+            metadata={} if settings.like_blender else {"mask_color": getattr(self.config, "mask_color", None)},
+        )
+
+    @cached_property
+    def _settings(self) -> Settings:
+        return settings_of(self.config)
+
+    def _smaller(self, images: ImageSet) -> Smaller:
+        """What takes smaller copies; the factor that the first split finds suitable is that of all."""
+        if self.downscale_factor is None:
+            smaller = Smaller(images, getattr(self.config, "downscale_factor", 1))
+            self.downscale_factor = smaller.factor
+            return smaller
+        return Smaller(images, self.downscale_factor)
+
+    def _indices(self, images: ImageSet, split: str) -> list[int]:
+        """Which images a split has; says once which split stands for one that the data set lacks."""
+        chosen, stand_in = split_indices(images, self.config, split)
+        if stand_in is not None and split not in self._said:
+            self._said.add(split)
+            CONSOLE.print(f"'{images.source}' has no {split} split: its {stand_in} split is used for it", markup=False)
+        return chosen
+
+    def _alpha_color(self, images: ImageSet) -> torch.Tensor | None:
+        """What alpha is composited on; None leaves it in place."""
+        name = getattr(self.config, "alpha_color", "white" if images.transparent else None)
+        return None if name is None else get_color(name)
+
+    def _masks(self, images: ImageSet, photographs: Sequence[PosedImage]) -> list[Path] | None:
+        """The masks of a split; None where the data set has none. Raises `DataError` where some images have none."""
+        without = [image for image in images.images if image.mask is None]
+        if len(without) == len(images.images):
+            return None
+        if without:
+            raise DataError(
+                f"{len(without)} of {len(images.images)} images have no mask, the first is {without[0].where} "
+                f"('{without[0].path.name}'): give each frame a 'mask_path' (white where all is used), or none"
+            )
+        return [image.mask for image in photographs if image.mask is not None]
+
+
+def make_cameras(photographs: Sequence[PosedImage], poses: torch.Tensor, *, doubles: bool) -> Cameras:
+    """nerfstudio's cameras.
+
+    Arguments:
+        photographs: whose lenses they have.
+        poses: camera-to-world [N, 3, 4].
+        doubles: focal lengths in float64 and no distortion where all is 0, as nerfstudio's Blender parser has them.
+    """
+    lenses = [_off_the_pole(image.lens) for image in photographs]
+    lengths = {len(lens.distortion) for lens in lenses}
+    if len(lengths) > 1:
+        raise DataError("FISHEYE624 lenses stand beside others, which nerfstudio's rays cannot mix: part the data set")
+    distortion = torch.tensor([lens.distortion for lens in lenses], dtype=torch.float32)
+
+    def column(name: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.tensor([getattr(lens, name) for lens in lenses], dtype=dtype)[:, None]
+
+    focal = torch.float64 if doubles else torch.float32
+    times = [image.time for image in photographs]
+    return Cameras(
+        camera_to_worlds=poses,
+        fx=column("fx", focal),
+        fy=column("fy", focal),
+        cx=column("cx"),
+        cy=column("cy"),
+        width=column("width", torch.int64),
+        height=column("height", torch.int64),
+        distortion_params=None if doubles and not distortion.any() else distortion,
+        camera_type=[CameraType[lens.kind] for lens in lenses],
+        times=None if None in times else torch.tensor(times, dtype=torch.float32),
+    )
+
+
+def _off_the_pole(lens: Lens) -> Lens:
+    """A fisheye's principal point a little off a pixel's centre, where nerfstudio's ray is 0 / 0."""
+    if lens.kind == "FISHEYE" and lens.cx % 1 == 0.5 and lens.cy % 1 == 0.5:
+        return replace(lens, cx=lens.cx + 1e-3)
+    return lens

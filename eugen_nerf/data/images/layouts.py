@@ -1,0 +1,118 @@
+"""Which format a directory is in, and the data parsers of nerfstudio that read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
+from nerfstudio.data.dataparsers.dnerf_dataparser import DNeRFDataParserConfig
+from nerfstudio.data.dataparsers.instant_ngp_dataparser import InstantNGPDataParserConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from eugen_nerf.core.errors import DataError
+from eugen_nerf.data.images.colmap import find_model, read_colmap
+from eugen_nerf.data.images.posed import STAND_IN, ImageSet
+from eugen_nerf.data.images.transforms import SPLITS, read_blender, read_transforms
+from eugen_nerf.data.poses import check_directory
+
+READ = (
+    BlenderDataParserConfig,
+    ColmapDataParserConfig,
+    DNeRFDataParserConfig,
+    InstantNGPDataParserConfig,
+    NerfstudioDataParserConfig,
+)
+"""Settings of nerfstudio's data parsers whose formats are read here."""
+_SIGNS = {
+    "transforms.json": "nerfstudio-data",
+    "transforms_train.json": "blender-data",
+    "meta_data.json": "sdfstudio-data",
+    "nerfosr.json": "nerfosr-data",
+    "dataset.json": "dycheck-data",
+}
+"""Files that tell a format, and nerfstudio's data parser for it."""
+
+
+def read_image_set(config: DataParserConfig, split: str) -> ImageSet:
+    """The data set of a parser's settings, one of `READ`, with at least a split's images; raises `DataError`.
+
+    A parser for JSON or COLMAP reads the other formats too where its own is not there: nothing but the layout of the
+    directory tells a user which one to name.
+    """
+    path = Path(config.data)
+    if isinstance(config, DNeRFDataParserConfig | BlenderDataParserConfig):
+        check_directory(path)
+        return _read_split(path, config, split)
+    ordered = not isinstance(config, InstantNGPDataParserConfig)
+    if path.suffix == ".json" and path.is_file():
+        return read_transforms(path, ordered=ordered)
+    check_directory(path)
+    file = path / "transforms.json"
+    readers: dict[bool, Callable[[], ImageSet | None]] = {
+        True: lambda: _read_reconstruction(path, config),
+        False: lambda: read_transforms(file, ordered=ordered) if file.exists() else None,
+    }
+    first = isinstance(config, ColmapDataParserConfig)
+    found = readers[first]() or readers[not first]()
+    if found is not None:
+        return found
+    if (path / "transforms_train.json").exists():
+        return read_blender(path, [name for name in SPLITS if (path / f"transforms_{name}.json").exists()])
+    raise _unreadable(path, config)
+
+
+def _read_split(path: Path, config: DataParserConfig, split: str) -> ImageSet:
+    """One JSON file of several; where validation or test has none, that of the other one."""
+    if not list(path.glob("transforms_*.json")):
+        raise _unreadable(path, config)
+    others = (split, STAND_IN.get(split, split))
+    name = next((name for name in others if (path / f"transforms_{name}.json").exists()), split)
+    return read_blender(path, [name], times=isinstance(config, DNeRFDataParserConfig))
+
+
+def _read_reconstruction(path: Path, config: DataParserConfig) -> ImageSet | None:
+    """COLMAP's reconstruction below a directory; None where there is none."""
+    settings = config if isinstance(config, ColmapDataParserConfig) else ColmapDataParserConfig()
+    model = find_model(path, settings.colmap_path)
+    if model is None:
+        return None
+    others = [p.name for p in sorted(model.parent.iterdir()) if p.is_dir() and p.name.isdigit() and p != model]
+    if model.name.isdigit() and others:
+        CONSOLE.print(
+            f"'{model}' is read; COLMAP found further parts ({', '.join(others)}) that it could not join", markup=False
+        )
+    return read_colmap(
+        path,
+        model,
+        images=settings.images_path,
+        masks=settings.masks_path,
+        upright=settings.assume_colmap_world_coordinate_convention,
+    )
+
+
+def _unreadable(path: Path, config: DataParserConfig) -> DataError:
+    """What to say of a directory that a parser's formats are not found in."""
+    other = next((f"'{name}', the format of {parser}" for name, parser in _SIGNS.items() if (path / name).exists()), "")
+    if not other and find_model(path) is not None:
+        other = "a COLMAP reconstruction, the format of colmap"
+    if other:
+        parser = other.rpartition(" ")[2]
+        return DataError(
+            f"'{path}' holds {other}, which this data parser does not read: write {parser} --data PATH at the end of "
+            "the command"
+        )
+    names = sorted(p.name + "/" * p.is_dir() for p in path.iterdir())
+    there = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"
+    needed = (
+        "transforms_train.json (Blender's format)"
+        if isinstance(config, BlenderDataParserConfig | DNeRFDataParserConfig)
+        else "transforms.json (nerfstudio's), transforms_train.json (Blender's) or sparse/0 (COLMAP's)"
+    )
+    return DataError(
+        f"'{path}' has no camera poses: it needs {needed} and holds {there}; for photographs alone, make them with "
+        "ns-process-data images --data PHOTOGRAPHS --output-dir PLACE"
+    )

@@ -1,0 +1,77 @@
+"""What every format is read into: images with poses and lenses, and which of them train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eugen_nerf.core.errors import DataError
+from eugen_nerf.data.images.lenses import Lens
+
+Array = NDArray[np.float64]
+STAND_IN = {"val": "test", "test": "val"}
+"""Splits that serve for one another where a data set has but one of them: neither is trained on."""
+
+
+@dataclass(frozen=True)
+class PosedImage:
+    """One photograph.
+
+    Attributes:
+        path: its file, which may be missing.
+        pose: camera-to-world [4, 4], OpenGL convention (x right, y up, looking along -z).
+        lens: of the photograph in the size that the data set states.
+        where: what its entry is called in a message.
+        mask: white where its pixels are used; None where the data set has none.
+        time: in [0, 1], of a scene that moves.
+    """
+
+    path: Path
+    pose: Array
+    lens: Lens
+    where: str
+    mask: Path | None = None
+    time: float | None = None
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A data set as it lies on the disk.
+
+    Attributes:
+        source: the file or directory that describes it.
+        root: what its paths start from.
+        images: all of them, in the order that splits count in.
+        splits: indices by split where the data set says them; else the data parser's settings decide.
+        applied: transform [3, 4] that was applied to the cameras when the data set was written, None for none.
+        applied_scale: scale that was applied then.
+        orientation: method of orientation that the data set asks for in place of the parser's.
+        transparent: alpha is composited on white where the parser does not say another colour.
+        box: size of the scene that the data set states, in instant-ngp's units (`aabb_scale`).
+        images_folder: folder of the photographs below `root`: smaller copies lie beside it, with `_2`, `_4`, ...
+    """
+
+    source: Path
+    root: Path
+    images: tuple[PosedImage, ...]
+    splits: Mapping[str, list[int]] | None = None
+    applied: Array | None = None
+    applied_scale: float = 1.0
+    orientation: str | None = None
+    transparent: bool = False
+    box: float = 1.0
+    images_folder: Path = Path("images")
+
+
+def named_images(images: Sequence[PosedImage], wanted: Set[Path], where: str) -> list[int]:
+    """Indices of the images of these files; raises `DataError`, naming the list `where`, for files of no image."""
+    missing = wanted - {image.path for image in images}
+    if missing:
+        raise DataError(
+            f"{where} names {len(missing)} images that have no camera, the first is '{min(missing)}': correct the list"
+        )
+    return [index for index, image in enumerate(images) if image.path in wanted]

@@ -1,0 +1,50 @@
+"""What the settings of nerfstudio's data parsers ask for, in one form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
+from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
+from nerfstudio.data.dataparsers.dnerf_dataparser import DNeRFDataParserConfig
+from nerfstudio.data.dataparsers.instant_ngp_dataparser import InstantNGPDataParserConfig
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How cameras are placed.
+
+    Attributes:
+        orientation, centre: nerfstudio's methods.
+        fit: scale so that cameras lie within +-1.
+        scale: further factor.
+        box: half the side of the scene box.
+        boxed_by_data: `box` counts in the data set's own unit.
+        like_blender: cameras as nerfstudio's Blender parser makes them.
+    """
+
+    orientation: str = "none"
+    centre: str = "none"
+    fit: bool = False
+    scale: float = 1.0
+    box: float = 1.0
+    boxed_by_data: bool = False
+    like_blender: bool = False
+
+
+def settings_of(config: Any) -> Settings:
+    """The settings of a parser that is read here."""
+    assert isinstance(config, DataParserConfig)
+    if isinstance(config, BlenderDataParserConfig | DNeRFDataParserConfig):
+        return Settings(scale=config.scale_factor, box=1.5, like_blender=True)
+    if isinstance(config, InstantNGPDataParserConfig):
+        return Settings(scale=config.scene_scale, box=0.5, boxed_by_data=True)
+    options: Any = config  # nerfstudio's own or COLMAP's, which have these fields in common
+    return Settings(
+        options.orientation_method,
+        options.center_method,
+        options.auto_scale_poses,
+        options.scale_factor,
+        options.scene_scale,
+    )
