@@ -25,16 +25,18 @@ def ground_truth(run: Run, indices: Sequence[int]) -> list[Image8]:
 def composite(run: Run, image: torch.Tensor) -> torch.Tensor:
     """An image without alpha: float [H, W, 3] from float [H, W, 3 or 4].
 
+    A model without a fixed background (`random`, `last_sample`) was trained to leave transparent pixels black, as
+    nerfstudio's loss has it.
+
     Raises:
-        DataError: there is alpha, and neither data set nor model names a fixed background.
+        DataError: there is alpha, and the model has no renderer of colours to composite it with.
     """
     if image.shape[-1] == 3:
         return image
     renderer = getattr(run.model, "renderer_rgb", None)
-    if renderer is None or str(renderer.background_color) in ("random", "last_sample"):
+    if renderer is None:
         raise DataError(
-            f"{run.path}: images have alpha, and neither the data set nor the model names a background; "
-            "set the dataparser's alpha_color"
+            f"{run.path}: images have alpha, and neither the data set nor the model composites it; convert them to RGB"
         )
     return renderer.blend_background(image)
 

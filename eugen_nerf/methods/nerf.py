@@ -28,6 +28,7 @@ from eugen_nerf.fields.occupancy import OccupancyGrid, Overlap, query_occupied
 from eugen_nerf.methods.background import Background, rgb_renderer
 from eugen_nerf.methods.base import GraphModel, GraphModelConfig
 from eugen_nerf.methods.shortcuts import front_to_back, trained_occupancy, where_to_ask
+from eugen_nerf.methods.sight import look_first, refuse_bent_lenses
 
 
 @dataclass
@@ -91,6 +92,7 @@ class EugenNerfModel(GraphModel):
 
     def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
         """Carves the occupancy grid once, before the first step of a run that starts from nothing."""
+        look_first(self.collider, attributes)
         if self.occupancy is None:
             return []
 

@@ -91,7 +91,7 @@ def load_run(
             pipeline = pipeline_config.setup(device=device, test_mode=test_mode)
     except EugenError:
         raise
-    except (OSError, KeyError, ValueError, AssertionError, IndexError) as error:
+    except (Exception, SystemExit) as error:  # what nerfstudio's parsers and other people's models may raise
         raise RunError(
             f"{config_path}: cannot set up the run with the data at {_data_path(config)}: "
             f"{type(error).__name__}: {first_line(error)}"

@@ -25,6 +25,7 @@ from eugen_nerf.methods.background import rgb_renderer
 from eugen_nerf.methods.base import GraphModel, GraphModelConfig
 from eugen_nerf.methods.proposals import ProposalSampler, Round
 from eugen_nerf.methods.shortcuts import front_to_back
+from eugen_nerf.methods.sight import look_first
 
 
 @dataclass
@@ -111,6 +112,7 @@ class UnboundedModel(GraphModel):
 
     def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
         """Tells the sampler how much of training is done."""
+        look_first(self.collider, attributes, "--pipeline.model.near-plane, --pipeline.model.far-plane")
         trainer = attributes.trainer
         steps = trainer.config.max_num_iterations if trainer is not None else 0
 
