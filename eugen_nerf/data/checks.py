@@ -98,7 +98,7 @@ def has_times(path: Path, split: str) -> bool:
         return False
 
 
-def check_dataparser_outputs(outputs: DataparserOutputs, *, split: str, images: ImageCheck = "all") -> None:
+def check_dataparser_outputs(outputs: DataparserOutputs, *, split: str, images: ImageCheck = "all") -> list[ImageFacts]:
     """Checks what any data parser returned: poses [N, 3, 4], focal lengths [N, 1], and the files against their cameras.
 
     Arguments:
@@ -106,7 +106,7 @@ def check_dataparser_outputs(outputs: DataparserOutputs, *, split: str, images: 
         split: its name, for the message.
         images: how many images (and masks) must be there, decode, and have their camera's size.
 
-    Raises `DataError` about the first thing that is wrong.
+    Returns what decoding the images showed. Raises `DataError` about the first thing that is wrong.
     """
     names = [Path(name) for name in outputs.image_filenames]
     if not names:
@@ -130,7 +130,7 @@ def check_dataparser_outputs(outputs: DataparserOutputs, *, split: str, images: 
     count = {"all": len(names), "first": 1, "none": 0}[images]
     widths, heights = (getattr(outputs.cameras, key).reshape(-1).tolist() for key in ("width", "height"))
     masks = None if outputs.mask_filenames is None else [Path(name) for name in outputs.mask_filenames[:count]]
-    check_files(names[:count], list(zip(widths, heights, strict=True))[:count], masks, split=split)
+    return check_files(names[:count], list(zip(widths, heights, strict=True))[:count], masks, split=split)
 
 
 def check_files(

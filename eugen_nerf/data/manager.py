@@ -16,9 +16,10 @@ from nerfstudio.data.datamanagers.base_datamanager import (
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataparserOutputs
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.data.pixel_samplers import PixelSampler
+from nerfstudio.utils.rich_utils import CONSOLE
 
 from eugen_nerf.data.background import KEY, data_background
-from eugen_nerf.data.checks import check_dataparser_outputs
+from eugen_nerf.data.checks import ImageCheck, check_dataparser_outputs
 from eugen_nerf.data.images.image_parser import ImageParser
 from eugen_nerf.data.images.photographs import MaskedPixelSampler, PhotographDataset
 
@@ -119,5 +120,16 @@ class EugenDataManager(VanillaDataManager[InputDataset]):
         return MaskedPixelSampler(sampler.config, **sampler.kwargs) if type(sampler) is PixelSampler else sampler
 
     def _check(self, outputs: DataparserOutputs, split: str) -> None:
-        """Poses, lenses and, where they are needed, files."""
-        check_dataparser_outputs(outputs, split=split, images="none" if self.test_mode == "inference" else "all")
+        """Poses, lenses and, where they are needed, files; says where EXIF would turn pictures that are not turned."""
+        images: ImageCheck = "none" if self.test_mode == "inference" else "all"
+        facts = check_dataparser_outputs(outputs, split=split, images=images)
+        sizes = zip(
+            outputs.cameras.width.reshape(-1).tolist(), outputs.cameras.height.reshape(-1).tolist(), strict=True
+        )
+        stored = [f for f, size in zip(facts, sizes, strict=False) if f.orientation != 1 and f.size == size]
+        if stored:
+            CONSOLE.print(
+                f"{len(stored)} images of the {split} split are used as stored, as COLMAP does, although EXIF would "
+                "turn them for display: right where their cameras were found so",
+                markup=False,
+            )

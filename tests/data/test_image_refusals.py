@@ -41,6 +41,8 @@ REFUSED = {
     "flag against model": (lambda d, r: d.update(is_fisheye=True, camera_model="OPENCV"), "FISHEYE by its flag", ""),
     "list of another order": (lambda d, r: d.update(distortion_params=[0.1, 0, 0, 0.2]), "has 4 numbers", "by name"),
     "two lenses": (lambda d, r: d.update(K=[[20, 0, 8], [0, 20, 6], [0, 0, 1]]), "'fl_x' and 'K' of", "disagree"),
+    "folded lens": (lambda d, r: d.update(k1=-1.5), "cannot be undone for", "undistort the images"),
+    "strong lens": (lambda d, r: d.update(k1=0.0, p1=0.6), "cannot be undone for", "p2 = 0, 0, 0, 0, 0.6, 0"),
     "shares": (lambda d, r: d.update(fl_x=0.9, fl_y=1.1, cx=0.5, cy=0.5), "is not in pixels", "16x12"),
     "skew": (lambda d, r: d.update(K=[[14, 2, 7.5], [0, 13, 6.5], [0, 0, 1]]), "'K' of", "without skew"),
     "no number": (lambda d, r: d.update(fl_x="wide"), "'fl_x' of", "'wide'"),

@@ -196,3 +196,26 @@ def test_smaller_copies_have_the_lens_of_their_own_size(rounding: Callable, tmp_
         root, downscale_factor=2
     )
     assert "images_4/a0.png' is missing" in refusal(root, downscale_factor=4)
+
+
+def test_a_fisheye_is_used_inside_its_circle(tmp_path: Path) -> None:
+    def edit(document: dict, root: Path) -> None:
+        document.update(camera_model="OPENCV_FISHEYE", fisheye_crop_radius=4.0)
+
+    manager = manager_of(write_transforms(tmp_path / "set", edit, kind="fisheye"))
+    assert colour_error(manager) < RIGHT
+    pixels = manager.next_train(0)[1]["indices"][:, 1:].double() + 0.5
+    assert float((pixels - pixels.new_tensor([6.0, 8.0])).norm(dim=-1).max()) < 4.0 + math.sqrt(0.5)
+
+
+def test_pictures_that_exif_would_turn_and_cameras_do_not_are_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def edit(document: dict, root: Path) -> None:
+        for frame in document["frames"]:
+            tags = Image.Exif()
+            tags[0x0112] = 3
+            Image.open(root / frame["file_path"]).save(root / frame["file_path"], exif=tags)
+
+    assert colour_error(manager_of(write_transforms(tmp_path / "set", edit))) < RIGHT
+    assert "9 images of the train split are used as stored" in " ".join(capfd.readouterr().out.split())

@@ -74,19 +74,19 @@ class ImageFacts:
     Attributes:
         size: stored (width, height) in pixels.
         mode: PIL's pixel format.
-        turned: display swaps width and height, by EXIF.
+        orientation: how display turns it, by EXIF; 1 is as stored.
         blank: no pixel is anything but 0: of the alpha channel where there is one.
     """
 
     size: tuple[int, int]
     mode: str
-    turned: bool
+    orientation: int
     blank: bool
 
     @property
     def shown(self) -> tuple[tuple[int, int], ...]:
         """Sizes that a camera may have: the stored one, and the one that is displayed."""
-        return (self.size, self.size[::-1]) if self.turned else (self.size,)
+        return (self.size, self.size[::-1]) if self.orientation >= 5 else (self.size,)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -200,8 +200,8 @@ def _likely(fact: ImageFacts, camera: tuple[int, int]) -> str:
         if abs(width - camera[0]) <= 1 and abs(height - camera[1]) <= 1:
             return f": one was rounded; {ways}write the images' size as 'w' and 'h' if the lens was computed for it"
         return (
-            f": they are {ratio:.4g} times the size; {ways}multiply 'w', 'h', 'fl_x', 'fl_y', 'cx', 'cy' "
-            f"(or 'K') by {ratio:.4g}"
+            f": they are {ratio:.4g} times the size; {ways}multiply the cameras by {ratio:.4g}: 'w', 'h', "
+            "'fl_x', 'fl_y', 'cx', 'cy' or 'K', or COLMAP's width, height and parameters"
         )
     return f": {ways}give each frame its own 'w', 'h', 'fl_x', 'fl_y', 'cx', 'cy'"
 
@@ -213,7 +213,7 @@ def _decode(file: Path, what: str, modes: Sequence[str]) -> ImageFacts:
             image.verify()  # checksums, which decoding a PNG ignores; the file must be opened again afterwards
         with Image.open(file) as image:
             image.load()
-            mode, size, turned = image.mode, image.size, image.getexif().get(ORIENTATION, 1) >= 5
+            mode, size, orientation = image.mode, image.size, image.getexif().get(ORIENTATION, 1)
             channel = image.getchannel("A") if mode == "RGBA" else image
             extrema = np.array(channel.getextrema()) if mode in modes else np.zeros(2)
     except Exception as error:  # a damaged file raises whatever its decoder meets: OSError, SyntaxError, zlib.error ...
@@ -223,7 +223,7 @@ def _decode(file: Path, what: str, modes: Sequence[str]) -> ImageFacts:
             f"{what} '{file}' has the pixel format {mode}: {'8-bit ' if what == 'image' else ''}{', '.join(modes)} are "
             "allowed; convert it"
         )
-    return ImageFacts(size, mode, turned, not extrema.any())
+    return ImageFacts(size, mode, orientation, not extrema.any())
 
 
 def _damaged(file: Path, what: str, error: Exception) -> DataError:

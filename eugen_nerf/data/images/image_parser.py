@@ -19,6 +19,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from eugen_nerf.core.errors import DataError, EugenError
 from eugen_nerf.data.images.downscaling import Smaller
 from eugen_nerf.data.images.layouts import READ, read_image_set
+from eugen_nerf.data.images.lens_inverse import check_inverse
 from eugen_nerf.data.images.lenses import Lens
 from eugen_nerf.data.images.placing import FarOutputs, place
 from eugen_nerf.data.images.posed import ImageSet, PosedImage
@@ -90,11 +91,14 @@ class ImageParser(DataParser):
         if images.applied is not None:
             applied = np.concatenate([images.applied, [[0.0, 0.0, 0.0, 1.0]]])
             transform = transform @ torch.from_numpy(applied).to(transform.dtype)
+        cameras = make_cameras(photographs, placed[chosen], doubles=settings.like_blender)
+        if images.crop_radius is not None and all(image.lens.kind.startswith("FISHEYE") for image in photographs):
+            cameras.metadata = {"fisheye_crop_radius": images.crop_radius / smaller.factor}
         outputs = FarOutputs if transform.dtype == torch.float64 else DataparserOutputs
         box = settings.box * (images.box if settings.boxed_by_data else 1.0)
         return outputs(
             image_filenames=[image.path for image in photographs],
-            cameras=make_cameras(photographs, placed[chosen], doubles=settings.like_blender),
+            cameras=cameras,
             alpha_color=self._alpha_color(images),
             scene_box=SceneBox(aabb=torch.tensor([[-box] * 3, [box] * 3], dtype=torch.float32)),
             mask_filenames=self._masks(images, photographs),
@@ -148,7 +152,11 @@ def make_cameras(photographs: Sequence[PosedImage], poses: torch.Tensor, *, doub
         photographs: whose lenses they have.
         poses: camera-to-world [N, 3, 4].
         doubles: focal lengths in float64 and no distortion where all is 0, as nerfstudio's Blender parser has them.
+
+    Raises `DataError` for lenses that nerfstudio's rays do not follow.
     """
+    for lens, image in {image.lens: image for image in photographs}.items():
+        check_inverse(lens, image.where)
     lenses = [_off_the_pole(image.lens) for image in photographs]
     lengths = {len(lens.distortion) for lens in lenses}
     if len(lengths) > 1:

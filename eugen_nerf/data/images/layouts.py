@@ -97,9 +97,10 @@ def _read_reconstruction(path: Path, config: DataParserConfig) -> ImageSet | Non
 def _unreadable(path: Path, config: DataParserConfig) -> DataError:
     """What to say of a directory that a parser's formats are not found in."""
     other = next((f"'{name}', the format of {parser}" for name, parser in _SIGNS.items() if (path / name).exists()), "")
+    moving = isinstance(config, DNeRFDataParserConfig)
     if not other and find_model(path) is not None:
         other = "a COLMAP reconstruction, the format of colmap"
-    if other:
+    if other and not moving:  # no other parser reads times
         parser = other.rpartition(" ")[2]
         return DataError(
             f"'{path}' holds {other}, which this data parser does not read: write {parser} --data PATH at the end of "
@@ -108,8 +109,10 @@ def _unreadable(path: Path, config: DataParserConfig) -> DataError:
     names = sorted(p.name + "/" * p.is_dir() for p in path.iterdir())
     there = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "nothing"
     needed = (
-        "transforms_train.json (Blender's format)"
-        if isinstance(config, BlenderDataParserConfig | DNeRFDataParserConfig)
+        "transforms_train.json (D-NeRF's format, with a time of each frame)"
+        if moving
+        else "transforms_train.json (Blender's format)"
+        if isinstance(config, BlenderDataParserConfig)
         else "transforms.json (nerfstudio's), transforms_train.json (Blender's) or sparse/0 (COLMAP's)"
     )
     return DataError(

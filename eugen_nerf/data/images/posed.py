@@ -51,6 +51,7 @@ class ImageSet:
         applied_scale: scale that was applied then.
         orientation: method of orientation that the data set asks for in place of the parser's.
         transparent: alpha is composited on white where the parser does not say another colour.
+        crop_radius: pixels round the middle of fisheye images that are used; None for all.
         box: size of the scene that the data set states, in instant-ngp's units (`aabb_scale`).
         images_folder: folder of the photographs below `root`: smaller copies lie beside it, with `_2`, `_4`, ...
     """
@@ -64,6 +65,7 @@ class ImageSet:
     orientation: str | None = None
     transparent: bool = False
     box: float = 1.0
+    crop_radius: float | None = None
     images_folder: Path = Path("images")
 
 

@@ -48,15 +48,17 @@ def read_transforms(path: Path, *, ordered: bool = True) -> ImageSet:
         applied = [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]]  # what ns-process-data did before it wrote so
     try:
         box = float(document.get("aabb_scale", 1.0))
+        crop = document.get("fisheye_crop_radius")
+        radius = None if crop is None else float(crop)
         transform = None if applied is None else np.asarray(applied, dtype=np.float64)[:3].reshape(3, 4)
         scale = float(document.get("applied_scale", 1.0))
     except (TypeError, ValueError, IndexError) as error:
         raise DataError(
-            f"'applied_transform' of '{path}' must be 3x4 numbers, 'applied_scale' and 'aabb_scale' one each "
-            f"({error}); {_AGAIN}"
+            f"'applied_transform' of '{path}' must be 3x4 numbers, 'applied_scale', 'aabb_scale' and "
+            f"'fisheye_crop_radius' one each ({error}); {_AGAIN}"
         ) from error
     orientation = document.get("orientation_override")
-    return ImageSet(path, path.parent, images, splits, transform, scale, orientation, box=box)
+    return ImageSet(path, path.parent, images, splits, transform, scale, orientation, box=box, crop_radius=radius)
 
 
 def read_blender(root: Path, splits: Sequence[str] = SPLITS, *, times: bool = False) -> ImageSet:
