@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from image_edits import drop, each, manager_of, masks, photographs, refusal
+from image_edits import both, drop, each, manager_of, masks, photographs, refusal
 from painted_sphere import LENS, write_transforms
 from PIL import Image
 
@@ -43,6 +43,12 @@ REFUSED = {
     "two lenses": (lambda d, r: d.update(K=[[20, 0, 8], [0, 20, 6], [0, 0, 1]]), "'fl_x' and 'K' of", "disagree"),
     "folded lens": (lambda d, r: d.update(k1=-1.5), "cannot be undone for", "undistort the images"),
     "strong lens": (lambda d, r: d.update(k1=0.0, p1=0.6), "cannot be undone for", "p2 = 0, 0, 0, 0, 0.6, 0"),
+    "fields of view": (
+        both(drop("fl_x", "fl_y"), lambda d, r: d.update(camera_angle_x=0.9, camera_angle_y=0.4)),
+        "mean pixels that are not square",
+        "remove 'camera_angle_y'",
+    ),
+    "orientation": (lambda d, r: d.update(orientation_override="sideways"), "'sideways': pca, up, vertical", ""),
     "shares": (lambda d, r: d.update(fl_x=0.9, fl_y=1.1, cx=0.5, cy=0.5), "is not in pixels", "16x12"),
     "skew": (lambda d, r: d.update(K=[[14, 2, 7.5], [0, 13, 6.5], [0, 0, 1]]), "'K' of", "without skew"),
     "no number": (lambda d, r: d.update(fl_x="wide"), "'fl_x' of", "'wide'"),

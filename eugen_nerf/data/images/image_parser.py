@@ -57,12 +57,13 @@ class ImageParser(DataParser):
 
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs: Any) -> DataparserOutputs:
         """Outputs of a split; raises `DataError` where it cannot be read."""
-        if isinstance(self.config, READ):
-            return self._outputs(split)
         path = Path(self.config.data)
-        if not path.is_file():  # some parsers read a single file
+        read_here = isinstance(self.config, READ)
+        if not read_here and not path.is_file():  # some parsers read a single file
             check_directory(path)
         try:
+            if read_here:
+                return self._outputs(split)
             if self.downscale_factor is not None:
                 self.parser.downscale_factor = self.downscale_factor  # type: ignore[attr-defined]
             return self.parser.get_dataparser_outputs(split=split, **kwargs)

@@ -101,6 +101,11 @@ def read_lens(
             f"{where} gives no focal length: write 'fl_x' and 'fl_y' (pixels), 'camera_angle_x' (radians) or a 3x3 "
             "matrix 'K', for the whole data set or for each frame"
         )
+    if fx is not None and fy is not None and "fl_y" not in found and abs(fx - fy) > ROUNDING * fx:
+        raise DataError(
+            f"the fields of view of {where} mean pixels that are not square (focal lengths {fx:g} and {fy:g} pixels): "
+            "remove 'camera_angle_y' where they are square (Blender's is the sensor's), else write both focal lengths"
+        )
     fx, fy = (fy if fx is None else fx), (fx if fy is None else fy)
     assert fx is not None
     assert fy is not None

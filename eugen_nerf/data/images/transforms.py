@@ -19,6 +19,7 @@ from eugen_nerf.data.images.posed import ImageSet, PosedImage, named_images
 from eugen_nerf.data.poses import check_pose
 
 SPLITS = ("train", "val", "test")
+ORIENTATIONS = ("pca", "up", "vertical", "none")
 _AGAIN = "write it again, or pass another data set with --data"
 
 
@@ -58,6 +59,10 @@ def read_transforms(path: Path, *, ordered: bool = True) -> ImageSet:
             f"'fisheye_crop_radius' one each ({error}); {_AGAIN}"
         ) from error
     orientation = document.get("orientation_override")
+    if orientation not in (None, *ORIENTATIONS):
+        raise DataError(
+            f"'orientation_override' of '{path}' is {orientation!r}: {', '.join(ORIENTATIONS)} are allowed; correct it"
+        )
     return ImageSet(path, path.parent, images, splits, transform, scale, orientation, box=box, crop_radius=radius)
 
 
