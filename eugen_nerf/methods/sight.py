@@ -67,7 +67,7 @@ def check_sight(cameras: Cameras, near: float, far: float, option: str = PLANES)
     raise DataError(
         f"the cameras look at a point {middle:.3g} away from them, and the {plane}, so nothing of it would be trained: "
         f"scale the scene (--scale-factor {factor:.2g} after the data parser's name, where it was 1), or move the "
-        f"planes to {0.1 * middle:.2g} and {2 * middle:.2g} ({option})"
+        f"planes to {0.1 * middle:.3g} and {2 * middle:.3g} ({option})"
     )
 
 
