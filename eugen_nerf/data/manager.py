@@ -36,8 +36,8 @@ class EugenDataManager(VanillaDataManager[InputDataset]):
     """`VanillaDataManager` that reads what people have, and refuses what cannot be used with one clear line.
 
     Common formats are read by `ImageParser` in place of nerfstudio's parsers; what any parser returned is checked
-    before a data set is made of it, the test split too, so that no run is trained that cannot be scored. In inference
-    mode images may be absent, except one where the data set does not say their size.
+    before a data set is made of it. In inference mode images may be absent, except one where the data set does not say
+    their size.
 
     Arguments:
         config, device, test_mode, world_size, local_rank: as in `VanillaDataManager`.
@@ -80,11 +80,18 @@ class EugenDataManager(VanillaDataManager[InputDataset]):
         """The data set of the validation or test split, once its parser's outputs are checked; raises `DataError`."""
         outputs = self.dataparser.get_dataparser_outputs(split=self.test_split)
         self._check(outputs, self.test_split)
-        if self.test_mode == "val" and isinstance(self._reader, ImageParser):  # a run starts that will be scored
-            scored = self._reader.get_dataparser_outputs(split="test")
-            if scored.image_filenames != outputs.image_filenames:
-                self._check(scored, "test")
         return self.dataset_type(dataparser_outputs=outputs, scale_factor=self.config.camera_res_scale_factor)
+
+    def check_scoring(self) -> None:
+        """Checks the test split, which a training does not read: a run that cannot be scored is better not begun.
+
+        Raises:
+            DataError: it cannot be used.
+        """
+        assert isinstance(self.eval_dataset, InputDataset)
+        outputs = self.dataparser.get_dataparser_outputs(split="test")
+        if outputs.image_filenames != self.eval_dataset.image_filenames:
+            self._check(outputs, "test")
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """As nerfstudio's, but for a trap: it leaves pixels on the CPU, and a model that copies them waits for all that

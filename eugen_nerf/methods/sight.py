@@ -10,6 +10,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
 from eugen_nerf.core.errors import DataError
+from eugen_nerf.data.manager import EugenDataManager
 
 PARALLEL = 0.02
 """Smallest eigenvalue of the axes' mean projection with which they still meet somewhere."""
@@ -72,10 +73,13 @@ def check_sight(cameras: Cameras, near: float, far: float, option: str = PLANES)
 
 
 def look_first(collider: nn.Module | None, attributes: TrainingCallbackAttributes, option: str = PLANES) -> None:
-    """`check_sight` of what a training will use; raises `DataError`."""
-    dataset = getattr(getattr(attributes.pipeline, "datamanager", None), "train_dataset", None)
-    if isinstance(collider, NearFarCollider) and dataset is not None:
-        check_sight(dataset.cameras, collider.near_plane, collider.far_plane, option)
+    """`check_sight` of what a training will use, and a look at what it will be scored on; raises `DataError`."""
+    manager = getattr(attributes.pipeline, "datamanager", None)
+    if not isinstance(manager, EugenDataManager):
+        return
+    manager.check_scoring()
+    if isinstance(collider, NearFarCollider):
+        check_sight(manager.train_dataset.cameras, collider.near_plane, collider.far_plane, option)
 
 
 def refuse_bent_lenses(cameras: Cameras) -> None:

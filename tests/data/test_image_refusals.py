@@ -49,6 +49,11 @@ REFUSED = {
         "remove 'camera_angle_y'",
     ),
     "orientation": (lambda d, r: d.update(orientation_override="sideways"), "'sideways': pca, up, vertical", ""),
+    "millimetres": (
+        both(drop("fl_x", "fl_y"), lambda d, r: d.update(focal_length=4.5)),
+        "'focal_length' of",
+        "too short for pixels",
+    ),
     "shares": (lambda d, r: d.update(fl_x=0.9, fl_y=1.1, cx=0.5, cy=0.5), "is not in pixels", "16x12"),
     "skew": (lambda d, r: d.update(K=[[14, 2, 7.5], [0, 13, 6.5], [0, 0, 1]]), "'K' of", "without skew"),
     "no number": (lambda d, r: d.update(fl_x="wide"), "'fl_x' of", "'wide'"),

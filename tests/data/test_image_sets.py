@@ -32,6 +32,7 @@ READ = {
             lambda d, r: d.update(width=16, image_height="12", fx=14, fy=13, principal_point_x=7.5, c_y=6.5),
         )
     },
+    "one focal length": {"fl_y": 14.0, "edit": both(drop("fl_x", "fl_y"), lambda d, r: d.update(focal=14.0))},
     "field of view alone": {
         "fl_x": 15.0,
         "fl_y": 15.0,

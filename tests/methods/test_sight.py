@@ -78,9 +78,11 @@ def test_a_training_that_would_see_nothing_ends_before_its_first_step(tmp_path: 
         path.write_text(json.dumps(document))
     config = tiny_config("eugen-nerf", root, tmp_path / "out", 0, 2)
     shrink_nerf(config.pipeline.model)
-    trainer = config.setup(local_rank=0, world_size=1)
     with pytest.raises(DataError, match="the far plane is at 6"):
-        trainer.setup()
+        config.setup(local_rank=0, world_size=1).setup()
+    (root / "test/r_0.png").unlink()
+    with pytest.raises(DataError, match="1 of 3 image files of the test split are missing"):
+        config.setup(local_rank=0, world_size=1).setup()
 
 
 @pytest.mark.parametrize(("background", "shade"), [("last_sample", 0.0), ("random", 0.0), ("white", 1.0)])

@@ -163,7 +163,11 @@ def _entries(camera: Any, model: Path) -> dict[str, Any]:
         "camera_model": camera.model,
         "w": camera.width,
         "h": camera.height,
-        **dict(zip(names, camera.params.tolist(), strict=True)),
+        **{
+            name: value
+            for given, value in zip(names, camera.params.tolist(), strict=True)
+            for name in (("fx", "fy") if given == "f" else (given,))
+        },
     }
 
 

@@ -17,14 +17,14 @@ NUMBERS = {
     "fl_y": ("fl_y", "fy", "f_y", "focal_y", "focal_length_y"),
     "cx": ("cx", "c_x", "ppx", "principal_point_x"),
     "cy": ("cy", "c_y", "ppy", "principal_point_y"),
-    "focal": ("focal", "focal_length", "f"),
+    "focal": ("focal", "focal_length"),
     "angle_x": ("camera_angle_x",),
     "angle_y": ("camera_angle_y",),
     "degrees_x": ("x_fov", "fov_x"),
     "degrees_y": ("y_fov", "fov_y"),
     **{name: (name,) for name in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "omega", "sx1", "sy1")},
 }
-_MATRICES = ("K", "intrinsics", "intrinsic", "intrinsic_matrix", "camera_intrinsics", "camera_matrix")
+_MATRICES = ("K", "intrinsics", "intrinsic", "intrinsic_matrix", "camera_intrinsics", "camera_matrix", "cam_K")
 _LISTS = ("distortion_params", "distortion", "distortion_coefficients", "dist_coeffs")
 _MODELS = ("camera_model", "camera_type", "lens_model")
 _FLAGS = {"is_fisheye": "FISHEYE", "is_equirectangular": "EQUIRECTANGULAR"}
@@ -39,6 +39,7 @@ def has_focal(entries: Mapping[str, Any]) -> bool:
 def canonical(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
     """One level's entries under one name each; raises `DataError` where two of them disagree."""
     given: dict[str, dict[str, float]] = {}
+    loose = None
     for name, aliases in NUMBERS.items():
         for alias in aliases:
             if entries.get(alias) is not None or (alias in entries and alias.startswith("camera_angle")):
@@ -50,10 +51,11 @@ def canonical(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
     for alias, value in given.pop("focal", {}).items():
         given.setdefault("fl_x", {})[alias] = value
         given.setdefault("fl_y", {})[alias] = value
+        loose = alias
     for axis in "xy":
         for alias, value in given.pop(f"degrees_{axis}", {}).items():
             given.setdefault(f"angle_{axis}", {})[alias] = math.radians(value)
-    own: dict[str, Any] = {}
+    own: dict[str, Any] = {} if loose is None else {"unit": loose}
     for name, values in given.items():
         first, *others = values.items()
         for alias, value in others:

@@ -31,6 +31,8 @@ _USED: dict[Kind, tuple[str, ...]] = {
 """Coefficients that a kind's rays follow; any other one must be 0."""
 _COEFFICIENTS = ("k1", "k2", "k3", "k4", "p1", "p2")
 """nerfstudio's order of distortion parameters."""
+SHORT = 0.3
+"""Sides of the image below which a focal length of unsaid unit is more likely in millimetres."""
 ROUNDING = 1e-2
 """Largest relative difference of two ways to write one focal length."""
 
@@ -77,7 +79,7 @@ def read_lens(
     found: dict[str, Any] = {}
     for where, entries in levels:
         own = canonical(entries, where)
-        for together in (("fl_x", "angle_x"), ("fl_y", "angle_y"), ("model", "flag")):
+        for together in (("fl_x", "angle_x", "unit"), ("fl_y", "angle_y"), ("model", "flag")):
             if any(name in own for name in together):
                 for name in together:
                     found.pop(name, None)
@@ -109,6 +111,11 @@ def read_lens(
     fx, fy = (fy if fx is None else fx), (fx if fy is None else fy)
     assert fx is not None
     assert fy is not None
+    if "unit" in found and fx < SHORT * max(width, height):
+        raise DataError(
+            f"'{found['unit']}' of {where} is {fx:g} at an image of {width}x{height}, too short for pixels: write "
+            "'fl_x' and 'fl_y' in pixels (from millimetres: times the image's width by the sensor's)"
+        )
     cx, cy = found.get("cx", 0.5 * width), found.get("cy", 0.5 * height)
     _check_pixels(fx, fy, cx, cy, width, height, kind, where)
     return Lens(kind, width, height, fx, fy, cx, cy, distortion)
