@@ -173,21 +173,24 @@ class FetchCommand:
 
 @dataclass(frozen=True)
 class CheckCommand:
-    """Check a data set in Blender's or D-NeRF's format and print what it holds."""
+    """Check a data set in Blender's, D-NeRF's, nerfstudio's or COLMAP's format and print what it holds."""
 
     data: tyro.conf.Positional[Path]
     """Directory of the data set."""
     splits: tuple[str, ...] = ("train", "val", "test")
-    """Splits to check."""
+    """Splits to check, of Blender's and D-NeRF's formats."""
 
     def run(self) -> None:
         """Checks; raises `DataError`."""
-        from eugen_nerf.data.checks import check_blender_directory, has_times
+        from eugen_nerf.data.checks import check_blender_directory, check_image_directory, has_times
 
         if not self.splits:
             raise ConfigError("--splits is empty: name at least one of train, val, test")
         times = any(has_times(self.data, split) for split in self.splits)
-        summary = check_blender_directory(self.data, self.splits, times=times)
+        whole = self.data.is_dir() and not any(self.data.glob("transforms_*.json"))
+        summary = (
+            check_image_directory(self.data) if whole else check_blender_directory(self.data, self.splits, times=times)
+        )
         counts = ", ".join(f"{split} {count}" for split, count in summary.counts.items())
         width, height = summary.size or (0, 0)
         moving = ", with times" if times else ""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from eugen_nerf.core.errors import DataError
+from eugen_nerf.data.images.colmap import find_model, read_colmap
 from eugen_nerf.data.images.image_files import (
     ImageFacts,
     check_alpha,
@@ -24,7 +25,8 @@ from eugen_nerf.data.images.image_files import (
     check_sizes,
     decode_all,
 )
-from eugen_nerf.data.images.transforms import read_blender
+from eugen_nerf.data.images.posed import ImageSet
+from eugen_nerf.data.images.transforms import read_blender, read_transforms
 from eugen_nerf.data.poses import check_directory, check_pose
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ __all__ = [
     "check_blender_directory",
     "check_dataparser_outputs",
     "check_directory",
+    "check_image_directory",
     "check_images",
     "check_pose",
     "has_times",
@@ -46,12 +49,12 @@ ImageCheck = Literal["all", "first", "none"]
 
 @dataclass(frozen=True)
 class BlenderSummary:
-    """What a checked Blender-format data set holds.
+    """What a checked data set holds.
 
     Arguments:
-        counts: number of frames of each split.
+        counts: number of frames of each split that the data set names, or of all.
         size: (width, height) in pixels of the first split's images.
-        angle_x: horizontal field of view in radians, of the first split.
+        angle_x: horizontal field of view in radians, of the first split (of a pinhole).
     """
 
     counts: Mapping[str, int]
@@ -84,9 +87,38 @@ def check_blender_directory(
         check_files(
             [image.path for image in chosen], [(i.lens.width, i.lens.height) for i in chosen], None, split=split
         )
+    return _summary(data, {split: len(indices) for split, indices in data.splits.items()})
+
+
+def check_image_directory(path: Path) -> BlenderSummary:
+    """Checks a data set in nerfstudio's or COLMAP's format, whose splits are the data parser's choice.
+
+    Arguments:
+        path: directory of the data set.
+
+    Returns what it found. Raises `DataError` about the first thing that is wrong.
+    """
+    check_directory(path)
+    model = find_model(path)
+    if (path / "transforms.json").exists():
+        data = read_transforms(path / "transforms.json")
+    elif model is not None:
+        data = read_colmap(path, model)
+    else:
+        raise DataError(f"'{path}' has no camera poses: transforms.json, transforms_train.json or sparse/0 is needed")
+    masks = [image.mask for image in data.images if image.mask is not None]
+    if masks and len(masks) < len(data.images):
+        raise DataError(
+            f"{len(data.images) - len(masks)} images of '{path}' have no mask: give one to each, or to none"
+        )
+    sizes = [(image.lens.width, image.lens.height) for image in data.images]
+    check_files([image.path for image in data.images], sizes, masks or None, split="whole")
+    return _summary(data, {"all": len(data.images)})
+
+
+def _summary(data: ImageSet, counts: Mapping[str, int]) -> BlenderSummary:
     lens = data.images[0].lens
-    angle = 2.0 * math.atan(0.5 * lens.width / lens.fx)
-    return BlenderSummary({s: len(i) for s, i in data.splits.items()}, (lens.width, lens.height), angle)
+    return BlenderSummary(counts, (lens.width, lens.height), 2.0 * math.atan(0.5 * lens.width / lens.fx))
 
 
 def has_times(path: Path, split: str) -> bool:

@@ -116,6 +116,21 @@ def test_colmap_sets_that_are_incomplete(tmp_path: Path) -> None:
     assert "has no camera poses" in refusal(root, "colmap")
 
 
+def test_colmap_binaries(tmp_path: Path) -> None:
+    from nerfstudio.data.utils import colmap_parsing_utils as parsing
+
+    root = write_colmap(tmp_path / "set")
+    model = root / "sparse/0"
+    parsing.write_cameras_binary(parsing.read_cameras_text(model / "cameras.txt"), model / "cameras.bin")
+    parsing.write_images_binary(parsing.read_images_text(model / "images.txt"), model / "images.bin")
+    for name in ("cameras.txt", "images.txt"):
+        (model / name).unlink()
+    assert colour_error(manager_of(root, "colmap")) < RIGHT
+    whole = (model / "images.bin").read_bytes()
+    (model / "images.bin").write_bytes(whole[:100])
+    assert "images.bin' cannot be read as COLMAP's images" in refusal(root, "colmap")
+
+
 def test_colmap_lists_of_splits(tmp_path: Path) -> None:
     root = write_colmap(tmp_path / "set")
     (root / "train_list.txt").write_text("".join(f"B{i}.PNG\n" for i in range(7)))
@@ -192,3 +207,18 @@ def test_inference_needs_no_photographs(tmp_path: Path) -> None:
     (root / "transforms.json").write_text(json.dumps(document))
     with pytest.raises(DataError, match="are missing"):
         manager_of(root, test_mode="inference")
+
+
+def test_sets_are_checked_without_a_data_parser(tmp_path: Path) -> None:
+    from eugen_nerf.data.checks import check_image_directory
+
+    summary = check_image_directory(write_transforms(tmp_path / "json"))
+    assert (dict(summary.counts), summary.size) == ({"all": 10}, (16, 12))
+    assert summary.angle_x == pytest.approx(2 * math.atan(8 / 14))
+    root = write_colmap(tmp_path / "model")
+    assert dict(check_image_directory(root).counts) == {"all": 10}
+    Image.new("RGB", (8, 6)).save(root / "images/B4.PNG")
+    with pytest.raises(DataError, match=r"B4.PNG' of the whole split is 8x6 pixels"):
+        check_image_directory(root)
+    with pytest.raises(DataError, match="has no camera poses"):
+        check_image_directory(tmp_path)
