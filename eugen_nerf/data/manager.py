@@ -21,7 +21,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from eugen_nerf.data.background import KEY, data_background
 from eugen_nerf.data.checks import ImageCheck, check_dataparser_outputs
 from eugen_nerf.data.images.image_parser import ImageParser
-from eugen_nerf.data.images.photographs import MaskedPixelSampler, PhotographDataset
+from eugen_nerf.data.images.photograph_dataset import MaskedPixelSampler, PhotographDataset
 
 
 @dataclass

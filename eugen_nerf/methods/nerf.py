@@ -28,7 +28,7 @@ from eugen_nerf.fields.occupancy import OccupancyGrid, Overlap, query_occupied
 from eugen_nerf.methods.background import Background, rgb_renderer
 from eugen_nerf.methods.base import GraphModel, GraphModelConfig
 from eugen_nerf.methods.shortcuts import front_to_back, trained_occupancy, where_to_ask
-from eugen_nerf.methods.sight import look_first, refuse_bent_lenses
+from eugen_nerf.methods.sight import look_first
 
 
 @dataclass

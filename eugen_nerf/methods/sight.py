@@ -80,15 +80,3 @@ def look_first(collider: nn.Module | None, attributes: TrainingCallbackAttribute
     manager.check_scoring()
     if isinstance(collider, NearFarCollider):
         check_sight(manager.train_dataset.cameras, collider.near_plane, collider.far_plane, option)
-
-
-def refuse_bent_lenses(cameras: Cameras) -> None:
-    """Raises `DataError` for lenses that a visual hull, carved by straight projection, would cut the object with."""
-    bent = cameras.camera_type != CameraType.PERSPECTIVE.value
-    if cameras.distortion_params is not None:
-        bent = bent | (cameras.distortion_params != 0).any(dim=-1, keepdim=True)
-    if bool(bent.any()):
-        raise DataError(
-            f"{int(bent.sum())} of {len(cameras)} cameras are no plain pinholes (fisheye, panorama or distortion), and "
-            "a visual hull is carved by straight projection: use --pipeline.model.occupancy none, or undistort images"
-        )

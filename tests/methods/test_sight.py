@@ -17,7 +17,7 @@ from tiny_runs import shrink_nerf, tiny_config, train_unbounded
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.evaluation.truth import baseline_images, ground_truth
 from eugen_nerf.methods.runs import load_run
-from eugen_nerf.methods.sight import check_sight, meeting_point, refuse_bent_lenses
+from eugen_nerf.methods.sight import check_sight, meeting_point
 
 
 def ring(distance: float, *, turned: float = 1.0, spread: float = 1.0, **options) -> Cameras:
@@ -59,13 +59,6 @@ def test_cameras_that_look_away_are_said(capfd: pytest.CaptureFixture[str]) -> N
     assert not capfd.readouterr().out
     check_sight(ring(4.0, turned=-1.0), 2.0, 6.0)
     assert "look away from the point where their axes meet" in " ".join(capfd.readouterr().out.split())
-
-
-def test_hulls_of_bent_lenses_are_refused() -> None:
-    refuse_bent_lenses(ring(4.0, distortion_params=torch.zeros(6)))
-    for bent in ({"camera_type": CameraType.FISHEYE}, {"distortion_params": torch.tensor([0.1, 0, 0, 0, 0, 0])}):
-        with pytest.raises(DataError, match="10 of 10 cameras are no plain pinholes"):
-            refuse_bent_lenses(ring(4.0, **bent))
 
 
 def test_a_training_that_would_see_nothing_ends_before_its_first_step(tmp_path: Path) -> None:

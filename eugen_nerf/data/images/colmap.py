@@ -11,7 +11,7 @@ import numpy as np
 
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.images.image_files import ImageFinder
-from eugen_nerf.data.images.lenses import read_lens
+from eugen_nerf.data.images.lens_reading import read_lens
 from eugen_nerf.data.images.posed import ImageSet, PosedImage, named_images
 from eugen_nerf.data.poses import check_pose
 

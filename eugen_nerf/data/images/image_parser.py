@@ -20,7 +20,7 @@ from eugen_nerf.core.errors import DataError, EugenError
 from eugen_nerf.data.images.downscaling import Smaller
 from eugen_nerf.data.images.layouts import READ, read_image_set
 from eugen_nerf.data.images.lens_inverse import check_inverse
-from eugen_nerf.data.images.lenses import Lens
+from eugen_nerf.data.images.lens_reading import PhotographLens
 from eugen_nerf.data.images.placing import FarOutputs, place
 from eugen_nerf.data.images.posed import ImageSet, PosedImage
 from eugen_nerf.data.images.settings import Settings, settings_of
@@ -183,7 +183,7 @@ def make_cameras(photographs: Sequence[PosedImage], poses: torch.Tensor, *, doub
     )
 
 
-def _off_the_pole(lens: Lens) -> Lens:
+def _off_the_pole(lens: PhotographLens) -> PhotographLens:
     """A fisheye's principal point a little off a pixel's centre, where nerfstudio's ray is 0 / 0."""
     if lens.kind == "FISHEYE" and lens.cx % 1 == 0.5 and lens.cy % 1 == 0.5:
         return replace(lens, cx=lens.cx + 1e-3)

@@ -7,7 +7,7 @@ from nerfstudio.cameras import camera_utils
 from torch import Tensor
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.images.lenses import Lens
+from eugen_nerf.data.images.lens_reading import PhotographLens
 
 GRID = 33
 """Points along each side of the image that are looked at."""
@@ -17,7 +17,7 @@ SHARE = 0.005
 """Largest share of points beyond it: those of the outermost corners."""
 
 
-def check_inverse(lens: Lens, where: str) -> None:
+def check_inverse(lens: PhotographLens, where: str) -> None:
     """Raises `DataError` where rays through more than a few pixels of a lens would not go where it sees.
 
     Arguments:
@@ -45,7 +45,7 @@ def check_inverse(lens: Lens, where: str) -> None:
         )
 
 
-def _distorted(points: Tensor, lens: Lens) -> Tensor:
+def _distorted(points: Tensor, lens: PhotographLens) -> Tensor:
     """OpenCV's distortion of points [N, 2] at unit depth (of a fisheye: at angles from the axis)."""
     k1, k2, k3, k4, p1, p2 = lens.distortion
     x, y = points.unbind(-1)
@@ -56,7 +56,7 @@ def _distorted(points: Tensor, lens: Lens) -> Tensor:
     )
 
 
-def _turning_point(lens: Lens) -> float:
+def _turning_point(lens: PhotographLens) -> float:
     """The straight radius from which on the distorted one no longer grows; infinite where it always does."""
     k1, k2, k3, k4, _, _ = lens.distortion
     radius = torch.linspace(0.0, 10.0, 10_001)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.images.lenses import Lens
+from eugen_nerf.data.images.lens_reading import PhotographLens
 
 Array = NDArray[np.float64]
 STAND_IN = {"val": "test", "test": "val"}
@@ -32,7 +32,7 @@ class PosedImage:
 
     path: Path
     pose: Array
-    lens: Lens
+    lens: PhotographLens
     where: str
     mask: Path | None = None
     time: float | None = None

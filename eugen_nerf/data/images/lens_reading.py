@@ -38,7 +38,7 @@ ROUNDING = 1e-2
 
 
 @dataclass(frozen=True)
-class Lens:
+class PhotographLens:
     """A camera without its pose.
 
     Attributes:
@@ -57,7 +57,7 @@ class Lens:
     cy: float
     distortion: tuple[float, ...] = (0.0,) * 6
 
-    def resized(self, width: int, height: int) -> Lens:
+    def resized(self, width: int, height: int) -> PhotographLens:
         """The lens of the same picture resampled to another size in pixels."""
         x, y = width / self.width, height / self.height
         return replace(self, width=width, height=height, fx=self.fx * x, cx=self.cx * x, fy=self.fy * y, cy=self.cy * y)
@@ -65,7 +65,7 @@ class Lens:
 
 def read_lens(
     levels: Sequence[tuple[str, Mapping[str, Any]]], size: Callable[[], tuple[int, int]] | None = None
-) -> Lens:
+) -> PhotographLens:
     """The lens that entries of a data set describe.
 
     Arguments:
@@ -95,7 +95,7 @@ def read_lens(
         raise DataError(f"{where} lacks the image's size: write 'w' and 'h' in pixels")
     distortion = _distortion(found, kind, model, where)
     if kind == "EQUIRECTANGULAR":  # its rays depend on the size alone; nerfstudio derives them from these
-        return Lens(kind, width, height, 0.5 * width, float(height), 0.5 * width, 0.5 * height)
+        return PhotographLens(kind, width, height, 0.5 * width, float(height), 0.5 * width, 0.5 * height)
     fx = _focal(found, "x", width, kind, where)
     fy = _focal(found, "y", height, kind, where)
     if fx is None and fy is None:
@@ -118,7 +118,7 @@ def read_lens(
         )
     cx, cy = found.get("cx", 0.5 * width), found.get("cy", 0.5 * height)
     _check_pixels(fx, fy, cx, cy, width, height, kind, where)
-    return Lens(kind, width, height, fx, fy, cx, cy, distortion)
+    return PhotographLens(kind, width, height, fx, fy, cx, cy, distortion)
 
 
 def _kind(found: Mapping[str, Any], where: str) -> tuple[Kind, str]:
