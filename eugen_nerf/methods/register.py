@@ -13,7 +13,6 @@ from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from nerfstudio.plugins.types import MethodSpecification
 from torch.multiprocessing import ProcessRaisedException
@@ -26,6 +25,7 @@ from eugen_nerf.methods.checkpoints import allow_numpy_scalars
 from eugen_nerf.methods.mipnerf360 import MipNeRF360ModelConfig
 from eugen_nerf.methods.nerf import EugenNerfModelConfig
 from eugen_nerf.methods.optimizers import Algorithm, FieldOptimizerConfig
+from eugen_nerf.methods.trainer import EugenTrainerConfig
 from eugen_nerf.methods.unbounded import UnboundedModelConfig
 from eugen_nerf.methods.zipnerf import ZipNeRFModelConfig
 
@@ -77,9 +77,9 @@ def method_trainer(
     algorithm: Algorithm = "adam",
     dataparser: DataParserConfig,
     manager: Callable[..., EugenDataManagerConfig] = EugenDataManagerConfig,
-) -> TrainerConfig:
+) -> EugenTrainerConfig:
     """Parts that all methods here share; one parameter group, `fields`."""
-    return TrainerConfig(
+    return EugenTrainerConfig(
         method_name=name,
         max_num_iterations=steps,
         steps_per_save=2000,
@@ -112,7 +112,7 @@ def _unbounded_trainer(
     clip: bool = False,
     algorithm: Algorithm = "adam",
     adam_ratio: float = 0.25,
-) -> TrainerConfig:
+) -> EugenTrainerConfig:
     """Real captures in nerfstudio's format; one schedule for the field and the proposals."""
     config = method_trainer(name, model, steps=steps, rays=rays, lr=lr[0], dataparser=NerfstudioDataParserConfig())
     config.optimizers = {

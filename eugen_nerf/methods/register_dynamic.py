@@ -7,7 +7,6 @@ from functools import partial
 
 from nerfstudio.data.dataparsers.dnerf_dataparser import DNeRFDataParserConfig
 from nerfstudio.engine.schedulers import ExponentialDecaySchedulerConfig
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from eugen_nerf.data.curriculum import CurriculumDataManagerConfig
@@ -17,11 +16,12 @@ from eugen_nerf.fields.nerf import NeRFFieldConfig
 from eugen_nerf.methods.dnerf import EugenDNerfModelConfig
 from eugen_nerf.methods.optimizers import FieldOptimizerConfig
 from eugen_nerf.methods.register import method_trainer
+from eugen_nerf.methods.trainer import EugenTrainerConfig
 
 
 def _dynamic_trainer(
     name: str, model: EugenDNerfModelConfig, *, steps: int, rays: int, lr: float, deformation_lr: float, reveal: int
-) -> TrainerConfig:
+) -> EugenTrainerConfig:
     """D-NeRF's data, revealed in the order of time, and a learning rate of its own for the deformation.
 
     EUGen layers start as smooth as dense ones: a rough deformation tears its scene apart, and a rough scene gives the

@@ -1,12 +1,14 @@
-"""A trainer for maps that grow while they are used: saved every few seconds, and whole or not at all."""
+"""Trainers: on the machine at hand; and for maps that grow while they are used, saved every few seconds, whole or not
+at all."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
@@ -15,15 +17,67 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.methods.checkpoints import atomic_torch_save, checkpoint_files, read_checkpoint
 from eugen_nerf.methods.optimizers import AdamWOptimizerConfig
+from eugen_nerf.methods.training_device import (
+    check_usable,
+    device_at_hand,
+    is_usable,
+    long_training_line,
+    machine_at_hand,
+)
 
-__all__ = ["AdamWOptimizerConfig", "StreamTrainer", "StreamTrainerConfig", "newest_readable"]  # the first: old runs
+__all__ = [
+    "AdamWOptimizerConfig",  # old runs name it here
+    "EugenTrainer",
+    "EugenTrainerConfig",
+    "StreamTrainer",
+    "StreamTrainerConfig",
+    "newest_readable",
+]
 
 KEPT = 2
 """Checkpoints that stay: should the newest be damaged, the one before is at hand."""
 
 
 @dataclass
-class StreamTrainerConfig(TrainerConfig):
+class EugenTrainerConfig(TrainerConfig):
+    """nerfstudio's trainer, on the machine at hand."""
+
+    _target: type = field(default_factory=lambda: EugenTrainer)
+    """Target class to instantiate."""
+    machine: MachineConfig = field(default_factory=machine_at_hand)
+    """Machine configuration; the device is the GPU where there is one that torch can use, else the CPU."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """What reads a `config.yml` calls this, a command line does not: runs of another machine's device open here."""
+        self.__dict__.update(state)
+        if not is_usable(self.machine.device_type):
+            self.machine = replace(self.machine, device_type=device_at_hand())
+
+
+class EugenTrainer(Trainer):
+    """`Trainer` that says what a training without a GPU means, and refuses a device that is not there."""
+
+    config: EugenTrainerConfig
+
+    def __init__(self, config: EugenTrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        check_usable(config.machine.device_type)
+        super().__init__(config, local_rank, world_size)
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        """As in nerfstudio. Raises `ConfigError` where the device that was named is not there."""
+        without_gpu = self.device == "cpu" and not is_usable("cuda")
+        if without_gpu:
+            CONSOLE.print("torch finds no GPU here: training on the CPU")
+        super().setup(test_mode)
+        if without_gpu:
+            steps = self.config.max_num_iterations - self._start_step
+            line = long_training_line(self.pipeline, str(self.config.method_name), steps)
+            if line is not None:
+                CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@dataclass
+class StreamTrainerConfig(EugenTrainerConfig):
     """nerfstudio's trainer, with checkpoints by the clock."""
 
     _target: type = field(default_factory=lambda: StreamTrainer)
@@ -32,8 +86,8 @@ class StreamTrainerConfig(TrainerConfig):
     """Seconds between checkpoints, beside those of `steps_per_save`; 0 for none by the clock."""
 
 
-class StreamTrainer(Trainer):
-    """`Trainer` that writes checkpoints atomically, also by the clock, and resumes from the newest whole one.
+class StreamTrainer(EugenTrainer):
+    """`EugenTrainer` that writes checkpoints atomically, also by the clock, and resumes from the newest whole one.
 
     A checkpoint holds the stream's state (`RGBDStreamDataManager`), so that `--load-dir` goes on in mid-sequence.
     """

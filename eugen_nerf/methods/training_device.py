@@ -1,0 +1,110 @@
+"""Which device a training takes where none is named, and how long it would take on a CPU."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from nerfstudio.configs.base_config import MachineConfig
+
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.methods.base import GraphModel
+
+if TYPE_CHECKING:
+    from nerfstudio.pipelines.base_pipeline import VanillaPipeline
+
+DeviceType = Literal["cpu", "cuda", "mps"]
+TRIED = (16, 80)
+"""Rays of the two trial passes whose difference is the cost of a ray."""
+LONG = 3600.0
+"""Seconds from which a training on a CPU deserves a smaller preset."""
+
+
+def device_at_hand() -> DeviceType:
+    """CUDA where torch can use a GPU, else the CPU.
+
+    Apple's MPS has no float64, which collapsed networks are formed in, so it is never taken unless it is named.
+    """
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def machine_at_hand() -> MachineConfig:
+    """nerfstudio's settings of a machine, for `device_at_hand`."""
+    return MachineConfig(device_type=device_at_hand())
+
+
+def is_usable(device_type: str) -> bool:
+    """Whether torch can train on a kind of device here."""
+    if device_type == "cuda":
+        return torch.cuda.is_available()
+    return device_type != "mps" or torch.backends.mps.is_available()
+
+
+def check_usable(device_type: str) -> None:
+    """Raises `ConfigError` for a kind of device that torch cannot train on here."""
+    if not is_usable(device_type):
+        raise ConfigError(
+            f"--machine.device-type {device_type}: torch finds no such device here; leave the option out to train on "
+            f"this machine's own ({device_at_hand()})"
+        )
+
+
+def step_seconds(pipeline: VanillaPipeline, rays: int) -> float | None:
+    """The least seconds of a training step on the CPU, from passes of few rays of the first training view.
+
+    Two passes of different sizes tell what every step pays apart from what every ray costs. Further losses and the
+    optimizer's step are left out: they made a quarter to a half of measured steps. Neither parameters nor any stream of
+    random numbers are changed.
+
+    Args:
+        pipeline: a pipeline on the CPU, before its first step.
+        rays: of one step.
+
+    Returns:
+        Seconds, or None for models that render no images.
+    """
+    model = pipeline.model
+    if not isinstance(model, GraphModel) or not model.makes_pictures:
+        return None
+    dataset = pipeline.datamanager.train_dataset
+    assert dataset is not None
+    camera = dataset.cameras[0:1]
+    seconds = []
+    with torch.random.fork_rng(devices=()):
+        for count in (TRIED[0], *TRIED):  # the first pass sets up threads and memory
+            size = torch.tensor([int(camera.height), int(camera.width)])
+            coords = torch.rand(count, 2) * size
+            bundle = camera.generate_rays(torch.zeros(count, 1, dtype=torch.long), coords=coords)
+            start = time.perf_counter()
+            model(bundle)["rgb"].mean().backward()
+            seconds.append(time.perf_counter() - start)
+    model.zero_grad(set_to_none=True)
+    few, many = seconds[1:]
+    return few + max(0.0, many - few) / (TRIED[1] - TRIED[0]) * max(0, rays - TRIED[0])
+
+
+def small_preset(method: str) -> str | None:
+    """The preset that is made for a CPU; None where `method` is one itself."""
+    return None if method.endswith("-small") else f"{method.removesuffix('-paper')}-small"
+
+
+def long_training_line(pipeline: VanillaPipeline, method: str, steps: int) -> str | None:
+    """How long a full-size preset would take on this CPU, and what to take instead; None for the small presets."""
+    small = small_preset(method)
+    if small is None:
+        return None
+    instead = f"{small} is made for a CPU"
+    seconds = step_seconds(pipeline, pipeline.datamanager.get_train_rays_per_batch())
+    if seconds is None:
+        return f"{method} is made for a GPU; {instead}"
+    total = f"{steps:,} steps of {method} would take at least {duration(seconds * steps)} on this CPU"
+    return f"{total}: {instead}" if seconds * steps > LONG else total
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: the largest unit of which there are two or more."""
+    for unit, size in (("years", 365 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
