@@ -2,5 +2,5 @@
 
 import warnings
 
-# what torch will drop some day, and other packages use, would stand before our own messages
-warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\b")
+# what torch will drop some day, and nerfstudio uses, would stand before our own messages
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"(torch|nerfstudio)\b")

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from eugen_nerf.cli.common import installed, print_lines, run_cli
 from eugen_nerf.cli.jobs import Crew
+from eugen_nerf.cli.options import parse
 from eugen_nerf.cli.roofline import RooflineCommand
 from eugen_nerf.cli.speed import SpeedCommand
 from eugen_nerf.cli.study import is_study, read_study, run_study
@@ -88,9 +89,9 @@ def main() -> None:
     others = {"speed": SpeedCommand, "roofline": RooflineCommand}
     word = sys.argv[1] if len(sys.argv) > 1 else ""
     if word in others:
-        run_cli(lambda: tyro.cli(others[word], prog=f"eugen-bench {word}", args=sys.argv[2:]).run())
+        run_cli(lambda: parse(others[word], f"eugen-bench {word}", sys.argv[2:]).run())
     else:
-        run_cli(lambda: tyro.cli(Bench, prog="eugen-bench").run())
+        run_cli(lambda: parse(Bench, "eugen-bench").run())
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from eugen_nerf.core.errors import EugenError
 from eugen_nerf.core.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def run_cli(function: Callable[[], None]) -> None:

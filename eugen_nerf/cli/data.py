@@ -8,11 +8,12 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import tyro
 
 from eugen_nerf.cli.common import run_cli
+from eugen_nerf.cli.options import parse
 from eugen_nerf.core.errors import ConfigError, DataError
 
 DatasetName = Literal[
@@ -197,13 +198,13 @@ class CheckCommand:
         print(f"{self.data}: ok: {counts} images of {width}x{height}, field of view {summary.angle_x:.4f} rad{moving}")
 
 
-Command = (
-    Annotated[SceneCommand, tyro.conf.subcommand(name="scene")]
-    | Annotated[DynamicCommand, tyro.conf.subcommand(name="dynamic")]
-    | Annotated[RoomCommand, tyro.conf.subcommand(name="room")]
-    | Annotated[FetchCommand, tyro.conf.subcommand(name="fetch")]
-    | Annotated[CheckCommand, tyro.conf.subcommand(name="check")]
-)
+COMMANDS = {
+    "scene": SceneCommand,
+    "dynamic": DynamicCommand,
+    "room": RoomCommand,
+    "fetch": FetchCommand,
+    "check": CheckCommand,
+}
 
 
 def _download_errors() -> tuple[type[BaseException], ...]:
@@ -222,7 +223,7 @@ def _download_errors() -> tuple[type[BaseException], ...]:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point; `args` are those of the command line by default."""
-    run_cli(lambda: tyro.cli(Command, prog="eugen-data", description=__doc__, args=args).run())
+    run_cli(lambda: parse(COMMANDS, "eugen-data", args, __doc__).run())
 
 
 if __name__ == "__main__":

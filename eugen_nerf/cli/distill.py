@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-import tyro
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from eugen_nerf.cli.common import print_lines, run_cli, shared_by_torchrun
+from eugen_nerf.cli.options import parse
+from eugen_nerf.core.choices import BY_ROWS, Recipe
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.fit import BY_ROWS, Recipe
-from eugen_nerf.core.parallel import process_count, process_index
+from eugen_nerf.methods.run_paths import check_config_paths, check_data_path
 
 if TYPE_CHECKING:
     from nerfstudio.engine.trainer import TrainerConfig
@@ -43,6 +42,26 @@ class _Done:
 @dataclass
 class Distill:
     """Convert a trained run in closed form: of any eugen-* method, dense or hybrid, or of a stock method."""
+
+    GROUPS: ClassVar = {
+        "budget": ("speedup", "max_drop", "macs"),
+        "choice": ("fields", "layers", "exclude", "num_features", "proposals"),
+        "fit": (
+            "recipe",
+            "projection",
+            "degree",
+            "norm",
+            "sweeps",
+            "output_aware",
+            "train_steps",
+            "train_lr",
+            "ray_fraction",
+            "max_rays",
+            "seed",
+        ),
+        "calibration": ("finetune_steps", "finetune_minutes"),
+        "output": ("bundle", "onnx", "experiment_name", "timestamp", "output_dir"),
+    }
 
     load_config: Path
     """config.yml of the teacher. It is read as nerfstudio reads it, which can run code: load only runs you trust."""
@@ -113,6 +132,10 @@ class Distill:
 
     def run(self) -> None:
         """Converts, writes the run and prints what became of each layer."""
+        check_config_paths([self.load_config])
+        check_data_path(self.data)
+        goal = self._goal()
+        self._check_bundle()
         from rich.console import Console
 
         from eugen_nerf.conversion.choose import NO_LAYERS, DistillConfig
@@ -120,14 +143,13 @@ class Distill:
         from eugen_nerf.conversion.write import TRAIN_ON, write_run
         from eugen_nerf.core.eugen import EUGenConfig
         from eugen_nerf.core.fit import ConversionConfig
+        from eugen_nerf.core.parallel import process_count, process_index
         from eugen_nerf.methods.runs import load_run
 
-        goal = self._goal()
         if self.layers == NO_LAYERS and not (self.finetune_steps or self.finetune_minutes):
             raise ConfigError("--layers none converts nothing: give --finetune-steps or --finetune-minutes with it")
         if process_count() > 1 and (self.finetune_steps or self.finetune_minutes):
             raise ConfigError("calibration runs in one process: convert first, then calibrate the run alone")
-        self._check_bundle()
         first = process_index() == 0
         console = Console(quiet=not first)
         run = load_run(self.load_config, device=self.device, test_mode="val", data=self.data)
@@ -255,7 +277,7 @@ def main() -> None:
     """Entry point of eugen-distill; under torchrun its processes share the rays."""
 
     def run() -> None:
-        command = tyro.cli(Distill, prog="eugen-distill")
+        command = parse(Distill, "eugen-distill")
         with shared_by_torchrun():
             command.run()
 

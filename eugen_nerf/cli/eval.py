@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-import torch
 import tyro
-from rich.console import Console
 
 from eugen_nerf.cli.common import run_cli
+from eugen_nerf.cli.options import parse
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.evaluation.archive import verify
-from eugen_nerf.evaluation.claims import groups_of, judged
-from eugen_nerf.evaluation.compare import evaluate
-from eugen_nerf.evaluation.planned import Inference
-from eugen_nerf.evaluation.protocol import Protocol, Timing
-from eugen_nerf.evaluation.published import read_published
-from eugen_nerf.evaluation.report import check_output, print_table, write_report
+from eugen_nerf.evaluation.output_paths import check_output
+from eugen_nerf.methods.run_paths import check_config_paths, check_data_path
 
 
 @dataclass
@@ -28,6 +22,22 @@ class EvalCommand:
     Renders, scores and times all runs in one process, prints a table, and writes report.json and report.html. A run's
     config.yml can run code when it is loaded: give only runs whose origin you trust.
     """
+
+    GROUPS: ClassVar = {
+        "scoring": ("split", "views", "lpips_net"),
+        "speed": ("repeats", "warmup", "queries", "chunk_size", "timed_views", "split_repeats", "train_iterations"),
+        "inference": (
+            "plan_backend",
+            "plan_dtype",
+            "plan_drop_norm",
+            "reduced",
+            "extras",
+            "stop_opaque",
+            "skip_empty",
+        ),
+        "report": ("overwrite", "save_pictures", "verify", "published", "frames_over_time", "shown_views"),
+        "machine": ("device", "threads", "seed"),
+    }
 
     load_config: tuple[Path, ...] = ()
     """The config.yml of each run."""
@@ -100,9 +110,25 @@ class EvalCommand:
             return
         if not self.load_config:
             raise ConfigError("give the config.yml of at least one run with --load-config")
+        check_config_paths(self.load_config)
+        check_data_path(self.data)
+        check_output(self.output, overwrite=self.overwrite)
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"--threads must be at least 1, not {self.threads}")
+        self._measure()
+
+    def _measure(self) -> None:
+        import torch
+        from rich.console import Console
+
+        from eugen_nerf.evaluation.claims import groups_of, judged
+        from eugen_nerf.evaluation.compare import evaluate
+        from eugen_nerf.evaluation.planned import Inference
+        from eugen_nerf.evaluation.protocol import Protocol, Timing
+        from eugen_nerf.evaluation.published import read_published
+        from eugen_nerf.evaluation.report import print_table, write_report
+
         if self.threads is not None:
-            if self.threads < 1:
-                raise ConfigError(f"--threads must be at least 1, not {self.threads}")
             torch.set_num_threads(self.threads)
         protocol = Protocol(
             split=self.split, limit=self.views, lpips_net=self.lpips_net, frames_over_time=self.frames_over_time
@@ -121,7 +147,6 @@ class EvalCommand:
             train_iterations=self.train_iterations,
         )
         published = [] if self.published is None else read_published(self.published)
-        check_output(self.output, overwrite=self.overwrite)
         comparison = evaluate(
             self.load_config,
             names=self.names or None,
@@ -150,6 +175,12 @@ class EvalCommand:
     def _verify(self, report: Path) -> None:
         if self.load_config:
             raise ConfigError("--verify checks a report that is there: leave --load-config out")
+        if not report.is_file():
+            raise RunError(f"no report at {report}: give the report.json that eugen-eval wrote")
+        from rich.console import Console
+
+        from eugen_nerf.evaluation.archive import verify
+
         findings = verify(report)
         for finding in findings:
             Console().print(finding, soft_wrap=True, highlight=False, markup=False)
@@ -160,7 +191,7 @@ class EvalCommand:
 
 def main() -> None:
     """Entry point of the command."""
-    run_cli(lambda: tyro.cli(EvalCommand).run())
+    run_cli(lambda: parse(EvalCommand, "eugen-eval").run())
 
 
 if __name__ == "__main__":

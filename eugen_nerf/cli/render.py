@@ -5,23 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-
-import tyro
+from typing import ClassVar
 
 from eugen_nerf.cli.common import run_cli
+from eugen_nerf.cli.options import parse
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.evaluation.film import (
-    CameraPath,
-    check_film_output,
-    film_cameras,
-    has_times,
-    render_film,
-    scene_centre,
-    write_film,
-)
-from eugen_nerf.evaluation.protocol import Protocol
-from eugen_nerf.evaluation.render import eval_dataset
-from eugen_nerf.methods.runs import load_run
+from eugen_nerf.evaluation.output_paths import CameraPath, check_film_output
+from eugen_nerf.methods.run_paths import check_config_paths, check_data_path
 
 
 @dataclass
@@ -30,6 +20,12 @@ class RenderCommand:
 
     Works for runs of dynamic scenes, ours or stock dnerf's, and with a moving camera for any run.
     """
+
+    GROUPS: ClassVar = {
+        "camera": ("view", "path"),
+        "time": ("frames", "times", "fps"),
+        "machine": ("device", "data"),
+    }
 
     load_config: Path
     """config.yml of the run. It is read as nerfstudio reads it, which can run code: load only runs you trust."""
@@ -55,10 +51,17 @@ class RenderCommand:
 
     def run(self) -> None:
         """Renders and writes."""
+        check_config_paths([self.load_config])
+        check_data_path(self.data)
         check_film_output(self.output, overwrite=self.overwrite)
         if not 0 < self.fps < math.inf:
             raise ConfigError(f"--fps must be a finite number above 0, not {self.fps:g}")
         frames = self.frames if self.frames is not None else (8 if self.output.suffix.lower() == ".png" else 60)
+        from eugen_nerf.evaluation.film import film_cameras, has_times, render_film, scene_centre, write_film
+        from eugen_nerf.evaluation.protocol import Protocol
+        from eugen_nerf.evaluation.render import eval_dataset
+        from eugen_nerf.methods.runs import load_run
+
         run = load_run(self.load_config, device=self.device, data=self.data)
         timed = has_times(run)
         if not timed and self.path == "fixed":
@@ -75,7 +78,7 @@ class RenderCommand:
 
 def main() -> None:
     """Entry point of eugen-render."""
-    run_cli(lambda: tyro.cli(RenderCommand, prog="eugen-render").run())
+    run_cli(lambda: parse(RenderCommand, "eugen-render").run())
 
 
 if __name__ == "__main__":

@@ -7,14 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 import tyro
-from rich.console import Console
 
+from eugen_nerf.core.choices import Variant
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.nerf import Variant
-from eugen_nerf.evaluation.roofline.cards import CARDS
-from eugen_nerf.evaluation.roofline.predictions import PRECISIONS, PRESETS, predict_rows, row_lines
+from eugen_nerf.evaluation.roofline.sets import PRECISIONS, PRESETS
 from eugen_nerf.surfaces.files import check_new_file, new_file
 
 
@@ -49,6 +46,12 @@ class RooflineCommand:
             raise ConfigError("give at least one of --methods, --variants, --modes and --precisions")
         if self.output is not None:
             check_new_file(self.output, overwrite=self.overwrite)
+        import torch
+        from rich.console import Console
+
+        from eugen_nerf.evaluation.roofline.cards import CARDS
+        from eugen_nerf.evaluation.roofline.predictions import predict_rows, row_lines
+
         console, card, rows = Console(width=200), CARDS[self.card], []
         for method in self.methods:
             for variant in self.variants:

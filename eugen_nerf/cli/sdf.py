@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import tyro
+from typing import TYPE_CHECKING, Any, Literal
 
 from eugen_nerf.cli.common import run_cli
+from eugen_nerf.cli.options import parse
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.evaluation.output_paths import check_sdf_report
 from eugen_nerf.evaluation.sdf_protocol import SdfProtocol
+from eugen_nerf.methods.run_paths import check_config_paths, check_data_path
+from eugen_nerf.surfaces.files import check_new_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,12 +56,11 @@ class MeshCommand(_OneRun):
 
     def run(self) -> None:
         """Makes and writes the mesh."""
-        from eugen_nerf.surfaces.files import check_new_file
         from eugen_nerf.surfaces.mesh import extract_mesh, write_mesh
 
         if self.output.suffix != ".ply":
             raise ConfigError(f"--output {self.output} must end in .ply")
-        check_new_file(self.output, overwrite=self.overwrite)
+        _check(self)
         sdf, run = _load(self)
         with _progress("meshing") as progress:
             mesh = extract_mesh(sdf.distance, _bounds(sdf, self.bounds), self.voxel, progress)
@@ -92,12 +93,12 @@ class SliceCommand(_OneRun):
 
     def run(self) -> None:
         """Draws and writes."""
-        from eugen_nerf.surfaces.files import check_new_file, new_file
+        from eugen_nerf.surfaces.files import new_file
         from eugen_nerf.surfaces.slices import draw_slices, sample_slice
 
         if self.output.suffix not in (".png", ".svg", ".pdf") or not self.limit > 0.0:
             raise ConfigError(f"--output {self.output} must end in .png, .svg or .pdf, and --limit must be positive")
-        check_new_file(self.output, overwrite=self.overwrite)
+        _check(self)
         sdf, _ = _load(self)
         box, axis = _bounds(sdf, self.bounds), "xyz".index(self.axis)
         low, high = float(box[0, axis]), float(box[1, axis])
@@ -126,12 +127,11 @@ class VolumeCommand(_OneRun):
 
     def run(self) -> None:
         """Samples and writes."""
-        from eugen_nerf.surfaces.files import check_new_file
         from eugen_nerf.surfaces.volume import sample_volume, save_volume
 
         if self.output.suffix != ".npz":
             raise ConfigError(f"--output {self.output} must end in .npz")
-        check_new_file(self.output, overwrite=self.overwrite)
+        _check(self)
         sdf, _ = _load(self)
         with _progress("sampling") as progress:
             volume = sample_volume(sdf.distance, _bounds(sdf, self.bounds), self.voxel, progress)
@@ -160,7 +160,7 @@ class EvaluateCommand:
     """Replace an older report in that folder."""
     data: Path | None = None
     """Read the sequence from here instead of where the runs' configs say."""
-    protocol: Annotated[SdfProtocol, tyro.conf.arg(name="")] = field(default_factory=SdfProtocol)
+    protocol: SdfProtocol = field(default_factory=SdfProtocol)
     """What is measured."""
     device: str | None = None
     """Device for all runs (default: the GPU where there is one)."""
@@ -171,20 +171,22 @@ class EvaluateCommand:
 
     def run(self) -> None:
         """Checks the settings, measures, prints, writes."""
+        check_config_paths(self.load_config)
+        check_data_path(self.data)
+        check_sdf_report(self.output, overwrite=self.overwrite)
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"--threads must be at least 1, not {self.threads}")
         import torch
         from rich.console import Console
 
         from eugen_nerf.evaluation.claims import groups_of, judged
         from eugen_nerf.evaluation.published import read_published
         from eugen_nerf.evaluation.sdf import evaluate_sdf
-        from eugen_nerf.evaluation.sdf_report import check_report, print_tables, write_report
+        from eugen_nerf.evaluation.sdf_report import print_tables, write_report
 
         if self.threads is not None:
-            if self.threads < 1:
-                raise ConfigError(f"--threads must be at least 1, not {self.threads}")
             torch.set_num_threads(self.threads)
         published = [] if self.published is None else read_published(self.published)
-        check_report(self.output, overwrite=self.overwrite)
         comparison = evaluate_sdf(
             self.load_config,
             names=self.names or None,
@@ -200,12 +202,14 @@ class EvaluateCommand:
             console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
 
 
-Command = (
-    Annotated[MeshCommand, tyro.conf.subcommand(name="mesh")]
-    | Annotated[SliceCommand, tyro.conf.subcommand(name="slice")]
-    | Annotated[VolumeCommand, tyro.conf.subcommand(name="volume")]
-    | Annotated[EvaluateCommand, tyro.conf.subcommand(name="evaluate")]
-)
+COMMANDS = {"mesh": MeshCommand, "slice": SliceCommand, "volume": VolumeCommand, "evaluate": EvaluateCommand}
+
+
+def _check(command: MeshCommand | SliceCommand | VolumeCommand) -> None:
+    """Refuses wrong paths before anything is loaded."""
+    check_config_paths([command.load_config])
+    check_data_path(command.data)
+    check_new_file(command.output, overwrite=command.overwrite)
 
 
 def _load(command: _OneRun) -> tuple[SignedDistance, Any]:
@@ -243,7 +247,7 @@ def _progress(text: str) -> Iterator[Callable[[float], None]]:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point; `args` are those of the command line by default."""
-    run_cli(lambda: tyro.cli(Command, prog="eugen-sdf", description=__doc__, args=args).run())
+    run_cli(lambda: parse(COMMANDS, "eugen-sdf", args, __doc__).run())
 
 
 if __name__ == "__main__":

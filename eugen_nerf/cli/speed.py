@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import torch
 import tyro
-from rich.console import Console
 
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.machine import SIDES
-from eugen_nerf.core.onednn import has_fast_bfloat16
-from eugen_nerf.core.speed import FAMILIES
-from eugen_nerf.core.speed_table import measure_family, measure_peaks, table_lines
-from eugen_nerf.core.training_speed import measure_training, training_lines
-from eugen_nerf.surfaces.files import new_file
+from eugen_nerf.methods.run_paths import check_config_paths
+from eugen_nerf.surfaces.files import check_new_file, new_file
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
 
 NAMES = {"nerf": 0, "mipnerf360": 1, "zipnerf": 2, "isdf": 3}
 PICTURED = ("nerf", "mipnerf360")
@@ -31,6 +29,12 @@ class SpeedCommand:
     All rows take turns in one process. Ratios are to the fastest dense network of full width, however it is run:
     eager, by a plan, compiled, in float32 or bfloat16. Weights are random unless runs are given.
     """
+
+    GROUPS: ClassVar = {
+        "networks": ("families", "scale", "compile", "training"),
+        "images": ("image", "samples", "load_config"),
+        "timing": ("repeats", "warmup", "threads"),
+    }
 
     device: Literal["cpu", "cuda"] = "cpu"
     """Where."""
@@ -62,9 +66,17 @@ class SpeedCommand:
 
     def run(self) -> None:
         """Measures, prints, writes."""
+        check_config_paths(self.load_config)
+        if self.output is not None:
+            check_new_file(self.output, overwrite=self.overwrite)
+        import torch
+        from rich.console import Console
+
+        from eugen_nerf.core.speed import FAMILIES
+        from eugen_nerf.core.speed_table import measure_family, table_lines
+        from eugen_nerf.core.training_speed import measure_training, training_lines
+
         device = self._device()
-        if self.output is not None and self.output.exists() and not self.overwrite:
-            raise RunError(f"{self.output} exists: choose another --output, or pass --overwrite to replace it")
         torch.set_num_threads(self.threads)
         console, result = Console(width=200), self._start(device)
         for line in self._heading(result):
@@ -103,6 +115,8 @@ class SpeedCommand:
                 partial.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf8")
 
     def _device(self) -> torch.device:
+        import torch
+
         if self.device == "cuda" and not torch.cuda.is_available():
             raise RunError("there is no CUDA device here; try --device cpu")
         if self.repeats < 1 or self.warmup < 0 or self.scale <= 0 or self.threads < 1 or self.image < 0:
@@ -110,6 +124,8 @@ class SpeedCommand:
         return torch.device(self.device)
 
     def _start(self, device: torch.device) -> dict[str, Any]:
+        from eugen_nerf.core.onednn import has_fast_bfloat16
+        from eugen_nerf.core.speed_table import measure_peaks
         from eugen_nerf.evaluation.accounting import environment
 
         settings = {"repeats": self.repeats, "warmup": self.warmup, "scale": self.scale, "compile": self.compile}
@@ -127,6 +143,8 @@ class SpeedCommand:
         }
 
     def _heading(self, result: dict[str, Any]) -> list[str]:
+        from eugen_nerf.core.machine import SIDES
+
         found, peaks = result["environment"], result["peaks"]
         sides = " and ".join(map(str, SIDES[self.device]))
         return [
@@ -138,6 +156,7 @@ class SpeedCommand:
         ]
 
     def _images(self, device: torch.device, result: dict[str, Any], console: Console) -> None:
+        from eugen_nerf.core.speed import FAMILIES
         from eugen_nerf.evaluation.speed_image import image_lines, measure_images, one_camera, random_models, ways_of
 
         def measure(what: str, models: dict[str, Any], camera: Any) -> None:

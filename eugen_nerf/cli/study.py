@@ -8,9 +8,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 from rich.console import Console
 from rich.progress import track
@@ -19,9 +18,10 @@ from eugen_nerf.cli.jobs import Crew, wait_for
 from eugen_nerf.cli.suite import keep_older
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.evaluation.published import check_published
-from eugen_nerf.studies.register import make_study
-from eugen_nerf.studies.study import Case, Study
 from eugen_nerf.surfaces.files import new_file
+
+if TYPE_CHECKING:
+    from eugen_nerf.studies.study import Case, Study
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ def read_study(path: Path) -> tuple[StudySuite, Study]:
     check_published(suite.published, str(path))
     if not suite.seeds:
         raise ConfigError(f"{path}: give at least one seed")
+    from eugen_nerf.studies.register import make_study
+
     return replace(suite, output=Path(suite.output)), make_study(suite.study, dict(suite.settings))
 
 
@@ -120,6 +122,8 @@ def _result(suite: StudySuite, study: Study, case: Case, seed: int) -> Path:
 
 def _set_threads(threads: int | None) -> None:
     if threads is not None:
+        import torch
+
         torch.set_num_threads(threads)
 
 

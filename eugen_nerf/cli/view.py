@@ -5,16 +5,22 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-
-import tyro
+from typing import ClassVar
 
 from eugen_nerf.cli.common import print_lines, run_cli
+from eugen_nerf.cli.options import parse
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.methods.run_paths import check_config_paths, check_data_path
 
 
 @dataclass
 class ViewCommand:
     """Look at trained runs in a browser: side by side, compressed live, along time, as surfaces."""
+
+    GROUPS: ClassVar = {
+        "server": ("host", "port"),
+        "machine": ("device", "data", "largest", "timing"),
+    }
 
     load_config: tuple[Path, ...]
     """config.yml of one or more runs, ours or stock. They are read as nerfstudio reads them, which can run code: load
@@ -47,6 +53,8 @@ class ViewCommand:
             raise ConfigError(f"{len(self.names)} names for {len(self.load_config)} runs: give each a name of its own")
         if self.largest < 16:
             raise ConfigError(f"--largest must be 16 or more pixels, not {self.largest}")
+        check_config_paths(self.load_config)
+        check_data_path(self.data)
         # what other packages have to say of their own code would scroll the address away
         warnings.filterwarnings("ignore", module=r"(torch|nerfstudio|splines)\b")
         from rich.console import Console
@@ -78,7 +86,7 @@ class ViewCommand:
 
 def main() -> None:
     """Entry point of eugen-view."""
-    run_cli(lambda: tyro.cli(ViewCommand, prog="eugen-view").run())
+    run_cli(lambda: parse(ViewCommand, "eugen-view").run())
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from eugen_nerf.core.choices import BY_ROWS, Recipe
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.layer import FeatureLayer
@@ -22,9 +22,6 @@ from eugen_nerf.core.solve import MomentSums, best_ridge, greedy_columns, ridge_
 _SWEEP_RIDGE = 1e-6
 
 
-Recipe = Literal["rows", "random", "whitened", "pruned", "compensated", "svd", "aware"]
-BY_ROWS: tuple[Recipe, ...] = ("rows", "pruned", "compensated")
-"""Recipes whose projections are rows of the teacher."""
 _LEAST_SPREAD = 1e-3
 """Of the inputs' largest, what the spread of a direction counts for at least when inputs are whitened."""
 

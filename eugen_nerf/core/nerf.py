@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
+from eugen_nerf.core.choices import Variant
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig
 from eugen_nerf.core.graph import LayerGraph
 from eugen_nerf.core.peers import MONARCH_BLOCKS, Start
 from eugen_nerf.core.spec import LayerSpec
 
-Variant = Literal["eugen", "dense", "lowrank", "snnk", "monarch", "narrow", "shallow"]
 VARIANTS: tuple[Variant, ...] = ("eugen", "dense", "lowrank", "snnk", "monarch", "narrow", "shallow")
 
 

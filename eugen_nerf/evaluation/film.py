@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import imageio.v3 as iio
 import numpy as np
@@ -20,15 +19,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.evaluation.output_paths import CameraPath
 from eugen_nerf.evaluation.render import eval_dataset, render_rgb
 from eugen_nerf.methods.metrics import Image8, quantise
 from eugen_nerf.methods.runs import Run
 
-CameraPath = Literal["fixed", "orbit", "spiral"]
 SPIRAL_RADIUS = 0.15
 """Of the distance to the scene's centre."""
-SUFFIXES = (".mp4", ".gif", ".png", "")
-"""A film, an animation, a strip of frames side by side, a folder of images."""
 
 
 def film_cameras(
@@ -116,21 +113,6 @@ def strip(images: Sequence[Image8], gap: int = 2) -> Image8:
     white = np.full((images[0].shape[0], gap, 3), 255, dtype=np.uint8)
     parts = [part for image in images for part in (image, white)]
     return np.concatenate(parts[:-1], axis=1)
-
-
-def check_film_output(output: Path, *, overwrite: bool) -> None:
-    """Refuses, before anything is rendered, what cannot be written.
-
-    Raises:
-        ConfigError: a file of another kind.
-        RunError: it is there already and `overwrite` is off; a folder with anything in it is never replaced.
-    """
-    if output.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"{output} is no .mp4, .gif or .png (a strip of frames), nor a folder: choose one of these")
-    if output.is_dir() and any(output.iterdir()):
-        raise RunError(f"the folder {output} is not empty: choose another --output")
-    if output.is_file() and not (overwrite and output.suffix):
-        raise RunError(f"{output} exists: choose another --output, or pass --overwrite")
 
 
 def write_film(images: Sequence[Image8], output: Path, *, fps: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +20,9 @@ from eugen_nerf.evaluation.compare import Comparison
 from eugen_nerf.evaluation.curves import curve_line
 from eugen_nerf.evaluation.headline import headline
 from eugen_nerf.evaluation.html import html_page
+from eugen_nerf.evaluation.output_paths import HTML_NAME, JSON_NAME, check_output
 from eugen_nerf.evaluation.tables import RATIOS, SIZES_REMARK, TextTable, further_tables, scores_table, sizes_table
 from eugen_nerf.surfaces.files import new_file
-
-JSON_NAME = "report.json"
-HTML_NAME = "report.html"
 
 
 def print_table(comparison: Comparison, console: Console | None = None) -> None:
@@ -78,22 +75,6 @@ def to_json(comparison: Comparison) -> str:
         "published": comparison.published,
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
-
-
-def check_output(folder: Path, *, overwrite: bool) -> None:
-    """Refuse early, before hours of measuring, a folder that holds an older result or cannot be made. Makes nothing.
-
-    Raises:
-        RunError: there is a result and ``overwrite`` is False, or the folder cannot be written.
-    """
-    older = [folder / name for name in (JSON_NAME, HTML_NAME) if (folder / name).exists()]
-    if older and not overwrite:
-        raise RunError(f"{older[0]} exists: choose another --output, or pass --overwrite to replace it")
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise RunError(f"{folder} cannot be a folder, as {there} is a file: choose another --output")
-    if not os.access(there, os.W_OK):
-        raise RunError(f"the folder {there} cannot be written: choose another --output")
 
 
 def write_report(

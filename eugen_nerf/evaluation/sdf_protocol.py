@@ -9,7 +9,7 @@ from eugen_nerf.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class SdfProtocol:
-    """What is measured and how. Raises `ConfigError` for a value out of its range."""
+    """What is measured and how."""
 
     points: int = 100_000
     """Points of the volume."""
@@ -39,7 +39,7 @@ class SdfProtocol:
     """Of all random points."""
 
     def __post_init__(self) -> None:
-        """Checks the ranges."""
+        """Raises `ConfigError` for a value out of its range."""
         counts = ("points", "rays", "samples_per_ray", "chamfer_points", "timed_rays", "timed_samples", "repeats")
         for name in (*counts, "voxel", "slice_voxel"):
             if not getattr(self, name) > 0:

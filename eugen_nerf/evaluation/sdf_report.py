@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from eugen_nerf.evaluation.output_paths import HTML_NAME, JSON_NAME, SLICES_NAME, check_sdf_report
 from eugen_nerf.evaluation.published import HEADINGS as PUBLISHED
 from eugen_nerf.evaluation.sdf import SdfComparison, to_json
 from eugen_nerf.evaluation.seeds import over_seeds
-from eugen_nerf.surfaces.files import check_new_file, new_file
+from eugen_nerf.surfaces.files import new_file
 from eugen_nerf.surfaces.slices import draw_slices
 
-NAMES = ("report.json", "report.html", "slices.png")
 Column = tuple[str, str, str]
 """Key of a row's value, heading, format."""
 
@@ -80,28 +80,22 @@ def print_tables(comparison: SdfComparison, console: Console) -> None:
         console.print(f"note: {note}", markup=False)
 
 
-def check_report(folder: Path, *, overwrite: bool) -> None:
-    """Refuses early a folder that holds an older report or cannot be written; raises `RunError`."""
-    for name in NAMES:
-        check_new_file(folder / name, overwrite=overwrite)
-
-
 def write_report(comparison: SdfComparison, folder: Path, *, overwrite: bool = False) -> list[Path]:
     """Writes `slices.png` (where there are slices), `report.html` and `report.json`; each file is whole or absent.
 
     Raises:
         RunError: an older report is there, or the folder cannot be written.
     """
-    check_report(folder, overwrite=overwrite)
+    check_sdf_report(folder, overwrite=overwrite)
     written = []
     picture = b""
     if comparison.slices:
-        path = folder / NAMES[2]
+        path = folder / SLICES_NAME
         with new_file(path, overwrite=overwrite) as partial:
             draw_slices(comparison.slices, partial)
             picture = partial.read_bytes()
         written.append(path)
-    for name, text in ((NAMES[1], html_page(comparison, picture)), (NAMES[0], to_json(comparison))):
+    for name, text in ((HTML_NAME, html_page(comparison, picture)), (JSON_NAME, to_json(comparison))):
         with new_file(folder / name, overwrite=overwrite) as partial:
             partial.write_text(text, encoding="utf8")
         written.append(folder / name)

@@ -29,6 +29,7 @@ from eugen_nerf.core.errors import EugenError, RunError
 from eugen_nerf.fields.deformation import DeformedField, times_of
 from eugen_nerf.methods.base import GraphModel
 from eugen_nerf.methods.checkpoints import first_line, load_weights, read_latest_checkpoint
+from eugen_nerf.methods.run_paths import check_config_paths
 
 
 @dataclass
@@ -168,10 +169,7 @@ def read_config(config_path: Path) -> TrainerConfig:
     Raises:
         RunError: no such file, not YAML, an object that this installation lacks, or not a training configuration.
     """
-    if config_path.is_dir():
-        raise RunError(f"{config_path} is a folder: give the config.yml inside it")
-    if not config_path.is_file():
-        raise RunError(f"no run at {config_path}: give the path of the config.yml that training wrote")
+    check_config_paths([config_path])
     try:
         config = yaml.load(config_path.read_text(encoding="utf8"), Loader=yaml.Loader)
     except (yaml.YAMLError, OSError, ValueError, TypeError, AttributeError) as error:

@@ -8,7 +8,6 @@ from typing import Literal
 
 from eugen_nerf.evaluation.roofline.operations import Operation
 
-Precision = Literal["float32", "tf32", "bfloat16"]
 Limit = Literal["launch", "memory", "products", "gathers", "atomics"]
 
 

@@ -7,13 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eugen_nerf.core.nerf import Variant
-from eugen_nerf.evaluation.roofline.cards import Card, Precision
+from eugen_nerf.evaluation.roofline.cards import Card
 from eugen_nerf.evaluation.roofline.counter import Counted
+from eugen_nerf.evaluation.roofline.sets import Precision
 from eugen_nerf.evaluation.roofline.steps import CountedStep, Mode, count_step
-
-PRESETS = ("eugen-nerf", "eugen-mipnerf360", "eugen-zipnerf", "eugen-dnerf", "eugen-dnerf-hash", "eugen-isdf")
-"""Methods at full size."""
-PRECISIONS: tuple[Precision, ...] = ("float32", "tf32", "bfloat16")
 
 
 def predict_rows(

@@ -1,0 +1,100 @@
+"""Command lines of dataclasses: options in groups, each default said once, and the command by its own name.
+
+A command is a flat dataclass with a docstring under each field, and may have `GROUPS`: the fields of each group of its
+`--help` by the group's name. Fields of no group come first.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
+from typing import Annotated, Any, Union, get_origin, get_type_hints
+
+import tyro
+
+MARKERS = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
+"""Names of groups are no part of options; leaving an option out is the only way to say None."""
+
+
+def parse(command: type | Mapping[str, type], prog: str, args: Sequence[str] | None = None, text: str = "") -> Any:
+    """A command as the command line describes it; ends the process where that is a mistake or asks for help.
+
+    Args:
+        command: its class, or the classes of its subcommands by their words.
+        prog: what it is called.
+        args: the command line without the command; the process's own by default.
+        text: what the help of a command with subcommands begins with.
+    """
+    if not isinstance(command, Mapping):
+        return tyro.cli(_grouped(command), prog=prog, args=args, config=MARKERS).command()
+    union: Any = Union[  # noqa: UP007  (the members are not known before)
+        tuple(Annotated[_grouped(kind), tyro.conf.subcommand(name=word)] for word, kind in command.items())
+    ]
+    return tyro.cli(union, prog=prog, description=text, args=args, config=MARKERS).command()
+
+
+def _grouped(command: type) -> type:
+    """A class with the command's fields in groups, whose `command()` makes the command."""
+    groups: Mapping[str, Sequence[str]] = getattr(command, "GROUPS", {})
+    hints, texts = get_type_hints(command, include_extras=True), field_texts(command)
+    specs = {own.name: _spec(own, hints[own.name], texts.get(own.name, "")) for own in fields(command)}
+    apart = {name for names in groups.values() for name in names}
+    parts = [spec for name, spec in specs.items() if name not in apart]
+    for title, names in groups.items():
+        part = make_dataclass(title, [specs[name] for name in names], kw_only=True, namespace={"__doc__": " "})
+        parts.append((title, part, field(default_factory=part)))
+
+    def make(self: Any) -> Any:
+        values = {name: getattr(self, name) for name in specs if name not in apart}
+        for title, names in groups.items():
+            values |= {name: getattr(getattr(self, title), name) for name in names}
+        return command(**values)
+
+    doc = inspect.getdoc(command)
+    return make_dataclass(command.__name__, parts, kw_only=True, namespace={"__doc__": doc, "command": make})
+
+
+def _spec(own: Field[Any], hint: Any, text: str) -> tuple[str, Any, Any]:
+    """A field as `make_dataclass` takes it, with its text and what the help says of its default."""
+    new: Any = field()
+    if own.default is not MISSING:
+        new = field(default=own.default)
+    elif own.default_factory is not MISSING:
+        new = field(default_factory=own.default_factory)
+    if is_dataclass(hint):
+        return own.name, hint, new
+    if own.default is MISSING and own.default_factory is MISSING:
+        return own.name, _with(hint, tyro.conf.arg(help=text)), new
+    return own.name, _with(hint, tyro.conf.arg(help=text, help_behavior_hint=_default_words(own.default, text))), new
+
+
+def _with(hint: Any, settings: object) -> Any:
+    """The hint with settings of tyro's; where it has some of its own, those win."""
+    if get_origin(hint) is Annotated:
+        return Annotated[(hint.__origin__, settings, *hint.__metadata__)]
+    return Annotated[hint, settings]
+
+
+def _default_words(default: object, text: str) -> str | Callable[[str], str]:
+    """What follows an option's text: its default, unless the text says what happens without the option."""
+    if default is None or default == () or "default" in text:
+        return ""
+    return lambda label: f"(default: {({'True': 'on', 'False': 'off'}).get(label, label)})"
+
+
+def field_texts(command: type) -> dict[str, str]:
+    """The docstrings under the fields of a dataclass and of those that it inherits from, each as one line."""
+    found: dict[str, str] = {}
+    for kind in reversed(command.__mro__):
+        if not is_dataclass(kind):
+            continue
+        tree = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for own, text in zip(tree.body, tree.body[1:], strict=False):
+            if isinstance(own, ast.AnnAssign) and isinstance(own.target, ast.Name) and isinstance(text, ast.Expr):
+                assert isinstance(text.value, ast.Constant)
+                found[own.target.id] = " ".join(str(text.value.value).split())
+    return found

@@ -1,0 +1,12 @@
+"""Names that settings choose from; command lines are made of them, so nothing is imported here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Variant = Literal["eugen", "dense", "lowrank", "snnk", "monarch", "narrow", "shallow"]
+"""Networks of a method: EUGen layers, none, or another kind of cheaper layer at the same cost."""
+Recipe = Literal["rows", "random", "whitened", "pruned", "compensated", "svd", "aware"]
+"""Ways to turn a dense layer into a cheaper one (`core/fit.py`)."""
+BY_ROWS: tuple[Recipe, ...] = ("rows", "pruned", "compensated")
+"""Recipes whose projections are rows of the teacher."""

@@ -1,0 +1,23 @@
+"""Where a run lies: checks of a path that need no torch, so that a wrong one is an error at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from eugen_nerf.core.errors import RunError
+
+
+def check_config_paths(paths: Iterable[Path]) -> None:
+    """Raises `RunError` for the first path that is no file."""
+    for path in paths:
+        if path.is_dir():
+            raise RunError(f"{path} is a folder: give the config.yml inside it")
+        if not path.is_file():
+            raise RunError(f"no run at {path}: give the path of the config.yml that training wrote")
+
+
+def check_data_path(path: Path | None) -> None:
+    """Raises `RunError` where a data set is named that is not there."""
+    if path is not None and not path.exists():
+        raise RunError(f"--data {path} does not exist: give the folder of the data set")

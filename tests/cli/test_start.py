@@ -1,0 +1,94 @@
+"""What a command loads before it says anything: its help and errors of its arguments wait for no heavy package."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {
+    *("torch", "torchvision", "torchmetrics", "nerfstudio", "lpips", "viser", "open3d", "matplotlib", "scipy"),
+    *("skimage", "cv2", "trimesh", "imageio", "av", "pycolmap", "onnx", "triton", "gdown"),
+}
+RUN = """
+import atexit, json, sys
+from pathlib import Path
+place = Path(sys.argv.pop())
+atexit.register(lambda: place.write_text(json.dumps(sorted(sys.modules))))
+from eugen_nerf.cli.{module} import main
+main()
+"""
+COMMANDS = ("bench", "data", "distill", "eval", "render", "sdf", "view")
+WORDS = {
+    "bench": ("speed", "roofline"),
+    "data": ("scene", "dynamic", "room", "fetch", "check"),
+    "sdf": ("mesh", "slice", "volume", "evaluate"),
+}
+HELP = [(command, ()) for command in COMMANDS] + [(c, (word,)) for c, words in WORDS.items() for word in words]
+RUN_AT = "--load-config"
+WRONG = [
+    ("bench", ("nowhere.yml",), r"nowhere\.yml is no suite"),
+    ("bench", ("speed", RUN_AT, "nowhere"), "no run at nowhere"),
+    ("bench", ("speed", "--output", "taken"), "taken exists"),
+    ("bench", ("roofline", "--output", "taken"), "taken exists"),
+    ("data", ("check", "nowhere"), "nowhere"),
+    ("distill", (RUN_AT, "nowhere"), "no run at nowhere"),
+    ("distill", (RUN_AT, "."), r"\. is a folder: give the config\.yml inside it"),
+    ("distill", (RUN_AT, "taken", "--data", "nowhere"), "--data nowhere does not exist"),
+    ("distill", (RUN_AT, "taken", "--bundle", "taken"), "taken exists"),
+    ("distill", (RUN_AT, "taken", "--macs", "0.5", "--speedup", "2"), "two budgets"),
+    ("eval", (), "give the config.yml of at least one run"),
+    ("eval", (RUN_AT, "taken", "nowhere"), "no run at nowhere"),
+    ("eval", (RUN_AT, "taken", "--output", "taken"), "taken cannot be a folder"),
+    ("eval", (RUN_AT, "taken", "--data", "nowhere"), "--data nowhere does not exist"),
+    ("eval", ("--verify", "nowhere"), "no report at nowhere"),
+    ("render", (RUN_AT, "nowhere", "--output", "a.mp4"), "no run at nowhere"),
+    ("render", (RUN_AT, "taken", "--output", "a.doc"), r"a\.doc is no \.mp4"),
+    ("sdf", ("mesh", RUN_AT, "nowhere"), "no run at nowhere"),
+    ("sdf", ("slice", RUN_AT, "nowhere"), "no run at nowhere"),
+    ("sdf", ("volume", RUN_AT, "taken", "--output", "a.txt"), r"a\.txt must end in \.npz"),
+    ("sdf", ("evaluate", RUN_AT, "taken", "nowhere"), "no run at nowhere"),
+    ("view", (RUN_AT, "nowhere"), "no run at nowhere"),
+    ("view", (RUN_AT, "taken", "--data", "nowhere"), "--data nowhere does not exist"),
+]
+
+
+def start(folder: Path, module: str, *words: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
+    """A command run to its end beside a file called taken, and the top-level packages that it loaded."""
+    (folder / "taken").touch()
+    command = [sys.executable, "-c", RUN.format(module=module), *words, str(folder / "loaded.json")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    loaded = {name.split(".")[0] for name in json.loads((folder / "loaded.json").read_text())}
+    assert "tyro" in loaded  # the list is of this process
+    return done, loaded
+
+
+@pytest.mark.parametrize(
+    ("module", "words"), HELP, ids=lambda value: value if isinstance(value, str) else "-".join(value)
+)
+def test_help_loads_nothing_heavy_and_is_grouped(tmp_path: Path, module: str, words: tuple[str, ...]) -> None:
+    done, loaded = start(tmp_path, module, *words, "--help")
+    assert done.returncode == 0
+    assert not loaded & HEAVY
+    assert not done.stderr
+    assert done.stdout.startswith(f"usage: {' '.join([f'eugen-{module}', *words])} [-h]")
+    for option in re.split(r"\n│ (?=--)", done.stdout)[1:]:
+        text = " ".join(re.sub(r"[│╭╰─╮╯]", " ", option).split())
+        allowed = 2 if text.startswith("--layers") else 1  # of one kind of runs, and of another
+        assert len(re.findall(r"\bdefault\b", text)) <= allowed, text
+        assert "None" not in text
+    if len(re.findall(r"\n│ --", done.stdout)) > 12:
+        assert len(re.findall("╭─", done.stdout)) > 1
+
+
+@pytest.mark.parametrize(("module", "words", "message"), WRONG)
+def test_errors_of_paths_load_nothing_heavy(tmp_path: Path, module: str, words: tuple[str, ...], message: str) -> None:
+    done, loaded = start(tmp_path, module, *words)
+    assert done.returncode == 1, done.stderr
+    assert re.fullmatch(rf"error: .*{message}.*\n", done.stderr), done.stderr
+    assert not loaded & HEAVY
+    assert {path.name for path in tmp_path.iterdir()} == {"taken", "loaded.json"}
