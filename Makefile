@@ -16,8 +16,9 @@ install: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) scripts/check_python.py
 	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): some minutes; torch for NVIDIA GPUs alone is most of what is downloaded (README, Install)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools wheel
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	$(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --no-build-isolation --editable ".[dev]"
 	touch $@
 
 demo: install

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from eugen_nerf.cli.progress import stages
 from eugen_nerf.core.errors import RunError
 
 T = TypeVar("T")
@@ -86,27 +86,26 @@ def run_jobs(jobs: Sequence[Job], crew: Crew, console: Console) -> None:
     Raises:
         RunError: a command failed; the others are stopped, and the message names its log.
     """
-    with _progress(console) as progress:
-        tasks = {job.title: progress.add_task(job.title, total=100) for job in crew.mine(jobs)}
-
+    with stages(console, [job.title for job in crew.mine(jobs)]) as report:
         stopped = threading.Event()
 
         def do(job: Job) -> None:
             if job.needs is not None:
                 wait_for([job.needs], stopped)
             if not job.done():
+                report(job.title, 0.0)
                 start = time.perf_counter()
                 run_command(
                     job.command,
                     job.log,
                     threads=crew.threads,
-                    on_percent=lambda value: progress.update(tasks[job.title], completed=value),
+                    on_percent=lambda value: report(job.title, value),
                 )
                 if not job.result.exists():
                     raise RunError(f"{job.title} ended without an error and did not write {job.result}; see {job.log}")
                 if job.record is not None:
                     job.record.write_text(json.dumps({"seconds": time.perf_counter() - start}), encoding="utf8")
-            progress.update(tasks[job.title], completed=100)
+            report(job.title, 100.0)
 
         with ThreadPoolExecutor(max(1, crew.workers)) as pool:
             try:
@@ -186,8 +185,3 @@ def _watching(log: Path, on_percent: Callable[[float], None]) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)

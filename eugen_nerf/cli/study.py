@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
-from rich.progress import track
 
 from eugen_nerf.cli.jobs import Crew, wait_for
+from eugen_nerf.cli.progress import stages
 from eugen_nerf.cli.suite import keep_older
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.evaluation.published import check_published
@@ -99,8 +99,10 @@ def run_study(path: Path, console: Console, *, workers: int | None = None) -> Pa
     with ProcessPoolExecutor(crew.workers, get_context("spawn"), _set_threads, (suite.threads,)) as pool:
         running = [pool.submit(_run_case, path, *pair) for pair in missing]
         try:
-            for done in track(as_completed(running), suite.name, len(running), console=console):
-                done.result()
+            with stages(console, [suite.name]) as progress:
+                for number, done in enumerate(as_completed(running), 1):
+                    done.result()
+                    progress(suite.name, 100 * number / len(running))
         except BaseException:  # a case that failed, or Ctrl-C: what is done stays
             pool.shutdown(cancel_futures=True)
             raise

@@ -15,6 +15,7 @@ import yaml
 from rich.console import Console
 
 from eugen_nerf.cli.jobs import Crew, Job, run_command, run_jobs, tool, wait_for
+from eugen_nerf.cli.progress import working
 from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.evaluation.published import check_published
 
@@ -188,7 +189,7 @@ def run_suite(suite: Suite, console: Console, *, workers: int | None = None) -> 
     run_jobs(jobs, crew, console)
     report = suite.output / "report"
     if crew.index == 0:
-        with console.status("rendering and timing all variants"):
+        with working(console, "rendering and timing all variants"):
             wait_for([job.last for job in jobs])
             keep_older(report, console)
             run_command(_evaluation(suite, report), logs / "evaluate.log", threads=suite.threads)
@@ -202,7 +203,7 @@ def _data(suite: Suite, logs: Path, console: Console, crew: Crew) -> Path:
         return suite.data
     data = suite.output / "scene"
     if crew.index == 0 and not data.exists():
-        with console.status("generating the scene"):
+        with working(console, "generating the scene"):
             command = [*tool("eugen-data"), suite.generator, "--output", str(data), *suite.scene]
             run_command(command, logs / "scene.log")
     wait_for([data])

@@ -59,6 +59,7 @@ class ViewCommand:
         warnings.filterwarnings("ignore", module=r"(torch|nerfstudio|splines)\b")
         from rich.console import Console
 
+        from eugen_nerf.cli.progress import working
         from eugen_viewer.address import address_lines, choose_port
         from eugen_viewer.runs import open_run, run_names
 
@@ -67,7 +68,7 @@ class ViewCommand:
         names = run_names(list(self.load_config), self.names)
         runs = []
         for path, name in zip(self.load_config, names, strict=True):
-            with console.status(f"loading {name}"):
+            with working(console, f"loading {name}"):
                 runs.append(open_run(path, name, device=self.device, data=self.data))
         if self.timing:
             from eugen_viewer.timing import print_timing

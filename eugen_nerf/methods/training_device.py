@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from nerfstudio.configs.base_config import MachineConfig
 
+from eugen_nerf.core.durations import duration
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.methods.base import GraphModel
 
@@ -100,11 +101,3 @@ def long_training_line(pipeline: VanillaPipeline, method: str, steps: int) -> st
         return f"{method} is made for a GPU; {instead}"
     total = f"{steps:,} steps of {method} would take at least {duration(seconds * steps)} on this CPU"
     return f"{total}: {instead}" if seconds * steps > LONG else total
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: the largest unit of which there are two or more."""
-    for unit, size in (("years", 365 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} seconds"

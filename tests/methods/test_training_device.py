@@ -12,10 +12,11 @@ import torch
 import yaml
 from nerfstudio.configs.method_configs import all_methods
 
+from eugen_nerf.core.durations import duration
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.methods.base import GraphModel
 from eugen_nerf.methods.trainer import EugenTrainerConfig
-from eugen_nerf.methods.training_device import TRIED, device_at_hand, duration, long_training_line, small_preset
+from eugen_nerf.methods.training_device import TRIED, device_at_hand, long_training_line, small_preset
 
 OURS = sorted(name for name in all_methods if name.startswith("eugen-"))
 
