@@ -1,4 +1,4 @@
-"""`eugen-data`: generate scenes and rooms, fetch public data sets, check a data set."""
+"""`eugen-data`: generate scenes and rooms, fetch public data sets, check a data set, place your own photographs."""
 
 from __future__ import annotations
 
@@ -198,12 +198,55 @@ class CheckCommand:
         print(f"{self.data}: ok: {counts} images of {width}x{height}, field of view {summary.angle_x:.4f} rad{moving}")
 
 
+@dataclass(frozen=True)
+class PhotosCommand:
+    """Find the cameras of your own photographs, and write them as a data set in nerfstudio's format."""
+
+    photos: tyro.conf.Positional[Path]
+    """Folder of photographs of one scene that does not move."""
+    output: Path = Path("data/photos")
+    """Directory to make."""
+    largest: int = 1600
+    """Pixels along the longer side: larger photographs are made smaller."""
+
+    def run(self) -> None:
+        """Finds and writes; raises `DataError` or `ConfigError`."""
+        from eugen_nerf.data.photographs import photograph_files
+
+        if self.largest < 64:
+            raise ConfigError(f"--largest must be 64 or more pixels, not {self.largest}")
+        files = photograph_files(self.photos)
+        if self.output.exists():
+            raise DataError(f"'{self.output}' exists: move it away, or choose another --output")
+        from rich.console import Console
+
+        from eugen_nerf.cli.progress import stages
+        from eugen_nerf.data.photographs import STEPS, make_data_set
+
+        with stages(Console(stderr=True), STEPS) as report:
+            capture = make_data_set(files, self.output, self.largest, report)
+        lens, lenses = capture.lenses[0], len({tuple(lens.values()) for lens in capture.lenses})
+        shared = "" if lenses == 1 else f", the first of {lenses} lenses"
+        print(
+            f"{self.output}: placed {len(capture.names)} of {len(files)} photographs of {lens['w']}x{lens['h']}, "
+            f"{len(capture.points):,} points, {capture.error:.2f} pixels off on average"
+        )
+        print(
+            f"focal length {lens['fl_x']:.1f} x {lens['fl_y']:.1f}, centre {lens['cx']:.1f}, {lens['cy']:.1f} pixels, "
+            f"distortion {lens['k1']:.4f} {lens['k2']:.4f} {lens['p1']:.4f} {lens['p2']:.4f}{shared}"
+        )
+        if capture.left_out:
+            print(f"left out, as they share too little with the others: {', '.join(capture.left_out)}")
+        print(f"look at {self.output / 'cameras.png'}, then: ns-train eugen-zipnerf-small --data {self.output}")
+
+
 COMMANDS = {
     "scene": SceneCommand,
     "dynamic": DynamicCommand,
     "room": RoomCommand,
     "fetch": FetchCommand,
     "check": CheckCommand,
+    "photos": PhotosCommand,
 }
 
 

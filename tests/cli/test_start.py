@@ -25,7 +25,7 @@ main()
 COMMANDS = ("bench", "data", "distill", "eval", "render", "sdf", "view")
 WORDS = {
     "bench": ("speed", "roofline"),
-    "data": ("scene", "dynamic", "room", "fetch", "check"),
+    "data": ("scene", "dynamic", "room", "fetch", "check", "photos"),
     "sdf": ("mesh", "slice", "volume", "evaluate"),
 }
 HELP = [(command, ()) for command in COMMANDS] + [(c, (word,)) for c, words in WORDS.items() for word in words]
@@ -36,6 +36,7 @@ WRONG = [
     ("bench", ("speed", "--output", "taken"), "taken exists"),
     ("bench", ("roofline", "--output", "taken"), "taken exists"),
     ("data", ("check", "nowhere"), "nowhere"),
+    ("data", ("photos", "nowhere"), "no folder of photographs at nowhere"),
     ("distill", (RUN_AT, "nowhere"), "no run at nowhere"),
     ("distill", (RUN_AT, "."), r"\. is a folder: give the config\.yml inside it"),
     ("distill", (RUN_AT, "taken", "--data", "nowhere"), "--data nowhere does not exist"),
