@@ -29,6 +29,7 @@ def run(words: list[str], environment: dict[str, str], output: str, errors: str)
         os.dup2(os.open(path, flags | os.O_CREAT), target)
     os.environ.clear()
     os.environ.update(environment)
+    os.chdir(environment.get("RUN_IN", "."))
     (program,) = entry_points(group="console_scripts", name=words[0])
     sys.argv = words
     return program.load()()
