@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import sqlite3
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from eugen_nerf.core.errors import ConfigError, DataError
+from eugen_nerf.core.errors import ConfigError, DataError, RunError
 from eugen_nerf.data.camera_plot import draw_cameras
 
 STEPS = ("find features", "match pairs", "place cameras")
@@ -27,14 +29,14 @@ ENOUGH = 0.5
 """Share of the photographs that has to be placed: fewer are no capture of one scene."""
 ORIENTATION = 0x0112
 """EXIF's tag of how a camera was held."""
-FOR_THE_CENTRE = 30
-"""Images from which the point where a shared lens looks is found too; fewer leave it in the middle."""
 LENS = ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2")
 """Names of the parameters of COLMAP's camera model OPENCV in nerfstudio's format, in COLMAP's order; pixels."""
 ADVICE = (
     "take 50 to 150 sharp photographs of something that does not move, from all around, each showing two thirds of "
     "what the one before it shows"
 )
+LOOK_EVERY = 0.5
+"""Seconds between two looks at how far COLMAP is."""
 Report = Callable[[str, float], None]
 
 
@@ -117,43 +119,19 @@ def place_cameras(images: Path, work: Path, report: Report = lambda step, percen
     Raises:
         ConfigError: pycolmap is not installed.
         DataError: fewer than half of the images, or fewer than three, share enough with one another.
+        RunError: COLMAP crashed.
     """
     colmap = import_colmap()
-    colmap.logging.minloglevel = int(colmap.logging.Level.FATAL)
     names = [path.name for path in sorted(images.iterdir())]
-    sizes = {Image.open(images / name).size for name in names}
-    database = work / "database.db"
     work.mkdir(parents=True, exist_ok=True)
-    pairs = len(names) * (len(names) - 1) // 2
-    with _counted(database, "descriptors", len(names), lambda percent: report(STEPS[0], percent)):
-        colmap.extract_features(
-            database,
-            images,
-            camera_mode=colmap.CameraMode.SINGLE if len(sizes) == 1 else colmap.CameraMode.AUTO,
-            reader_options=colmap.ImageReaderOptions(camera_model="OPENCV"),
-            device=colmap.Device.cpu,
-        )
-    with _counted(database, "two_view_geometries", pairs, lambda percent: report(STEPS[1], percent)):
-        colmap.match_exhaustive(database, device=colmap.Device.cpu)
-    placed = 0
-
-    def another() -> None:
-        nonlocal placed
-        placed += 1
-        report(STEPS[2], min(99.0, 100.0 * placed / len(names)))
-
-    options = colmap.IncrementalPipelineOptions(random_seed=0, min_model_size=3)
-    found = colmap.incremental_mapping(database, images, work, options=options, next_image_callback=another)
-    report(STEPS[2], 100.0)
-    best = max(found.values(), key=lambda model: model.num_reg_images(), default=None)
+    _run_colmap(images, work, len(names), report)
+    best = colmap.Reconstruction(work / "best") if (work / "best").exists() else None
     count = 0 if best is None else best.num_reg_images()
     if best is None or count < max(3, ENOUGH * len(names)):
         raise DataError(
             f"only {count} of {len(names)} photographs could be placed, the others share too few points with them: "
             f"{ADVICE}"
         )
-    if len(best.cameras) == 1 and count >= FOR_THE_CENTRE:
-        colmap.bundle_adjustment(best, colmap.BundleAdjustmentOptions(refine_principal_point=True))
     return _capture(best, names)
 
 
@@ -228,26 +206,35 @@ def _capture(model: Any, names: list[str]) -> Capture:
     )
 
 
-@contextmanager
-def _counted(database: Path, table: str, total: int, report: Callable[[float], None]) -> Iterator[None]:
-    """Reports how many of the rows that COLMAP is to write to a table are there, twice a second."""
-    ended = threading.Event()
+def _run_colmap(images: Path, work: Path, count: int, report: Report) -> None:
+    """Runs `colmap_process` to its end; raises `RunError` where it crashes."""
+    totals = dict(zip(STEPS, (count, count * (count - 1) // 2, count), strict=True))
+    command = [sys.executable, "-m", "eugen_nerf.data.colmap_process", str(images), str(work)]
+    with (work / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
+        try:
+            while process.poll() is None:
+                for step, done in zip(STEPS, _progress(work), strict=True):
+                    if done:
+                        report(step, min(99.0 if step == STEPS[-1] else 100.0, 100.0 * done / totals[step]))
+                time.sleep(LOOK_EVERY)
+        except BaseException:  # Ctrl-C: leave no process behind
+            process.terminate()
+            raise
+    if process.returncode != 0:
+        last = (work / "log").read_text(encoding="utf8", errors="replace").strip().splitlines()[-1:]
+        raise RunError(f"COLMAP ended with status {process.returncode}: {' '.join(last)}")
+    for step in STEPS:
+        report(step, 100.0)
 
-    def count() -> None:
-        while not ended.wait(0.5):
-            try:
-                with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=0.1)) as connection:
-                    (rows,) = connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()
-            except sqlite3.Error:  # not made yet, or being written
-                continue
-            report(min(99.0, 100.0 * rows / max(1, total)))
 
-    report(0.0)
-    thread = threading.Thread(target=count, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-    report(100.0)
+def _progress(work: Path) -> tuple[int, int, int]:
+    """How many images have features, how many pairs were compared, and how many images were placed."""
+    rows = []
+    for table in ("descriptors", "two_view_geometries"):
+        try:
+            with closing(sqlite3.connect(f"file:{work / 'database.db'}?mode=ro", uri=True, timeout=0.1)) as connection:
+                rows.append(int(connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]))
+        except sqlite3.Error:  # not made yet, or being written
+            rows.append(0)
+    placed = work / "placed"
+    return rows[0], rows[1], placed.stat().st_size if placed.exists() else 0

@@ -13,9 +13,9 @@ from PIL import Image
 from tiny_photos import COUNT, FOCAL, HEIGHT, WIDTH, true_poses, write_corner
 
 from eugen_nerf.cli.data import main
-from eugen_nerf.core.errors import ConfigError, DataError
+from eugen_nerf.core.errors import ConfigError, DataError, RunError
 from eugen_nerf.data.camera_agreement import compare_cameras
-from eugen_nerf.data.photographs import copy_upright, import_colmap, photograph_files
+from eugen_nerf.data.photographs import copy_upright, import_colmap, photograph_files, place_cameras
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +121,11 @@ def test_agreement_knows_no_coordinates() -> None:
     left = compare_cameras(found, true)
     assert left.degrees[3] == pytest.approx(2.0, abs=1e-6)
     assert np.delete(left.degrees, 3).max() < 1e-5
+
+
+def test_a_crash_of_colmap_is_one_line(tmp_path: Path, colmap: None) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        (tmp_path / "images" / f"{number}.png").write_bytes(b"no image")
+    with pytest.raises(RunError, match=r"COLMAP ended with status 1: .*cannot identify image file"):
+        place_cameras(tmp_path / "images", tmp_path / "work")
