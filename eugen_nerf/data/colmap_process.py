@@ -33,9 +33,11 @@ def main(images: Path, work: Path) -> None:
     pycolmap.match_exhaustive(database, device=pycolmap.Device.cpu)
     options = pycolmap.IncrementalPipelineOptions(random_seed=0, min_model_size=3)
     with (work / "placed").open("ab", buffering=0) as placed:
-        found = pycolmap.incremental_mapping(
-            database, images, work, options=options, next_image_callback=lambda: placed.write(b".")
-        )
+
+        def count() -> None:
+            placed.write(b".")
+
+        found = pycolmap.incremental_mapping(database, images, work, options=options, next_image_callback=count)
     best = max(found.values(), key=lambda model: model.num_reg_images(), default=None)
     if best is None:
         return
