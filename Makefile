@@ -41,7 +41,7 @@ lint: install
 
 # suites of less than half an hour each on two cores; they resume. Those of the second line read data beside the checkout.
 BENCH := variance_cpu siren_cpu layer_fit_cpu ablation_scene_cpu ablation_scene_start_cpu scene_start_cpu distill_scene_cpu isdf_room_cpu \
-	scene_bfloat16_cpu scene_muon_cpu
+	scene_bfloat16_cpu scene_muon_cpu scene_rates_full_cpu
 BENCH_DATA := fox_mipnerf360_cpu fox_zipnerf_cpu fox_zipnerf_distill_cpu fox_nerfacto_cpu full_mipnerf360_cost_cpu full_zipnerf_cost_cpu \
 	fox_mipnerf360_start_cpu lego_mipnerf_cpu lego_degree_cpu lego_start_cpu dnerf_lego_tiny_cpu isdf_kitchen_cpu
 ifneq ($(wildcard ../shared/data),)
@@ -53,7 +53,8 @@ bench: install
 # hours, and data beside the checkout
 BENCH_LONG := lego_cpu distill_lego_cpu lego_narrow_cpu lego_vanilla_cpu dnerf_lego_tiny_stock_cpu dynamic_scene_cpu garden_mipnerf360_cpu \
 	garden_zipnerf_cpu lego_dense_rate_cpu ablation_scene_rates_cpu distill_scene_rates_cpu dynamic_scene_schedule_cpu dnerf_lego_tiny_schedule_cpu \
-	layer_fit_steps_cpu lego_planned_cpu scene_degree_cpu
+	layer_fit_steps_cpu lego_planned_cpu scene_degree_cpu scene_rates_cpu scene_factors_rates_cpu \
+	garden_mipnerf360_rates_cpu garden_zipnerf_rates_cpu dnerf_lego_tiny_rates_cpu isdf_room_rates_cpu
 bench-long: install
 	$(BIN)/eugen-bench $(BENCH_LONG:%=configs/%.yml)
 

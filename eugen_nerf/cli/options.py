@@ -11,7 +11,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
-from typing import Annotated, Any, Union, get_origin, get_type_hints
+from typing import Annotated, Any, Union, cast, get_origin, get_type_hints
 
 import tyro
 
@@ -51,6 +51,8 @@ def _grouped(command: type) -> type:
         values = {name: getattr(self, name) for name in specs if name not in apart}
         for title, names in groups.items():
             values |= {name: getattr(getattr(self, title), name) for name in names}
+        # made here and not by tyro, which would take our own errors for its own
+        values |= {name: value.command() for name, value in values.items() if is_dataclass(hints[name])}
         return command(**values)
 
     doc = inspect.getdoc(command)
@@ -65,7 +67,8 @@ def _spec(own: Field[Any], hint: Any, text: str) -> tuple[str, Any, Any]:
     elif own.default_factory is not MISSING:
         new = field(default_factory=own.default_factory)
     if is_dataclass(hint):
-        return own.name, hint, new
+        part = _grouped(cast(type, hint))
+        return own.name, part, field(default_factory=part)
     if own.default is MISSING and own.default_factory is MISSING:
         return own.name, _with(hint, tyro.conf.arg(help=text)), new
     return own.name, _with(hint, tyro.conf.arg(help=text, help_behavior_hint=_default_words(own.default, text))), new

@@ -26,7 +26,7 @@ from eugen_nerf.conversion.store import FolderStore, discard, store_folder
 from eugen_nerf.conversion.teacher import has_graphs, teacher_of
 from eugen_nerf.conversion.write import FieldReport, place
 from eugen_nerf.core.convert import before_after, convert_graph
-from eugen_nerf.core.merged import merged_for_training
+from eugen_nerf.core.merged import merged_for_training, why_not_merged
 from eugen_nerf.core.pairs import CACHE_BYTES
 from eugen_nerf.core.parallel import process_count
 from eugen_nerf.core.preview import Batches, gather_moments
@@ -169,7 +169,8 @@ class Conversion:
             converted, layer_reports = convert_graph(network, batches, layers, self.config.conversion, done, own, store)
             prefix = next(key for key, module in teacher.named_modules() if module is network)
             state = {key: value for key, value in state.items() if not key.startswith(f"{prefix}.")}
-            stored = merged_for_training(converted) if settings_of(name)[0].train_merged else converted
+            merged = settings_of(name)[0].train_merged and why_not_merged(network) is None
+            stored = merged_for_training(converted) if merged else converted
             state |= {f"{prefix}.{key}": value for key, value in stored.state_dict().items()}
             if name in teacher.displacing_fields():
                 asked = copy.deepcopy(asked)

@@ -197,7 +197,7 @@ _ZIP = ZipNeRFModelConfig()
 _ZIP_PAPER = replace(_ZIP, network=replace(_ZIP.network, layers=("head_0",), norm=True))
 _ZIP_SMALL = replace(
     _ZIP,
-    network=replace(_ZIP.network, max_resolution=1024, log2_table_size=18),
+    network=replace(_ZIP.network, max_resolution=1024, log2_table_size=18, train_merged=True),
     proposal=replace(_ZIP.proposal, log2_table_size=18),
     proposal_resolutions=(128, 256),
     num_proposal_samples=(32, 32),
@@ -233,6 +233,15 @@ eugen_zipnerf_paper = MethodSpecification(
     description="Zip-NeRF with the EUGen paper's choice: the head's first layer, 64 features.",
 )
 eugen_zipnerf_small = MethodSpecification(
-    config=_unbounded_trainer("eugen-zipnerf-small", _ZIP_SMALL, steps=2000, rays=512, lr=(1e-2, 1e-3), warmup=100),
+    config=_unbounded_trainer(
+        "eugen-zipnerf-small",
+        _ZIP_SMALL,
+        steps=2000,
+        rays=512,
+        lr=(1e-2, 1e-3),
+        warmup=100,
+        algorithm="muon",
+        adam_ratio=1.0,  # the grids' rate stays what it was
+    ),
     description="eugen-zipnerf small enough to train on a CPU.",
 )

@@ -298,9 +298,9 @@ def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
 
 
 def test_budgets_that_contradict_each_other(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+    tiny_dense_run: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    config = ["--load-config", tmp_path / "config.yml"]
+    config = ["--load-config", tiny_dense_run]
     said = refused(monkeypatch, capfd, *config, "--speedup", 2, "--macs", 0.5)
     assert "--speedup and --macs are two budgets: give one" in said
     said = refused(monkeypatch, capfd, *config, "--max-drop", 0.3, "--num-features", 8)

@@ -31,13 +31,13 @@ CEILINGS = {
     "eugen-isdf-small": (425, 407, 12),
     "eugen-mipnerf360": (1995, 1912, 20),
     "eugen-mipnerf360-paper": (1980, 1912, 20),
-    "eugen-mipnerf360-small": (1947, 1864, 20),
+    "eugen-mipnerf360-small": (1912, 1930, 20),
     "eugen-nerf": (620, 454, 15),
     "eugen-nerf-paper": (600, 454, 15),
-    "eugen-nerf-small": (574, 480, 17),
+    "eugen-nerf-small": (505, 521, 17),
     "eugen-zipnerf": (3341, 3323, 20),
     "eugen-zipnerf-paper": (3342, 3323, 20),
-    "eugen-zipnerf-small": (2866, 2848, 20),
+    "eugen-zipnerf-small": (2898, 2902, 20),
 }
 """Launches of a training step of the variant eugen, and of its dense twin, and waits of the host in either; what the
 code takes now."""

@@ -82,7 +82,7 @@ def test_callbacks_hear_of_the_steps_after_the_checkpoint(
 
 def test_memory_grows_with_rays(tiny_dense_run: Path) -> None:
     peaks = []
-    for rays in (32, 128):
+    for rays in (128, 512):
         run = load_run(tiny_dense_run, device="cpu")
         run.pipeline.datamanager.train_pixel_sampler.set_num_rays_per_batch(rays)
         cost = training_costs({"a": run}, {"a": draw_batches(run, 1, seed=0)}, "a")["a"]
