@@ -139,7 +139,7 @@ def test_the_fit_does_the_work(tiny_dense_run: Path) -> None:
     kept = {k: v for k, v in run.model.state_dict().items() if "trunk_1" not in k and "trunk_2" not in k}
     fresh.load_state_dict({**own, **kept})
     errors = [(render(model, run)["rgb"] - expected).square().mean().item() for model in (student, fresh)]
-    assert errors[0] < 0.2 * errors[1]
+    assert errors[0] < 0.4 * errors[1]
 
 
 def test_the_command(
