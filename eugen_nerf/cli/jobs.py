@@ -9,21 +9,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
 
-from eugen_nerf.cli.progress import stages
+from eugen_nerf.cli.progress import repeated, stages
 from eugen_nerf.core.errors import RunError
 
 T = TypeVar("T")
 _RUNNING: set[subprocess.Popen[bytes]] = set()
 _PERCENT = re.compile(r"\((\d+(?:\.\d+)?)%\)")
+_READ_EVERY = 1.0
+"""Seconds between two looks at how far a job's log is."""
 _LOOK_EVERY = 2.0
 """Seconds between two looks at whether another machine's job is done."""
 
@@ -155,7 +157,7 @@ def run_command(
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
         _RUNNING.add(process)
         try:
-            with _watching(log, on_percent):
+            with repeated(_READ_EVERY, partial(_report_percent, log, on_percent)):
                 code = process.wait()
         except BaseException:  # Ctrl-C: leave no process behind
             process.terminate()
@@ -167,21 +169,8 @@ def run_command(
         raise RunError(f"{Path(command[0]).name} failed: {lines[-1].strip()[:300]} (all of its output: {log})")
 
 
-@contextmanager
-def _watching(log: Path, on_percent: Callable[[float], None]) -> Iterator[None]:
+def _report_percent(log: Path, on_percent: Callable[[float], None]) -> None:
     """Reports the last percentage in a growing log."""
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(1.0):
-            found = _PERCENT.findall(log.read_text(encoding="utf8", errors="replace")[-4000:])
-            if found:
-                on_percent(float(found[-1]))
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
+    found = _PERCENT.findall(log.read_text(encoding="utf8", errors="replace")[-4000:])
+    if found:
+        on_percent(float(found[-1]))

@@ -34,7 +34,7 @@ def stages(console: Console, titles: Sequence[str]) -> Iterator[Report]:
             yield lambda title, percent: bars.update(tasks[title], completed=percent)
         return
     lines = Lines(titles)
-    with _repeated(console, lines.line):
+    with repeated(EVERY, lambda: _print(console, lines.line())):
         yield lines.report
     _print(console, lines.line())
 
@@ -48,7 +48,7 @@ def working(console: Console, what: str) -> Iterator[None]:
         return
     start = time.monotonic()
     _print(console, what)
-    with _repeated(console, lambda: f"{what}, for {duration(time.monotonic() - start)}"):
+    with repeated(EVERY, lambda: _print(console, f"{what}, for {duration(time.monotonic() - start)}")):
         yield
 
 
@@ -94,15 +94,15 @@ class Lines:
 
 
 @contextmanager
-def _repeated(console: Console, line: Callable[[], str]) -> Iterator[None]:
-    """Prints a line every `EVERY` seconds, while the block runs."""
+def repeated(seconds: float, do: Callable[[], None]) -> Iterator[None]:
+    """Calls a function again and again, with pauses, in a thread of its own while the block runs."""
     ended = threading.Event()
 
-    def tell() -> None:
-        while not ended.wait(EVERY):
-            _print(console, line())
+    def work() -> None:
+        while not ended.wait(seconds):
+            do()
 
-    thread = threading.Thread(target=tell, daemon=True)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     try:
         yield

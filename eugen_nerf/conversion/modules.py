@@ -154,20 +154,16 @@ class StockConversion:
         for name, counts in plan.items():
             if not counts:
                 continue
-            start, before, costs = (
-                time.perf_counter(),
-                _costs(field := student.get_submodule(name)),
-                linear_costs(field),
-            )
+            start, field = time.perf_counter(), student.get_submodule(name)
+            before, costs = _costs(field), linear_costs(field)
             own = (metrics or {}).get(name)
             new, layers = self.parts[name].convert(counts, own, partial(progress, name))
             installed.install({key: copy.deepcopy(linear) for key, linear in new.items()})
             sizes |= {n: [m.in_features, m.out_features, int(m.bias is not None)] for n, m in new.items()}
             after, seconds = _costs(field), time.perf_counter() - start
-            parameters, shares = (
-                (before[0], after[0]),
-                {f"{name}.{layer}": pair for layer, pair in before_after(costs, linear_costs(field)).items()},
-            )
+            parameters = (before[0], after[0])
+            pairs = before_after(costs, linear_costs(field))
+            shares = {f"{name}.{layer}": pair for layer, pair in pairs.items()}
             reports.append(
                 FieldReport(name, layers, parameters, (before[1], after[1]), seconds, running=parameters, shares=shares)
             )
