@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from eugen_nerf.core.factors import update_share
+from eugen_nerf.core.factors import diagonal_blocks, update_share
 from eugen_nerf.core.onednn import has_fast_bfloat16
 
 LEAST_SIDE = 8
@@ -40,7 +40,12 @@ def is_orthogonalised(parameter: Tensor) -> bool:
     Args:
         parameter: of any shape.
     """
-    return parameter.ndim == 2 and min(parameter.shape) >= LEAST_SIDE and max(parameter.shape) <= LARGEST_SIDE
+    return parameter.ndim == 2 and min(_block(parameter)) >= LEAST_SIDE and max(parameter.shape) <= LARGEST_SIDE
+
+
+def _block(matrix: Tensor) -> tuple[int, int]:
+    """Rows and columns of one diagonal block of a matrix; of the whole where it has none."""
+    return matrix.shape[0] // diagonal_blocks(matrix), matrix.shape[1]
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
@@ -94,7 +99,7 @@ class BatchedMuon(Optimizer):
             batches: dict[tuple[int, torch.device, torch.dtype], list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    size = math.ceil(min(p.shape) / BATCHED_SIDES)
+                    size = math.ceil(min(_block(p)) / BATCHED_SIDES)
                     batches.setdefault((size, p.device, p.dtype), []).append(p)
             for parameters in batches.values():
                 self._move(group, parameters)
@@ -110,15 +115,17 @@ class BatchedMuon(Optimizer):
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
         updates = torch._foreach_lerp(gradients, buffers, group["momentum"])
         halved = updates[0].dtype == torch.float32 and has_fast_bfloat16(updates[0].device)
-        directions = orthogonalised(_stacked(updates, torch.bfloat16 if halved else updates[0].dtype))
+        parts = [part for p, update in zip(parameters, updates, strict=True) for part in update.split(_block(p)[0])]
+        directions = iter(orthogonalised(_stacked(parts, torch.bfloat16 if halved else parts[0].dtype)))
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        for p, direction in zip(parameters, directions, strict=True):
-            rows, columns = sorted(p.shape)
-            own = direction[:rows, :columns]
+        for p in parameters:
+            shorter, longer = sorted(_block(p))
             # root mean square of an update as Adam's usually is, so that rates mean the same for all shapes
-            rate = group["lr"] * 0.2 * columns**0.5 * update_share(p)
-            p.add_(own if p.shape[0] <= p.shape[1] else own.mT, alpha=-rate)
+            rate = group["lr"] * 0.2 * longer**0.5 * update_share(p)
+            for part in p.split(_block(p)[0]):
+                own = next(directions)[:shorter, :longer]
+                part.add_(own if part.shape[0] <= part.shape[1] else own.mT, alpha=-rate)
 
 
 def _stacked(matrices: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

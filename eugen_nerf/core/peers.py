@@ -137,7 +137,7 @@ class MonarchLinear(FeatureLayer):
         nn.init.normal_(self.first, std=1 / math.sqrt(columns))
         second = started(nn.Linear(inner // blocks, out_features), start)
         self.second, self.bias = second.weight, second.bias
-        share_updates(self.first, self.second)
+        share_updates(self.first, self.second, blocks=blocks)
 
     def pieces(self) -> list[tuple[Stage, Affine]]:
         """Two stages of diagonal blocks, the second with f."""

@@ -9,7 +9,7 @@ from torch import nn
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.factors import update_share
 from eugen_nerf.core.muon import BatchedMuon, orthogonalised
-from eugen_nerf.core.peers import LowRankLinear
+from eugen_nerf.core.peers import LowRankLinear, MonarchLinear
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 SHAPES = [(16, 16), (12, 40), (40, 12), (16, 16), (12, 40)]
@@ -119,3 +119,14 @@ def test_the_matrix_of_a_fixed_projection_takes_the_whole_step() -> None:
     free = EUGenLinear(32, 32, EUGenConfig(num_features=16))
     assert update_share(fixed.weight) == 1.0
     assert update_share(free.weight) == update_share(free.projection) < 1.0
+
+
+def test_each_diagonal_block_of_a_monarch_layer_moves_as_a_matrix_of_its_own() -> None:
+    layer = MonarchLinear(64, 48, 40, blocks=4).double()
+    before = array(layer.first).copy()
+    layer.first.grad = draw(*layer.first.shape, seed=3)
+    gradients = np.split(array(layer.first.grad), 4)
+    BatchedMuon([layer.first], lr=0.03, momentum=0.0).step()
+    rate = 0.03 * 0.2 * 16**0.5 * update_share(layer.first)
+    expected = before - rate * np.concatenate([reference_direction(gradient) for gradient in gradients])
+    np.testing.assert_allclose(array(layer.first), expected, rtol=0, atol=1e-12)
