@@ -14,13 +14,21 @@ from eugen_nerf.fields.deformation import DeformationFieldConfig
 from eugen_nerf.fields.hash import HashFieldConfig
 from eugen_nerf.fields.nerf import NeRFFieldConfig
 from eugen_nerf.methods.dnerf import EugenDNerfModelConfig
-from eugen_nerf.methods.optimizers import FieldOptimizerConfig
+from eugen_nerf.methods.optimizers import Algorithm, FieldOptimizerConfig
 from eugen_nerf.methods.register import method_trainer
 from eugen_nerf.methods.trainer import EugenTrainerConfig
 
 
 def _dynamic_trainer(
-    name: str, model: EugenDNerfModelConfig, *, steps: int, rays: int, lr: float, deformation_lr: float, reveal: int
+    name: str,
+    model: EugenDNerfModelConfig,
+    *,
+    steps: int,
+    rays: int,
+    lr: float,
+    deformation_lr: float,
+    reveal: int,
+    algorithm: Algorithm = "adam",
 ) -> EugenTrainerConfig:
     """D-NeRF's data, revealed in the order of time, and a learning rate of its own for the deformation.
 
@@ -39,7 +47,7 @@ def _dynamic_trainer(
     )
     config.optimizers = {
         group: {
-            "optimizer": FieldOptimizerConfig(lr=rate, eps=1e-8),
+            "optimizer": FieldOptimizerConfig(lr=rate, eps=1e-8, algorithm=algorithm),
             "scheduler": ExponentialDecaySchedulerConfig(
                 lr_final=rate / 20, max_steps=steps, warmup_steps=min(500, steps // 6), lr_pre_warmup=rate / 200
             ),
@@ -61,7 +69,7 @@ _SMALL_DEFORMATION = DeformationFieldConfig(
     num_features=(64,),
 )
 _SMALL = EugenDNerfModelConfig(
-    deformation=_SMALL_DEFORMATION,
+    deformation=replace(_SMALL_DEFORMATION, train_merged=True),
     network=NeRFFieldConfig(
         trunk_layers=4,
         trunk_width=128,
@@ -71,6 +79,7 @@ _SMALL = EugenDNerfModelConfig(
         position_frequencies=6,
         position_max_exponent=4.0,
         num_features=(64,),
+        train_merged=True,
     ),
     num_coarse_samples=32,
     num_importance_samples=32,
@@ -78,7 +87,7 @@ _SMALL = EugenDNerfModelConfig(
 # as the paper's hash-grid D-NeRF, EUGen in the deformation alone: in the small canonical head too, it lost 4 dB more
 _HASH = EugenDNerfModelConfig(network=HashFieldConfig(layers=("none",)))
 _HASH_SMALL = EugenDNerfModelConfig(
-    deformation=_SMALL_DEFORMATION,
+    deformation=replace(_SMALL_DEFORMATION, train_merged=True),
     network=HashFieldConfig(layers=("none",), max_resolution=256, log2_table_size=16, features_per_level=2),
     num_coarse_samples=32,
     num_importance_samples=32,
@@ -92,7 +101,14 @@ eugen_dnerf = MethodSpecification(
 )
 eugen_dnerf_small = MethodSpecification(
     config=_dynamic_trainer(
-        "eugen-dnerf-small", _SMALL, steps=3000, rays=256, lr=4e-3, deformation_lr=1e-3, reveal=1600
+        "eugen-dnerf-small",
+        _SMALL,
+        steps=3000,
+        rays=256,
+        lr=2e-2,
+        deformation_lr=5e-3,
+        reveal=1600,
+        algorithm="muon",
     ),
     description="eugen-dnerf small enough to train on a CPU.",
 )
