@@ -30,6 +30,11 @@ COLUMNS: dict[str, tuple[str, _Format]] = {
     "psnr_lost": ("lost", lambda lost: f"{round(lost, 2) + 0.0:.2f}"),  # 0.00, and not -0.00
     "ssim": ("SSIM", "{:.3f}".format),
     "lpips": ("LPIPS", "{:.3f}".format),
+    "volume_l1_cm": ("volume, cm", "{:.2f}".format),
+    "surface_l1_cm": ("surface, cm", "{:.2f}".format),
+    "depth_l1_cm": ("depth, cm", "{:.2f}".format),
+    "chamfer_cm": ("Chamfer, cm", "{:.2f}".format),
+    "value_speed_ratio": ("distance x", "{:.2f}".format),
     "query_speed_ratio": ("query x", "{:.2f}".format),
     "image_speed_ratio": ("image x", "{:.2f}".format),
     "iteration_speed_ratio": ("training step x", "{:.2f}".format),
@@ -264,10 +269,10 @@ def _figures(row: Row, folder: Path) -> dict[str, Any]:
             raise DataError(f"{path} cannot be read as a report: {type(error).__name__}") from error
     lost = losses(rows, baseline, "psnr")
     rows = [{**other, "psnr_lost": loss} for other, loss in zip(rows, lost, strict=True)]
-    teacher = next((other["psnr"] for other in rows if other["variant"] == baseline), None)
+    teacher = next((other.get("psnr") for other in rows if other["variant"] == baseline), None)
     for other in rows:
         if other["variant"] == row.variant:
-            if None in (teacher, other["psnr"]):
+            if None in (teacher, other.get("psnr")):
                 return other
             return {**other, FROM_TO: (teacher, other["psnr"]), "psnr_lost": teacher - other["psnr"]}
     for other in over_seeds(rows, list(COLUMNS)):
