@@ -19,8 +19,7 @@ from eugen_nerf.surfaces.sdf import SignedDistance
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 2e-5
 """Largest difference from what another platform stored, relative where a value is beyond 1: sums in another order
-change the last bits of float32, and samples that are drawn from weights move with them. With a processor's instructions
-limited to AVX2, or without vectors, it was at most 2e-6."""
+change the last bits of float32, and samples that are drawn from weights move with them."""
 MEDIANS = ("depth",)
 """Outputs that are the distance of one sample: where two are nearly the median, the last bits choose."""
 SHARE_OF_MEDIANS = 0.02
