@@ -19,6 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "installing into $(VENV): some minutes; torch for NVIDIA GPUs alone is most of what is downloaded (README, Install)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools wheel
 	$(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	cp scripts/jit_warning.pth "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	touch $@
 
 demo: install
