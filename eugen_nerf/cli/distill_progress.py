@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from eugen_nerf.core.durations import duration
-from eugen_nerf.evaluation.steps import EVERY, Steps, repeated, say
+from eugen_nerf.evaluation.stage_lines import EVERY, Steps, repeated, say
 
 
 class ConversionSteps:

@@ -20,14 +20,14 @@ from rich.console import Console
 
 from eugen_nerf.cli.progress import stages
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.evaluation.steps import repeated
+from eugen_nerf.evaluation.stage_lines import repeated
 
 T = TypeVar("T")
 _RUNNING: set[subprocess.Popen[bytes]] = set()
 _PERCENT = re.compile(r"\((\d+(?:\.\d+)?)%\)")
 """How far ns-train says that it is."""
 _STEP = re.compile(r"^.{1,80}: \d+ of \d+(?: per cent)?(?:, \d+ \w+ left)?$", re.MULTILINE)
-"""How far our own commands say that they are (`evaluation/steps.py`)."""
+"""How far our own commands say that they are (`evaluation/stage_lines.py`)."""
 _READ_EVERY = 1.0
 """Seconds between two looks at how far a job's log is."""
 _LOOK_EVERY = 2.0

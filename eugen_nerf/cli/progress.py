@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.status import Status
 
 from eugen_nerf.core.durations import duration
-from eugen_nerf.evaluation.steps import EVERY, repeated, say
+from eugen_nerf.evaluation.stage_lines import EVERY, repeated, say
 
 
 class Report(Protocol):

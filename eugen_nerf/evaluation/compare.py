@@ -25,7 +25,7 @@ from eugen_nerf.evaluation.planned import Inference, apply_inference, picture_ch
 from eugen_nerf.evaluation.protocol import Protocol, Timing
 from eugen_nerf.evaluation.reduced import parse_reduced, with_reduced
 from eugen_nerf.evaluation.render import eval_dataset, images_hash, poses_hash, render_rgb, render_views, view_camera
-from eugen_nerf.evaluation.steps import counted
+from eugen_nerf.evaluation.stage_lines import counted
 from eugen_nerf.evaluation.training import KEYS as TRAINING_KEYS
 from eugen_nerf.evaluation.training import draw_batches, seeded, training_costs
 from eugen_nerf.evaluation.truth import baseline_images, shared_truth

@@ -19,7 +19,7 @@ from torch import Tensor
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.evaluation.output_paths import CameraPath
 from eugen_nerf.evaluation.render import eval_dataset, render_rgb
-from eugen_nerf.evaluation.steps import counted
+from eugen_nerf.evaluation.stage_lines import counted
 from eugen_nerf.methods.metrics import Image8, quantise
 from eugen_nerf.methods.runs import Run
 

@@ -13,7 +13,7 @@ from nerfstudio.cameras.cameras import Cameras
 from rich.console import Console
 
 from eugen_nerf.core.errors import DataError, RunError
-from eugen_nerf.evaluation.steps import counted
+from eugen_nerf.evaluation.stage_lines import counted
 from eugen_nerf.fields.timing import synchronise
 from eugen_nerf.methods.metrics import Image8, quantise
 from eugen_nerf.methods.runs import Run

@@ -23,7 +23,7 @@ from eugen_nerf.evaluation.accounting import count_parameters, environment, fit_
 from eugen_nerf.evaluation.fusion import fuse
 from eugen_nerf.evaluation.sdf_metrics import Truth, chamfer, measured_truth, room_truth, sdf_metrics
 from eugen_nerf.evaluation.sdf_protocol import SdfProtocol
-from eugen_nerf.evaluation.steps import counted, followed, shares
+from eugen_nerf.evaluation.stage_lines import counted, followed, shares
 from eugen_nerf.evaluation.training import KEYS as TRAINING_KEYS
 from eugen_nerf.evaluation.training import draw_batches, seeded, training_costs
 from eugen_nerf.fields.timing import medians, speed_ratios, time_interleaved

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from eugen_nerf.core.errors import EugenError, RunError
 from eugen_nerf.evaluation.accounting import peak_memory
-from eugen_nerf.evaluation.steps import counted, followed
+from eugen_nerf.evaluation.stage_lines import counted, followed
 from eugen_nerf.fields.timing import medians, speed_ratios, time_interleaved
 from eugen_nerf.methods.checkpoints import first_line, read_latest_checkpoint
 from eugen_nerf.methods.runs import Run

@@ -12,7 +12,7 @@ from rich.console import Console
 from eugen_nerf.evaluation.protocol import Timing
 from eugen_nerf.evaluation.render import render_rgb, view_camera
 from eugen_nerf.evaluation.split import ceiling, image_splits
-from eugen_nerf.evaluation.steps import counted, followed
+from eugen_nerf.evaluation.stage_lines import counted, followed
 from eugen_nerf.fields.timing import field_query_callable, medians, speed_ratios, time_interleaved
 from eugen_nerf.methods.runs import Run, query_module
 

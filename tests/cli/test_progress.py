@@ -14,8 +14,8 @@ from eugen_nerf.cli import distill_progress, progress
 from eugen_nerf.cli.distill_progress import ConversionSteps
 from eugen_nerf.cli.jobs import run_command
 from eugen_nerf.cli.progress import Lines, stages, working
-from eugen_nerf.evaluation import steps
-from eugen_nerf.evaluation.steps import Steps, counted, shares
+from eugen_nerf.evaluation import stage_lines
+from eugen_nerf.evaluation.stage_lines import Steps, counted, shares
 
 
 def test_a_line_says_steps_shares_and_the_time_left() -> None:
@@ -61,7 +61,7 @@ def test_a_log_gets_a_line_now_and_then_and_a_terminal_none(monkeypatch: pytest.
 
 def test_a_line_comes_at_least_every_half_minute() -> None:
     assert 0 < progress.EVERY <= 30
-    assert 0 < steps.EVERY <= 30
+    assert 0 < stage_lines.EVERY <= 30
     assert 0 < distill_progress.EVERY <= 30
 
 
@@ -85,7 +85,7 @@ def test_stages_are_lines_in_a_log_and_timed_ones_on_a_terminal_too() -> None:
 
 
 def test_shares_of_stages_are_lines_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "EVERY", 0.01)
+    monkeypatch.setattr(stage_lines, "EVERY", 0.01)
     console = Console(file=io.StringIO(), width=60)
     with shares(console) as begin:
         begin("fusing depth")(1.0)
