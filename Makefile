@@ -18,7 +18,11 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV): some minutes; torch for NVIDIA GPUs alone is most of what is downloaded (README, Install)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools wheel
-	$(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	@[ -t 1 ] || { seconds=0; while sleep 20 >/dev/null 2>&1; do seconds=$$((seconds + 20)); \
+		echo "installing, for $$seconds s: $$(du -sm $(VENV) | cut -f1) of about 8600 MB in $(VENV)"; done & beat=$$!; }; \
+	$(BIN)/python -m pip install --progress-bar on --constraint constraints.txt --no-build-isolation --editable ".[dev]"; \
+	status=$$?; [ -z "$$beat" ] || kill $$beat; exit $$status
+	cp scripts/jit_warning.pth "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	touch $@
 
 demo: install

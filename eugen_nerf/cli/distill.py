@@ -208,6 +208,17 @@ class Distill:
             raise ConfigError(f"{words[0]} previews {', '.join(BY_ROWS)} alone: leave --recipe out, or give --macs")
         return goals[0] if goals else None
 
+    @staticmethod
+    def _layers(conversion: Conversion | StockConversion) -> list[tuple[str, str]]:
+        """Field and layer of all that is fitted where no budget chooses."""
+        from eugen_nerf.conversion.choose import explicit_plan
+        from eugen_nerf.conversion.distill import Conversion
+
+        if isinstance(conversion, Conversion):
+            plan = explicit_plan(conversion.teacher, conversion.chosen, conversion.config)
+            return [(name, layer) for name, layers in plan.items() for layer in layers]
+        return [(name, layer) for name, part in conversion.parts.items() for layer in part.widths]
+
     def _check_bundle(self) -> None:
         """Refuses before minutes of work what would fail after them."""
         if self.bundle is not None and self.bundle.exists():
@@ -216,8 +227,7 @@ class Distill:
             raise ConfigError("--onnx writes beside a bundle: give --bundle as well")
 
     def _convert(self, console: Console, run: Run, config: DistillConfig, goal: tuple[str, float] | None) -> _Done:
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
+        from eugen_nerf.cli.distill_progress import shown
         from eugen_nerf.conversion.budget import check_rays, fulfil, training_rays
         from eugen_nerf.conversion.calibrate import calibrate
         from eugen_nerf.conversion.distill import Conversion, conversion_of
@@ -232,14 +242,9 @@ class Distill:
             teacher_of(run)  # says so now where the run cannot become one
         conversion = conversion_of(run, config, keep=True)
         console.print(conversion.memory_line())
-        columns = (SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("", total=None)  # how often a budget converts is not known before
-
-            def progress(which: str, what: str) -> None:
-                bar.update(task, description=f"{which}: {what}")
-
-            fulfilled = None
+        known = self._layers(conversion) if goal is None else []
+        with shown(console, known) as steps:
+            progress, fulfilled = steps.report, None
             if goal is None:
                 trainer, student, reports = conversion.convert_as_configured(progress)
             elif isinstance(conversion, Conversion) and self.recipe in ("svd", "aware"):
@@ -261,7 +266,7 @@ class Distill:
                     steps=self.finetune_steps,
                     minutes=self.finetune_minutes,
                     seed=self.seed,
-                    progress=lambda share, what: progress(f"calibrating, {100 * share:.0f} %", what),
+                    progress=steps.calibrating,
                 )
                 record["calibration"] = asdict(report)
         if "calibration" in record:

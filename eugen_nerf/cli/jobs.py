@@ -18,12 +18,16 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from eugen_nerf.cli.progress import repeated, stages
+from eugen_nerf.cli.progress import stages
 from eugen_nerf.core.errors import RunError
+from eugen_nerf.evaluation.stage_lines import repeated
 
 T = TypeVar("T")
 _RUNNING: set[subprocess.Popen[bytes]] = set()
 _PERCENT = re.compile(r"\((\d+(?:\.\d+)?)%\)")
+"""How far ns-train says that it is."""
+_STEP = re.compile(r"^.{1,80}: \d+ of \d+(?: per cent)?(?:, \d+ \w+ left)?$", re.MULTILINE)
+"""How far our own commands say that they are (`evaluation/stage_lines.py`)."""
 _READ_EVERY = 1.0
 """Seconds between two looks at how far a job's log is."""
 _LOOK_EVERY = 2.0
@@ -101,7 +105,7 @@ def run_jobs(jobs: Sequence[Job], crew: Crew, console: Console) -> None:
                     job.command,
                     job.log,
                     threads=crew.threads,
-                    on_percent=lambda value: report(job.title, value),
+                    on_progress=partial(report, job.title),
                 )
                 if not job.result.exists():
                     raise RunError(f"{job.title} ended without an error and did not write {job.result}; see {job.log}")
@@ -139,7 +143,7 @@ def run_command(
     log: Path,
     *,
     threads: int | None = None,
-    on_percent: Callable[[float], None] = lambda _: None,
+    on_progress: Callable[[float, str], None] = lambda percent, words: None,
 ) -> None:
     """Runs one command to its end.
 
@@ -157,7 +161,7 @@ def run_command(
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
         _RUNNING.add(process)
         try:
-            with repeated(_READ_EVERY, partial(_report_percent, log, on_percent)):
+            with repeated(_READ_EVERY, partial(_report_progress, log, on_progress)):
                 code = process.wait()
         except BaseException:  # Ctrl-C: leave no process behind
             process.terminate()
@@ -169,8 +173,11 @@ def run_command(
         raise RunError(f"{Path(command[0]).name} failed: {lines[-1].strip()[:300]} (all of its output: {log})")
 
 
-def _report_percent(log: Path, on_percent: Callable[[float], None]) -> None:
-    """Reports the last percentage in a growing log."""
-    found = _PERCENT.findall(log.read_text(encoding="utf8", errors="replace")[-4000:])
-    if found:
-        on_percent(float(found[-1]))
+def _report_progress(log: Path, on_progress: Callable[[float, str], None]) -> None:
+    """Reports the last percentage in a growing log, or else its last line on a step."""
+    text = log.read_text(encoding="utf8", errors="replace")[-4000:]
+    percents, steps = _PERCENT.findall(text), _STEP.findall(text)
+    if percents:
+        on_progress(float(percents[-1]), "")
+    elif steps:
+        on_progress(0.0, steps[-1])

@@ -11,12 +11,13 @@ import inspect
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
-from typing import Annotated, Any, Union, cast, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 
 import tyro
 
-MARKERS = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
-"""Names of groups are no part of options; leaving an option out is the only way to say None."""
+MARKERS = (tyro.conf.OmitArgPrefixes,)
+"""Names of groups are no part of options."""
 
 
 def parse(command: type | Mapping[str, type], prog: str, args: Sequence[str] | None = None, text: str = "") -> Any:
@@ -71,7 +72,8 @@ def _spec(own: Field[Any], hint: Any, text: str) -> tuple[str, Any, Any]:
         return own.name, part, field(default_factory=part)
     if own.default is MISSING and own.default_factory is MISSING:
         return own.name, _with(hint, tyro.conf.arg(help=text)), new
-    return own.name, _with(hint, tyro.conf.arg(help=text, help_behavior_hint=_default_words(own.default, text))), new
+    words = _default_words(own.default, text)
+    return own.name, _with(hint, tyro.conf.arg(help=text, help_behavior_hint=words, metavar=_value_words(hint))), new
 
 
 def _with(hint: Any, settings: object) -> Any:
@@ -86,6 +88,18 @@ def _default_words(default: object, text: str) -> str | Callable[[str], str]:
     if default is None or default == () or "default" in text:
         return ""
     return lambda label: f"(default: {({'True': 'on', 'False': 'off'}).get(label, label)})"
+
+
+def _value_words(hint: Any) -> str | None:
+    """What stands for the value of an option that may be None, without tyro's `{None}|`; None leaves it to tyro.
+
+    The word None is accepted, as by nerfstudio's commands; leaving the option out says the same.
+    """
+    if get_origin(hint) not in (Union, UnionType) or NoneType not in get_args(hint):
+        return None
+    (kind,) = (kind for kind in get_args(hint) if kind is not NoneType)
+    kinds = get_args(kind) or (kind,)
+    return " ".join(str(own.__name__).upper() for own in kinds)
 
 
 def field_texts(command: type) -> dict[str, str]:

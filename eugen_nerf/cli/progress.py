@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.status import Status
 
 from eugen_nerf.core.durations import duration
+from eugen_nerf.evaluation.stage_lines import EVERY, repeated, say
 
-EVERY = 20.0
-"""Seconds between two lines."""
-Report = Callable[[str, float], None]
-"""Is called with a step's title and how many per cent of it are done."""
+
+class Report(Protocol):
+    """Takes note of how far a step is."""
+
+    def __call__(self, title: str, percent: float, words: str = "") -> None:
+        """A step's title, how many per cent of it are done, and what it says itself, where it does."""
 
 
 @contextmanager
@@ -31,30 +35,50 @@ def stages(console: Console, titles: Sequence[str]) -> Iterator[Report]:
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
         with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bars:
             tasks = {title: bars.add_task(title, total=100) for title in titles}
-            yield lambda title, percent: bars.update(tasks[title], completed=percent)
+
+            def update(title: str, percent: float, words: str = "") -> None:
+                bars.update(tasks[title], completed=percent, description=f"{title} {words}".strip())
+
+            yield update
         return
     lines = Lines(titles)
-    with repeated(EVERY, lambda: _print(console, lines.line())):
+    with repeated(EVERY, lambda: say(console, lines.line())):
         yield lines.report
-    _print(console, lines.line())
+    say(console, lines.line())
 
 
 @contextmanager
-def working(console: Console, what: str) -> Iterator[None]:
-    """Says that something is done whose end is not known before, while the block runs."""
-    if console.is_terminal:
-        with console.status(what):
-            yield
-        return
+def working(console: Console, what: str) -> Iterator[Callable[[str], None]]:
+    """Says that something is done whose end is not known before, while the block runs.
+
+    The block may call what it gets with the step that it is at.
+    """
+    step = ""
+
+    def at(words: str) -> None:
+        nonlocal step
+        step = words
+        if status is not None:
+            status.update(f"{what}: {words}")
+
+    def line() -> str:
+        return f"{what}, for {duration(time.monotonic() - start)}" + (f"; {step}" if step else "")
+
+    status: Status | None = None
     start = time.monotonic()
-    _print(console, what)
-    with repeated(EVERY, lambda: _print(console, f"{what}, for {duration(time.monotonic() - start)}")):
-        yield
+    if console.is_terminal:
+        with console.status(what) as status:
+            yield at
+        return
+    say(console, what)
+    with repeated(EVERY, lambda: say(console, line())):
+        yield at
 
 
 @dataclass
 class _Step:
     percent: float = 0.0
+    words: str = ""
     first: tuple[float, float] | None = None
     """Time and per cent of the first report above 0: what came before, such as loading, says nothing of the rate."""
 
@@ -70,10 +94,10 @@ class Lines:
     def __init__(self, titles: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._steps, self._clock = {title: _Step() for title in titles}, clock
 
-    def report(self, title: str, percent: float) -> None:
-        """Takes note of how far a step is."""
+    def report(self, title: str, percent: float, words: str = "") -> None:
+        """Takes note of how far a step is, and of what it says itself."""
         step = self._steps[title]
-        step.percent = percent
+        step.percent, step.words = percent, words
         if step.first is None or step.first[1] == 0:
             step.first = (self._clock(), percent)
 
@@ -84,6 +108,9 @@ class Lines:
         for title, step in self._steps.items():
             if step.first is None or step.percent >= 100:
                 continue
+            if step.words:
+                parts.append(f"{title}, {step.words}")
+                continue
             began, at_first = step.first
             part = f"{title} {step.percent:.0f} %"
             if step.percent > at_first:
@@ -91,26 +118,3 @@ class Lines:
                 part += f", {duration(seconds)} left"
             parts.append(part)
         return "; ".join(parts)
-
-
-@contextmanager
-def repeated(seconds: float, do: Callable[[], None]) -> Iterator[None]:
-    """Calls a function again and again, with pauses, in a thread of its own while the block runs."""
-    ended = threading.Event()
-
-    def work() -> None:
-        while not ended.wait(seconds):
-            do()
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _print(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.file.flush()

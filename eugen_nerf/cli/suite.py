@@ -189,10 +189,11 @@ def run_suite(suite: Suite, console: Console, *, workers: int | None = None) -> 
     run_jobs(jobs, crew, console)
     report = suite.output / "report"
     if crew.index == 0:
-        with working(console, "rendering and timing all variants"):
+        with working(console, "rendering and timing all variants") as at:
             wait_for([job.last for job in jobs])
             keep_older(report, console)
-            run_command(_evaluation(suite, report), logs / "evaluate.log", threads=suite.threads)
+            command, log = _evaluation(suite, report), logs / "evaluate.log"
+            run_command(command, log, threads=suite.threads, on_progress=lambda _, words: at(words))
     return report
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,12 +25,12 @@ from eugen_nerf.evaluation.planned import Inference, apply_inference, picture_ch
 from eugen_nerf.evaluation.protocol import Protocol, Timing
 from eugen_nerf.evaluation.reduced import parse_reduced, with_reduced
 from eugen_nerf.evaluation.render import eval_dataset, images_hash, poses_hash, render_rgb, render_views, view_camera
-from eugen_nerf.evaluation.split import ceiling, image_splits
+from eugen_nerf.evaluation.stage_lines import counted
 from eugen_nerf.evaluation.training import KEYS as TRAINING_KEYS
 from eugen_nerf.evaluation.training import draw_batches, seeded, training_costs
 from eugen_nerf.evaluation.truth import baseline_images, shared_truth
+from eugen_nerf.evaluation.turns import add_splits, add_times
 from eugen_nerf.fields.counting import macs_per_query
-from eugen_nerf.fields.timing import field_query_callable, medians, speed_ratios, time_interleaved
 from eugen_nerf.methods.metrics import Image8, LpipsMetric, load_lpips, psnr, ssim
 from eugen_nerf.methods.runs import Run, load_run, query_module, usable_device
 
@@ -115,7 +115,11 @@ def evaluate(
         with seeded(timing.seed, where):
             return load_run(path, device=where, test_mode=mode, data=data)
 
-    runs = [load(path) for path in config_paths]
+    runs = []
+    with counted("loading runs", len(config_paths), console) as done:
+        for path in config_paths:
+            runs.append(load(path))
+            done()
     names = list(names) if names is not None else _default_names(runs)
     baseline = baseline or names[0]
     if baseline not in names:
@@ -138,15 +142,18 @@ def evaluate(
     for name, run in shown.items():
         rendered = render_views(run, indices, label=name, console=console)
         renders[name] = rendered.images
-        scores = _scores(rendered.images, truth, lpips)
+        with counted(f"scoring {name}", len(truth), console) as done:
+            scores = _scores(rendered.images, truth, lpips, done)
+        with counted(f"memory of {name}", 1, console):
+            costs = _costs(run, indices[0], notes, name)
         stated = {**applied[name], "shortcuts": picture_change(applied[name]["shortcuts"], truth[0])}
-        rows.append({"variant": name, **scores, **_costs(run, indices[0], notes, name), **stated})
-    _add_times(rows, shown, indices, timing, baseline)
-    _add_splits(rows, shown, indices[0], timing)
+        rows.append({"variant": name, **scores, **costs, **stated})
+    add_times(rows, shown, indices, timing, baseline, console)
+    add_splits(rows, shown, indices[0], timing, console)
     times, frames = frames_over_time(shown, indices[0], protocol.frames_over_time, console)
-    costs = training_costs(named, batches, baseline) if batches else {}  # last: it changes the weights
+    trained = training_costs(named, batches, baseline, console) if batches else {}  # last: it changes the weights
     for row in rows:
-        row.update(costs.get(row["variant"], dict.fromkeys(TRAINING_KEYS)))
+        row.update(trained.get(row["variant"], dict.fromkeys(TRAINING_KEYS)))
     for name, images in baseline_images(runs[0], truth, notes).items():
         rows.append({"variant": name, **_scores(images, truth, lpips), **_NO_COSTS})
 
@@ -209,11 +216,21 @@ def _stop_background_loaders(run: Run) -> None:
         process.join()
 
 
-def _scores(images: Sequence[Image8], truth: Sequence[Image8], lpips: LpipsMetric | None) -> dict[str, Any]:
-    """Means over the views, the values of each view, and the hash of what was scored."""
-    pairs = list(zip(images, truth, strict=True))
-    psnrs, ssims = [psnr(*pair) for pair in pairs], [ssim(*pair) for pair in pairs]
-    distances = [lpips(*pair) for pair in pairs] if lpips else None
+def _scores(
+    images: Sequence[Image8],
+    truth: Sequence[Image8],
+    lpips: LpipsMetric | None,
+    done: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Means over the views, the values of each view, and the hash of what was scored; calls `done` after each view."""
+    psnrs, ssims = [], []
+    distances: list[float] | None = [] if lpips else None
+    for pair in zip(images, truth, strict=True):
+        psnrs.append(psnr(*pair))
+        ssims.append(ssim(*pair))
+        if lpips and distances is not None:
+            distances.append(lpips(*pair))
+        done()
     return {
         "psnr": statistics.fmean(psnrs),
         "ssim": statistics.fmean(ssims),
@@ -249,50 +266,3 @@ def _costs(run: Run, view: int, notes: list[str], name: str) -> dict[str, Any]:
         "checkpoint": str(run.checkpoint),
         "config": str(run.path),
     }
-
-
-def _add_times(
-    rows: list[dict[str, Any]], runs: dict[str, Run], indices: Sequence[int], timing: Timing, baseline: str
-) -> None:
-    """Time field queries and whole images in turns, and write both into the rows."""
-    device = next(iter(runs.values())).pipeline.device
-    timed_views = indices[: timing.num_views]
-
-    def render(run: Run):
-        cameras = [view_camera(run, index) for index in timed_views]
-
-        def once() -> None:
-            for camera in cameras:
-                render_rgb(run, camera)
-
-        return once
-
-    queries = {
-        name: field_query_callable(
-            query_module(run.model), timing.num_queries, timing.seed, device, chunk_size=timing.chunk_size
-        )
-        for name, run in runs.items()
-    }
-    query_seconds = time_interleaved(queries, warmup=timing.warmup, repeats=timing.repeats, device=device)
-    renders = {name: render(run) for name, run in runs.items()}
-    image_seconds = time_interleaved(renders, warmup=timing.warmup, repeats=timing.repeats, device=device)
-    image_seconds = {name: [value / len(timed_views) for value in values] for name, values in image_seconds.items()}
-    query_ratios, image_ratios = speed_ratios(query_seconds, baseline), speed_ratios(image_seconds, baseline)
-    for row in rows:
-        name = row["variant"]
-        query, image = asdict(query_ratios[name]), asdict(image_ratios[name])
-        row["seconds_per_image"] = medians(image_seconds)[name]
-        row["queries_per_second"] = timing.num_queries / medians(query_seconds)[name]
-        row["query_speed_ratio"] = query["median"]
-        row["query_speed_ratio_quartiles"] = [query["lower_quartile"], query["upper_quartile"]]
-        row["image_speed_ratio"] = image["median"]
-        row["image_speed_ratio_quartiles"] = [image["lower_quartile"], image["upper_quartile"]]
-        row["query_seconds"], row["image_seconds"] = query_seconds[name], image_seconds[name]
-
-
-def _add_splits(rows: list[dict[str, Any]], runs: dict[str, Run], view: int, timing: Timing) -> None:
-    """Take the time of one view apart, and write it into the rows."""
-    splits = image_splits(runs, view, repeats=timing.split_repeats)
-    for row in rows:
-        row["image_split"] = splits[row["variant"]]
-        row["image_ceiling"] = ceiling(row["image_split"])

@@ -12,15 +12,14 @@ import imageio.v3 as iio
 import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras
-from nerfstudio.utils.rich_utils import ItersPerSecColumn
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.evaluation.output_paths import CameraPath
 from eugen_nerf.evaluation.render import eval_dataset, render_rgb
+from eugen_nerf.evaluation.stage_lines import counted
 from eugen_nerf.methods.metrics import Image8, quantise
 from eugen_nerf.methods.runs import Run
 
@@ -95,16 +94,13 @@ def has_times(run: Run) -> bool:
     return eval_dataset(run).cameras.times is not None
 
 
-def render_film(run: Run, cameras: Cameras, *, label: str = "render", console: Console | None = None) -> list[Image8]:
-    """The cameras' images, one after the other, with a progress bar on `console` (standard error by default)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+def render_film(run: Run, cameras: Cameras, *, label: str = "frames", console: Console | None = None) -> list[Image8]:
+    """The cameras' images, one after the other, and how far that is on `console` (standard error by default)."""
     images = []
-    with Progress(
-        *columns, ItersPerSecColumn(suffix="frames/s"), TimeRemainingColumn(), console=console or Console(stderr=True),
-        transient=True,
-    ) as progress:  # fmt: skip
-        for index in progress.track(range(len(cameras)), description=label):
+    with counted(f"rendering {label}", len(cameras), console) as done:
+        for index in range(len(cameras)):
             images.append(quantise(render_rgb(run, cameras[index : index + 1].to(run.pipeline.device))))
+            done()
     return images
 
 

@@ -20,7 +20,7 @@ from eugen_nerf.evaluation.headline import headline
 from eugen_nerf.evaluation.interaction import DIALOG, PAIR, SCRIPT
 from eugen_nerf.evaluation.interaction import STYLE as INTERACTION_STYLE
 from eugen_nerf.evaluation.plots import psnr_curves_svg, psnr_time_svg
-from eugen_nerf.evaluation.tables import RATIOS, SIZES_REMARK, TextTable, full_table, further_tables
+from eugen_nerf.evaluation.tables import RATIOS, SIZES_REMARK, TextTable, further_tables, page_tables
 from eugen_nerf.evaluation.zoom import telling_window
 from eugen_nerf.methods.metrics import Image8
 
@@ -56,6 +56,7 @@ def html_page(comparison: Comparison, *, max_views: int = 4) -> str:
     """
     protocol = comparison.protocol
     title = f"Comparison of {', '.join(comparison.renders)}"
+    first, more = page_tables(comparison)
     notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in comparison.notes)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -69,7 +70,8 @@ def html_page(comparison: Comparison, *, max_views: int = 4) -> str:
 <h1>{html.escape(headline(comparison.rows, protocol["baseline"]))}</h1>
 <p>{html.escape(_introduction(title, protocol))}</p>
 {notes}
-{table_html(full_table(comparison))}
+{table_html(first)}
+{_folded(more)}
 {"".join(_section(table) for table in further_tables(comparison))}
 <h2>Quality against time</h2>
 <div class="plot">{psnr_time_svg(comparison.rows)}</div>
@@ -118,6 +120,13 @@ def _shown(count: int, limit: int) -> list[int]:
 def _section(table: TextTable) -> str:
     title = table.title[:1].upper() + table.title[1:]
     return f"<h2>{html.escape(title)}</h2>\n<p>{html.escape(table.remark)}</p>\n{table_html(table)}\n"
+
+
+def _folded(table: TextTable) -> str:
+    """A table behind its title; nothing where it has no column but the names."""
+    title = table.title[:1].upper() + table.title[1:]
+    shown = len(table.headings) > 1
+    return f"<details><summary>{html.escape(title)}</summary>\n{table_html(table)}\n</details>" if shown else ""
 
 
 def table_html(table: TextTable) -> str:

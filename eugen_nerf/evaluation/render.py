@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eugen_nerf.core.errors import DataError, RunError
+from eugen_nerf.evaluation.stage_lines import counted
 from eugen_nerf.fields.timing import synchronise
 from eugen_nerf.methods.metrics import Image8, quantise
 from eugen_nerf.methods.runs import Run
@@ -57,15 +57,12 @@ def render_rgb(run: Run, camera: Cameras) -> torch.Tensor:
     raise RunError(f"{run.path}: the model emits neither `rgb` nor `rgb_fine`, only {', '.join(sorted(outputs))}")
 
 
-def render_views(
-    run: Run, indices: Sequence[int], *, label: str = "render", console: Console | None = None
-) -> Rendered:
-    """Render evaluation views one after the other, with a progress bar on ``console`` (standard error by default)."""
+def render_views(run: Run, indices: Sequence[int], *, label: str = "views", console: Console | None = None) -> Rendered:
+    """Render evaluation views in turn, and say how far that is on ``console`` (standard error by default)."""
     images, seconds = [], []
     device = run.pipeline.device
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console or Console(stderr=True), transient=True) as progress:
-        for index in progress.track(indices, description=label):
+    with counted(f"rendering {label}", len(indices), console) as done:
+        for index in indices:
             camera = view_camera(run, index)
             synchronise(device)
             start = time.perf_counter()
@@ -73,6 +70,7 @@ def render_views(
             synchronise(device)
             seconds.append(time.perf_counter() - start)
             images.append(quantise(rgb))
+            done()
     return Rendered(images, seconds)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from rich.console import Console
-from rich.progress import Progress as ProgressBar
 
 from eugen_nerf.core.errors import ConfigError, DataError, RunError
 from eugen_nerf.data.rgbd_parser import sequences_read_once
@@ -25,6 +23,7 @@ from eugen_nerf.evaluation.accounting import count_parameters, environment, fit_
 from eugen_nerf.evaluation.fusion import fuse
 from eugen_nerf.evaluation.sdf_metrics import Truth, chamfer, measured_truth, room_truth, sdf_metrics
 from eugen_nerf.evaluation.sdf_protocol import SdfProtocol
+from eugen_nerf.evaluation.stage_lines import counted, followed, shares
 from eugen_nerf.evaluation.training import KEYS as TRAINING_KEYS
 from eugen_nerf.evaluation.training import draw_batches, seeded, training_costs
 from eugen_nerf.fields.timing import medians, speed_ratios, time_interleaved
@@ -132,21 +131,21 @@ def evaluate_sdf(
     make_grid(outputs.train.scene_box.aabb.numpy(), protocol.voxel)  # refuses a cell before minutes of work
     training = protocol.train_iterations
     batches = {name: draw_batches(run, training, seed=protocol.seed) for name, run in named.items()} if training else {}
-    console = console or Console(stderr=True)
-    with _progress(console) as bar:
+    with shares(console) as bar:
         truth, reference = _truth(outputs, protocol, bar)
         box = outputs.train.scene_box.aabb.numpy()
         reach = float(np.linalg.norm(box[1] - box[0]))
         rows = []
         for name, run in named.items():
+            bar(f"scoring {name}")
             scores = sdf_metrics(sdfs[name], truth, protocol.bands, reach)
             mesh = extract_mesh(sdfs[name].distance, box, protocol.voxel, bar(f"meshing {name}"))
             rng = np.random.default_rng(protocol.seed)
             scores.update(chamfer(mesh, truth, rng, protocol.chamfer_points))
             rows.append({"variant": name, **scores, **_costs(run)})
-    _add_times(rows, sdfs, truth, protocol, baseline)
+    _add_times(rows, sdfs, truth, protocol, baseline, console)
     slices = _slices(sdfs, truth, box, protocol)
-    costs = training_costs(named, batches, baseline) if batches else {}  # last: it changes the weights
+    costs = training_costs(named, batches, baseline, console) if batches else {}  # last: it changes the weights
     for row in rows:
         row.update(costs.get(row["variant"], dict.fromkeys(TRAINING_KEYS)))
     notes = []
@@ -229,7 +228,12 @@ def _costs(run: Run) -> dict[str, Any]:
 
 
 def _add_times(
-    rows: list[dict[str, Any]], sdfs: Mapping[str, SignedDistance], truth: Truth, protocol: SdfProtocol, baseline: str
+    rows: list[dict[str, Any]],
+    sdfs: Mapping[str, SignedDistance],
+    truth: Truth,
+    protocol: SdfProtocol,
+    baseline: str,
+    console: Console | None,
 ) -> None:
     """Time one forward pass on random held-out rays, with and without the gradient, and write both into the rows."""
     rng = np.random.default_rng(protocol.seed)
@@ -255,7 +259,10 @@ def _add_times(
 
     for key, make in (("value", value), ("gradient", both)):
         calls = {name: make(sdf) for name, sdf in sdfs.items()}
-        seconds = time_interleaved(calls, warmup=protocol.warmup, repeats=protocol.repeats, device=device)
+        rounds = protocol.warmup + protocol.repeats
+        with counted(f"timing {key}s", rounds * len(calls), console, timed=True) as done:
+            calls = {name: followed(call, done) for name, call in calls.items()}
+            seconds = time_interleaved(calls, warmup=protocol.warmup, repeats=protocol.repeats, device=device)
         ratios, middle = speed_ratios(seconds, baseline), medians(seconds)
         for row in rows:
             ratio = ratios[row["variant"]]
@@ -289,18 +296,6 @@ def _slices(
     for name, sdf in sdfs.items():
         slices[name] = sample_slice(sdf.distance, box, axis, at, protocol.slice_voxel)
     return slices
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str], Progress]]:
-    """Gives functions that show a task's progress."""
-    with ProgressBar(console=console, transient=True) as bar:
-
-        def start(text: str) -> Progress:
-            task = bar.add_task(text, total=1.0)
-            return lambda share: bar.update(task, completed=share)
-
-        yield start
 
 
 def to_json(comparison: SdfComparison) -> str:

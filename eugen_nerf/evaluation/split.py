@@ -131,19 +131,23 @@ def split_once(model: nn.Module, work: Callable[[], Any], wait: Callable[[], Non
     return times.seconds
 
 
-def image_splits(runs: Mapping[str, Run], view: int, *, repeats: int) -> dict[str, dict[str, float]]:
+def image_splits(
+    runs: Mapping[str, Run], view: int, *, repeats: int, done: Callable[[], None] = lambda: None
+) -> dict[str, dict[str, float]]:
     """Seconds of rendering one view by category, for each run: medians over rounds in which the runs take turns.
 
     Args:
         runs: by name, in evaluation mode.
         view: index of the evaluation view.
         repeats: rounds. There is no warm-up: the views have been rendered and timed before.
+        done: called after every render.
     """
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
             work = partial(render_rgb, run, view_camera(run, view))
             rounds[name].append(split_once(run.model, work, partial(synchronise, run.pipeline.device)))
+            done()
     return {name: median_split(found) for name, found in rounds.items()}
 
 

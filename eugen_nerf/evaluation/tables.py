@@ -33,6 +33,8 @@ SIZES: tuple[Column, ...] = (
     ("peak_memory_bytes", "peak MB", lambda value: f"{value / 1e6:.1f}"),
     ("fit_seconds", "fit s", lambda value: f"{value:.1f}"),
 )
+RUNNING = 2
+"""The first columns of `SIZES`, which say what runs."""
 TRAINING: tuple[Column, ...] = (
     ("iteration_seconds", "s/iteration", lambda value: f"{value:.4g}"),
     ("iteration_speed_ratio", "iteration x", lambda value: f"{value:.2f}x"),
@@ -83,9 +85,10 @@ def sizes_table(comparison: Comparison) -> TextTable:
     return _table("sizes", (SCORES[0], *SIZES), comparison.rows)
 
 
-def full_table(comparison: Comparison) -> TextTable:
-    """Scores and sizes side by side: too wide for a terminal."""
-    return _table("", (*SCORES, *SIZES), comparison.rows)
+def page_tables(comparison: Comparison) -> tuple[TextTable, TextTable]:
+    """Scores and what runs, too wide for a terminal and not for a page; and the other sizes, memory and time to fit."""
+    first = _table("", (*SCORES, *SIZES[:RUNNING]), comparison.rows)
+    return first, _table("stored sizes, memory, time to fit", (SCORES[0], *SIZES[RUNNING:]), comparison.rows)
 
 
 def further_tables(comparison: Comparison) -> list[TextTable]:

@@ -17,9 +17,11 @@ import torch
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.engine.optimizers import Optimizers
+from rich.console import Console
 
 from eugen_nerf.core.errors import EugenError, RunError
 from eugen_nerf.evaluation.accounting import peak_memory
+from eugen_nerf.evaluation.stage_lines import counted, followed
 from eugen_nerf.fields.timing import medians, speed_ratios, time_interleaved
 from eugen_nerf.methods.checkpoints import first_line, read_latest_checkpoint
 from eugen_nerf.methods.runs import Run
@@ -65,7 +67,10 @@ def draw_batches(run: Run, iterations: int, *, seed: int) -> list[Batch]:
 
 
 def training_costs(
-    runs: Mapping[str, Run], batches: Mapping[str, Sequence[Batch]], baseline: str
+    runs: Mapping[str, Run],
+    batches: Mapping[str, Sequence[Batch]],
+    baseline: str,
+    console: Console | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Time and memory of training iterations, by run: dictionaries with `KEYS`.
 
@@ -75,6 +80,7 @@ def training_costs(
         runs: by name, all on one device.
         batches: of each run, from `draw_batches`.
         baseline: the name that speeds are compared with.
+        console: where progress goes; standard error by default.
 
     Raises:
         RunError: a run's optimizers cannot be set up.
@@ -83,7 +89,9 @@ def training_costs(
     device = next(iter(runs.values())).pipeline.device
     repeats = len(batches[baseline]) - WARMUP - 1
     steps = {name: trainee.iterate for name, trainee in trainees.items()}
-    seconds = time_interleaved(steps, warmup=WARMUP, repeats=repeats, device=device)
+    with counted("timing training iterations", (WARMUP + repeats) * len(runs), console, timed=True) as done:
+        counting = {name: followed(step, done) for name, step in steps.items()}
+        seconds = time_interleaved(counting, warmup=WARMUP, repeats=repeats, device=device)
     ratios, middle = speed_ratios(seconds, baseline), medians(seconds)
     costs = {}
     for name, trainee in trainees.items():

@@ -7,14 +7,24 @@ from pathlib import Path
 
 from eugen_nerf.core.errors import RunError
 
+_START = 4096
+"""Bytes of a file that are looked at."""
+
 
 def check_config_paths(paths: Iterable[Path]) -> None:
-    """Raises `RunError` for the first path that is no file."""
+    """Raises `RunError` for the first path that is no file, or another one than a configuration of nerfstudio's."""
     for path in paths:
         if path.is_dir():
             raise RunError(f"{path} is a folder: give the config.yml inside it")
         if not path.is_file():
             raise RunError(f"no run at {path}: give the path of the config.yml that training wrote")
+        try:
+            with path.open("rb") as file:
+                start = file.read(_START)
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}") from error
+        if b"!!python/object" not in start:
+            raise RunError(f"{path} is no configuration of a run: give the path of the config.yml that training wrote")
 
 
 def check_data_path(path: Path | None) -> None:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 DeviceType = Literal["cpu", "cuda", "mps"]
 TRIED = (16, 80)
 """Rays of the two trial passes whose difference is the cost of a ray."""
-LONG = 3600.0
-"""Seconds from which a training on a CPU deserves a smaller preset."""
 
 
 def device_at_hand() -> DeviceType:
@@ -99,5 +97,4 @@ def long_training_line(pipeline: VanillaPipeline, method: str, steps: int) -> st
     seconds = step_seconds(pipeline, pipeline.datamanager.get_train_rays_per_batch())
     if seconds is None:
         return f"{method} is made for a GPU; {instead}"
-    total = f"{steps:,} steps of {method} would take at least {duration(seconds * steps)} on this CPU"
-    return f"{total}: {instead}" if seconds * steps > LONG else total
+    return f"{steps:,} steps of {method} would take at least {duration(seconds * steps)} on this CPU: {instead}"

@@ -39,28 +39,34 @@ WRONG = [
     ("data", ("photos", "nowhere"), "no folder of photographs at nowhere"),
     ("distill", (RUN_AT, "nowhere"), "no run at nowhere"),
     ("distill", (RUN_AT, "."), r"\. is a folder: give the config\.yml inside it"),
-    ("distill", (RUN_AT, "taken", "--data", "nowhere"), "--data nowhere does not exist"),
-    ("distill", (RUN_AT, "taken", "--bundle", "taken"), "taken exists"),
-    ("distill", (RUN_AT, "taken", "--macs", "0.5", "--speedup", "2"), "two budgets"),
+    ("distill", (RUN_AT, "taken"), "taken is no configuration of a run"),
+    ("distill", (RUN_AT, "run", "--data", "nowhere"), "--data nowhere does not exist"),
+    ("distill", (RUN_AT, "run", "--bundle", "taken"), "taken exists"),
+    ("distill", (RUN_AT, "run", "--macs", "0.5", "--speedup", "2"), "two budgets"),
     ("eval", (), "give the config.yml of at least one run"),
-    ("eval", (RUN_AT, "taken", "nowhere"), "no run at nowhere"),
-    ("eval", (RUN_AT, "taken", "--output", "taken"), "taken cannot be a folder"),
-    ("eval", (RUN_AT, "taken", "--data", "nowhere"), "--data nowhere does not exist"),
+    ("eval", (RUN_AT, "taken"), "taken is no configuration of a run"),
+    ("eval", (RUN_AT, "run", "nowhere"), "no run at nowhere"),
+    ("eval", (RUN_AT, "run", "--output", "taken"), "taken cannot be a folder"),
+    ("eval", (RUN_AT, "run", "--data", "nowhere"), "--data nowhere does not exist"),
     ("eval", ("--verify", "nowhere"), "no report at nowhere"),
     ("render", (RUN_AT, "nowhere", "--output", "a.mp4"), "no run at nowhere"),
-    ("render", (RUN_AT, "taken", "--output", "a.doc"), r"a\.doc is no \.mp4"),
+    ("render", (RUN_AT, "run", "--output", "a.doc"), r"a\.doc is no \.mp4"),
     ("sdf", ("mesh", RUN_AT, "nowhere"), "no run at nowhere"),
     ("sdf", ("slice", RUN_AT, "nowhere"), "no run at nowhere"),
-    ("sdf", ("volume", RUN_AT, "taken", "--output", "a.txt"), r"a\.txt must end in \.npz"),
-    ("sdf", ("evaluate", RUN_AT, "taken", "nowhere"), "no run at nowhere"),
+    ("sdf", ("volume", RUN_AT, "run", "--output", "a.txt"), r"a\.txt must end in \.npz"),
+    ("sdf", ("evaluate", RUN_AT, "run", "nowhere"), "no run at nowhere"),
     ("view", (RUN_AT, "nowhere"), "no run at nowhere"),
-    ("view", (RUN_AT, "taken", "--data", "nowhere"), "--data nowhere does not exist"),
+    ("view", (RUN_AT, "run", "--data", "nowhere"), "--data nowhere does not exist"),
 ]
 
 
 def start(folder: Path, module: str, *words: str) -> tuple[subprocess.CompletedProcess[str], set[str]]:
-    """A command run to its end beside a file called taken, and the top-level packages that it loaded."""
+    """A command run to its end beside files called taken and run, and the top-level packages that it loaded.
+
+    `run` begins as a run's configuration does.
+    """
     (folder / "taken").touch()
+    (folder / "run").write_text("!!python/object:nerfstudio.engine.trainer.TrainerConfig\n", encoding="utf8")
     command = [sys.executable, "-c", RUN.format(module=module), *words, str(folder / "loaded.json")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     loaded = {name.split(".")[0] for name in json.loads((folder / "loaded.json").read_text())}
@@ -92,4 +98,4 @@ def test_errors_of_paths_load_nothing_heavy(tmp_path: Path, module: str, words: 
     assert done.returncode == 1, done.stderr
     assert re.fullmatch(rf"error: .*{message}.*\n", done.stderr), done.stderr
     assert not loaded & HEAVY
-    assert {path.name for path in tmp_path.iterdir()} == {"taken", "loaded.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"taken", "run", "loaded.json"}

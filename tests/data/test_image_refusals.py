@@ -113,6 +113,8 @@ def test_directories_of_other_formats_name_their_parser(tmp_path: Path) -> None:
     message = refusal(root)
     assert "has no camera poses" in message
     assert "holds images/" in message
+    ours, theirs = (message.index(word) for word in ("eugen-data photos PHOTOS --output DIR", "ns-process-data images"))
+    assert ours < theirs
 
 
 def test_what_other_parsers_raise_is_one_line_too(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from eugen_nerf.evaluation.compare import Comparison
 from eugen_nerf.evaluation.headline import headline
 from eugen_nerf.evaluation.published import read_published
 from eugen_nerf.evaluation.summary import means, write_summary
-from eugen_nerf.evaluation.tables import SIZES_REMARK, further_tables, scores_table, sizes_table
+from eugen_nerf.evaluation.tables import SIZES_REMARK, further_tables, page_tables, scores_table, sizes_table
 
 
 def row(variant: str, psnr: float | None, ratio: float = 1.0, **more: Any) -> dict[str, Any]:
@@ -112,6 +112,16 @@ def test_sizes_say_what_runs_and_what_is_stored() -> None:
     named = dict(zip(table.headings, table.rows[0], strict=True))
     assert (named["parameters"], named["stored"]) == ("1,234", "56,789")
     assert "--bundle" in SIZES_REMARK
+
+
+def test_a_pages_tables_have_each_figure_once() -> None:
+    found = comparison([row("a", 30.0, inference_parameters=12, parameters=34, checkpoint_bytes=5e6, fit_seconds=1.0)])
+    first, more = page_tables(found)
+    both = [*first.headings, *more.headings[1:]]
+    assert set(both) == {*scores_table(found).headings, *sizes_table(found).headings}
+    assert len(both) == len(set(both))
+    assert first.headings[-2:] == ["parameters", "MACs/query"]
+    assert more.rows == [["a", "34", "5.00", "1.0"]]
 
 
 def test_published_results_stand_beside_ours(tmp_path: Path) -> None:

@@ -115,7 +115,9 @@ def test_missing_config_and_folder(tmp_path: Path) -> None:
         load_run(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["a: [1,", "!!python/object:absent_module.Config {}", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["!!python/object:dict [1,", "!!python/object:absent_module.Config {}", "\x00 !!python/object:dict"]
+)
 def test_invalid_yaml(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yml").write_text(text)
     with pytest.raises(RunError, match="is not a configuration that can be read") as caught:
@@ -125,7 +127,10 @@ def test_invalid_yaml(tmp_path: Path, text: str) -> None:
 
 def test_yaml_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "config.yml").write_text("a: 1")
-    with pytest.raises(RunError, match="holds a dict, not a nerfstudio TrainerConfig"):
+    with pytest.raises(RunError, match="is no configuration of a run: give the path"):
+        load_run(tmp_path / "config.yml")
+    (tmp_path / "config.yml").write_text("!!python/object/apply:pathlib.PurePosixPath [a]")
+    with pytest.raises(RunError, match="holds a PurePosixPath, not a nerfstudio TrainerConfig"):
         load_run(tmp_path / "config.yml")
 
 

@@ -115,7 +115,10 @@ def _unreadable(path: Path, config: DataParserConfig) -> DataError:
         if isinstance(config, BlenderDataParserConfig)
         else "transforms.json (nerfstudio's), transforms_train.json (Blender's) or sparse/0 (COLMAP's)"
     )
-    return DataError(
-        f"'{path}' has no camera poses: it needs {needed} and holds {there}; for photographs alone, make them with "
-        "ns-process-data images --data PHOTOGRAPHS --output-dir PLACE"
+    advice = (
+        ""
+        if moving  # what finds cameras gives no times
+        else "; for photographs alone, eugen-data photos PHOTOS --output DIR finds them (or, where COLMAP and ffmpeg "
+        "are installed, ns-process-data images --data PHOTOS --output-dir DIR)"
     )
+    return DataError(f"'{path}' has no camera poses: it needs {needed} and holds {there}{advice}")
