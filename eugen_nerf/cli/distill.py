@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -265,11 +264,7 @@ class Distill:
                 )
                 record["calibration"] = asdict(report)
         if "calibration" in record:
-            before, after = (-10 * math.log10(max(e, 1e-12)) for e in report.squared_error)
-            console.print(
-                f"calibrated: {report.steps} steps of {report.optimizer} at {report.learning_rate:g}, "
-                f"{report.seconds:.0f} s, on rays not trained on {before:.2f} -> {after:.2f} dB"
-            )
+            console.print(str(report))
         return _Done(conversion, trainer, student, reports, record, files, fulfilled)
 
 
