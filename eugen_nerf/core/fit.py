@@ -22,6 +22,8 @@ from eugen_nerf.core.solve import MomentSums, best_ridge, greedy_columns, ridge_
 _SWEEP_RIDGE = 1e-6
 
 
+_EXACT = 1e-10
+"""Relative error that is rounding alone."""
 _LEAST_SPREAD = 1e-3
 """Of the inputs' largest, what the spread of a direction counts for at least when inputs are whitened."""
 
@@ -89,6 +91,12 @@ def fit_layer(
             assert layer.projection_bias is not None
             layer.projection_bias.copy_(candidates.bias[chosen])
     weight, bias, ridge, error = best_ridge(fit, held_out)
+    if rows and len(chosen) == old.out_features:  # each row can also stand for itself, however few samples there are
+        itself = torch.zeros_like(weight).index_put((chosen, torch.arange(len(chosen))), weight.new_ones(()))
+        none = weight.new_zeros(old.out_features)
+        alone = max(0.0, held_out.squared_error(itself, none)) / max(held_out.variation(), 1e-300)
+        if alone <= max(error, _EXACT):
+            weight, bias, ridge, error = itself, none, 0.0, alone
     layer.set_output(weight, bias)
     if config.train_steps:
         if process_count() > 1:
