@@ -110,8 +110,8 @@ class Distill:
     """Choose and allot by what is seen of an error, from one backward pass of the teacher (not random, whitened)."""
     train_steps: int = 0
     """Steps of gradient descent on each layer alone after the closed form (trained G, bias, Huber loss)."""
-    train_lr: float = 1e-3
-    """Learning rate of those steps."""
+    train_lr: float = 1e-1
+    """Learning rate of those steps, by Muon."""
     ray_fraction: float = 1 / 64
     """Fraction of the training views' pixels whose rays are used."""
     max_rays: int = 4096
