@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -111,8 +110,8 @@ class Distill:
     """Choose and allot by what is seen of an error, from one backward pass of the teacher (not random, whitened)."""
     train_steps: int = 0
     """Steps of gradient descent on each layer alone after the closed form (trained G, bias, Huber loss)."""
-    train_lr: float = 1e-3
-    """Learning rate of those steps."""
+    train_lr: float = 1e-1
+    """Learning rate of those steps, by Muon."""
     ray_fraction: float = 1 / 64
     """Fraction of the training views' pixels whose rays are used."""
     max_rays: int = 4096
@@ -270,11 +269,7 @@ class Distill:
                 )
                 record["calibration"] = asdict(report)
         if "calibration" in record:
-            before, after = (-10 * math.log10(max(e, 1e-12)) for e in report.squared_error)
-            console.print(
-                f"calibrated: {report.steps} steps of {report.optimizer} at {report.learning_rate:g}, "
-                f"{report.seconds:.0f} s, on rays not trained on {before:.2f} -> {after:.2f} dB"
-            )
+            console.print(str(report))
         return _Done(conversion, trainer, student, reports, record, files, fulfilled)
 
 

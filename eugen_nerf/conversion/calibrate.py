@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +17,13 @@ from eugen_nerf.conversion.rays import ray_bundle
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.methods.optimizers import Algorithm, FieldOptimizerConfig
 
-CANDIDATES: tuple[tuple[Algorithm, float], ...] = (("adam", 3e-4), ("adam", 1e-3), ("muon", 1e-3), ("muon", 3e-3))
-"""Optimizers and learning rates that are tried."""
-_TRIAL_SHARE = 0.05
+CANDIDATES: tuple[tuple[Algorithm, float], ...] = (
+    *(("adam", rate) for rate in (1e-4, 3e-4, 1e-3)),
+    *(("muon", rate) for rate in (3e-4, 1e-3, 3e-3)),
+)
+"""Optimizers and learning rates that are tried. The least are for fields that have little left to gain, such as a
+teacher trained on: larger ones only take them away from where they are."""
+_TRIAL_SHARE = 0.04
 """Share of the time or steps that each of them is tried for."""
 _CHECKS = 10
 """How often the student is compared with photographs while it trains."""
@@ -36,6 +41,16 @@ class CalibrationReport:
     squared_error: tuple[float, float]
     """On rays that neither fit nor calibration saw, before and after."""
     optimizer: Algorithm = "adam"
+
+    def __str__(self) -> str:
+        """What was done and what came of it, in one line."""
+        before, after = (10 * math.log10(1 / max(error, 1e-12)) for error in self.squared_error)
+        if self.squared_error[1] < self.squared_error[0]:
+            found = f"{before:.2f} -> {after:.2f} dB"
+        else:
+            found = f"never above the {before:.2f} dB it began with: its beginning is kept, nothing of it changed"
+        done = f"{self.steps} steps of {self.optimizer} at {self.learning_rate:g}, {self.seconds:.0f} s"
+        return f"calibrated: {done}, on rays not trained on {found}"
 
 
 def calibrate(

@@ -21,6 +21,12 @@ _MOVES = frozenset(
     | {"narrow", "unfold", "lift_fresh"}
 )
 """Operations that put numbers elsewhere and leave them as they are."""
+_PLAIN_MOVES = frozenset(
+    {"t", "transpose", "clone", "_to_copy", "detach", "alias"} | {"copy_", "copy", "lift_fresh", "cat"}
+)
+"""Those that leave a layer's units side by side in their order, row by row."""
+_SHAPES = frozenset({"view", "_unsafe_view", "_reshape_alias", "reshape", "squeeze", "unsqueeze"})
+"""Those that do so where the last dimension stays."""
 _PRODUCTS = frozenset({"mm", "bmm", "addmm", "baddbmm", "matmul", "linear", "mv", "dot"})
 _ADDED = "is added to another value"
 _PAIRS = {"add": _ADDED, "sub": _ADDED, "mul": "is multiplied by another value"}
@@ -36,12 +42,21 @@ class Flow:
     """By layer: what its output, as it is or through functions of each number alone, goes to besides linear layers."""
     functions: dict[str, list[str]] = field(default_factory=dict)
     """By layer: the operations on each number alone that its output goes through."""
+    moves: dict[str, list[str]] = field(default_factory=dict)
+    """By layer: the operations that its output is cut, reordered or repeated by."""
 
     def sentence(self, name: str) -> str:
         """What stands in the way of a layer, as far as it is known."""
         if uses := self.uses.get(name):
             return f"it {'; it '.join(uses[:3])}"
-        if functions := self.functions.get(name):
+        functions = self.functions.get(name, [])
+        if moves := self.moves.get(name):
+            between = f"goes through {', '.join(functions[:6])} and " if functions else ""
+            return (
+                f"it {between}is cut, reordered or repeated ({', '.join(moves[:3])}), and units are followed only "
+                "where they stay side by side, row by row"
+            )
+        if functions:
             return f"it goes through {', '.join(functions[:6])}, which is none of the known functions"
         return "nothing uses it before it is returned"
 
@@ -130,6 +145,12 @@ class _Follower(TorchDispatchMode):
         if operation in _MOVES or (pointwise and not others):
             for name in marked if pointwise and operation not in _MOVES else ():
                 _append(self.flow.functions, name, base)
+            plain = operation in _PLAIN_MOVES or (
+                operation in _SHAPES
+                and all(a.shape[-1:] == b.shape[-1:] for a, b in zip(inputs, outputs, strict=False))
+            )
+            for name in marked if operation in _MOVES and not plain else ():
+                _append(self.flow.moves, name, base)
             for tensor in outputs:
                 self._mark(tensor, {**self.marks.get(_storage(tensor), {}), **marked})
             return
@@ -158,7 +179,7 @@ class _Follower(TorchDispatchMode):
             return self._caller()
         words = operation.strip("_").removeprefix("native_")
         if words in _PRODUCTS:
-            words = "a matrix product"
+            words = "a matrix product by no nn.Linear of the model"
         elif "attention" in words:
             words = "attention"
         return words + self._inside()
@@ -178,7 +199,11 @@ def _append(lists: dict[str, list[str]], name: str, text: str) -> None:
 
 
 def _tensors(values: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.layout == torch.strided]
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and _is_plain(leaf)]
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_nested
 
 
 def _storage(tensor: Tensor) -> int:

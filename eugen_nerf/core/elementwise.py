@@ -106,6 +106,23 @@ def find_blocks(u: Tensor, x: Tensor, functions: Iterable[Elementwise]) -> list[
     return found
 
 
+def agrees(u: Tensor, x: Tensor, start: int, function: Elementwise) -> bool:
+    """Whether a block of columns still holds a function of u that was found on other rows.
+
+    Args:
+        u: pre-activations, `[n, l]`.
+        x: what a layer reads, `[n, d]`.
+        start: the block's first column.
+        function: from `find_blocks`.
+    """
+    block = x[:, start : start + u.shape[1]]
+    finite = u.isfinite().all(dim=1) & block.isfinite().all(dim=1)
+    tolerance = min(0.3, 50 * max(_TOLERANCE.get(t.dtype, _COARSE) for t in (u, x)))
+    exact = torch.float64 if u.dtype == x.dtype == torch.float64 else torch.float32
+    u, block = u[finite].to(exact), block[finite].to(exact)
+    return float((block - function(u)).norm()) <= tolerance * float(block.norm())
+
+
 def _parameters(u: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Frequency of a sine, slope of a leaky ReLU, scale of an ELU that make u `[n]` into x `[n, k]`: `[k]` each."""
     small = torch.where(u == 0, torch.inf, u.abs()).argmin()  # where a sine has not turned yet

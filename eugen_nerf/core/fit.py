@@ -12,6 +12,7 @@ from eugen_nerf.core.choices import BY_ROWS, Recipe
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.layer import FeatureLayer
+from eugen_nerf.core.muon import BatchedMuon, is_orthogonalised
 from eugen_nerf.core.pairs import HOLD_OUT_EVERY, Replay
 from eugen_nerf.core.parallel import process_count, summed
 from eugen_nerf.core.peer_fits import fit_low_rank, fit_pruned
@@ -22,6 +23,10 @@ from eugen_nerf.core.solve import MomentSums, best_ridge, greedy_columns, ridge_
 _SWEEP_RIDGE = 1e-6
 
 
+_ADAM_SHARE = 0.25
+"""Adam's rate over Muon's, as in training."""
+_EXACT = 1e-10
+"""Relative error that is rounding alone."""
 _LEAST_SPREAD = 1e-3
 """Of the inputs' largest, what the spread of a direction counts for at least when inputs are whitened."""
 
@@ -42,8 +47,8 @@ class ConversionConfig:
     """Re-solves of the teacher's rows for the inputs the layer really gets, aware of its ReLU (`rows` only)."""
     train_steps: int = 0
     """Steps of gradient descent on the layer alone after the closed form: G, A and bias, Huber loss (App. E.4)."""
-    train_lr: float = 1e-3
-    """Learning rate of those steps (Adam)."""
+    train_lr: float = 1e-1
+    """Learning rate of those steps (Muon; Adam, at a quarter of it, for what is no matrix of 8 by 8 or more)."""
 
 
 def fit_layer(
@@ -89,6 +94,12 @@ def fit_layer(
             assert layer.projection_bias is not None
             layer.projection_bias.copy_(candidates.bias[chosen])
     weight, bias, ridge, error = best_ridge(fit, held_out)
+    if rows and len(chosen) == old.out_features:  # each row can also stand for itself, however few samples there are
+        itself = torch.zeros_like(weight).index_put((chosen, torch.arange(len(chosen))), weight.new_ones(()))
+        none = weight.new_zeros(old.out_features)
+        alone = max(0.0, held_out.squared_error(itself, none)) / max(held_out.variation(), 1e-300)
+        if alone <= max(error, _EXACT):
+            weight, bias, ridge, error = itself, none, 0.0, alone
     layer.set_output(weight, bias)
     if config.train_steps:
         if process_count() > 1:
@@ -190,8 +201,11 @@ def projection_layer(old: DenseLinear, count: int, config: ConversionConfig, *, 
 
 def _train_layer(layer: EUGenLinear, replay: Replay, config: ConversionConfig) -> float:
     """Gradient descent on one layer; returns the squared error on held-out samples, never worse than at the start."""
-    optimizer = torch.optim.Adam([p for p in layer.parameters() if p.requires_grad], lr=config.train_lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.train_steps)
+    trained = [p for p in layer.parameters() if p.requires_grad]
+    matrices, rest = ([p for p in trained if is_orthogonalised(p) is whether] for whether in (True, False))
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(rest, lr=_ADAM_SHARE * config.train_lr)] if rest else []
+    optimizers += [BatchedMuon(matrices, lr=config.train_lr)] if matrices else []
+    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(each, config.train_steps) for each in optimizers]
     best, kept = _held_out_error(layer, replay), copy.deepcopy(layer.state_dict())
     step = 0
     while step < config.train_steps:
@@ -201,10 +215,11 @@ def _train_layer(layer: EUGenLinear, replay: Replay, config: ConversionConfig) -
             with torch.enable_grad():
                 losses = torch.nn.functional.huber_loss(layer(batch.x), batch.y, reduction="none").mean(dim=1)
                 loss = (losses if batch.weights is None else losses * batch.weights).mean()
-                optimizer.zero_grad()
+                layer.zero_grad()
                 loss.backward()
-            optimizer.step()
-            schedule.step()
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
             step += 1
     error = _held_out_error(layer, replay)
     if not error < best:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from eugen_nerf.core.data_flow import follow
 from eugen_nerf.core.elementwise import IDENTITY, Elementwise, find_blocks, functions_of
+from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.linears import Linears
 
 _ROWS = 512  # of a batch are compared
@@ -60,6 +61,11 @@ def watch(linears: Mapping[str, nn.Module], run: Callable[[], Any], *, keep: int
 
             def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], u: Tensor, name: str = name) -> None:
                 (x,) = (*args, *kwargs.values())
+                if torch._C._functorch.is_functorch_wrapped_tensor(u):
+                    raise ConfigError(
+                        f"{name} runs inside a transformation of torch.func (vmap, grad), where its values do not "
+                        "show: give a call that runs the model without"
+                    )
                 x, u = (t.detach().flatten(0, -2) if t.dim() > 1 else t.detach()[None] for t in (x, u))
                 # copies, as what follows may work in place; of a kind that gradients can be taken of later
                 with torch.inference_mode(False):
@@ -89,14 +95,25 @@ def find_hidden(linears: Linears, run: Callable[[], Any]) -> tuple[dict[str, Hid
         calls = [_readers(i, seen, functions) for i, call in enumerate(seen) if call.name == name]
         used = {function for _, blocks in calls[0] for _, function in blocks}
         readers = {reader: tuple(start for start, _ in blocks) for reader, blocks in calls[0]}
+        functions_met = flow.functions.get(name, [])
         outside = next((part for part in (name, *readers) if part in flow.elsewhere), None)
         if any(dict(call) != dict(calls[0]) for call in calls):
             uses = "".join(f"; it {use}" for use in flow.uses.get(name, [])[:2])
             refused[name] = f"is read in different ways from call to call{uses}"
+        elif not used and all(bool((call.u <= 0).all()) for call in seen if call.name == name) and functions_met:
+            refused[name] = (
+                f"has no unit above 0 on the first batch, of which {', '.join(functions_met)} leaves nothing to see: "
+                "give batches on which units are alive"
+            )
         elif not used:
             refused[name] = (
                 "has an output that no linear layer reads through a known function of each unit alone: "
                 + flow.sentence(name)
+            )
+        elif IDENTITY in used and functions_met:
+            refused[name] = (
+                f"goes through {', '.join(functions_met)}, which changes none of its values on the first batch: give "
+                "one on which it does"
             )
         elif IDENTITY in used:
             refused[name] = f"has an output that {next(iter(readers))} reads with no function in between"
@@ -109,7 +126,8 @@ def find_hidden(linears: Linears, run: Callable[[], Any]) -> tuple[dict[str, Hid
             where = flow.elsewhere[outside]
             refused[name] = f"{whose} also read outside of its call, by {where}, as those of tied layers are"
         else:
-            found[name] = HiddenLayer(name, used.pop(), readers, tuple(flow.uses.get(name, ())))
+            again = [f"{n} also reads other values" for n in readers if _reads_others(n, name, seen, functions)]
+            found[name] = HiddenLayer(name, used.pop(), readers, (*again, *flow.uses.get(name, ())))
     for name in linears.modules:
         if name not in found:
             weights = flow.elsewhere.get(name)
@@ -128,3 +146,14 @@ def _readers(
         if later.rows == call.rows and (blocks := find_blocks(call.u, later.x, functions)):
             readers.setdefault(later.name, tuple(blocks))
     return list(readers.items())
+
+
+def _reads_others(reader: str, name: str, seen: Sequence[Seen], functions: Sequence[Elementwise]) -> bool:
+    """Whether a layer is also called with what is no output of another, through whatever function."""
+    for index, later in enumerate(seen):
+        if later.name != reader:
+            continue
+        calls = [call for call in seen[:index] if call.name == name and call.rows == later.rows]
+        if not any(find_blocks(call.u, later.x, functions) for call in calls):
+            return True
+    return False

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 _TINYCUDANN = (
     "is a module of tinycudann, which has no PyTorch layers: train a teacher that can be converted, in nerfstudio with "
     "--pipeline.model.implementation torch"
 )
+_QUANTIZED = "is quantized: convert the model as it was before, then quantize it"
 _TORCHSCRIPT = "is TorchScript, whose layers keep their sizes: convert first, then script or trace"
 
 
@@ -46,6 +48,8 @@ class Linears:
                 self.refused[name] = _TINYCUDANN
             elif isinstance(module, torch.jit.ScriptModule):
                 self.refused[name] = _TORCHSCRIPT
+            elif "quantized" in type(module).__module__ and type(module).__name__ in ("Linear", "LinearReLU"):
+                self.refused[name] = _QUANTIZED
             elif isinstance(module, nn.Linear) or _is_transposed(module):
                 shared = any(len(owners[id(p)]) > 1 for p in module._parameters.values() if p is not None)
                 if reason := _refusal(name, module, shared):
@@ -71,17 +75,27 @@ class Linears:
             parameters: dict[str, Any] = dict(linear._parameters)
             if not isinstance(self.modules[name], nn.Linear):
                 transposed = linear.weight.detach().t().contiguous()
-                parameters["weight"] = nn.Parameter(transposed, requires_grad=linear.weight.requires_grad)
+                parameters["weight"] = _parameter_like(linear.weight, transposed)
             _set(self.modules[name], parameters, linear.in_features, linear.out_features)
 
 
 def linear_like(old: nn.Linear, weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """A linear layer with this weight `[l, d]` and bias `[l]`, cast to the dtype and device of another."""
+    """A linear layer with this weight `[l, d]` and bias `[l]`, cast to the dtype and device of another.
+
+    Its parameters are trained where the other's are, and carry the attributes that are written on those.
+    """
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight.detach().to(old.weight).clone(), requires_grad=old.weight.requires_grad)
+    linear.weight = _parameter_like(old.weight, weight.detach().to(old.weight).clone())
     if bias is not None:
-        linear.bias = nn.Parameter(bias.detach().to(old.weight).clone(), requires_grad=old.weight.requires_grad)
+        like = old.weight if old.bias is None else old.bias
+        linear.bias = _parameter_like(like, bias.detach().to(old.weight).clone())
     return linear
+
+
+def _parameter_like(old: Tensor, value: Tensor) -> nn.Parameter:
+    new = nn.Parameter(value, requires_grad=old.requires_grad)
+    new.__dict__.update(old.__dict__)
+    return new
 
 
 def linear_costs(model: nn.Module) -> dict[str, int]:
@@ -104,15 +118,39 @@ def _is_transposed(module: nn.Module) -> bool:
 
 
 def _refusal(name: str, module: nn.Module, shared: bool) -> str | None:
+    if is_parametrized(module):
+        assert isinstance(module.parametrizations, nn.ModuleDict)
+        lists = {key: how for key, how in module.parametrizations.items() if isinstance(how, ParametrizationList)}
+        made = "; ".join(f"{key} by {type(how[0]).__name__}" for key, how in lists.items())
+        return (
+            f"is parametrized ({made}), so that its weights are made anew in each call: make it plain first, by "
+            "torch.nn.utils.parametrize.remove_parametrizations"
+        )
     if isinstance(module, nn.Linear) and type(module) is not nn.Linear:
         return f"is a {type(module).__name__}, not a plain nn.Linear"
     if shared:
         return "shares its weights with another module"
     if name == "":
         return "is the model itself, not a module inside it"
-    if module._forward_hooks or module._forward_pre_hooks or set(module._parameters) != {"weight", "bias"}:
-        return "has hooks, as weight normalisation does, which know its old weights"
+    if "forward" in module.__dict__:
+        return "has a forward of its own put in the place of its class's: take it away first"
+    if hooks := [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]:
+        return _hooked(hooks[0])
+    if set(module._parameters) != {"weight", "bias"}:
+        return f"has the parameters {', '.join(module._parameters)} where weight and bias are expected"
     return None
+
+
+def _hooked(hook: Any) -> str:
+    """What a hook of a layer is, and how it is taken away."""
+    kind = type(hook)
+    if kind.__module__ == "torch.nn.utils.prune":
+        return "has a pruning mask: make it permanent first, by torch.nn.utils.prune.remove"
+    if kind.__module__ in ("torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm"):
+        short = kind.__module__.rsplit(".", 1)[1]
+        return f"has {short.replace('_', ' ')}: make it plain first, by torch.nn.utils.remove_{short}"
+    named = getattr(hook, "__qualname__", kind.__name__)
+    return f"has a hook ({named}) that may change what it computes: take it away first, and put it back afterwards"
 
 
 def _as_linear(module: nn.Module) -> nn.Linear:
@@ -121,7 +159,7 @@ def _as_linear(module: nn.Module) -> nn.Linear:
         assert weight is not None
         assert bias is not None
         linear = nn.Linear(weight.shape[0], weight.shape[1], device="meta")
-        linear.weight = nn.Parameter(weight.detach().t(), requires_grad=weight.requires_grad)
+        linear.weight = _parameter_like(weight, weight.detach().t())
         linear.bias = bias
         return linear
     linear = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None, device="meta")

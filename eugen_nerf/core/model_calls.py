@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.outputs import same
 
 Inputs = Iterable[Any] | Callable[[], Iterable[Any]]
 
@@ -41,19 +42,31 @@ def call_model(model: nn.Module, batch: Any) -> Any:
 def plainly(model: nn.Module) -> Iterator[nn.Module]:
     """Within it, a model runs as it is written: in evaluation mode, uncompiled, outside of inference mode.
 
-    Afterwards every module has its own mode again, and what was compiled is compiled anew.
+    Afterwards every module has its own mode and buffers again, and what was compiled is compiled anew.
 
     Yields:
         The model itself, out of what `torch.compile` put around it.
 
     Raises:
-        ConfigError: compiled parts, in a version of torch that cannot run them uncompiled.
+        ConfigError: no module, parameters without numbers, or compiled parts in a version of torch that cannot run
+            them uncompiled.
     """
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
+    if empty := next((name for name, p in model.named_parameters() if p.is_meta), None):
+        raise ConfigError(f"{empty} is on the meta device, which holds no numbers: load the trained weights first")
     compiled = any(_is_compiled(module) for module in model.modules())
     stance = getattr(torch.compiler, "set_stance", None) if compiled or "torch._dynamo" in sys.modules else None
     if compiled and stance is None:
         raise ConfigError("the model is compiled, and compiled code does not show its layers: convert, then compile")
     modes = {module: module.training for module in model.modules()}
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in modes
+        if not isinstance(module, torch.jit.ScriptModule)
+        for name, buffer in module._buffers.items()
+        if buffer is not None and buffer.layout == torch.strided and not nn.parameter.is_lazy(buffer)
+    ]
     try:
         with torch.inference_mode(False), stance("force_eager") if stance else nullcontext():
             inner = getattr(model, "_orig_mod", model)
@@ -61,6 +74,11 @@ def plainly(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+        for module, name, buffer, before in buffers:  # what a model counts as it runs is no business of a conversion
+            module._buffers[name] = buffer
+            if not same(buffer, before):
+                with torch.inference_mode(buffer.is_inference()), torch.no_grad():
+                    buffer.copy_(before)
         if compiled:
             torch.compiler.reset()
 

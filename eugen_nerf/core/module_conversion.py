@@ -16,12 +16,12 @@ from eugen_nerf.core.convert import LayerReport
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fit import BY_ROWS, ConversionConfig
 from eugen_nerf.core.hidden import HiddenLayer, find_hidden, watch
+from eugen_nerf.core.hidden_batches import check_batches
 from eugen_nerf.core.hidden_trial import unsupported_reason
 from eugen_nerf.core.linears import Linears
 from eugen_nerf.core.narrowing import Narrowing, Weighted, finite_rows
 from eugen_nerf.core.nerf import match_names
 from eugen_nerf.core.outputs import check_repeatable, tensors_in
-from eugen_nerf.core.pairs import HOLD_OUT_EVERY
 from eugen_nerf.core.preview import LayerMoments
 from eugen_nerf.core.sensitivity import output_metrics
 from eugen_nerf.core.solve import MomentSums
@@ -91,16 +91,21 @@ class ModuleConversion:
                 "take EUGenConfig(degree=1, norm=False), or convert a LayerGraph with convert_graph"
             )
         self.model, self.source, self.ask, self.config = model, source, ask, config
-        beginning = list(itertools.islice(source(), HOLD_OUT_EVERY))
+        beginning = list(itertools.islice(source(), _TRIED_BATCHES))
         if not beginning:
             raise ConfigError("there are no batches to learn from")
-        self._by_batches = len(beginning) >= HOLD_OUT_EVERY
-        runs = [partial(ask, model, _batch_of(item)) for item in beginning[:_TRIED_BATCHES]]
+        runs = [partial(ask, model, _batch_of(item)) for item in beginning]
         self.linears = Linears(model)
         _check_layers(self.linears)
         check_repeatable(runs[0])
         found, refused = find_hidden(self.linears, runs[0])
         self.plan, self.skipped = _plan(self.linears, found, refused, layers, exclude, runs)
+        every = (partial(ask, model, _batch_of(item)) for item in source())
+        late, self._calls = check_batches(self.linears, self.plan, every, len(runs))
+        self.plan = [layer for layer in self.plan if layer.name not in late]
+        self.skipped |= late
+        if not self.plan:
+            raise NothingToConvert(_nothing(late))
 
     @property
     def widths(self) -> dict[str, int]:
@@ -171,7 +176,7 @@ class ModuleConversion:
         Returns:
             The layers that take the place of the model's, by name, and a report for each that was made narrower.
         """
-        work = Narrowing(self.linears, self.source, self.ask, self._by_batches, self.config)
+        work = Narrowing(self.linears, self.source, self.ask, self._calls, self.config)
         reports = []
         with torch.no_grad():
             for index, layer in enumerate(self.plan):
@@ -235,7 +240,12 @@ def _check_layers(linears: Linears) -> None:
         NothingToConvert: it has none but such as cannot be replaced.
     """
     if not _names(linears):
-        raise ConfigError("the model has no nn.Linear that could be converted")
+        kinds = dict.fromkeys(type(m).__name__ for m in linears.model.modules() if m._parameters)
+        raise ConfigError(
+            "the model has no nn.Linear that could be converted; what it has of its own are "
+            f"{', '.join(kinds) or 'no parameters at all'}. Layers in plain lists or dictionaries are no part of a "
+            "model: hold them in an nn.ModuleList or nn.ModuleDict"
+        )
 
 
 def _plan(
@@ -263,11 +273,12 @@ def _plan(
     chosen = {layer.name for layer in plan}
     skipped = {name: reasons[name] for name in hits if name not in chosen}
     if not plan:
-        why = (
-            "; ".join(f"{name or 'the model'} {reason}" for name, reason in skipped.items())
-            or "all of them are excluded"
-        )
         others = [name for name in found if name not in hits]
         hint = f". Hidden layers are: {', '.join(others)}" if others else ""
-        raise NothingToConvert(f"no layer to convert: {why}{hint}")
+        raise NothingToConvert(_nothing(skipped) + hint)
     return plan, skipped
+
+
+def _nothing(skipped: Mapping[str, str]) -> str:
+    why = "; ".join(f"{name or 'the model'} {reason}" for name, reason in skipped.items())
+    return f"no layer to convert: {why or 'all of them are excluded'}"

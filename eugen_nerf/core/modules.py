@@ -100,8 +100,8 @@ def convert_(
             that the predicted losses are least together. `output_aware` decides what counts as a loss.
         output_aware: choose neurons by what the model's outputs make of them, for which each batch goes once forward
             and back through the model; by the matrices of the layers that read them otherwise. An error of an output
-            counts by its size: raw densities of a radiance field outweigh its colours, and a picture may lose several
-            dB by that. Give `rendered_call` there.
+            counts by its size: raw densities of a radiance field outweigh its colours, and a picture can lose 4 to 5
+            dB by that (`scripts/convert_field.py` prints it). Give `rendered_call` there.
         call: `call(model, batch)` runs the model where it is not simply called. All that it returns counts alike.
         progress: called with each layer that is done.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -37,7 +37,8 @@ class Narrowing:
         linears: of the model.
         source: batches, each time anew.
         ask: runs the model on a batch.
-        by_batches: whether every fifth batch is held out, or the last fifth of the rows of each.
+        calls: on how many batches each layer is called. Of 5 or more, every fifth of them is held out for it; of
+            fewer, the last fifth of the rows of each.
         config: the recipe.
     """
 
@@ -46,10 +47,10 @@ class Narrowing:
         linears: Linears,
         source: Callable[[], Iterable[Any]],
         ask: Callable[[nn.Module, Any], Any],
-        by_batches: bool,
+        calls: Mapping[str, int],
         config: ConversionConfig,
     ) -> None:
-        self.linears, self.source, self.ask, self.by_batches, self.config = linears, source, ask, by_batches, config
+        self.linears, self.source, self.ask, self.calls, self.config = linears, source, ask, calls, config
         self.new: dict[str, nn.Linear] = {}
         self.blocks: dict[str, list[tuple[int, int]]] = {}  # of each changed reader: where it lost how many columns
 
@@ -117,7 +118,8 @@ class Narrowing:
         """What the layer sees in the converted model, and what its normalised function gives in the teacher."""
         name, function = layer.name, layer.function
         watched = {name: self.linears.modules[name]}
-        for index, item in enumerate(self.source()):
+        index = 0  # of the batches that it is called on
+        for item in self.source():
             batch, weights = (item.batch, item.weights) if isinstance(item, Weighted) else (item, None)
             run = partial(self.ask, self.linears.model, batch)
             seen = watch(watched, run)
@@ -134,8 +136,9 @@ class Narrowing:
                 raise ConfigError(f"{name} sees {len(u)} rows in a batch that has {len(weights)} weights")
             x, u, weights = finite_rows(x, u, weights)
             y = function(u) / function.scale_out
-            if self.by_batches:
-                yield LayerBatch(x, y, weights, index % HOLD_OUT_EVERY == HOLD_OUT_EVERY - 1)
+            if self.calls[name] >= HOLD_OUT_EVERY:
+                index += 1
+                yield LayerBatch(x, y, weights, index % HOLD_OUT_EVERY == 0)
                 continue
             cut = len(x) - len(x) // HOLD_OUT_EVERY
             for part, held_out in ((slice(cut), False), (slice(cut, None), True)):

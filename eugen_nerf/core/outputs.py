@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eugen_nerf.core.errors import ConfigError
 
@@ -24,18 +24,45 @@ _FEW = 64
 
 
 def tensors_in(value: Any, *, detached: bool = True) -> list[Tensor]:
-    """All tensors in what a model returns: in lists, mappings and dataclasses, in their order."""
+    """All numbers in what a model returns, in their order: tensors, arrays, plain numbers.
+
+    They are looked for in lists, mappings, dataclasses and the attributes of other objects. Sparse, nested and
+    quantized tensors are given as plain ones.
+
+    Args:
+        value: what is returned.
+        detached: without gradients.
+    """
+    return _tensors_in(value, detached, set())
+
+
+def _tensors_in(value: Any, detached: bool, outer: set[int]) -> list[Tensor]:
     if isinstance(value, Tensor):
-        return [value.detach() if detached else value]
-    if isinstance(value, Mapping):
+        if value.is_nested:
+            parts = list(value.unbind())
+        else:
+            value = value.dequantize() if value.is_quantized else value
+            value = value if value.layout == torch.strided else value.to_dense()
+            return [value.detach() if detached else value]
+    elif isinstance(value, float | complex):
+        return [torch.tensor(value)]  # of single precision, as what it was computed from
+    elif isinstance(value, int):
+        return [torch.tensor(value)]
+    elif isinstance(value, Mapping):
         parts = list(value.values())
     elif isinstance(value, list | tuple):
         parts = list(value)
+    elif hasattr(value, "__array_interface__"):  # numpy's
+        numeric = value.__array_interface__["typestr"][1] in "biufc"
+        return [torch.as_tensor(value)] if numeric else []
     elif is_dataclass(value) and not isinstance(value, type):
         parts = [getattr(value, f.name) for f in fields(value)]
-    else:
+    elif isinstance(value, nn.Module) or callable(value) or id(value) in outer:
         return []
-    return [t for part in parts for t in tensors_in(part, detached=detached)]
+    else:
+        parts = list(getattr(value, "__dict__", {}).values())
+    outer = {*outer, id(value)}
+    return [t for part in parts for t in _tensors_in(part, detached, outer)]
 
 
 def differ(expected: Tensor, output: Tensor, noisy: Sequence[Tensor] = (), dtype: torch.dtype | None = None) -> bool:
@@ -87,11 +114,23 @@ def check_repeatable(run: Callable[[], Any]) -> None:
     """Refuses a model that conversion could not be checked on.
 
     Raises:
-        ConfigError: it returns no tensors, none that are finite, or not the same ones twice.
+        ConfigError: it does not run, returns no tensors, none that are finite, or not the same ones twice.
     """
-    first, second = tensors_in(run()), tensors_in(run())
+    try:
+        first, second = tensors_in(run()), tensors_in(run())
+    except ConfigError:
+        raise
+    except Exception as error:  # any model may raise anything
+        line = (str(error).strip().splitlines() or [""])[0]
+        raise ConfigError(
+            f"the model does not run on the first batch ({type(error).__name__}: {line}). A tuple or list is the "
+            "arguments of its call, a mapping its keyword arguments, anything else its one argument: give other "
+            "batches, or call=lambda model, batch: ..."
+        ) from error
     if not first:
         raise ConfigError("the model returns no tensors on the first batch, so that nothing can be checked on it")
+    if not any(t.numel() for t in first):
+        raise ConfigError("the model returns nothing but empty tensors on the first batch: give one with rows")
     if not any(bool(t.isfinite().any()) for t in first):
         raise ConfigError("the model returns no finite number on the first batch, so that nothing can be checked on it")
     if len(first) != len(second) or any(a.shape != b.shape or differ(a, b) for a, b in zip(first, second, strict=True)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from eugen_nerf.core.errors import ConfigError
 
-Evaluate = Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Density `[n]` or `[n, 1]`, at least 0, and colour `[n, c]` at positions and directions `[n, 3]` each."""
+Evaluate = Callable[[nn.Module, Tensor, Tensor], Any]
+"""Density `[n]` or `[n, 1]`, at least 0, and colour `[n, c]` at positions and directions `[n, 3]` each: as a pair, or
+under their names (`DENSITY_NAMES`, `COLOUR_NAMES`) in a mapping."""
+DENSITY_NAMES = ("density", "densities", "sigma", "sigmas")
+COLOUR_NAMES = ("rgb", "rgbs", "colour", "colours", "color", "colors")
 
 
 def rendered_call(
@@ -36,7 +39,8 @@ def rendered_call(
         far: distance of the last step's end.
         samples: steps of a ray.
         evaluate: calls the model, with activations as they are used in rendering, where it does not return density
-            and colour of `(positions, directions)` itself.
+            and colour of `(positions, directions)` itself. A field with other arguments and one raw output `[n, 4]`:
+            `lambda field, x, d: ((raw := field(pts=x, viewdirs=d))[:, 3].relu(), raw[:, :3].sigmoid())`.
         background: what is seen behind the field, in each channel.
 
     Returns:
@@ -44,7 +48,7 @@ def rendered_call(
 
     Raises:
         ConfigError: here, distances that make no sense; in the call, batches that are no rays, or a model that returns
-            no density and colour of each sample.
+            no density and colour of each sample, or densities below 0.
     """
     if not 0 <= near < far or samples < 1:
         raise ConfigError(f"rays need 0 <= near < far and at least 1 sample, got {near:g}, {far:g} and {samples}")
@@ -57,12 +61,17 @@ def rendered_call(
         t = near + step * (torch.arange(samples, device=origins.device, dtype=origins.dtype) + 0.5)
         positions = origins[:, None] + t[:, None] * directions[:, None]
         repeated = directions[:, None].expand_as(positions)
-        density, colour = evaluate(model, positions.reshape(-1, 3), repeated.reshape(-1, 3))
+        density, colour = _density_and_colour(evaluate(model, positions.reshape(-1, 3), repeated.reshape(-1, 3)))
         count = len(positions) * samples
         if density.numel() != count or colour.dim() != 2 or len(colour) != count:
             raise ConfigError(
                 f"the field returns density {tuple(density.shape)} and colour {tuple(colour.shape)} for {count} "
                 f"samples: give evaluate, which returns ({count},) and ({count}, channels)"
+            )
+        if bool((density < 0).any()):
+            raise ConfigError(
+                f"the field returns densities down to {float(density.detach().min()):.3g}, values before their "
+                "activation: give evaluate, which applies it (relu, softplus, exp) as rendering does"
             )
         lengths = step * directions.norm(dim=-1, keepdim=True)
         weights = compositing_weights(density.reshape(-1, samples) * lengths)
@@ -70,6 +79,27 @@ def rendered_call(
         return seen + background * (1 - weights.sum(dim=1, keepdim=True))
 
     return call
+
+
+def _density_and_colour(output: Any) -> tuple[Tensor, Tensor]:
+    """The two tensors of what a field returns.
+
+    Raises:
+        ConfigError: they are not told apart.
+    """
+    if isinstance(output, Mapping):
+        found = [next((output[n] for n in names if n in output), None) for names in (DENSITY_NAMES, COLOUR_NAMES)]
+        what = f"a mapping of {', '.join(map(str, output))}"
+    else:
+        found = list(output) if isinstance(output, tuple | list) and len(output) == 2 else [None]
+        what = f"a tensor {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+    density, colour = (*found, None)[:2]
+    if not (isinstance(density, Tensor) and isinstance(colour, Tensor)):
+        raise ConfigError(
+            f"the field returns {what}, in which density and colour are not told apart: give evaluate, which returns "
+            "the pair of them, with their activations"
+        )
+    return density, colour
 
 
 def compositing_weights(optical: Tensor) -> Tensor:

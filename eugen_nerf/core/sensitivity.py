@@ -45,8 +45,9 @@ def output_metrics(
             rows[name] += len(g)
     if sums and not any(rows.values()):
         raise ConfigError(
-            "no output of the model carries finite gradients (it runs under no_grad or inference_mode inside, or "
-            "returns labels): give a call that returns outputs with gradients, or leave output_aware out"
+            "no output of the model carries finite gradients (it runs under no_grad, inference_mode or a reentrant "
+            "checkpoint inside, or returns labels): give a call that returns outputs with gradients, or leave "
+            "output_aware out"
         )
     return {name: square_root(total / max(1, rows[name])) for name, total in sums.items()}
 
@@ -74,7 +75,7 @@ def _gradients(
 
             stack.callback(linears.modules[name].register_forward_pre_hook(probe, with_kwargs=True).remove)
         outputs = [t for t in run() if t.requires_grad]
-        if not outputs:
+        if not outputs or not any(probes.values()):
             return {}
         # entries that are infinite or NaN by design are no part of what is looked at
         signs = [
@@ -85,7 +86,9 @@ def _gradients(
         leaves = [leaf for each in probes.values() for leaf in each]
         found = torch.autograd.grad(outputs, leaves, signs, allow_unused=True)
     filled = iter([torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)])
-    gradients = {name: [next(filled).flatten(0, -2).double() for _ in each] for name, each in probes.items()}
+    gradients = {
+        name: [torch.atleast_2d(next(filled)).flatten(0, -2).double() for _ in each] for name, each in probes.items()
+    }
     combined = {}
     for layer in layers:
         width = linears.dense[layer.name].out_features

@@ -105,8 +105,13 @@ class MomentSums:
         return float(quadratic - 2 * (joined * self.cross).sum() + self.energy.sum())
 
     def variation(self) -> float:
-        """Weighted sum over samples of `|y - mean(y)|^2`, the scale of a relative error."""
-        return float((self.energy - self.total.square() / max(self.mass, 1e-300)).sum())
+        """Weighted sum over samples of `|y - mean(y)|^2`, the scale of a relative error.
+
+        Of samples that are all alike it is what a hundred rounding errors of float32 make of them, so that what is as
+        small as one is not divided by nothing.
+        """
+        least = float(self.energy.sum()) * (100 * torch.finfo(torch.float32).eps) ** 2
+        return max(least, float((self.energy - self.total.square() / max(self.mass, 1e-300)).sum()))
 
 
 def ridge_solution(moments: MomentSums, *, ridge: float) -> tuple[Tensor, Tensor | None]:

@@ -40,12 +40,16 @@ def inference_parameters(field: nn.Module) -> int:
 
 
 def fit_seconds(config_path: Path) -> float | None:
-    """Seconds that training or conversion took, where a record beside the config says so; null there is not known."""
+    """Seconds that training took, or conversion and calibration, where a record beside the config says so.
+
+    Null there is not known.
+    """
     for name in ("training.json", "distill.json"):
-        record = config_path.with_name(name)
-        if record.is_file():
-            seconds = json.loads(record.read_text(encoding="utf8"))["seconds"]
-            return None if seconds is None else float(seconds)
+        path = config_path.with_name(name)
+        if path.is_file():
+            record = json.loads(path.read_text(encoding="utf8"))
+            calibration = record.get("calibration", {"seconds": 0.0})["seconds"]
+            return None if record["seconds"] is None else float(record["seconds"]) + float(calibration)
     return None
 
 

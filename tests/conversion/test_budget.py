@@ -27,6 +27,7 @@ from eugen_nerf.conversion.rays import network_inputs, ray_bundle, seen_inputs
 from eugen_nerf.conversion.write import write_run
 from eugen_nerf.core.allocate import Combination
 from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.evaluation.accounting import fit_seconds
 from eugen_nerf.fields.timing import Ratio
 from eugen_nerf.methods.runs import Run, load_run
 
@@ -282,6 +283,8 @@ def test_calibration_never_ends_worse_and_can_help(run: Run, conversion: Convers
 
     report = calibrate(student, training, Worse(run, check_rays(conversion)), steps=5, batch=16)
     assert report.squared_error == (1.0, 1.0)
+    assert "never above the 0.00 dB it began with: its beginning is kept" in str(report)
+    assert "on rays not trained on 3.01 -> 10.00 dB" in str(replace(report, squared_error=(0.5, 0.1)))
     assert dead.steps == 40
     for key, value in student.state_dict().items():
         assert torch.equal(value, before[key])
@@ -341,12 +344,15 @@ def test_the_command_writes_a_run_with_its_front(
     assert SimpleNamespace(**record).seconds > 0
 
 
-def test_a_teacher_trained_on(tiny_dense_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_trained_on(
+    tiny_dense_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Nothing is replaced, and calibration changes the weights: what a student's extra steps are compared with."""
     words = ["eugen-distill", "--load-config", tiny_dense_run, "--layers", "none", "--ray-fraction", 0.5]
     words += ["--device", "cpu", "--output-dir", tmp_path, "--timestamp", "t", "--finetune-steps", 20]
     monkeypatch.setattr(sys, "argv", [str(w) for w in words])
     cli.main()
+    said = capfd.readouterr().out
     (config,) = tmp_path.rglob("config.yml")
     teacher, on = (load_run(c, device="cpu", test_mode="inference").model for c in (tiny_dense_run, config))
     assert query_macs(on) == query_macs(teacher)  # type: ignore[arg-type]
@@ -355,4 +361,5 @@ def test_a_teacher_trained_on(tiny_dense_run: Path, tmp_path: Path, monkeypatch:
     assert report["steps"] == 20
     before, after = report["squared_error"]
     changed = any(not torch.equal(a, b) for a, b in zip(on.parameters(), teacher.parameters(), strict=True))
-    assert changed == (after < before)
+    assert changed == (after < before) == ("its beginning is kept" not in said)
+    assert fit_seconds(config) == pytest.approx(report["seconds"])

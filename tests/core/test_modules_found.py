@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from plain_models import FUNCTIONS, MLP, batches
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
 
 from eugen_nerf.core.activations import activation
 from eugen_nerf.core.errors import ConfigError
@@ -133,14 +135,29 @@ def test_no_function_in_between_and_shared_weights() -> None:
         convert_(tied, batches(), layers=("0",))
 
 
-def test_layers_with_hooks_are_refused() -> None:
-    model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
-    model[0].register_forward_hook(lambda module, inputs, output: output * 1)
-    with pytest.raises(ConfigError, match="0 has hooks"):
-        convert_(model, batches(), layers=("0",))
-    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(5, 8)), nn.ReLU(), nn.Linear(8, 2))
-    with pytest.raises(ConfigError, match="0 is a ParametrizedLinear"):
-        convert_(model, batches(), layers=("0",))
+def _double(layer: nn.Linear) -> None:
+    plain = layer.forward
+    layer.forward = lambda x: 2 * plain(x)  # type: ignore[method-assign]
+
+
+CHANGED: dict[str, tuple[Callable[[nn.Linear], Any], str]] = {
+    "hook": (lambda a: a.register_forward_hook(lambda *_: None), r"a hook \(.*lambda.*\) that may change what"),
+    "pre-hook": (lambda a: a.register_forward_pre_hook(lambda *_: None), "a hook .* take it away first"),
+    "mask": (lambda a: prune.l1_unstructured(a, "weight", 0.5), r"a pruning mask: .* torch.nn.utils.prune.remove"),
+    "old": (nn.utils.spectral_norm, "spectral norm: make it plain first, by torch.nn.utils.remove_spectral_norm"),
+    "new": (parametrizations.weight_norm, r"parametrized \(weight by _WeightNorm\), .*remove_parametrizations"),
+    "patched": (_double, "a forward of its own put in the place of its class's"),
+}
+
+
+@pytest.mark.parametrize("how", CHANGED)
+def test_layers_that_are_more_than_their_weights_are_refused(how: str) -> None:
+    change, reason = CHANGED[how]
+    for which in ("0", "2"):
+        model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 2))
+        change(model.get_submodule(which))
+        with pytest.raises(ConfigError, match=f"{which}, which (has|is) {reason}" if which == "2" else reason):
+            convert_(model, batches(), layers=("0",))
 
 
 def test_a_module_in_two_places_is_replaced_in_both() -> None:

@@ -14,8 +14,8 @@ from plan_networks import ENCODED, NETWORKS, encodings_of, inputs_of, network, p
 
 from eugen_nerf.core import ConfigError, InferencePlan, make_plan
 from eugen_nerf.core.bundled_graph import BundledGraph
+from eugen_nerf.core.chunks import chunk_rows
 from eugen_nerf.core.encodings import ContractedEncoding
-from eugen_nerf.core.plan import chunk_rows
 
 pytestmark = pytest.mark.processor
 CPU = torch.device("cpu")
@@ -243,12 +243,12 @@ def test_failures_while_a_backend_is_tried_are_stated(monkeypatch: pytest.Monkey
 
 
 def test_chunks_fit_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eugen_nerf.core.plan._cache_bytes", lambda device: 1 << 20)
+    monkeypatch.setattr("eugen_nerf.core.chunks._cache_bytes", lambda device: 1 << 20)
     graph = network("nerf").collapse()  # the widest step reads 9 + 24 numbers and makes 24
     assert chunk_rows(graph, (9, 5), torch.float32, CPU) == 4096  # 57 numbers of 4 bytes: 4,599 rows
     assert chunk_rows(graph, (9, 5), torch.bfloat16, CPU) == 8192
     for size, expected in ((1, 256), (1 << 40, 1 << 16)):
-        monkeypatch.setattr("eugen_nerf.core.plan._cache_bytes", lambda device, size=size: size)
+        monkeypatch.setattr("eugen_nerf.core.chunks._cache_bytes", lambda device, size=size: size)
         assert chunk_rows(graph, (9, 5), torch.float32, CPU) == expected
 
 

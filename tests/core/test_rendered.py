@@ -109,6 +109,36 @@ def test_units_are_kept_for_what_is_seen() -> None:
     assert lost["rendered"] < 0.7 * lost["raw"]
 
 
+def test_fields_of_other_forms_render_alike() -> None:
+    """Other names of arguments, mappings, one raw output with its activations stated."""
+    batch, model = rays(9), Given(lambda x, d: (x[:, 0] * d[:, 1]).abs(), lambda x, d: torch.sin(x + d))
+    expected = rendered_call(0.1, 1.3, 6)(model, batch)
+
+    class Named(nn.Module):
+        def forward(self, *, viewdirs: Tensor, pts: Tensor) -> dict[str, Tensor]:
+            density, colour = model(pts, viewdirs)
+            return {"rgb": colour, "sigma": density[:, None]}
+
+    class Raw(nn.Module):
+        def forward(self, x: Tensor, d: Tensor) -> Tensor:
+            density, colour = model(x, d)
+            return torch.cat([colour, (density - 1)[:, None]], dim=1)
+
+    named = rendered_call(0.1, 1.3, 6, evaluate=lambda field, x, d: field(pts=x, viewdirs=d))
+    torch.testing.assert_close(named(Named(), batch), expected)
+    raw = rendered_call(0.1, 1.3, 6, evaluate=lambda field, x, d: ((y := field(x, d))[:, 3] + 1, y[:, :3]))
+    torch.testing.assert_close(raw(Raw(), batch), expected)
+    call = rendered_call(0.1, 1.3, 6)
+    with pytest.raises(
+        ConfigError, match=r"returns a tensor \(54, 4\), in which density and colour are not told apart"
+    ):
+        call(Raw(), batch)
+    with pytest.raises(ConfigError, match="a mapping of x, in which density and colour are not told apart"):
+        rendered_call(0.1, 1.3, 6, evaluate=lambda *_: {"x": batch[0]})(model, batch)
+    with pytest.raises(ConfigError, match="densities down to -2, values before their activation: give evaluate"):
+        call(Given(lambda x, _: torch.full((len(x),), -2.0), lambda x, _: x), batch)
+
+
 def test_what_makes_no_sense_is_refused() -> None:
     for near, far, samples in ((1.0, 1.0, 4), (-1.0, 1.0, 4), (0.0, 1.0, 0)):
         with pytest.raises(ConfigError, match="rays need 0 <= near < far and at least 1 sample"):

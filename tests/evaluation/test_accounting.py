@@ -85,6 +85,8 @@ def test_seconds_are_what_the_record_says(tmp_path: Path) -> None:
     assert fit_seconds(config) is None
     (tmp_path / "distill.json").write_text('{"seconds": 2.5}')
     assert fit_seconds(config) == 2.5
+    (tmp_path / "distill.json").write_text('{"seconds": 0.5, "calibration": {"seconds": 4.0}}')
+    assert fit_seconds(config) == 4.5
     (tmp_path / "training.json").write_text('{"seconds": null}')  # trained, and nobody noted for how long
     assert fit_seconds(config) is None
 
