@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Size = tuple[int, int]
 Model = Literal["perspective", "fisheye"]
+SAME_SHARE, NOT_SCALED = 0.03, 0.3
+"""How alike shares of both sides are that one factor made, and from which factor on that is no lens off its centre."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,16 @@ def undistorted_mask(mask: NDArray[np.bool_], lens: Lens, *, unknown: bool) -> N
     """The pinhole image `[h, w]` of a mask: set where any of the four pixels round a place is set."""
     found = undistorted(mask.astype(np.float32), lens, nearest=False, unknown=float(unknown))
     return found > 0
+
+
+def scaled_by(centre: tuple[float, float], size: Size) -> float | None:
+    """How many times larger than `size` images are whose middle a principal point is; None where it is no such one.
+
+    Intrinsics that were not scaled with their images have it: it misses the middle by the same share along both sides.
+    """
+    x, y = 2 * centre[0] / size[0], 2 * centre[1] / size[1]
+    ratio = 0.5 * (x + y)
+    return ratio if abs(x - y) <= SAME_SHARE * ratio and abs(ratio - 1) > NOT_SCALED else None
 
 
 def share_shown(lens: Lens) -> float:

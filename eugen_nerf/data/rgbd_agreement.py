@@ -27,6 +27,8 @@ TOLERANCE = 0.04
 """Share of a depth by which two frames may differ: what sensors miss at several metres."""
 AGREES, DISAGREES = 0.1, 0.15
 """Share of contradictions below which frames agree, and above which they do not; edges make some."""
+USELESS = 0.4
+"""Share of contradictions beyond which nothing can be learned; who states a convention outright may still try."""
 CLEARLY = 2.5
 """How many times fewer contradictions another convention must make to be the right one."""
 
@@ -41,7 +43,8 @@ def check_agreement(sequence: Sequence, options: SequenceOptions) -> str | None:
     """Compares depths of frames as they were read, in other units, and with other poses.
 
     Returns a warning where nothing agrees, None where the frames agree or too few of them see the same. Raises
-    `DataError` where they disagree as read but agree under another convention that the options do not rule out.
+    `DataError` where they disagree as read but agree under another convention that the options do not rule out, and
+    where most disagrees and the options state nothing.
     """
     pairs = _pairs(sequence)
     as_read = disagreement(pairs, 1.0, _same)
@@ -68,10 +71,16 @@ def check_agreement(sequence: Sequence, options: SequenceOptions) -> str | None:
         raise DataError(f"the depth images {how} that two frames see, but agree at {100 * (1 - best):.0f} % {text}")
     if not seen:
         return None
-    return (
-        f"warning: the depth images contradict one another at {100 * as_read:.0f} % of the points that two frames see: "
+    text = (
+        f"the depth images contradict one another at {100 * as_read:.0f} % of the points that two frames see: "
         "check --intrinsics, --depth-unit, --axes and the poses"
     )
+    if as_read > USELESS and options.intrinsics is None and options.depth_unit is None and options.axes == "auto":
+        raise DataError(
+            f"{text}; images that were cropped need --intrinsics fx fy cx cy of their own (pixels from the upper left "
+            "corner), which also trains all the same"
+        )
+    return f"warning: {text}"
 
 
 def _is_minimum(pairs: list[Pair], result: float, factor: float, change: Change) -> bool:

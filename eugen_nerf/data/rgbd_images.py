@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from eugen_nerf.core.errors import DataError
+from eugen_nerf.data.images.strangers import stranger
 from eugen_nerf.data.lenses import Lens, Size, undistorted
 
 DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
@@ -107,6 +108,9 @@ def read_stored_depth(path: Path) -> NDArray[Any]:
             mode = image.mode
             stored = np.asarray(image)
     except Exception as error:  # a damaged file raises whatever its decoder meets: OSError, SyntaxError, zlib.error ...
+        kind = stranger(path)
+        if kind is not None:
+            raise DataError(f"depth '{path}' {kind}") from error
         if isinstance(error, UnidentifiedImageError) and path.suffix.lower() not in (".png", ".tif", ".tiff"):
             again = "PNG or TIFF of 16 or 32 bits and .npy are read; convert it"
         raise DataError(f"depth '{path}' is damaged and cannot be decoded ({first_line(error)}): {again}") from error
@@ -131,6 +135,9 @@ def color_sizes(path: Path) -> tuple[Size, Size]:
         with Image.open(path) as image:
             return image.size, _turned_size(image)
     except (OSError, SyntaxError, ValueError) as error:
+        kind = stranger(path)
+        if kind is not None:
+            raise DataError(f"image '{path}' {kind}") from error
         raise DataError(
             f"image '{path}' is damaged and cannot be decoded ({first_line(error)}): copy it again, or remove it"
         ) from error

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.lenses import Lens, Size, share_shown
+from eugen_nerf.data.lenses import Lens, Size, scaled_by, share_shown
 from eugen_nerf.data.rgbd import Frame
 from eugen_nerf.data.rgbd_images import same_view
 
@@ -67,6 +67,12 @@ def _fitted(frame: Frame, size: Size, color: Size, explicit: bool, notes: list[s
             raise DataError(text)
         notes.append(f"warning: {text}")
         own = size
+    ratio = scaled_by((lens.cx, lens.cy), own)
+    if ratio is not None and not explicit:
+        raise DataError(
+            f"the principal point {lens.cx:g}, {lens.cy:g} of '{frame.color}' is the middle of images {ratio:.3g} "
+            f"times the size of {own[0]}x{own[1]}: correct the intrinsics, or {HOW}"
+        )
     lens = replace(lens, size=own)
     if own == size:
         return lens

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.checks import check_images, check_pose
+from eugen_nerf.data.images.placing import check_astray
 from eugen_nerf.data.lenses import Size
 from eugen_nerf.data.rgbd import OPENCV_TO_NERFSTUDIO, Array, Frame, Reading, Sequence, SequenceOptions
 from eugen_nerf.data.rgbd_agreement import check_agreement
@@ -171,6 +172,7 @@ def _posed(reading: Reading, options: SequenceOptions) -> list[Frame]:
 def _origin(frames: list[Frame], notes: list[str]) -> Array:
     """Where the origin must be for single precision to keep millimetres, [3] whole metres: 0 for usual coordinates."""
     places = np.stack([frame.pose[:3, 3] for frame in frames])
+    check_astray(places, [f"'{frame.color}'" for frame in frames], least=1.0)
     largest = float(np.abs(places).max())
     if largest < FAR:
         return np.zeros(3)

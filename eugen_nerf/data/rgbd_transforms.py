@@ -11,17 +11,18 @@ import numpy as np
 
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.checks import check_pose
+from eugen_nerf.data.images.file_names import SUFFIXES, ImageFinder
+from eugen_nerf.data.lens_models import KINDS, flagged_kind, named_model
 from eugen_nerf.data.lenses import Lens, Model
 from eugen_nerf.data.rgbd import Frame, Reading, SequenceOptions
 from eugen_nerf.data.rgbd_files import list_of_objects, number, read_object
 from eugen_nerf.data.rgbd_images import color_sizes
 
 DEPTH_KEYS = ("depth_file_path", "depth_path")
-UNIT_KEYS = ("depth_unit_scale_factor", "integer_depth_scale")
+UNIT_KEYS = ("depth_unit_scale_factor", "integer_depth_scale", "depth_scale", "depth_factor", "png_depth_scale")
+"""Metres a stored unit; of the later ones a number above 1 is stored units a metre."""
 MATRIX_KEYS = ("K", "intrinsics", "intrinsic_matrix", "camera_intrinsics")
 LENS_KEYS = (("fl_x", "fx"), ("fl_y", "fy"), ("cx",), ("cy",))
-PERSPECTIVE = ("SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "PERSPECTIVE")
-FISHEYE = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "FISHEYE")
 SPLITS = ("train", "val", "test")
 
 
@@ -37,9 +38,11 @@ def read_transforms(path: Path, options: SequenceOptions) -> Reading:
     fps = number(document, "fps", options.fps, f"'{name}'", positive=True)
     unit_key = _first_key(document, UNIT_KEYS) or UNIT_KEYS[0]
     unit = number(document, unit_key, 1e-3, f"'{name}'", positive=True)
+    unit = 1.0 / unit if unit > 1.0 and unit_key not in UNIT_KEYS[:2] else unit
     entries = list_of_objects(document, "frames", name)
     timed = any("timestamp" in entry for entry in entries)
-    lists = _split_lists(document, name)
+    finder = ImageFinder(path, (*SUFFIXES, ".npy"))
+    lists = _split_lists(document, name, finder)
     frames = []
     for index, entry in enumerate(entries):
         where = f"frame {index} of '{name}'"
@@ -52,7 +55,7 @@ def read_transforms(path: Path, options: SequenceOptions) -> Reading:
                 f"{where} lacks {' and '.join(missing)}{others}: RGB-D frames need it; correct or remove the frame"
             )
         mask_key = ("mask_path",) if entry.get("mask_path") is not None else ()
-        files = {key: _file(path, entry[key], key, where) for key in ("file_path", depth_key, *mask_key)}
+        files = {key: _file(finder, entry[key], key, where) for key in ("file_path", depth_key, *mask_key)}
         pose = entry["transform_matrix"]
         if not is_lost(pose):
             check_pose(pose, where)
@@ -117,13 +120,14 @@ def read_lens(values: Mapping[str, Any], color: Path, where: str, options: Seque
 
 def _distortion(values: Mapping[str, Any], where: str) -> Lens:
     """Model and distortion of a lens, its focal lengths and principal point still 1 and 0."""
-    name = str(values.get("camera_model", "")).upper()
-    if name not in ("", *PERSPECTIVE, *FISHEYE):
+    name = named_model(values, where) or ""
+    kind = KINDS.get(name, flagged_kind(values) or "PERSPECTIVE")
+    if kind not in ("PERSPECTIVE", "FISHEYE") or name in ("FOV", "THIN_PRISM_FISHEYE"):
         raise DataError(
-            f"camera_model of {where} is {values['camera_model']!r}: depth needs a perspective lens "
-            f"({', '.join(PERSPECTIVE)}) or a fisheye lens ({', '.join(FISHEYE)}); reproject colour and depth"
+            f"camera_model of {where} is {name or kind!r}: depth needs a perspective or a fisheye lens (PINHOLE, OPENCV, "
+            "OPENCV_FISHEYE, ...); reproject colour and depth"
         )
-    model: Model = "fisheye" if name in FISHEYE or values.get("is_fisheye") is True else "perspective"
+    model: Model = "fisheye" if kind == "FISHEYE" else "perspective"
     if "distortion_params" in values:
         given = values["distortion_params"]
         if not isinstance(given, list) or len(given) != 6:
@@ -150,20 +154,14 @@ def _matrix(value: Any, key: str, where: str) -> tuple[float, ...]:
     return float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2]), float(matrix[1, 2])
 
 
-def _file(path: Path, value: Any, key: str, where: str) -> Path:
-    """A file that a frame names: backslashes and endings that are left out are understood."""
+def _file(finder: ImageFinder, value: Any, key: str, where: str) -> Path:
+    """A file that a frame names, as `ImageFinder` understands names."""
     if not isinstance(value, str):
         raise DataError(f"{key} of {where} is {value!r}: it must be text; correct or remove the frame")
-    name = path / value
-    if not name.is_file() and "\\" in value:
-        name = path / value.replace("\\", "/")
-    if not name.is_file():
-        found = (name.with_name(name.name + ending) for ending in (".png", ".jpg", ".jpeg", ".npy"))
-        name = next((file for file in found if file.is_file()), name)
-    return name
+    return finder.find(value, "", where)
 
 
-def _split_lists(document: Mapping[str, Any], name: Path) -> dict[str, set[Path]]:
+def _split_lists(document: Mapping[str, Any], name: Path, finder: ImageFinder) -> dict[str, set[Path]]:
     """Colour files of the splits that a document lists."""
     lists = {}
     for split in SPLITS:
@@ -172,7 +170,7 @@ def _split_lists(document: Mapping[str, Any], name: Path) -> dict[str, set[Path]
             if not isinstance(listed, list):
                 raise DataError(f"{split}_filenames of '{name}' must be a list of file names: correct or remove it")
             where = f"{split}_filenames in '{name}'"
-            lists[split] = {_file(name.parent, file, "an entry", where) for file in listed}
+            lists[split] = {_file(finder, file, "an entry", where) for file in listed}
     return lists
 
 

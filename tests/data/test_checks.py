@@ -119,8 +119,8 @@ def test_wrong_size_and_pixel_format(data: Path) -> None:
     name = data / "val" / "r_1.png"
     Image.new("RGBA", (6, 5)).save(name)
     assert "is 6x5 pixels where its camera is 6x4 (1 of 3 images differ)" in message_of(check_blender_directory, data)
-    Image.new("I;16", (6, 4)).save(name)
-    assert "pixel format I;16: 8-bit L, RGB, RGBA are allowed" in message_of(check_blender_directory, data)
+    Image.new("CMYK", (6, 4)).save(name, format="TIFF")
+    assert "pixel format CMYK: grey, RGB, RGBA and palettes" in message_of(check_blender_directory, data)
 
 
 def spoilt(change) -> np.ndarray:

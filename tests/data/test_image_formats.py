@@ -109,7 +109,7 @@ def test_colmap_sets_that_are_incomplete(tmp_path: Path) -> None:
     assert "1 of 8 image files of the train split are missing" in refusal(root, "colmap")
     (root / "sparse/0/images.txt").write_text("1 0.5 nonsense\n")
     assert "images.txt' cannot be read as COLMAP's images" in refusal(root, "colmap")
-    (root / "images").rename(root / "photographs")
+    (root / "images").rename(root / "sparse/photographs")
     (root / "sparse/0/images.txt").write_text("1 1 0 0 0 0 0 0 1 B0.PNG\n\n")
     assert "images' is missing: it must hold the photographs" in refusal(root, "colmap")
     (root / "sparse").rename(root / "other")

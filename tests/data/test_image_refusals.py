@@ -25,7 +25,7 @@ REFUSED = {
     "all transparent": (photographs(lambda p: Image.new("RGBA", p.size)), "are fully transparent", "a0.png"),
     "damaged": (lambda d, r: (r / "images/a2.png").write_bytes(b"no picture"), "a2.png' is damaged", "copy it again"),
     "mask too small": (masks(lambda i: WHITE.resize((8, 6))), "mask '", "m0.png' of the train split is 8x6 pixels"),
-    "mask of colours": (masks(lambda i: WHITE.convert("RGB")), "mask '", "the pixel format RGB: 1, L are allowed"),
+    "mask of colours": (masks(lambda i: Image.new("RGB", (16, 12), "red")), "m0.png' has colours", "white (used)"),
     "mask all black": (masks(lambda i: Image.new("L", (16, 12), 0 if i == 2 else 255)), "m2.png'", "black everywhere"),
     "mask damaged": (masks(lambda i: b"" if i == 5 else WHITE), "mask '", "m5.png' is damaged"),
     "mask missing": (masks(lambda i: WHITE if i != 7 else None), "1 of 10 images have no mask", "frame 7 of"),

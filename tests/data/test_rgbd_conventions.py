@@ -100,10 +100,11 @@ def test_wrong_axes_and_inverted_poses_are_found(room: Path, capsys: pytest.Capt
     assert "with inverted poses: these are world-to-camera" in refusal(room)
     change(lambda pose: np.linalg.inv(pose @ FLIP))
     assert "world-to-camera" in refusal(room, axes="opencv")
-    rng = np.random.default_rng(0)  # nothing fits: said, not refused
+    rng = np.random.default_rng(0)  # nothing fits: refused unless a convention is stated
     change(lambda pose: pose_at(float(rng.uniform(0, 6))))
     capsys.readouterr()
-    outputs_of(room)
+    assert "images that were cropped need --intrinsics" in refusal(room)
+    outputs_of(room, axes="nerfstudio")
     assert "warning: the depth images contradict one another at " in capsys.readouterr().out
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.images.image_files import ImageFinder
+from eugen_nerf.data.images.file_names import ImageFinder
 from eugen_nerf.data.images.lens_reading import read_lens
 from eugen_nerf.data.images.posed import ImageSet, PosedImage, named_images
 from eugen_nerf.data.poses import check_pose
@@ -32,6 +32,8 @@ _PARAMETERS = {
     "OPENCV_FISHEYE": "fx fy cx cy k1 k2 k3 k4",
     "FULL_OPENCV": "fx fy cx cy k1 k2 p1 p2 k3 k4 k5 k6",
     "FOV": "fx fy cx cy omega",
+    "SIMPLE_FISHEYE": "f cx cy",
+    "FISHEYE": "fx fy cx cy",
     "SIMPLE_RADIAL_FISHEYE": "f cx cy k1",
     "RADIAL_FISHEYE": "f cx cy k1 k2",
     "THIN_PRISM_FISHEYE": "fx fy cx cy k1 k2 p1 p2 k3 k4 sx1 sy1",
@@ -48,9 +50,15 @@ def find_model(root: Path, preferred: Path | None = None) -> Path | None:
     """
     for name in [*([] if preferred is None else [str(preferred)]), *MODELS]:
         folder = root / name
-        if any(all((folder / f"{part}.{end}").is_file() for part in ("cameras", "images")) for end in ("bin", "txt")):
+        if is_model(folder):
             return folder
-    return None
+    parts = sorted((root / "sparse").glob("[0-9]*"))
+    return next((folder for folder in parts if is_model(folder)), None)
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a directory holds a reconstruction."""
+    return any(all((folder / f"{part}.{end}").is_file() for part in ("cameras", "images")) for end in ("bin", "txt"))
 
 
 def read_colmap(
@@ -75,6 +83,9 @@ def read_colmap(
     if not views:
         raise DataError(f"the reconstruction in '{model}' has no image: match the photographs again")
     if not (root / images).is_dir():
+        others = [p for p in (root, *root.iterdir()) if (p / min(view.name for view in views.values())).is_file()]
+        images = others[0].relative_to(root) if len(others) == 1 else images
+    if not (root / images).is_dir():
         raise DataError(
             f"'{root / images}' is missing: it must hold the photographs that '{model}' names; copy them there, or "
             "name their folder with --images-path (after the data parser's name, colmap)"
@@ -88,7 +99,7 @@ def read_colmap(
         if view.camera_id not in cameras:
             raise DataError(f"{where} has the camera {view.camera_id}, which is not among them: reconstruct again")
         camera = cameras[view.camera_id]
-        pose = _pose(view)
+        pose = _pose(view, where)
         if applied is not None:
             pose = np.concatenate([applied @ pose, [[0.0, 0.0, 0.0, 1.0]]])
         check_pose(pose, where)
@@ -134,15 +145,48 @@ def _read(model: Path) -> tuple[dict[int, Any], dict[int, Any]]:
             ) from error
 
     if text:
-        cameras = read(parsing.read_cameras_text, model / "cameras.txt")
-        return cameras, read(parsing.read_images_text, model / "images.txt")
+        return read(_text_cameras, model / "cameras.txt"), read(_text_images, model / "images.txt")
     cameras = read(parsing.read_cameras_binary, model / "cameras.bin")
     return cameras, read(parsing.read_images_binary, model / "images.bin")
 
 
-def _pose(view: Any) -> np.ndarray:
+def _text_cameras(file: Path) -> dict[int, Any]:
+    """Cameras of a text file: number, model, width, height, parameters."""
+    from nerfstudio.data.utils.colmap_parsing_utils import Camera
+
+    found = {}
+    for line in file.read_text(encoding="utf-8-sig").splitlines():
+        if line.strip() and not line.startswith("#"):
+            number, name, width, height, *numbers = line.split()
+            parameters = np.array([float(value) for value in numbers])
+            found[int(number)] = Camera(int(number), name, int(width), int(height), parameters)
+    return found
+
+
+def _text_images(file: Path) -> dict[int, Any]:
+    """Images of a text file, two lines each: number, quaternion, translation, camera, name (which may have spaces)."""
+    from nerfstudio.data.utils.colmap_parsing_utils import Image
+
+    found = {}
+    lines = iter(file.read_text(encoding="utf-8-sig").splitlines())
+    for line in lines:
+        if line.strip() and not line.startswith("#"):
+            number, *numbers, camera, name = line.strip().split(maxsplit=9)
+            pose = np.array([float(value) for value in numbers])
+            found[int(number)] = Image(int(number), pose[:4], pose[4:], int(camera), name, np.empty(0), np.empty(0))
+            next(lines, None)  # points, which may be none
+    return found
+
+
+def _pose(view: Any, where: str) -> np.ndarray:
     """Camera-to-world [4, 4] in OpenGL's convention, computed as nerfstudio does, to the last bit."""
     from nerfstudio.data.utils.colmap_parsing_utils import qvec2rotmat
+
+    if not abs(float(np.linalg.norm(view.qvec)) - 1.0) < 1e-3 or not np.isfinite(view.tvec).all():
+        raise DataError(
+            f"the camera pose in {where} has the quaternion {np.asarray(view.qvec).tolist()} and the translation "
+            f"{np.asarray(view.tvec).tolist()}: a length of 1 and finite numbers are needed; reconstruct again"
+        )
 
     world_to_camera = np.eye(4)
     world_to_camera[:3, :3], world_to_camera[:3, 3] = qvec2rotmat(view.qvec), view.tvec

@@ -8,7 +8,8 @@ from pathlib import Path
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.images.image_files import ImageFinder, image_size
+from eugen_nerf.data.images.file_names import ImageFinder
+from eugen_nerf.data.images.image_files import image_size
 from eugen_nerf.data.images.posed import ImageSet, PosedImage
 
 LARGE = 1600

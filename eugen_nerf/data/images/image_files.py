@@ -12,59 +12,13 @@ import numpy as np
 from PIL import Image
 
 from eugen_nerf.core.errors import DataError
+from eugen_nerf.data.images.pixels import ALLOWED, DEEP, MODES, deep_pixels, has_alpha, mask_pixels, pixel_format
+from eugen_nerf.data.images.strangers import stranger
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-IMAGE_MODES = ("L", "RGB", "RGBA")
-MASK_MODES = ("1", "L")
 ORIENTATION = 0x0112
 """Number of the EXIF tag that says how a picture is to be turned for display."""
-
-
-class ImageFinder:
-    """Finds the files that a data set names, as its writer meant them.
-
-    Backslashes separate folders, an extension may be left out, be another one or differ in case, as long as one file
-    alone fits.
-
-    Arguments:
-        root: what the names start from.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._names: dict[Path, list[Path]] = {}
-
-    def find(self, text: str, suffix: str, where: str) -> Path:
-        """The file of a name; the name itself where none fits.
-
-        Arguments:
-            text: the name.
-            suffix: what the format appends to a name, "" for nothing.
-            where: what names it, for the message.
-
-        Raises `DataError` where several files fit.
-        """
-        plain = self.root / text
-        if "\\" in text and not plain.is_file():
-            plain = self.root / text.replace("\\", "/")
-        appended = plain.with_name(plain.name + suffix) if plain.name else plain
-        for path in (appended, plain):
-            if path.is_file():
-                return path
-        if plain.parent not in self._names:
-            folder = plain.parent
-            self._names[folder] = [p for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
-        near = self._names[plain.parent]
-        stem = plain.stem if plain.suffix.lower() in SUFFIXES else plain.name
-        fitting = [p for p in near if p.name.lower() == plain.name.lower()]
-        fitting = fitting or [p for p in near if p.stem == stem and p.suffix.lower() in SUFFIXES]
-        if len(fitting) > 1:
-            raise DataError(
-                f"'{text}' in {where} may be '{min(fitting).name}' or '{max(fitting).name}': write the whole name"
-            )
-        if fitting:
-            return fitting[0]
-        return plain if plain.suffix.lower() in SUFFIXES else appended
+DARK = 4096
+"""Largest value below which images of 16 bits hold 12 bits or fewer, which nothing in the file says."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +27,17 @@ class ImageFacts:
 
     Attributes:
         size: stored (width, height) in pixels.
-        mode: PIL's pixel format.
+        alpha: whether pixels may be transparent.
         orientation: how display turns it, by EXIF; 1 is as stored.
         blank: no pixel is anything but 0: of the alpha channel where there is one.
+        brightest: largest value of an image of 16 bits a channel; None for 8 bits.
     """
 
     size: tuple[int, int]
-    mode: str
+    alpha: bool
     orientation: int
     blank: bool
+    brightest: int | None = None
 
     @property
     def shown(self) -> tuple[tuple[int, int], ...]:
@@ -99,22 +55,10 @@ def image_size(path: Path) -> tuple[int, int]:
         raise _damaged(path, "image", error) from error
 
 
-def decode_all(files: Sequence[Path], *, what: str = "image", modes: Sequence[str] = IMAGE_MODES) -> list[ImageFacts]:
-    """Decodes files completely, several at a time.
-
-    Arguments:
-        files: that exist.
-        what: what to call them.
-        modes: pixel formats that are allowed.
-
-    Raises `DataError` naming the first bad file.
-    """
-
-    def decode(file: Path) -> ImageFacts:
-        return _decode(file, what, modes)
-
+def decode_all(files: Sequence[Path]) -> list[ImageFacts]:
+    """Decodes photographs that exist completely, several at a time; raises `DataError` naming the first bad one."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(decode, files))
+        return list(pool.map(_decode, files))
 
 
 def check_present(files: Sequence[Path], *, split: str, what: str) -> None:
@@ -149,7 +93,7 @@ def check_sizes(
 
 
 def check_masks(masks: Sequence[Path], sizes: Sequence[tuple[int, int]], *, split: str) -> None:
-    """Raises `DataError` unless masks have one channel, the size of their image, and leave a pixel in.
+    """Raises `DataError` unless masks are black and white, have the size of their image, and leave a pixel in.
 
     Arguments:
         masks: files.
@@ -157,13 +101,25 @@ def check_masks(masks: Sequence[Path], sizes: Sequence[tuple[int, int]], *, spli
         split: for the message.
     """
     check_present(masks, split=split, what="mask")
-    for file, fact, size in zip(masks, decode_all(masks, what="mask", modes=MASK_MODES), sizes, strict=True):
-        if fact.size != size:
+
+    def look(file: Path) -> tuple[tuple[int, ...], bool]:
+        try:
+            used = mask_pixels(file)
+        except DataError:
+            raise
+        except Exception as error:  # as in `_decode`
+            raise _damaged(file, "mask", error) from error
+        return used.shape[::-1], bool(used.any())
+
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        looks = list(pool.map(look, masks))
+    for file, (found, any_used), size in zip(masks, looks, sizes, strict=True):
+        if found != size:
             raise DataError(
-                f"mask '{file}' of the {split} split is {fact.size[0]}x{fact.size[1]} pixels where its image is "
+                f"mask '{file}' of the {split} split is {found[0]}x{found[1]} pixels where its image is "
                 f"{size[0]}x{size[1]}: resize the mask by nearest neighbour, or remove it"
             )
-        if fact.blank:
+        if not any_used:
             raise DataError(
                 f"mask '{file}' of the {split} split is black everywhere and leaves no pixel to train on: white is "
                 "what is used; invert or correct it, or remove its frame"
@@ -171,9 +127,9 @@ def check_masks(masks: Sequence[Path], sizes: Sequence[tuple[int, int]], *, spli
 
 
 def check_alpha(files: Sequence[Path], facts: Sequence[ImageFacts], *, split: str) -> None:
-    """Raises `DataError` where some images have alpha and others have none, or where nothing is visible in any."""
-    alpha = [i for i, fact in enumerate(facts) if fact.mode == "RGBA"]
-    plain = [i for i, fact in enumerate(facts) if fact.mode != "RGBA"]
+    """Raises `DataError` where some images have alpha and others have none, or where nothing is visible."""
+    alpha = [i for i, fact in enumerate(facts) if fact.alpha]
+    plain = [i for i, fact in enumerate(facts) if not fact.alpha]
     if alpha and plain:
         few, other = sorted((alpha, plain), key=len)
         kinds = ("with", "without") if few is alpha else ("without", "with")
@@ -182,7 +138,14 @@ def check_alpha(files: Sequence[Path], facts: Sequence[ImageFacts], *, split: st
             f"are {kinds[1]}, the first is '{files[few[0]]}' ('{files[other[0]].name}' is one of the others): give "
             "all of them one, or none"
         )
-    if facts and all(fact.mode == "RGBA" and fact.blank for fact in facts):
+    brightest = [fact.brightest for fact in facts if fact.brightest is not None]
+    if brightest and len(brightest) == len(facts) and max(brightest) < DARK:
+        raise DataError(
+            f"the {len(files)} images of the {split} split have 16 bits a channel and values up to {max(brightest)} of "
+            f"65535, so all are nearly black, '{files[0]}' is the first: scale them so that white is 65535, or write "
+            "8 bits"
+        )
+    if facts and all(fact.alpha and fact.blank for fact in facts):
         raise DataError(
             f"all {len(files)} images of the {split} split are fully transparent, '{files[0]}' is the first: nothing "
             "can be learned from them; render them again, with the object in view"
@@ -206,25 +169,31 @@ def _likely(fact: ImageFacts, camera: tuple[int, int]) -> str:
     return f": {ways}give each frame its own 'w', 'h', 'fl_x', 'fl_y', 'cx', 'cy'"
 
 
-def _decode(file: Path, what: str, modes: Sequence[str]) -> ImageFacts:
-    """Decodes an image completely."""
+def _decode(file: Path) -> ImageFacts:
+    """Decodes a photograph completely."""
     try:
         with Image.open(file) as image:
             image.verify()  # checksums, which decoding a PNG ignores; the file must be opened again afterwards
         with Image.open(file) as image:
+            found, alpha, size = pixel_format(image), has_alpha(image), image.size
+            if found not in (*MODES, DEEP):
+                raise DataError(f"image '{file}' has the pixel format {found}: {ALLOWED} are read; convert it")
             image.load()
-            mode, size, orientation = image.mode, image.size, image.getexif().get(ORIENTATION, 1)
-            channel = image.getchannel("A") if mode == "RGBA" else image
-            extrema = np.array(channel.getextrema()) if mode in modes else np.zeros(2)
+            orientation = image.getexif().get(ORIENTATION, 1)
+            if found == DEEP:
+                values = deep_pixels(file)
+                alpha = values.shape[-1] == 4
+                blank = not (values[..., 3] if alpha else values).any()
+                return ImageFacts(size, alpha, orientation, blank, int(values.max(initial=0)))
+            channel = image if not alpha else image.convert("RGBA").getchannel("A")
+            return ImageFacts(size, alpha, orientation, not np.any(channel.getextrema()))
+    except DataError:
+        raise
     except Exception as error:  # a damaged file raises whatever its decoder meets: OSError, SyntaxError, zlib.error ...
-        raise _damaged(file, what, error) from error
-    if mode not in modes:
-        raise DataError(
-            f"{what} '{file}' has the pixel format {mode}: {'8-bit ' if what == 'image' else ''}{', '.join(modes)} are "
-            "allowed; convert it"
-        )
-    return ImageFacts(size, mode, orientation, not extrema.any())
+        raise _damaged(file, "image", error) from error
 
 
 def _damaged(file: Path, what: str, error: Exception) -> DataError:
-    return DataError(f"{what} '{file}' is damaged and cannot be decoded ({error}): copy it again, or remove its frame")
+    """What to say of a file that cannot be decoded."""
+    kind = stranger(file) or f"is damaged and cannot be decoded ({error}): copy it again, or remove its frame"
+    return DataError(f"{what} '{file}' {kind}")

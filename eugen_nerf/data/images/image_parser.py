@@ -21,7 +21,7 @@ from eugen_nerf.data.images.downscaling import Smaller
 from eugen_nerf.data.images.layouts import READ, read_image_set
 from eugen_nerf.data.images.lens_inverse import check_inverse
 from eugen_nerf.data.images.lens_reading import PhotographLens
-from eugen_nerf.data.images.placing import FarOutputs, place
+from eugen_nerf.data.images.placing import FarOutputs, check_astray, place
 from eugen_nerf.data.images.posed import ImageSet, PosedImage
 from eugen_nerf.data.images.settings import Settings, settings_of
 from eugen_nerf.data.images.splitting import split_indices
@@ -81,8 +81,10 @@ class ImageParser(DataParser):
         images, settings = self.images(split), self._settings
         chosen = self._indices(images, split)
         smaller = self._smaller(images)
+        poses = np.stack([image.pose for image in images.images])
+        check_astray(poses[:, :3, 3], [f"{image.where} ('{image.path.name}')" for image in images.images])
         placed, transform, scale = place(
-            np.stack([image.pose for image in images.images]),
+            poses,
             orientation=images.orientation or settings.orientation,
             centre=settings.centre,
             fit=settings.fit,

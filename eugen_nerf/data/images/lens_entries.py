@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from eugen_nerf.core.errors import DataError
+from eugen_nerf.data.lens_models import flagged_kind, named_model
 
 NUMBERS = {
     "w": ("w", "width", "image_width", "img_width"),
@@ -25,9 +27,10 @@ NUMBERS = {
     **{name: (name,) for name in ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2", "omega", "sx1", "sy1")},
 }
 _MATRICES = ("K", "intrinsics", "intrinsic", "intrinsic_matrix", "camera_intrinsics", "camera_matrix", "cam_K")
-_LISTS = ("distortion_params", "distortion", "distortion_coefficients", "dist_coeffs")
-_MODELS = ("camera_model", "camera_type", "lens_model")
-_FLAGS = {"is_fisheye": "FISHEYE", "is_equirectangular": "EQUIRECTANGULAR"}
+_GROUPS = ("camera", "lens", "camera_params", "calibration")
+"""Entries whose own entries describe the lens."""
+_LIST = re.compile(r"d$|dist|.*distort", re.IGNORECASE)
+"""Names of lists of distortion coefficients."""
 
 
 def has_focal(entries: Mapping[str, Any]) -> bool:
@@ -44,10 +47,23 @@ def canonical(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
         for alias in aliases:
             if entries.get(alias) is not None or (alias in entries and alias.startswith("camera_angle")):
                 given.setdefault(name, {})[alias] = _number(entries[alias], alias, where)
-    for alias in _MATRICES:
-        if entries.get(alias) is not None:
-            for name, value in _from_matrix(entries[alias], alias, where).items():
-                given.setdefault(name, {})[alias] = value
+    own: dict[str, Any] = {}
+    for alias, value in entries.items():
+        inner: dict[str, Any] = {}
+        if isinstance(value, Mapping) and (alias in (*_MATRICES, *_GROUPS) or _LIST.match(alias)):
+            inner = canonical(value, f"'{alias}' of {where}")
+        elif alias in _MATRICES and value is not None:
+            inner = dict(_from_matrix(value, alias, where))
+        for name, part in inner.items():
+            if name in NUMBERS:
+                given.setdefault(name, {})[alias] = part
+            else:
+                own[name] = part
+    for alias in ("shift_x", "shift_y"):  # of Blender's cameras
+        if entries.get(alias) not in (None, 0):
+            raise DataError(
+                f"'{alias}' of {where} is {entries[alias]!r}, in no unit that is known: write 'cx' and 'cy' in pixels"
+            )
     for alias, value in given.pop("focal", {}).items():
         given.setdefault("fl_x", {})[alias] = value
         given.setdefault("fl_y", {})[alias] = value
@@ -55,7 +71,8 @@ def canonical(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
     for axis in "xy":
         for alias, value in given.pop(f"degrees_{axis}", {}).items():
             given.setdefault(f"angle_{axis}", {})[alias] = math.radians(value)
-    own: dict[str, Any] = {} if loose is None else {"unit": loose}
+    if loose is not None:
+        own["unit"] = loose
     for name, values in given.items():
         first, *others = values.items()
         for alias, value in others:
@@ -73,16 +90,20 @@ def canonical(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
             if own[name] < 1 or own[name] != int(own[name]):
                 raise DataError(f"'{name}' of {where} is {own[name]:g}: a whole number of pixels is needed")
             own[name] = int(own[name])
-    for alias in _LISTS:
-        if entries.get(alias) is not None:
-            own["list"] = _vector(entries[alias], alias, where)
-    for alias in _MODELS:
-        if entries.get(alias) is not None:
-            own["model"] = str(entries[alias]).upper()
-    for flag, kind in _FLAGS.items():
-        if entries.get(flag):
-            own["flag"] = kind
-    return own
+    lists = [
+        _vector(value, alias, where)
+        for alias, value in entries.items()
+        if _LIST.match(alias) and isinstance(value, list | tuple)
+    ]
+    lists = [values for values in lists if any(values)] or lists[:1]
+    if len(lists) > 1:
+        raise DataError(f"{where} has {len(lists)} lists of distortion: write 'k1', 'k2', 'p1', ... by name instead")
+    model, kind = named_model(entries, where), flagged_kind(entries)
+    return own | {
+        name: value
+        for name, value in (("list", lists[0] if lists else None), ("model", model), ("flag", kind))
+        if value is not None
+    }
 
 
 def _number(value: Any, alias: str, where: str) -> float:
@@ -117,16 +138,15 @@ def _vector(value: Any, alias: str, where: str) -> tuple[float, ...]:
 
 
 def _from_matrix(value: Any, alias: str, where: str) -> dict[str, float]:
-    """fl_x, fl_y, cx, cy of a camera matrix: 3x3, 4x4, 3x4, nine numbers by rows, or the four themselves."""
-    if isinstance(value, Mapping):
-        named = canonical(value, f"'{alias}' of {where}")
-        return {name: named[name] for name in ("fl_x", "fl_y", "cx", "cy") if name in named}
+    """fl_x, fl_y, cx, cy of a camera matrix: 3x3, 4x4, 3x4, nine numbers, or the four themselves."""
     numbers = np.array(_vector(value, alias, where))
     if len(numbers) == 4:
         fx, fy, cx, cy = numbers.tolist()
         return {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy}
     columns = {9: 3, 12: 4, 16: 4}.get(len(numbers))
     matrix = np.zeros((3, 3)) if columns is None else numbers.reshape(-1, columns)[:3, :3]
+    if matrix[2, 0] and matrix[2, 1] and not (matrix[0, 2] or matrix[1, 2]):  # by columns, as Open3D writes it
+        matrix = matrix.T
     below = [matrix[1, 0], matrix[2, 0], matrix[2, 1]]
     if columns is None or matrix[2, 2] != 1 or any(below) or abs(matrix[0, 1]) > 1e-3 * abs(matrix[0, 0]):
         raise DataError(

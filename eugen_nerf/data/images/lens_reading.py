@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.images.lens_entries import NUMBERS, canonical
+from eugen_nerf.data.lens_models import KINDS, Kind
+from eugen_nerf.data.lenses import scaled_by
 
-Kind = Literal["PERSPECTIVE", "FISHEYE", "EQUIRECTANGULAR", "FISHEYE624"]
-"""Names of nerfstudio's camera types."""
-
-_KINDS: dict[str, Kind] = {
-    **dict.fromkeys(("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE"), "PERSPECTIVE"),
-    **dict.fromkeys(("FULL_OPENCV", "FOV"), "PERSPECTIVE"),
-    **dict.fromkeys(("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "FISHEYE", "EQUIDISTANT"), "FISHEYE"),
-    **dict.fromkeys(("THIN_PRISM_FISHEYE", "KANNALA_BRANDT", "KANNALA_BRANDT4"), "FISHEYE"),
-    **dict.fromkeys(("EQUIRECTANGULAR", "SPHERICAL", "PANORAMA"), "EQUIRECTANGULAR"),
-    "FISHEYE624": "FISHEYE624",
-}
-"""Camera models by name. FULL_OPENCV, FOV and THIN_PRISM_FISHEYE are usable where their further coefficients are 0."""
 _USED: dict[Kind, tuple[str, ...]] = {
     "PERSPECTIVE": ("k1", "k2", "k3", "p1", "p2"),
     "FISHEYE": ("k1", "k2", "k3", "k4"),
@@ -33,6 +23,10 @@ _COEFFICIENTS = ("k1", "k2", "k3", "k4", "p1", "p2")
 """nerfstudio's order of distortion parameters."""
 SHORT = 0.3
 """Sides of the image below which a focal length of unsaid unit is more likely in millimetres."""
+OFF_CENTRE = 0.3
+"""Share of a side by which a principal point may miss the middle where no size is stated."""
+LONGEST = 1000
+"""Focal length in sides of the image beyond which a lens sees one direction alone."""
 ROUNDING = 1e-2
 """Largest relative difference of two ways to write one focal length."""
 
@@ -117,6 +111,11 @@ def read_lens(
             "'fl_x' and 'fl_y' in pixels (from millimetres: times the image's width by the sensor's)"
         )
     cx, cy = found.get("cx", 0.5 * width), found.get("cy", 0.5 * height)
+    if not ("w" in found and "h" in found) and max(abs(cx / width - 0.5), abs(cy / height - 0.5)) > OFF_CENTRE:
+        raise DataError(
+            f"the principal point ({cx:g}, {cy:g}) of {where} is far from the middle of its {width}x{height} image, "
+            "and no 'w' and 'h' say which size the lens is of: add them, or multiply the lens to this size"
+        )
     _check_pixels(fx, fy, cx, cy, width, height, kind, where)
     return PhotographLens(kind, width, height, fx, fy, cx, cy, distortion)
 
@@ -124,12 +123,7 @@ def read_lens(
 def _kind(found: Mapping[str, Any], where: str) -> tuple[Kind, str]:
     """The kind of a lens, and the name that the data set gives it."""
     model, flag = found.get("model"), found.get("flag")
-    if model is not None and model not in _KINDS:
-        raise DataError(
-            f"the camera model {model} of {where} is not supported: {', '.join(_KINDS)} are; undistort the images "
-            "(colmap image_undistorter, ns-process-data) and write the cameras anew"
-        )
-    kind: Kind = "PERSPECTIVE" if model is None else _KINDS[model]
+    kind: Kind = "PERSPECTIVE" if model is None else KINDS[model]
     if flag is not None and model is not None and kind != flag:
         raise DataError(f"{where} is {flag} by its flag and {model} by its camera model: remove the wrong one")
     return (flag or kind), (model or flag or "OPENCV")
@@ -194,6 +188,18 @@ def _check_pixels(fx: float, fy: float, cx: float, cy: float, width: int, height
         raise DataError(
             f"the lens of {where} (fl_x {fx:g}, fl_y {fy:g}, cx {cx:g}, cy {cy:g}) is not in pixels of its "
             f"{width}x{height} image: multiply shares by the size, millimetres by pixels per millimetre of the sensor"
+        )
+    if max(fx, fy) > LONGEST * max(width, height):
+        raise DataError(
+            f"the lens of {where} (fl_x {fx:g}, fl_y {fy:g}) sees less than 0.06 degrees of a {width}x{height} image: "
+            "focal lengths are in pixels; correct them"
+        )
+    ratio = scaled_by((cx, cy), (width, height))
+    if ratio is not None:
+        raise DataError(
+            f"the principal point ({cx:g}, {cy:g}) of {where} is the middle of images {ratio:.3g} times the size of "
+            f"its {width}x{height}: multiply 'fl_x', 'fl_y', 'cx', 'cy' or 'K' by {1 / ratio:.4g}, or write the "
+            "'w', 'h' and images of that size"
         )
     if not (-width < cx < 2 * width and -height < cy < 2 * height):
         raise DataError(

@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
 import torch
 from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.data.pixel_samplers import PixelSampler
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
+
+from eugen_nerf.data.images.pixels import mask_pixels, photograph_pixels
 
 
 class PhotographDataset(InputDataset):
-    """`InputDataset` that turns a photograph by its EXIF orientation where the camera counts that in.
+    """`InputDataset` that reads the pixel formats of `pixels.py`.
 
-    A camera that is as wide as the stored picture is high, and the reverse, was computed from the turned one.
+    A photograph is turned by its EXIF orientation where the camera counts that in: one that is as wide as the stored
+    picture is high, and the reverse, was computed from the turned one.
     """
 
     def get_numpy_image(self, image_idx: int) -> NDArray[np.uint8]:
         """Pixels [H, W, 3 or 4]."""
         cameras = self._dataparser_outputs.cameras
         camera = (int(cameras.width[image_idx]), int(cameras.height[image_idx]))
-        with Image.open(self.image_filenames[image_idx]) as stored:
-            if stored.size == camera or stored.size[::-1] != camera:
-                return super().get_numpy_image(image_idx)
-            image = ImageOps.exif_transpose(stored)
-        if self.scale_factor != 1.0:
-            size = (int(image.width * self.scale_factor), int(image.height * self.scale_factor))
-            image = image.resize(size, resample=Image.Resampling.BILINEAR)
-        pixels = np.array(image, dtype=np.uint8)
-        return pixels[:, :, None].repeat(3, axis=2) if pixels.ndim == 2 else pixels
+        pixels = photograph_pixels(self.image_filenames[image_idx], camera=camera)
+        return self._scaled(pixels, Image.Resampling.BILINEAR)
+
+    def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict[str, Any]:
+        """An image [H, W, 3 or 4], its mask bool [H, W, 1] where the data set has masks, and its index."""
+        image = self.get_image_uint8(image_idx) if image_type == "uint8" else self.get_image_float32(image_idx)
+        data: dict[str, Any] = {"image_idx": image_idx, "image": image}
+        masks = self._dataparser_outputs.mask_filenames
+        if masks is not None:
+            mask = mask_pixels(masks[image_idx]).astype(np.uint8)
+            data["mask"] = torch.from_numpy(self._scaled(mask, Image.Resampling.NEAREST)).bool()[..., None]
+            if self.mask_color:
+                data["image"] = torch.where(data["mask"], image, torch.tensor(self.mask_color))
+        return data | self.get_metadata(data)
+
+    def _scaled(self, pixels: NDArray[np.uint8], method: Image.Resampling) -> NDArray[np.uint8]:
+        """Pixels at the data set's scale."""
+        if self.scale_factor == 1.0:
+            return pixels
+        height, width = (int(side * self.scale_factor) for side in pixels.shape[:2])
+        return np.array(Image.fromarray(pixels).resize((width, height), resample=method))
 
 
 class MaskedPixelSampler(PixelSampler):

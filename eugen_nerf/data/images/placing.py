@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,27 @@ FAR = 100.0
 """Distance from the origin, in spreads of the cameras, from which float32 no longer holds it beside the spread."""
 PRECISION = 1e-4
 """Coarsest step of float32 coordinates, in spreads of the cameras."""
+
+
+ASTRAY = 1000.0
+"""How many times farther than half of the cameras one may stand from their middle."""
+
+
+def check_astray(centres: Array, names: Sequence[str], least: float = 0.0) -> None:
+    """Raises `DataError` where a camera stands so far away that, scaled alike, all others stand at one place.
+
+    Arguments:
+        centres: of the cameras, [N, 3].
+        names: what they are called in the message.
+        least: distance that is never too far by itself.
+    """
+    away = np.linalg.norm(centres - np.median(centres, axis=0), axis=-1)
+    usual = float(np.median(away))
+    if usual > 0 and away.max() > ASTRAY * max(usual, least):
+        raise DataError(
+            f"the camera of {names[int(away.argmax())]} stands {away.max():.3g} from the middle of all cameras, half "
+            f"of which are within {usual:.3g}: correct its pose, or remove it"
+        )
 
 
 class FarOutputs(DataparserOutputs):

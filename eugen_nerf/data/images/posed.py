@@ -68,6 +68,17 @@ class ImageSet:
     crop_radius: float | None = None
     images_folder: Path = Path("images")
 
+    def __post_init__(self) -> None:
+        """Raises `DataError` where one photograph has two poses at one time."""
+        first: dict[tuple[Path, float | None], PosedImage] = {}
+        for image in self.images:
+            other = first.setdefault((image.path, image.time), image)
+            if other is not image and not np.allclose(other.pose, image.pose, rtol=1e-6, atol=1e-6):
+                raise DataError(
+                    f"'{image.path}' is the photograph of {other.where} and of {image.where}, with different poses: "
+                    "remove the wrong one"
+                )
+
 
 def named_images(images: Sequence[PosedImage], wanted: Set[Path], where: str) -> list[int]:
     """Indices of the images of these files; raises `DataError`, naming the list `where`, for files of no image."""

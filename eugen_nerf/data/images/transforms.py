@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.images.image_files import ImageFinder, image_size
+from eugen_nerf.data.images.file_names import ImageFinder
+from eugen_nerf.data.images.image_files import image_size
 from eugen_nerf.data.images.lens_entries import has_focal
 from eugen_nerf.data.images.lens_reading import read_lens
 from eugen_nerf.data.images.posed import ImageSet, PosedImage, named_images
@@ -58,6 +59,11 @@ def read_transforms(path: Path, *, ordered: bool = True) -> ImageSet:
             f"'applied_transform' of '{path}' must be 3x4 numbers, 'applied_scale', 'aabb_scale' and "
             f"'fisheye_crop_radius' one each ({error}); {_AGAIN}"
         ) from error
+    if not 0.0 < scale < np.inf or not np.isfinite([0.0] if transform is None else transform).all():
+        raise DataError(
+            f"'applied_scale' of '{path}' must be positive and 'applied_transform' finite, not {scale:g} and "
+            f"{applied}; {_AGAIN}"
+        )
     orientation = document.get("orientation_override")
     if orientation not in (None, *ORIENTATIONS):
         raise DataError(
@@ -99,7 +105,7 @@ def read_document(path: Path) -> dict[str, Any]:
         ) from None
     except OSError as error:
         raise DataError(f"'{path}' cannot be read ({error.strerror}): check the file and its permissions") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"'{path}' is not valid JSON ({error}): {_AGAIN}") from error
     if not isinstance(document, dict) or "frames" not in document:
         raise DataError(f"'{path}' lacks 'frames': it must be an object with a list of frames; {_AGAIN}")
@@ -161,7 +167,7 @@ class _Frames:
             raise DataError(f"{where} lacks {names}: each frame needs {needed}; correct or remove it")
         if not isinstance(frame["file_path"], str) or not frame["file_path"].strip():
             raise DataError(f"'file_path' of {where} is {frame['file_path']!r}: it must be text; correct or remove it")
-        check_pose(frame["transform_matrix"], where)
+        check_pose(_rows(frame["transform_matrix"]), where)
         if self.times:
             time = frame["time"]
             if isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time <= 1:
@@ -192,8 +198,14 @@ class _Frames:
 
 def _square(pose: Any) -> np.ndarray:
     """A pose as 4x4, its last row added where the data set leaves it out."""
-    matrix = np.asarray(pose, dtype=np.float64)
+    matrix = np.asarray(_rows(pose), dtype=np.float64)
     return matrix if len(matrix) == 4 else np.concatenate([matrix, [[0.0, 0.0, 0.0, 1.0]]])
+
+
+def _rows(pose: Any) -> Any:
+    """A pose of 12 or 16 numbers in one list by its rows; anything else as it is."""
+    flat = isinstance(pose, list) and len(pose) in (12, 16) and not any(isinstance(value, list) for value in pose)
+    return [pose[start : start + 4] for start in range(0, len(pose), 4)] if flat else pose
 
 
 def _named(frames: _Frames, images: Sequence[PosedImage], names: Any, where: str) -> list[int]:
