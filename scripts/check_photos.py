@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from eugen_nerf.cli.progress import stages
-from eugen_nerf.data.camera_agreement import compare_cameras
-from eugen_nerf.data.photographs import STEPS, make_data_set, photograph_files
+from eugen_nerf.cli.support.progress import stages
+from eugen_nerf.data.photographs.camera_agreement import compare_cameras
+from eugen_nerf.data.photographs.pose_estimation import STEPS, make_data_set, photograph_files
 
 
 def main(data: Path) -> None:

@@ -125,9 +125,9 @@ CONVERTED = {
 
 def make_data(folder: Path) -> None:
     """Generates the data sets once; they stay, whatever becomes of the generators."""
-    from eugen_nerf.data.dynamic import DynamicConfig, generate_dynamic
-    from eugen_nerf.data.scan import RoomConfig, generate_room
-    from eugen_nerf.data.scene import SceneConfig, generate_scene
+    from eugen_nerf.data.synthetic.dynamic_scene import DynamicConfig, generate_dynamic
+    from eugen_nerf.data.synthetic.scan import RoomConfig, generate_room
+    from eugen_nerf.data.synthetic.static_scene import SceneConfig, generate_scene
 
     few = {"resolution": 16, "num_train": 6, "num_val": 1, "num_test": 1, "seed": 0}
     generate_scene(folder / "scene", SceneConfig(**few))
@@ -178,7 +178,7 @@ def record(name: str, *, new: bool) -> None:
         name: of the run.
         new: whether it was just made; outputs of an old one must be those stored before, within the tolerance.
     """
-    from eugen_nerf.methods.runs import load_run
+    from eugen_nerf.methods.runs.loading import load_run
 
     found = {name: outputs_of(load_run(golden_runs(GOLDEN)[name], device="cpu", test_mode="test").pipeline)}
     if name in golden_bundles(GOLDEN):

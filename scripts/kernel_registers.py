@@ -19,10 +19,10 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from eugen_nerf.core import fused
-from eugen_nerf.core.fused_kernel import fused_kernel
-from eugen_nerf.core.packed import PackedNetwork, pack, why_not
-from eugen_nerf.core.speed import FAMILIES, networks_of
+from eugen_nerf.benchmarks.network_speed import FAMILIES, networks_of
+from eugen_nerf.core.inference import fused
+from eugen_nerf.core.inference.fused_kernel import fused_kernel
+from eugen_nerf.core.inference.packing import PackedNetwork, pack, why_not
 
 SHARED_BYTES = 232_448
 """Shared memory that a program can have on an H100."""

@@ -20,10 +20,10 @@ from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCall
 from nerfstudio.engine.trainer import TrainerConfig
 from torch.optim import Optimizer
 
-from eugen_nerf.core.onednn import has_fast_bfloat16
-from eugen_nerf.data.scene import SceneConfig, generate_scene
-from eugen_nerf.evaluation.accounting import environment
-from eugen_nerf.methods.register import eugen_nerf_small
+from eugen_nerf.core.inference.onednn import has_fast_bfloat16
+from eugen_nerf.data.synthetic.static_scene import SceneConfig, generate_scene
+from eugen_nerf.evaluation.costs.resources import environment
+from eugen_nerf.methods.presets.static import eugen_nerf_small
 
 VARIANTS = {"dense": ("dense", False), "EUGen, merged": ("eugen", True), "EUGen, two factors": ("eugen", False)}
 ALGORITHMS = ("adam", "muon")

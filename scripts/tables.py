@@ -5,9 +5,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from eugen_nerf.cli.common import run_cli
+from eugen_nerf.cli.support.common import run_cli
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.evaluation.markdown import filled, read_places, table
+from eugen_nerf.evaluation.documents.markdown_tables import filled, read_places, table
 
 ROOT = Path(__file__).resolve().parent.parent
 

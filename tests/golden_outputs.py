@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eugen_nerf.core import load_bundle
-from eugen_nerf.evaluation.accounting import environment
-from eugen_nerf.surfaces.sdf import SignedDistance
+from eugen_nerf.evaluation.costs.resources import environment
+from eugen_nerf.surfaces.distance_field import SignedDistance
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = 2e-5

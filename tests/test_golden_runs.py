@@ -27,9 +27,9 @@ from nerfstudio.utils.eval_utils import eval_setup
 from tiny_runs import batches_in_threads
 from torch import Tensor
 
-from eugen_nerf.methods.checkpoints import read_latest_checkpoint
-from eugen_nerf.methods.runs import checkpoint_dir, load_run, read_config, without_lpips
-from eugen_viewer.runs import open_run
+from eugen_nerf.methods.runs.checkpoints import read_latest_checkpoint
+from eugen_nerf.methods.runs.loading import checkpoint_dir, load_run, read_config, without_lpips
+from eugen_viewer.shown_runs import open_run
 
 RUNS, BUNDLES = sorted(golden_runs(GOLDEN)), sorted(golden_bundles(GOLDEN))
 BYTES = 2_000_000

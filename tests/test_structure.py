@@ -3,7 +3,8 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,17 +17,22 @@ VIEWER = ROOT / "viewer" / "eugen_viewer"
 """A package of its own: it may import all parts but the commands, and the commands alone import it."""
 ALLOWED = {
     "core": set(),
+    "benchmarks": {"core"},
     "studies": {"core"},
     "fields": {"core"},
     "data": {"core"},
     "methods": {"fields", "data", "core"},
     "conversion": {"methods", "data", "fields", "core"},
     "surfaces": {"methods", "data", "core", "fields"},
-    "evaluation": {"surfaces", "methods", "data", "core", "fields", "studies"},
-    "gpu_day": {"evaluation", "methods", "data", "core"},
+    "evaluation": {"surfaces", "methods", "data", "core", "fields", "studies", "benchmarks"},
+    "gpu_day": {"evaluation", "methods", "data", "core", "benchmarks"},
 }
 """What each part of the package may import besides itself; `cli` and the scripts may import anything."""
 STANDARD = set(sys.stdlib_module_names)
+LARGEST_ROOM = 15
+"""Files in one folder, `__init__.py` among them."""
+METHODS = {"nerf.py", "mipnerf360.py", "zipnerf.py", "isdf.py"}
+"""Names of a field and of its method: their paths stand in every run's `config.yml`."""
 BLOCKER = """
 import sys
 from importlib.abc import MetaPathFinder
@@ -57,11 +63,40 @@ def _sources(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*.py") if "__pycache__" not in p.parts)
 
 
-def _imported_by(path: Path) -> set[str]:
+def _module(path: Path) -> str:
     root = VIEWER.parent if VIEWER in path.parents else ROOT
-    module = ".".join(path.relative_to(root).with_suffix("").parts)
-    is_package = path.name == "__init__.py"
-    return set(_imports(path.read_text(), module.removesuffix(".__init__"), is_package))
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imported_by(path: Path) -> set[str]:
+    return set(_imports(path.read_text(), _module(path), path.name == "__init__.py"))
+
+
+def _circles(imports: Mapping[str, Collection[str]]) -> list[set[str]]:
+    """Sets of more than one module each of which leads to every other (Tarjan 1972)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[set[str]] = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for other in imports[name]:
+            if other not in index:
+                visit(other)
+            if other in stack:
+                low[name] = min(low[name], low[other])
+        if low[name] == index[name]:
+            circle = set(stack[stack.index(name) :])
+            del stack[stack.index(name) :]
+            if len(circle) > 1:
+                found.append(circle)
+
+    for name in imports:
+        if name not in index:
+            visit(name)
+    return found
 
 
 def _parts_of_package(names: set[str]) -> set[str]:
@@ -119,7 +154,7 @@ def test_the_commands_load_the_viewer_when_it_is_asked_for_and_not_before() -> N
 def test_core_imports_only_torch_and_the_standard_library() -> None:
     """Some packages are allowed inside functions: they are needed when a bundle is read or written, not before. The
     kernel's module needs triton, so that it counts as such a package itself."""
-    late, kernels = {"safetensors", "onnx", "onnxruntime", "triton"}, "eugen_nerf.core.fused_kernel"
+    late, kernels = {"safetensors", "onnx", "onnxruntime", "triton"}, "eugen_nerf.core.inference.fused_kernel"
     for path in _sources(PACKAGE / "core"):
         names = _imported_by(path)
         foreign = {n.split(".")[0] for n in names} - STANDARD - late - {"torch", "eugen_nerf"}
@@ -134,8 +169,7 @@ def test_core_imports_only_torch_and_the_standard_library() -> None:
 
 
 def test_core_works_without_nerfstudio() -> None:
-    modules = [f"eugen_nerf.core.{p.stem}" for p in _sources(PACKAGE / "core")]
-    modules = [m for m in modules if not m.endswith(("__init__", *KERNELS))]
+    modules = [_module(p) for p in _sources(PACKAGE / "core") if p.stem not in KERNELS]
     code = (
         f"import importlib; [importlib.import_module(n) for n in {modules!r}]\n"
         "import torch; from eugen_nerf.core import NeRFShape, Replacement, build_variant\n"
@@ -160,7 +194,7 @@ def test_registration_and_fields_need_no_heavy_or_absent_package() -> None:
     absent = ("open3d", "plotly", "timm", "tinycudann", "lpips", "skimage", "wandb", "safetensors", "dash")
     fields = [f"eugen_nerf.fields.{p.stem}" for p in _sources(PACKAGE / "fields") if p.stem != "__init__"]
     code = (
-        "import importlib, sys, eugen_nerf.methods.register\n"
+        "import importlib, sys, eugen_nerf.methods.presets.static\n"
         "print([n for n in sys.modules if n.startswith(('eugen_nerf.cli', 'eugen_nerf.evaluation', 'scripts'))])\n"
         f"[importlib.import_module(n) for n in {fields!r}]\n"
         "from eugen_nerf.fields.zipnerf import ZipNeRFFieldConfig\n"
@@ -180,3 +214,37 @@ def test_files_stay_short() -> None:
         str(p.relative_to(ROOT)): n for f in folders for p in _sources(f) if (n := len(p.read_text().split("\n"))) > 401
     }
     assert not long, f"over 400 lines: {long}"
+
+
+def test_no_room_is_crowded() -> None:
+    rooms = Counter(p.parent for folder in (PACKAGE, VIEWER) for p in _sources(folder))
+    crowded = {str(room.relative_to(ROOT)): n for room, n in rooms.items() if n > LARGEST_ROOM}
+    assert not crowded, f"more than {LARGEST_ROOM} files: {crowded}"
+    assert len(rooms) > 20
+
+
+def test_no_name_stands_for_two_files_or_two_classes() -> None:
+    files: dict[str, list[str]] = defaultdict(list)
+    classes: dict[str, list[str]] = defaultdict(list)
+    for path in (p for folder in (PACKAGE, VIEWER) for p in _sources(folder)):
+        place = str(path.relative_to(ROOT))
+        if path.name not in METHODS and not path.name.startswith("__"):
+            files[path.name].append(place)
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                classes[node.name].append(place)
+    twice = {name: places for found in (files, classes) for name, places in found.items() if len(places) > 1}
+    assert not twice
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    """Imports inside functions count too; those of a package's own modules by its `__init__.py` do not."""
+    paths = [p for folder in (PACKAGE, VIEWER) for p in _sources(folder)]
+    modules = {_module(p): p for p in paths if p.name != "__init__.py"}
+    circles = _circles({name: _imported_by(path) & set(modules) for name, path in modules.items()})
+    assert not circles, "\n".join(" <-> ".join(sorted(circle)) for circle in circles)
+
+
+def test_the_finder_of_circles_finds_them() -> None:
+    assert _circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [{"b", "c"}]
+    assert _circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []

@@ -23,9 +23,9 @@ from two_workers import FURTHER, METHODS, STEPS
 
 from eugen_nerf.cli.eval import EvalCommand
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.methods.base import CHECKED
-from eugen_nerf.methods.register import _in_one_line
-from eugen_nerf.methods.runs import Run, load_run
+from eugen_nerf.methods.checked_model import CHECKED
+from eugen_nerf.methods.presets.static import _in_one_line
+from eugen_nerf.methods.runs.loading import Run, load_run
 
 
 @pytest.fixture(scope="module")

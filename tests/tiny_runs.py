@@ -207,7 +207,7 @@ def _train(
 
     import torch
 
-    from eugen_nerf.methods.runs import without_lpips
+    from eugen_nerf.methods.runs.loading import without_lpips
 
     config = tiny_config(method, data, output, seed, iterations)
     change(config)

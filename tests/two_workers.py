@@ -28,8 +28,8 @@ from torch.nn.parallel import DistributedDataParallel
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.data.rgbd_parser import EugenRGBDDataParserConfig
 from eugen_nerf.data.stream import RGBDStreamConfig
-from eugen_nerf.methods.base import CHECKED
-from eugen_nerf.methods.runs import without_lpips
+from eugen_nerf.methods.checked_model import CHECKED
+from eugen_nerf.methods.runs.loading import without_lpips
 
 METHODS = {
     "eugen-nerf-small": ("blender", shrink_nerf),

@@ -9,13 +9,13 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from eugen_nerf.cli.common import installed, print_lines, run_cli
-from eugen_nerf.cli.jobs import Crew
-from eugen_nerf.cli.options import parse
 from eugen_nerf.cli.roofline import RooflineCommand
 from eugen_nerf.cli.speed import SpeedCommand
 from eugen_nerf.cli.study import is_study, read_study, run_study
 from eugen_nerf.cli.suite import EVALUATORS, Suite, config_of, parts, read_suite, run_suite
+from eugen_nerf.cli.support.common import installed, print_lines, run_cli
+from eugen_nerf.cli.support.options import parse
+from eugen_nerf.cli.support.runner import Crew
 from eugen_nerf.core.errors import ConfigError
 
 _TITLES = (" views of ", "errors against", "held-out depth")
@@ -60,7 +60,7 @@ class Bench:
             for part, report in zip(found, reports, strict=True):
                 _print_part(part.suite, report, console)
             if len(found) > 1:
-                from eugen_nerf.evaluation.summary import write_summary
+                from eugen_nerf.evaluation.reports.scene_means import write_summary
 
                 read = [(part.scene, part.method, report) for part, report in zip(found, reports, strict=True)]
                 print_lines(console, {"all scenes": write_summary(suite.name, read, suite.output, console)})

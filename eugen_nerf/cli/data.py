@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args, get_type_hints
 
 import tyro
 
-from eugen_nerf.cli.common import run_cli
-from eugen_nerf.cli.options import parse
+from eugen_nerf.cli.support.common import run_cli
+from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError, DataError
 
 DatasetName = Literal[
@@ -57,7 +57,7 @@ class SceneCommand:
 
     def run(self) -> None:
         """Generates and writes; raises `DataError` or `ConfigError`."""
-        from eugen_nerf.data.scene import SceneConfig, generate_scene
+        from eugen_nerf.data.synthetic.static_scene import SceneConfig, generate_scene
 
         options = {option.name: getattr(self, option.name) for option in fields(SceneConfig)}
         config = SceneConfig(**options)
@@ -80,7 +80,7 @@ class DynamicCommand(SceneCommand):
 
     def run(self) -> None:
         """Generates and writes; raises `DataError` or `ConfigError`."""
-        from eugen_nerf.data.dynamic import DynamicConfig, generate_dynamic
+        from eugen_nerf.data.synthetic.dynamic_scene import DynamicConfig, generate_dynamic
 
         config = DynamicConfig(**{option.name: getattr(self, option.name) for option in fields(DynamicConfig)})
         path = generate_dynamic(self.output, config, overwrite=self.overwrite)
@@ -116,7 +116,7 @@ class RoomCommand:
 
     def run(self) -> None:
         """Generates and writes; raises `DataError` or `ConfigError`."""
-        from eugen_nerf.data.scan import RoomConfig, generate_room
+        from eugen_nerf.data.synthetic.scan import RoomConfig, generate_room
 
         config = RoomConfig(**{option.name: getattr(self, option.name) for option in fields(RoomConfig)})
         path = generate_room(self.output, config, overwrite=self.overwrite)
@@ -211,7 +211,7 @@ class PhotosCommand:
 
     def run(self) -> None:
         """Finds and writes; raises `DataError` or `ConfigError`."""
-        from eugen_nerf.data.photographs import photograph_files
+        from eugen_nerf.data.photographs.pose_estimation import photograph_files
 
         if self.largest < 64:
             raise ConfigError(f"--largest must be 64 or more pixels, not {self.largest}")
@@ -220,8 +220,8 @@ class PhotosCommand:
             raise DataError(f"'{self.output}' exists: move it away, or choose another --output")
         from rich.console import Console
 
-        from eugen_nerf.cli.progress import stages
-        from eugen_nerf.data.photographs import STEPS, make_data_set
+        from eugen_nerf.cli.support.progress import stages
+        from eugen_nerf.data.photographs.pose_estimation import STEPS, make_data_set
 
         with stages(Console(stderr=True), STEPS) as report:
             capture = make_data_set(files, self.output, self.largest, report)

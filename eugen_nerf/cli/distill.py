@@ -6,23 +6,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from eugen_nerf.cli.common import print_lines, run_cli, shared_by_torchrun
-from eugen_nerf.cli.options import parse
+from eugen_nerf.cli.support.common import print_lines, run_cli, shared_by_torchrun
+from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.choices import BY_ROWS, Recipe
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.methods.run_paths import check_config_paths, check_data_path
+from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
 
 if TYPE_CHECKING:
     from nerfstudio.engine.trainer import TrainerConfig
     from nerfstudio.models.base_model import Model
     from rich.console import Console
 
-    from eugen_nerf.conversion.budget import Fulfilled
-    from eugen_nerf.conversion.choose import DistillConfig
-    from eugen_nerf.conversion.distill import Conversion
-    from eugen_nerf.conversion.modules import StockConversion
-    from eugen_nerf.conversion.write import FieldReport
-    from eugen_nerf.methods.runs import Run
+    from eugen_nerf.conversion.budget.budget import Fulfilled
+    from eugen_nerf.conversion.conversion_settings import DistillConfig
+    from eugen_nerf.conversion.graph_run import Conversion
+    from eugen_nerf.conversion.run_writer import FieldReport
+    from eugen_nerf.conversion.stock_run import StockConversion
+    from eugen_nerf.methods.runs.loading import Run
 
 
 @dataclass(frozen=True)
@@ -137,13 +137,13 @@ class Distill:
         self._check_bundle()
         from rich.console import Console
 
-        from eugen_nerf.conversion.choose import NO_LAYERS, DistillConfig
-        from eugen_nerf.conversion.report import print_budget, print_reports
-        from eugen_nerf.conversion.write import TRAIN_ON, write_run
+        from eugen_nerf.conversion.conversion_settings import NO_LAYERS, DistillConfig
+        from eugen_nerf.conversion.conversion_table import print_budget, print_reports
+        from eugen_nerf.conversion.run_writer import TRAIN_ON, write_run
+        from eugen_nerf.core.distributed import process_count, process_index
         from eugen_nerf.core.eugen import EUGenConfig
-        from eugen_nerf.core.fit import ConversionConfig
-        from eugen_nerf.core.parallel import process_count, process_index
-        from eugen_nerf.methods.runs import load_run
+        from eugen_nerf.core.fitting.recipes import ConversionConfig
+        from eugen_nerf.methods.runs.loading import load_run
 
         if self.layers == NO_LAYERS and not (self.finetune_steps or self.finetune_minutes):
             raise ConfigError("--layers none converts nothing: give --finetune-steps or --finetune-minutes with it")
@@ -181,8 +181,8 @@ class Distill:
             print_budget(console, done.fulfilled)
         further: dict[str, object] = {"run written": path}
         if self.bundle is not None:
-            from eugen_nerf.conversion.bundle import write_bundle
-            from eugen_nerf.methods.base import GraphModel
+            from eugen_nerf.conversion.bundle_export import write_bundle
+            from eugen_nerf.methods.checked_model import GraphModel
 
             assert isinstance(done.student, GraphModel)
             write_bundle(done.student, self.bundle, onnx=self.onnx)
@@ -210,8 +210,8 @@ class Distill:
     @staticmethod
     def _layers(conversion: Conversion | StockConversion) -> list[tuple[str, str]]:
         """Field and layer of all that is fitted where no budget chooses."""
-        from eugen_nerf.conversion.choose import explicit_plan
-        from eugen_nerf.conversion.distill import Conversion
+        from eugen_nerf.conversion.conversion_settings import explicit_plan
+        from eugen_nerf.conversion.graph_run import Conversion
 
         if isinstance(conversion, Conversion):
             plan = explicit_plan(conversion.teacher, conversion.chosen, conversion.config)
@@ -226,14 +226,14 @@ class Distill:
             raise ConfigError("--onnx writes beside a bundle: give --bundle as well")
 
     def _convert(self, console: Console, run: Run, config: DistillConfig, goal: tuple[str, float] | None) -> _Done:
-        from eugen_nerf.cli.distill_progress import shown
-        from eugen_nerf.conversion.budget import check_rays, fulfil, training_rays
-        from eugen_nerf.conversion.calibrate import calibrate
-        from eugen_nerf.conversion.distill import Conversion, conversion_of
-        from eugen_nerf.conversion.measure import Photographs
-        from eugen_nerf.conversion.peer_budget import rank_plan, uniform_plan
+        from eugen_nerf.cli.support.distill_progress import shown
+        from eugen_nerf.conversion.budget.baseline_budget import rank_plan, uniform_plan
+        from eugen_nerf.conversion.budget.budget import check_rays, fulfil, training_rays
+        from eugen_nerf.conversion.budget.measure import Photographs
+        from eugen_nerf.conversion.calibration import calibrate
+        from eugen_nerf.conversion.graph_run import Conversion, conversion_of
         from eugen_nerf.conversion.teacher import teacher_of
-        from eugen_nerf.evaluation.plots import front_svg, standalone
+        from eugen_nerf.evaluation.reports.svg_plots import front_svg, standalone
 
         record: dict[str, object] = {}
         files: dict[str, str] = {}

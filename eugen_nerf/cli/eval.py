@@ -8,11 +8,11 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from eugen_nerf.cli.common import run_cli
-from eugen_nerf.cli.options import parse
+from eugen_nerf.cli.support.common import run_cli
+from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.evaluation.output_paths import check_output
-from eugen_nerf.methods.run_paths import check_config_paths, check_data_path
+from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
 
 
 @dataclass
@@ -121,12 +121,12 @@ class EvalCommand:
         import torch
         from rich.console import Console
 
-        from eugen_nerf.evaluation.claims import groups_of, judged
         from eugen_nerf.evaluation.compare import evaluate
-        from eugen_nerf.evaluation.planned import Inference
+        from eugen_nerf.evaluation.costs.inference_modes import Inference
         from eugen_nerf.evaluation.protocol import Protocol, Timing
-        from eugen_nerf.evaluation.published import read_published
-        from eugen_nerf.evaluation.report import print_table, write_report
+        from eugen_nerf.evaluation.reports.comparison_report import print_table, write_report
+        from eugen_nerf.evaluation.statistics.claims import groups_of, judged
+        from eugen_nerf.evaluation.statistics.published import read_published
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
@@ -179,7 +179,7 @@ class EvalCommand:
             raise RunError(f"no report at {report}: give the report.json that eugen-eval wrote")
         from rich.console import Console
 
-        from eugen_nerf.evaluation.archive import verify
+        from eugen_nerf.evaluation.reports.scored_images import verify
 
         findings = verify(report)
         for finding in findings:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from eugen_nerf.cli.common import run_cli
-from eugen_nerf.cli.options import parse
+from eugen_nerf.cli.support.common import run_cli
+from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.evaluation.output_paths import CameraPath, check_film_output
-from eugen_nerf.methods.run_paths import check_config_paths, check_data_path
+from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
 
 
 @dataclass
@@ -57,10 +57,10 @@ class RenderCommand:
         if not 0 < self.fps < math.inf:
             raise ConfigError(f"--fps must be a finite number above 0, not {self.fps:g}")
         frames = self.frames if self.frames is not None else (8 if self.output.suffix.lower() == ".png" else 60)
-        from eugen_nerf.evaluation.film import film_cameras, has_times, render_film, scene_centre, write_film
+        from eugen_nerf.evaluation.images.film import film_cameras, has_times, render_film, scene_centre, write_film
+        from eugen_nerf.evaluation.images.view_rendering import eval_dataset
         from eugen_nerf.evaluation.protocol import Protocol
-        from eugen_nerf.evaluation.render import eval_dataset
-        from eugen_nerf.methods.runs import load_run
+        from eugen_nerf.methods.runs.loading import load_run
 
         run = load_run(self.load_config, device=self.device, data=self.data)
         timed = has_times(run)

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eugen_nerf.cli.common import run_cli
-from eugen_nerf.cli.options import parse
+from eugen_nerf.cli.support.common import run_cli
+from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.evaluation.output_paths import check_sdf_report
-from eugen_nerf.evaluation.sdf_protocol import SdfProtocol
-from eugen_nerf.methods.run_paths import check_config_paths, check_data_path
+from eugen_nerf.evaluation.sdf.sdf_protocol import SdfProtocol
+from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
 from eugen_nerf.surfaces.files import check_new_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from eugen_nerf.surfaces.sdf import SignedDistance
+    from eugen_nerf.surfaces.distance_field import SignedDistance
 
 Box = tuple[float, float, float, float, float, float]
 
@@ -65,9 +65,9 @@ class MeshCommand(_OneRun):
         with _progress("meshing") as progress:
             mesh = extract_mesh(sdf.distance, _bounds(sdf, self.bounds), self.voxel, progress)
         if self.crop:
-            from eugen_nerf.data.views import depth_views
-            from eugen_nerf.evaluation.sdf import SEEN_WIDTH, split_outputs
-            from eugen_nerf.evaluation.sdf_metrics import SEEN_MARGIN
+            from eugen_nerf.data.rgbd.depth_views import depth_views
+            from eugen_nerf.evaluation.sdf.sdf_comparison import SEEN_WIDTH, split_outputs
+            from eugen_nerf.evaluation.sdf.sdf_metrics import SEEN_MARGIN
 
             outputs = split_outputs(run).train
             stride = max(1, int(outputs.cameras.width.flatten()[0]) // SEEN_WIDTH)
@@ -179,10 +179,10 @@ class EvaluateCommand:
         import torch
         from rich.console import Console
 
-        from eugen_nerf.evaluation.claims import groups_of, judged
-        from eugen_nerf.evaluation.published import read_published
-        from eugen_nerf.evaluation.sdf import evaluate_sdf
-        from eugen_nerf.evaluation.sdf_report import print_tables, write_report
+        from eugen_nerf.evaluation.sdf.sdf_comparison import evaluate_sdf
+        from eugen_nerf.evaluation.sdf.sdf_report import print_tables, write_report
+        from eugen_nerf.evaluation.statistics.claims import groups_of, judged
+        from eugen_nerf.evaluation.statistics.published import read_published
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
@@ -214,8 +214,8 @@ def _check(command: MeshCommand | SliceCommand | VolumeCommand) -> None:
 
 def _load(command: _OneRun) -> tuple[SignedDistance, Any]:
     """The signed distance of a run, and the run."""
-    from eugen_nerf.methods.runs import load_run
-    from eugen_nerf.surfaces.sdf import SignedDistance
+    from eugen_nerf.methods.runs.loading import load_run
+    from eugen_nerf.surfaces.distance_field import SignedDistance
 
     run = load_run(command.load_config, device=command.device, test_mode="inference", data=command.data)
     return SignedDistance.of_model(run.model), run

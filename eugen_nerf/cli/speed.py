@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.methods.run_paths import check_config_paths
+from eugen_nerf.methods.runs.run_paths import check_config_paths
 from eugen_nerf.surfaces.files import check_new_file, new_file
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ class SpeedCommand:
         import torch
         from rich.console import Console
 
-        from eugen_nerf.core.speed import FAMILIES
-        from eugen_nerf.core.speed_table import measure_family, table_lines
-        from eugen_nerf.core.training_speed import measure_training, training_lines
+        from eugen_nerf.benchmarks.network_speed import FAMILIES
+        from eugen_nerf.benchmarks.query_speed import measure_family, table_lines
+        from eugen_nerf.benchmarks.training_speed import measure_training, training_lines
 
         device = self._device()
         torch.set_num_threads(self.threads)
@@ -124,9 +124,9 @@ class SpeedCommand:
         return torch.device(self.device)
 
     def _start(self, device: torch.device) -> dict[str, Any]:
-        from eugen_nerf.core.onednn import has_fast_bfloat16
-        from eugen_nerf.core.speed_table import measure_peaks
-        from eugen_nerf.evaluation.accounting import environment
+        from eugen_nerf.benchmarks.query_speed import measure_peaks
+        from eugen_nerf.core.inference.onednn import has_fast_bfloat16
+        from eugen_nerf.evaluation.costs.resources import environment
 
         settings = {"repeats": self.repeats, "warmup": self.warmup, "scale": self.scale, "compile": self.compile}
         return {
@@ -143,7 +143,7 @@ class SpeedCommand:
         }
 
     def _heading(self, result: dict[str, Any]) -> list[str]:
-        from eugen_nerf.core.machine import SIDES
+        from eugen_nerf.benchmarks.hardware import SIDES
 
         found, peaks = result["environment"], result["peaks"]
         sides = " and ".join(map(str, SIDES[self.device]))
@@ -156,8 +156,14 @@ class SpeedCommand:
         ]
 
     def _images(self, device: torch.device, result: dict[str, Any], console: Console) -> None:
-        from eugen_nerf.core.speed import FAMILIES
-        from eugen_nerf.evaluation.speed_image import image_lines, measure_images, one_camera, random_models, ways_of
+        from eugen_nerf.benchmarks.network_speed import FAMILIES
+        from eugen_nerf.evaluation.costs.image_speed import (
+            image_lines,
+            measure_images,
+            one_camera,
+            random_models,
+            ways_of,
+        )
 
         def measure(what: str, models: dict[str, Any], camera: Any) -> None:
             ways = ways_of(models, [next(iter(models))], camera)
@@ -183,9 +189,9 @@ class SpeedCommand:
 
 
 def _runs(paths: tuple[Path, ...], device: str) -> tuple[dict[str, Any], Any]:
-    from eugen_nerf.evaluation.render import view_camera
-    from eugen_nerf.methods.base import GraphModel
-    from eugen_nerf.methods.runs import load_run
+    from eugen_nerf.evaluation.images.view_rendering import view_camera
+    from eugen_nerf.methods.checked_model import GraphModel
+    from eugen_nerf.methods.runs.loading import load_run
 
     runs = [load_run(path, device=device) for path in paths]
     wrong = [str(run.path) for run in runs if not isinstance(run.model, GraphModel)]

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rich.console import Console
 
-from eugen_nerf.cli.jobs import Crew, wait_for
-from eugen_nerf.cli.progress import stages
 from eugen_nerf.cli.suite import keep_older
+from eugen_nerf.cli.support.progress import stages
+from eugen_nerf.cli.support.runner import Crew, wait_for
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.evaluation.published import check_published
+from eugen_nerf.evaluation.statistics.published import check_published
 from eugen_nerf.surfaces.files import new_file
 
 if TYPE_CHECKING:
-    from eugen_nerf.studies.study import Case, Study
+    from eugen_nerf.studies.study_run import Case, Study
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def run_study(path: Path, console: Console, *, workers: int | None = None) -> Pa
         ConfigError: see `read_study`.
         EugenError: a case failed.
     """
-    from eugen_nerf.evaluation.study_report import study_rows, write_study
+    from eugen_nerf.evaluation.reports.study_report import study_rows, write_study
 
     suite, study = read_study(path)
     crew = Crew.of_environment(workers or suite.workers, suite.threads)

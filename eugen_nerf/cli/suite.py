@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from eugen_nerf.cli.jobs import Crew, Job, run_command, run_jobs, tool, wait_for
-from eugen_nerf.cli.progress import working
+from eugen_nerf.cli.support.progress import working
+from eugen_nerf.cli.support.runner import Crew, Job, run_command, run_jobs, tool, wait_for
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.evaluation.published import check_published
+from eugen_nerf.evaluation.statistics.published import check_published
 
 CONVERTED = {"vanilla-nerf": "eugen-nerf", "dnerf": "eugen-dnerf"}
 """Stock methods whose conversion is a run of another method; all others stay what they are."""

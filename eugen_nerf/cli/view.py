@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from eugen_nerf.cli.common import print_lines, run_cli
-from eugen_nerf.cli.options import parse
+from eugen_nerf.cli.support.common import print_lines, run_cli
+from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.methods.run_paths import check_config_paths, check_data_path
+from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
 
 
 @dataclass
@@ -59,9 +59,9 @@ class ViewCommand:
         warnings.filterwarnings("ignore", module=r"(torch|nerfstudio|splines)\b")
         from rich.console import Console
 
-        from eugen_nerf.cli.progress import working
+        from eugen_nerf.cli.support.progress import working
         from eugen_viewer.address import address_lines, choose_port
-        from eugen_viewer.runs import open_run, run_names
+        from eugen_viewer.shown_runs import open_run, run_names
 
         console = Console()
         port, note = choose_port(self.host, self.port)
@@ -71,7 +71,7 @@ class ViewCommand:
             with working(console, f"loading {name}"):
                 runs.append(open_run(path, name, device=self.device, data=self.data))
         if self.timing:
-            from eugen_viewer.timing import print_timing
+            from eugen_viewer.self_timing import print_timing
 
             print_timing(runs, console, largest=self.largest, started=start)
             return

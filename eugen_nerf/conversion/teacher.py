@@ -6,10 +6,10 @@ import copy
 
 from nerfstudio.engine.trainer import TrainerConfig
 
-from eugen_nerf.conversion.stock import copy_stock, is_convertible
+from eugen_nerf.conversion.stock_copy import copy_stock, is_convertible
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.methods.base import GraphModel
-from eugen_nerf.methods.runs import Run
+from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.runs.loading import Run
 
 
 def has_graphs(run: Run) -> bool:

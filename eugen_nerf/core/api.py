@@ -1,27 +1,27 @@
 """What `eugen_nerf.core` exports."""
 
-from eugen_nerf.core.activations import ACTIVATIONS, activation, polynomial_fit
-from eugen_nerf.core.bundle import load_bundle, save_bundle
-from eugen_nerf.core.bundle_spec import BundleError
-from eugen_nerf.core.bundled import BundledField, DistanceBundle, RadianceBundle
-from eugen_nerf.core.collapsed import CollapsedGraph
-from eugen_nerf.core.convert import LayerReport, convert_graph
+from eugen_nerf.core.bundle_schema import BundleError
+from eugen_nerf.core.bundles.bundle_files import load_bundle, save_bundle
+from eugen_nerf.core.bundles.bundled_field import BundledField, DistanceBundle, RadianceBundle
+from eugen_nerf.core.bundles.onnx_export import export_onnx
 from eugen_nerf.core.errors import ConfigError, DataError, EugenError, RunError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
-from eugen_nerf.core.fit import ConversionConfig
-from eugen_nerf.core.graph import LayerGraph
-from eugen_nerf.core.layer import FeatureLayer
-from eugen_nerf.core.modules import ModuleReport, convert_
-from eugen_nerf.core.narrowing import Weighted
-from eugen_nerf.core.nerf import VARIANTS, NeRFShape, Replacement, build_nerf, build_variant
-from eugen_nerf.core.onnx import export_onnx
-from eugen_nerf.core.peers import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
-from eugen_nerf.core.plan import InferencePlan, make_plan
-from eugen_nerf.core.precision import ReducedGraph, reduce_precision
-from eugen_nerf.core.preview import Batch, LayerMoments, gather_moments
-from eugen_nerf.core.projections import PROJECTIONS, sample_projection, seeded_generator
-from eugen_nerf.core.rendered import rendered_call
-from eugen_nerf.core.solve import MomentSums, best_ridge, greedy_columns, ridge_solution
+from eugen_nerf.core.fitting.convert_graph import LayerReport, convert_graph
+from eugen_nerf.core.fitting.importance import Batch, LayerMoments, gather_moments
+from eugen_nerf.core.fitting.recipes import ConversionConfig
+from eugen_nerf.core.inference.plan import InferencePlan, make_plan
+from eugen_nerf.core.inference.quantized import ReducedGraph, reduce_precision
+from eugen_nerf.core.layers.activations import ACTIVATIONS, activation, polynomial_fit
+from eugen_nerf.core.layers.baselines import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
+from eugen_nerf.core.layers.feature_layer import FeatureLayer
+from eugen_nerf.core.layers.projections import PROJECTIONS, sample_projection, seeded_generator
+from eugen_nerf.core.least_squares import MomentSums, best_ridge, greedy_columns, ridge_solution
+from eugen_nerf.core.modules.convert_modules import ModuleReport, convert_
+from eugen_nerf.core.modules.rendered_call import rendered_call
+from eugen_nerf.core.modules.shrinking import Weighted
+from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
+from eugen_nerf.core.networks.layer_graph import LayerGraph
+from eugen_nerf.core.networks.nerf_mlp import VARIANTS, NeRFShape, Replacement, build_nerf, build_variant
 from eugen_nerf.core.spec import LayerSpec, count_parameters
 
 __all__ = [

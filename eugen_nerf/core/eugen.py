@@ -10,13 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from eugen_nerf.core.activations import activation, polynomial_fit
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.factors import share_updates
-from eugen_nerf.core.layer import FeatureLayer
-from eugen_nerf.core.projections import sample_projection, seeded_generator
-from eugen_nerf.core.solve import MomentSums, ridge_solution
-from eugen_nerf.core.stage import Affine, Stage, hadamard_products
+from eugen_nerf.core.layers.activations import activation, polynomial_fit
+from eugen_nerf.core.layers.factors import share_updates
+from eugen_nerf.core.layers.feature_layer import FeatureLayer
+from eugen_nerf.core.layers.projections import sample_projection, seeded_generator
+from eugen_nerf.core.layers.stage import Affine, Stage, hadamard_products
+from eugen_nerf.core.least_squares import MomentSums, ridge_solution
 
 
 @dataclass(frozen=True)

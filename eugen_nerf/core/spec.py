@@ -9,8 +9,8 @@ from torch import nn
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
-from eugen_nerf.core.layer import FeatureLayer
-from eugen_nerf.core.peers import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear, Start
+from eugen_nerf.core.layers.baselines import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear, Start
+from eugen_nerf.core.layers.feature_layer import FeatureLayer
 
 LayerKind = Literal["dense", "eugen", "lowrank", "snnk", "monarch"]
 

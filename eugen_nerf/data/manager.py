@@ -18,8 +18,8 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 from nerfstudio.data.pixel_samplers import PixelSampler
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from eugen_nerf.data.background import KEY, data_background
 from eugen_nerf.data.checks import ImageCheck, check_dataparser_outputs
+from eugen_nerf.data.image_background import KEY, data_background
 from eugen_nerf.data.images.image_parser import ImageParser
 from eugen_nerf.data.images.photograph_dataset import MaskedPixelSampler, PhotographDataset
 

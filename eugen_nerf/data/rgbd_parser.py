@@ -19,8 +19,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.data.rgbd import Frame, Layout, Sequence, SequenceOptions
-from eugen_nerf.data.rgbd_sequence import Inspection, inspect_sequence, read_sequence
+from eugen_nerf.data.rgbd.rgbd_sequence import Inspection, inspect_sequence, read_sequence
+from eugen_nerf.data.rgbd.rgbd_types import Frame, Layout, Sequence, SequenceOptions
 
 BOX_QUANTILE = 1e-3
 """Share of the measured points that the scene box leaves out on each side: sensors measure some points far off."""

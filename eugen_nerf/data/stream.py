@@ -15,12 +15,12 @@ from nerfstudio.model_components.ray_generators import RayGenerator
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from eugen_nerf.core.distributed import agreed, process_count, process_index, summed
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.core.parallel import agreed, process_count, process_index, summed
 from eugen_nerf.data.checks import check_dataparser_outputs
-from eugen_nerf.data.depth_rays import DepthFrame, RGBDDataset, depth_normals
-from eugen_nerf.data.keyframes import KeyframeMemory, StreamSchedule, step_seed
 from eugen_nerf.data.manager import EugenDataManager, EugenDataManagerConfig
+from eugen_nerf.data.rgbd.depth_rays import DepthFrame, RGBDDataset, depth_normals
+from eugen_nerf.data.rgbd.keyframes import KeyframeMemory, StreamSchedule, step_seed
 
 Reference = dict[str, Tensor]
 """Weights of the map that new frames are compared with."""

@@ -11,7 +11,9 @@ from typing import Any, Literal
 from rich.console import Console
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.evaluation.accounting import (
+from eugen_nerf.evaluation.costs.inference_modes import Inference, apply_inference, picture_change
+from eugen_nerf.evaluation.costs.reduced_precision import parse_reduced, with_reduced
+from eugen_nerf.evaluation.costs.resources import (
     count_parameters,
     environment,
     fit_seconds,
@@ -19,20 +21,25 @@ from eugen_nerf.evaluation.accounting import (
     peak_memory,
     tf32_note,
 )
-from eugen_nerf.evaluation.curves import psnr_curve
-from eugen_nerf.evaluation.film import frames_over_time
-from eugen_nerf.evaluation.planned import Inference, apply_inference, picture_change
+from eugen_nerf.evaluation.costs.training_cost import KEYS as TRAINING_KEYS
+from eugen_nerf.evaluation.costs.training_cost import draw_batches, seeded, training_costs
+from eugen_nerf.evaluation.images.film import frames_over_time
+from eugen_nerf.evaluation.images.ground_truth import baseline_images, shared_truth
+from eugen_nerf.evaluation.images.view_rendering import (
+    eval_dataset,
+    images_hash,
+    poses_hash,
+    render_rgb,
+    render_views,
+    view_camera,
+)
 from eugen_nerf.evaluation.protocol import Protocol, Timing
-from eugen_nerf.evaluation.reduced import parse_reduced, with_reduced
-from eugen_nerf.evaluation.render import eval_dataset, images_hash, poses_hash, render_rgb, render_views, view_camera
+from eugen_nerf.evaluation.reports.training_curves import psnr_curve
 from eugen_nerf.evaluation.stage_lines import counted
-from eugen_nerf.evaluation.training import KEYS as TRAINING_KEYS
-from eugen_nerf.evaluation.training import draw_batches, seeded, training_costs
-from eugen_nerf.evaluation.truth import baseline_images, shared_truth
 from eugen_nerf.evaluation.turns import add_splits, add_times
 from eugen_nerf.fields.counting import macs_per_query
-from eugen_nerf.methods.metrics import Image8, LpipsMetric, load_lpips, psnr, ssim
-from eugen_nerf.methods.runs import Run, load_run, query_module, usable_device
+from eugen_nerf.methods.runs.image_metrics import Image8, LpipsMetric, load_lpips, psnr, ssim
+from eugen_nerf.methods.runs.loading import Run, load_run, query_module, usable_device
 
 BASELINE_VARIANTS = ("mean-image", "white")
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
+from eugen_nerf.evaluation.costs.time_breakdown import ceiling, image_splits
+from eugen_nerf.evaluation.images.view_rendering import render_rgb, view_camera
 from eugen_nerf.evaluation.protocol import Timing
-from eugen_nerf.evaluation.render import render_rgb, view_camera
-from eugen_nerf.evaluation.split import ceiling, image_splits
 from eugen_nerf.evaluation.stage_lines import counted, followed
-from eugen_nerf.fields.timing import field_query_callable, medians, speed_ratios, time_interleaved
-from eugen_nerf.methods.runs import Run, query_module
+from eugen_nerf.fields.query_timing import field_query_callable, medians, speed_ratios, time_interleaved
+from eugen_nerf.methods.runs.loading import Run, query_module
 
 
 def add_times(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from eugen_nerf.fields.timing import random_queries
+from eugen_nerf.fields.query_timing import random_queries
 
 
 def macs_per_query(field: nn.Module, device: str | torch.device) -> tuple[int | None, str]:

@@ -11,8 +11,8 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor, nn
 
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.nerf import NeRFShape, Variant
-from eugen_nerf.fields.base import GraphField, GraphFieldConfig
+from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Variant
+from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 
 
 @dataclass

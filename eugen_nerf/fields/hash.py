@@ -10,12 +10,12 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.field_components.activations import trunc_exp
 from torch import Tensor
 
-from eugen_nerf.core.hashgrid import PRECONDITION, HashGrid
-from eugen_nerf.core.mixed_precision import full_precision
-from eugen_nerf.core.nerf import Variant
-from eugen_nerf.fields.base import GraphField
+from eugen_nerf.core.encodings.hash_grid import PRECONDITION, HashGrid
+from eugen_nerf.core.networks.nerf_mlp import Variant
+from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.encoders import FrustumEncoder
-from eugen_nerf.fields.unbounded import UnboundedField
+from eugen_nerf.fields.frustum_field import UnboundedField
+from eugen_nerf.fields.graph_field import GraphField
 from eugen_nerf.fields.zipnerf import ZipNeRFFieldConfig
 
 

@@ -13,10 +13,10 @@ from nerfstudio.utils.math import generate_polyhedron_basis
 from torch import Tensor, nn
 
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.mixed_precision import full_precision
-from eugen_nerf.core.nerf import NeRFShape, Variant
-from eugen_nerf.fields.base import GraphField, GraphFieldConfig
+from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Variant
+from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.encoders import NUM_DIRECTIONS
+from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 
 
 @dataclass

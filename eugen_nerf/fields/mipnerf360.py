@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from eugen_nerf.core.nerf import Variant
+from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.fields.encoders import NUM_DIRECTIONS, GaussianEncoder
-from eugen_nerf.fields.unbounded import UnboundedField, UnboundedFieldConfig
+from eugen_nerf.fields.frustum_field import UnboundedField, UnboundedFieldConfig
 
 
 @dataclass

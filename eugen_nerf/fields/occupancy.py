@@ -8,7 +8,7 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eugen_nerf.fields.base import GraphField
+from eugen_nerf.fields.graph_field import GraphField
 
 
 class OccupancyGrid(nn.Module):

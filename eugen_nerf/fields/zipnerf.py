@@ -8,11 +8,11 @@ from typing import Literal
 from nerfstudio.field_components.activations import trunc_exp
 from torch import Tensor
 
-from eugen_nerf.core.hashgrid import HashGrid, pyramid
-from eugen_nerf.core.nerf import Variant
+from eugen_nerf.core.encodings.hash_grid import HashGrid, pyramid
+from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.fields.encoders import MultisampleEncoder
+from eugen_nerf.fields.frustum_field import UnboundedField, UnboundedFieldConfig
 from eugen_nerf.fields.tcnn_grid import tcnn_grid
-from eugen_nerf.fields.unbounded import UnboundedField, UnboundedFieldConfig
 
 
 @dataclass

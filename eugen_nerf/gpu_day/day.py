@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from eugen_nerf.benchmarks.network_speed import FAMILIES, Family
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.speed import FAMILIES, Family
 from eugen_nerf.gpu_day.sizes import tiny_family
 
 ROOT = Path(__file__).resolve().parents[2]

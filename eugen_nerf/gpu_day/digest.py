@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from eugen_nerf.core.speed_table import best_rows
-from eugen_nerf.evaluation.day_tables import day_cells, families_of
+from eugen_nerf.benchmarks.query_speed import best_rows
+from eugen_nerf.evaluation.documents.day_tables import day_cells, families_of
 from eugen_nerf.gpu_day.day_parts import CHECKS
 
 MOST_LINES, MOST_CHARACTERS = 100, 11_500

@@ -19,8 +19,10 @@ from nerfstudio.plugins.types import MethodSpecification
 from eugen_nerf.data import rgbd_parser
 from eugen_nerf.gpu_day.day import Day
 from eugen_nerf.gpu_day.sizes import shrink
-from eugen_nerf.methods import register, register_dynamic, register_sdf
-from eugen_nerf.methods.runs import without_lpips
+from eugen_nerf.methods.presets import dynamic as register_dynamic
+from eugen_nerf.methods.presets import signed_distance as register_sdf
+from eugen_nerf.methods.presets import static as register
+from eugen_nerf.methods.runs.loading import without_lpips
 
 SETS = {
     "eugen-nerf": "lego",

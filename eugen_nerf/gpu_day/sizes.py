@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from eugen_nerf.core.speed import Family
+from eugen_nerf.benchmarks.network_speed import Family
 
 TINY: dict[str, Any] = {
     "trunk_width": 16,

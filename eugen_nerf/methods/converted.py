@@ -16,7 +16,7 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from torch import nn
 
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.methods.checkpoints import architecture_mismatch
+from eugen_nerf.methods.runs.checkpoints import architecture_mismatch
 
 
 @dataclass

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.fields.base import GraphField, GraphFieldConfig
 from eugen_nerf.fields.deformation import DeformationField, DeformationFieldConfig, DeformedGraphField, displaced
-from eugen_nerf.methods.background import Background
+from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
+from eugen_nerf.methods.background_renderers import Background
 from eugen_nerf.methods.nerf import EugenNerfModel, EugenNerfModelConfig
 
 START_OFFSET = 0.01

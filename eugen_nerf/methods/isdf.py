@@ -15,16 +15,16 @@ from nerfstudio.utils import colormaps
 from torch import Tensor
 from torch.nn import Parameter
 
-from eugen_nerf.core.mixed_precision import full_precision
-from eugen_nerf.core.nerf import Variant
-from eugen_nerf.core.parallel import process_index
-from eugen_nerf.core.raymarch import first_crossing, surface_samples
-from eugen_nerf.core.sdf_losses import BoundMethod, distance_loss, eikonal_loss, gradient_loss, sdf_bounds
-from eugen_nerf.data.keyframes import step_seed
+from eugen_nerf.core.distributed import process_index
+from eugen_nerf.core.networks.nerf_mlp import Variant
+from eugen_nerf.core.rendering.sdf_losses import BoundMethod, distance_loss, eikonal_loss, gradient_loss, sdf_bounds
+from eugen_nerf.core.rendering.sphere_tracing import first_crossing, surface_samples
+from eugen_nerf.core.training.mixed_precision import full_precision
+from eugen_nerf.data.rgbd.keyframes import step_seed
 from eugen_nerf.data.stream import Reference, RGBDStreamDataManager
-from eugen_nerf.fields.base import GraphField
+from eugen_nerf.fields.graph_field import GraphField
 from eugen_nerf.fields.isdf import ISDFField, ISDFFieldConfig
-from eugen_nerf.methods.base import GraphModel, GraphModelConfig
+from eugen_nerf.methods.checked_model import GraphModel, GraphModelConfig
 
 CHECK_MARGIN = 0.8
 """Metres behind the measured surface within which the map's surface is looked for when a frame is compared with it."""

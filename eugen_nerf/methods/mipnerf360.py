@@ -9,10 +9,10 @@ from nerfstudio.model_components.losses import interlevel_loss
 from nerfstudio.model_components.ray_samplers import LinearDisparitySampler, Sampler
 from torch import Tensor
 
+from eugen_nerf.fields.frustum_field import UnboundedFieldConfig
 from eugen_nerf.fields.mipnerf360 import MipNeRF360FieldConfig
-from eugen_nerf.fields.unbounded import UnboundedFieldConfig
 from eugen_nerf.methods.proposals import Round
-from eugen_nerf.methods.unbounded import UnboundedModel, UnboundedModelConfig
+from eugen_nerf.methods.unbounded_model import UnboundedModel, UnboundedModelConfig
 
 
 @dataclass

@@ -19,15 +19,15 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
 
-from eugen_nerf.core.mixed_precision import full_precision
-from eugen_nerf.core.nerf import Variant
-from eugen_nerf.data.hull import carve
-from eugen_nerf.fields.base import GraphField, GraphFieldConfig, samples_where
+from eugen_nerf.core.networks.nerf_mlp import Variant
+from eugen_nerf.core.training.mixed_precision import full_precision
+from eugen_nerf.data.visual_hull import carve
+from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig, samples_where
 from eugen_nerf.fields.nerf import NeRFFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid, Overlap, query_occupied
-from eugen_nerf.methods.background import Background, rgb_renderer
-from eugen_nerf.methods.base import GraphModel, GraphModelConfig
-from eugen_nerf.methods.shortcuts import front_to_back, trained_occupancy, where_to_ask
+from eugen_nerf.methods.background_renderers import Background, rgb_renderer
+from eugen_nerf.methods.checked_model import GraphModel, GraphModelConfig
+from eugen_nerf.methods.rendering.shortcuts import front_to_back, trained_occupancy, where_to_ask
 from eugen_nerf.methods.sight import look_first
 
 

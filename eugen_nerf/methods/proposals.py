@@ -12,7 +12,7 @@ from nerfstudio.cameras.rays import RayBundle, RaySamples
 from nerfstudio.model_components.ray_samplers import PDFSampler, Sampler, SpacedSampler
 from torch import Tensor
 
-from eugen_nerf.core.stepfun import annealed, inverse_power_transform, power_transform
+from eugen_nerf.core.rendering.step_functions import annealed, inverse_power_transform, power_transform
 
 
 class Round(NamedTuple):

@@ -15,8 +15,8 @@ from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.methods.checkpoints import atomic_torch_save, checkpoint_files, read_checkpoint
 from eugen_nerf.methods.optimizers import AdamWOptimizerConfig
+from eugen_nerf.methods.runs.checkpoints import atomic_torch_save, checkpoint_files, read_checkpoint
 from eugen_nerf.methods.training_device import (
     check_usable,
     device_at_hand,

@@ -10,7 +10,7 @@ from nerfstudio.configs.base_config import MachineConfig
 
 from eugen_nerf.core.durations import duration
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.methods.base import GraphModel
+from eugen_nerf.methods.checked_model import GraphModel
 
 if TYPE_CHECKING:
     from nerfstudio.pipelines.base_pipeline import VanillaPipeline

@@ -11,12 +11,12 @@ from nerfstudio.model_components.ray_samplers import Sampler
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.mixed_precision import full_precision
-from eugen_nerf.core.stepfun import antialiased_interlevel_loss, check_halfwidth
-from eugen_nerf.fields.unbounded import UnboundedFieldConfig
+from eugen_nerf.core.rendering.step_functions import antialiased_interlevel_loss, check_halfwidth
+from eugen_nerf.core.training.mixed_precision import full_precision
+from eugen_nerf.fields.frustum_field import UnboundedFieldConfig
 from eugen_nerf.fields.zipnerf import ZipNeRFField, ZipNeRFFieldConfig
 from eugen_nerf.methods.proposals import Round, power_sampler
-from eugen_nerf.methods.unbounded import UnboundedModel, UnboundedModelConfig, edges
+from eugen_nerf.methods.unbounded_model import UnboundedModel, UnboundedModelConfig, edges
 
 
 @dataclass

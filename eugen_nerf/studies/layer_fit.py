@@ -8,18 +8,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from eugen_nerf.core.activations import activation
-from eugen_nerf.core.data_start import start_from_data
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
-from eugen_nerf.core.layer import FeatureLayer
-from eugen_nerf.core.peers import MONARCH_BLOCKS
-from eugen_nerf.core.projections import seeded_generator
+from eugen_nerf.core.layers.activations import activation
+from eugen_nerf.core.layers.baselines import MONARCH_BLOCKS
+from eugen_nerf.core.layers.data_start import start_from_data
+from eugen_nerf.core.layers.feature_layer import FeatureLayer
+from eugen_nerf.core.layers.projections import seeded_generator
 from eugen_nerf.core.spec import LayerSpec, count_parameters
-from eugen_nerf.studies.study import Case, Column, Study, train
+from eugen_nerf.studies.study_run import Case, Column, Study, train
 
 EUGEN = ("eugen", "eugen-fixed", "eugen-data")
-"""Kinds of EUGen layers: with A and G trained, with A alone, and started from data (`core/data_start.py`)."""
+"""Kinds of EUGen layers: with A and G trained, with A alone, and started from data (`core/layers/data_start.py`)."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.studies.layer_fit import LayerFit
 from eugen_nerf.studies.siren import SirenFit
-from eugen_nerf.studies.study import Study
+from eugen_nerf.studies.study_run import Study
 from eugen_nerf.studies.variance import Variance
 
 STUDIES: dict[str, type[Study]] = {"layer_fit": LayerFit, "variance": Variance, "siren": SirenFit}

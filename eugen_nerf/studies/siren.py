@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
-from eugen_nerf.core.projections import seeded_generator
+from eugen_nerf.core.layers.projections import seeded_generator
 from eugen_nerf.core.spec import count_parameters
-from eugen_nerf.studies.study import Case, Column, Study, train
+from eugen_nerf.studies.study_run import Case, Column, Study, train
 
 FREQUENCY = 30.0
 _GRADIENT_POINTS = 4096

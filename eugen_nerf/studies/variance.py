@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from eugen_nerf.core.activations import activation, polynomial_fit
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
-from eugen_nerf.core.projections import PROJECTIONS, seeded_generator
-from eugen_nerf.studies.study import Case, Column, Study
+from eugen_nerf.core.layers.activations import activation, polynomial_fit
+from eugen_nerf.core.layers.projections import PROJECTIONS, seeded_generator
+from eugen_nerf.studies.study_run import Case, Column, Study
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eugen_nerf.cli.common import installed
+from eugen_nerf.cli.support.common import installed
 
 
 def test_commands_are_named_as_the_shell_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eugen_nerf.cli.common import run_cli
 from eugen_nerf.cli.data import DOWNLOADS, main
+from eugen_nerf.cli.support.common import run_cli
 from eugen_nerf.core.errors import DataError
 
 TINY = ["--resolution", "8", "--num-train", "2", "--num-val", "1", "--num-test", "1", "--supersample", "1"]

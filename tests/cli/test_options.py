@@ -9,7 +9,7 @@ from typing import Annotated
 import pytest
 import tyro
 
-from eugen_nerf.cli.options import parse
+from eugen_nerf.cli.support.options import parse
 
 
 @dataclass

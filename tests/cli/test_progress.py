@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from eugen_nerf.cli import distill_progress, progress
-from eugen_nerf.cli.distill_progress import ConversionSteps
-from eugen_nerf.cli.jobs import run_command
-from eugen_nerf.cli.progress import Lines, stages, working
+from eugen_nerf.cli.support import distill_progress, progress
+from eugen_nerf.cli.support.distill_progress import ConversionSteps
+from eugen_nerf.cli.support.progress import Lines, stages, working
+from eugen_nerf.cli.support.runner import run_command
 from eugen_nerf.evaluation import stage_lines
 from eugen_nerf.evaluation.stage_lines import Steps, counted, shares
 

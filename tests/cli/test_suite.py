@@ -153,7 +153,8 @@ import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from rich.console import Console
-from eugen_nerf.cli import jobs, suite
+from eugen_nerf.cli import suite
+from eugen_nerf.cli.support import runner as jobs
 from test_suite import make_suite
 suite.tool = lambda name: ["env", "TOOL=" + name, "WORKER=" + os.environ["RANK"], {str(tool)!r}]
 jobs._LOOK_EVERY = 0.05

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from eugen_nerf.cli.jobs import tool
+from eugen_nerf.cli.support.runner import tool
 
 SCORES = ("variant", "psnr", "ssim", "predictions_sha256", "parameters", "macs_per_query", "step")
 

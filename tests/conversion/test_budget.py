@@ -17,19 +17,19 @@ import torch
 import yaml
 
 from eugen_nerf.cli import distill as cli
-from eugen_nerf.conversion import budget, distill
-from eugen_nerf.conversion.budget import Fulfilled, Measured, check_rays, fulfil, training_rays
-from eugen_nerf.conversion.calibrate import calibrate
-from eugen_nerf.conversion.choose import DistillConfig, explicit_plan
-from eugen_nerf.conversion.distill import Conversion
-from eugen_nerf.conversion.measure import Photographs, query_macs
-from eugen_nerf.conversion.rays import network_inputs, ray_bundle, seen_inputs
-from eugen_nerf.conversion.write import write_run
-from eugen_nerf.core.allocate import Combination
+from eugen_nerf.conversion import graph_run as distill
+from eugen_nerf.conversion.budget.budget import Fulfilled, Measured, budget, check_rays, fulfil, training_rays
+from eugen_nerf.conversion.budget.measure import Photographs, query_macs
+from eugen_nerf.conversion.calibration import calibrate
+from eugen_nerf.conversion.conversion_settings import DistillConfig, explicit_plan
+from eugen_nerf.conversion.graph_run import Conversion
+from eugen_nerf.conversion.ray_samples import network_inputs, ray_bundle, seen_inputs
+from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.evaluation.accounting import fit_seconds
-from eugen_nerf.fields.timing import Ratio
-from eugen_nerf.methods.runs import Run, load_run
+from eugen_nerf.core.fitting.allocation import Combination
+from eugen_nerf.evaluation.costs.resources import fit_seconds
+from eugen_nerf.fields.query_timing import Ratio
+from eugen_nerf.methods.runs.loading import Run, load_run
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +335,7 @@ def test_the_command_writes_a_run_with_its_front(
     student = load_run(config, device="cpu", test_mode="inference")
     assert query_macs(student.model) == record["budget"]["measured"]["multiply_adds"]  # type: ignore[arg-type]
     assert yaml.load(config.read_text(), Loader=yaml.Loader).pipeline.model.variant == "eugen"
-    from eugen_nerf.core.bundle import load_bundle
+    from eugen_nerf.core.bundles.bundle_files import load_bundle
 
     field = load_bundle(tmp_path / "b")
     density, colour = field(torch.rand(7, 3), torch.nn.functional.normalize(torch.rand(7, 3), dim=-1))

@@ -15,15 +15,15 @@ from nerfstudio.utils.math import Gaussians
 from tiny_runs import shrink_dnerf, shrink_unbounded
 from torch import Tensor
 
-from eugen_nerf.conversion.bundle import bundle_of, write_bundle
+from eugen_nerf.conversion.bundle_export import bundle_of, write_bundle
 from eugen_nerf.core import ConfigError, load_bundle, save_bundle
-from eugen_nerf.core.bundle_spec import BundleError
-from eugen_nerf.core.bundled import BundledField
-from eugen_nerf.core.contraction import contract, contraction_scale
+from eugen_nerf.core.bundle_schema import BundleError
+from eugen_nerf.core.bundles.bundled_field import BundledField
+from eugen_nerf.core.rendering.contraction import contract, contraction_scale
 from eugen_nerf.fields.encoders import MultisampleEncoder
 from eugen_nerf.fields.hash import BoxEncoder
 from eugen_nerf.fields.occupancy import query_occupied
-from eugen_nerf.methods.base import GraphModel
+from eugen_nerf.methods.checked_model import GraphModel
 from eugen_nerf.methods.dnerf import EugenDNerfModel
 
 BOX = SceneBox(torch.tensor([[-1.5, -1.0, -1.2], [1.5, 1.3, 1.0]]))

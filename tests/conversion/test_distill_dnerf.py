@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eugen_nerf.conversion import distill as module
-from eugen_nerf.conversion.choose import DistillConfig
-from eugen_nerf.conversion.distill import distill
+from eugen_nerf.conversion import graph_run as module
+from eugen_nerf.conversion.conversion_settings import DistillConfig
+from eugen_nerf.conversion.graph_run import distill
+from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.conversion.teacher import teacher_of
-from eugen_nerf.conversion.write import write_run
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenLinear
-from eugen_nerf.core.peers import DenseLinear
+from eugen_nerf.core.layers.baselines import DenseLinear
 from eugen_nerf.methods.dnerf import EugenDNerfModel
-from eugen_nerf.methods.runs import Run, load_run
+from eugen_nerf.methods.runs.loading import Run, load_run
 
 RAYS = {"ray_fraction": 1.0, "max_rays": 384}
 

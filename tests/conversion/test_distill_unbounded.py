@@ -14,18 +14,18 @@ from tiny_runs import render
 from torch import Tensor
 
 from eugen_nerf.cli import distill as cli
-from eugen_nerf.conversion.choose import DistillConfig
-from eugen_nerf.conversion.distill import distill
-from eugen_nerf.conversion.write import write_run
+from eugen_nerf.conversion.conversion_settings import DistillConfig
+from eugen_nerf.conversion.graph_run import distill
+from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
-from eugen_nerf.core.fit import ConversionConfig
-from eugen_nerf.core.peers import DenseLinear
+from eugen_nerf.core.fitting.recipes import ConversionConfig
+from eugen_nerf.core.layers.baselines import DenseLinear
 from eugen_nerf.evaluation.compare import evaluate
 from eugen_nerf.evaluation.protocol import Timing
-from eugen_nerf.fields.base import GraphField
+from eugen_nerf.fields.graph_field import GraphField
 from eugen_nerf.fields.zipnerf import ZipNeRFField
-from eugen_nerf.methods.runs import Run, load_run
+from eugen_nerf.methods.runs.loading import Run, load_run
 
 METHODS = {"mip": "eugen-mipnerf360-small", "zip": "eugen-zipnerf-small"}
 HIDDEN = {

@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from eugen_nerf.conversion.budget import fulfil
-from eugen_nerf.conversion.choose import DistillConfig
-from eugen_nerf.conversion.distill import Conversion
-from eugen_nerf.conversion.measure import query_macs
-from eugen_nerf.conversion.peer_budget import rank_plan, uniform_plan
-from eugen_nerf.conversion.write import write_run
-from eugen_nerf.core.convert import convert_graph
+from eugen_nerf.conversion.budget.baseline_budget import rank_plan, uniform_plan
+from eugen_nerf.conversion.budget.budget import fulfil
+from eugen_nerf.conversion.budget.measure import query_macs
+from eugen_nerf.conversion.conversion_settings import DistillConfig
+from eugen_nerf.conversion.graph_run import Conversion
+from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
-from eugen_nerf.core.fit import ConversionConfig, fit_layer, projection_layer
-from eugen_nerf.core.nerf import NeRFShape, build_nerf
-from eugen_nerf.core.pairs import LayerBatch, Replay
-from eugen_nerf.core.peers import DenseLinear, LowRankLinear
-from eugen_nerf.core.preview import Batch
-from eugen_nerf.core.rank_preview import rank_curves
-from eugen_nerf.methods.runs import load_run
+from eugen_nerf.core.fitting.convert_graph import convert_graph
+from eugen_nerf.core.fitting.importance import Batch
+from eugen_nerf.core.fitting.layer_batches import LayerBatch, Replay
+from eugen_nerf.core.fitting.rank_importance import rank_curves
+from eugen_nerf.core.fitting.recipes import ConversionConfig, fit_layer, projection_layer
+from eugen_nerf.core.layers.baselines import DenseLinear, LowRankLinear
+from eugen_nerf.core.networks.nerf_mlp import NeRFShape, build_nerf
+from eugen_nerf.methods.runs.loading import load_run
 
 
 def skewed_inputs(least: float = 0.02) -> np.ndarray:

@@ -10,10 +10,10 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor, nn
 
-from eugen_nerf.conversion.rays import RAYS_PER_BATCH, choose_rays, network_inputs, training_views
+from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, choose_rays, network_inputs, training_views
 from eugen_nerf.conversion.teacher import teacher_of
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.methods.runs import Run, load_run
+from eugen_nerf.methods.runs.loading import Run, load_run
 
 FOCAL = 8 / np.tan(0.35)  # of the tiny data set: 16 pixels, 0.7 rad
 

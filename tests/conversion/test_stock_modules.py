@@ -17,25 +17,24 @@ from tiny_runs import batches_in_threads, render, train_stock
 from torch import Tensor, nn
 
 from eugen_nerf.cli import distill as cli
-from eugen_nerf.conversion import budget
-from eugen_nerf.conversion.budget import check_rays, fulfil, training_rays
-from eugen_nerf.conversion.calibrate import calibrate
-from eugen_nerf.conversion.choose import DistillConfig
-from eugen_nerf.conversion.distill import distill
-from eugen_nerf.conversion.measure import Photographs, query_macs
-from eugen_nerf.conversion.modules import StockConversion
-from eugen_nerf.conversion.questions import ask, ask_fields
-from eugen_nerf.conversion.rays import choose_rays, picture, ray_bundle, training_views
-from eugen_nerf.conversion.write import write_run
+from eugen_nerf.conversion.budget.budget import budget, check_rays, fulfil, training_rays
+from eugen_nerf.conversion.budget.measure import Photographs, query_macs
+from eugen_nerf.conversion.calibration import calibrate
+from eugen_nerf.conversion.conversion_settings import DistillConfig
+from eugen_nerf.conversion.field_calls import ask, ask_fields
+from eugen_nerf.conversion.graph_run import distill
+from eugen_nerf.conversion.ray_samples import choose_rays, picture, ray_bundle, training_views
+from eugen_nerf.conversion.run_writer import write_run
+from eugen_nerf.conversion.stock_run import StockConversion
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.fit import ConversionConfig
-from eugen_nerf.core.hidden import find_hidden
-from eugen_nerf.core.linears import Linears
-from eugen_nerf.core.narrowing import Weighted
-from eugen_nerf.fields.timing import Ratio
-from eugen_nerf.methods.checkpoints import read_latest_checkpoint
+from eugen_nerf.core.fitting.recipes import ConversionConfig
+from eugen_nerf.core.modules.discovery import find_hidden
+from eugen_nerf.core.modules.linears import Linears
+from eugen_nerf.core.modules.shrinking import Weighted
+from eugen_nerf.fields.query_timing import Ratio
 from eugen_nerf.methods.converted import ConvertedPipeline, resize
-from eugen_nerf.methods.runs import Run, load_run, read_config, without_lpips
+from eugen_nerf.methods.runs.checkpoints import read_latest_checkpoint
+from eugen_nerf.methods.runs.loading import Run, load_run, read_config, without_lpips
 
 RAYS: dict[str, Any] = {"ray_fraction": 0.5, "max_rays": 384, "experiment_name": "student"}
 HIDDEN = {
@@ -298,7 +297,7 @@ def test_masked_pixels_are_no_photographs() -> None:
 
     views = Views()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eugen_nerf.conversion.measure.training_views", lambda manager: views)
+        patch.setattr("eugen_nerf.conversion.budget.measure.training_views", lambda manager: views)
         views.cameras = cameras  # type: ignore[attr-defined]
         run: Any = SimpleNamespace(pipeline=SimpleNamespace(datamanager=None))
         found = Photographs(run, torch.tensor([[0, 1, 2], [0, 3, 5], [1, 1, 2]]))

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from eugen_nerf.conversion.choose import DistillConfig
-from eugen_nerf.conversion.distill import Conversion
-from eugen_nerf.conversion.store import FolderStore
-from eugen_nerf.core.convert import LayerReport
+from eugen_nerf.conversion.conversion_settings import DistillConfig
+from eugen_nerf.conversion.graph_run import Conversion
+from eugen_nerf.conversion.layer_cache import FolderStore
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.fit import ConversionConfig
-from eugen_nerf.methods.runs import Run, load_run
+from eugen_nerf.core.fitting.convert_graph import LayerReport
+from eugen_nerf.core.fitting.recipes import ConversionConfig
+from eugen_nerf.methods.runs.loading import Run, load_run
 
 PLAN = {"coarse": {"trunk_1": 5, "trunk_2": 6}, "fine": {"trunk_1": 5, "trunk_2": 6}}
 REPORT = LayerReport("trunk_1", 5, 0.25, 1e-6, (10, 8), (9, 7), 1.5)

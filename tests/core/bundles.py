@@ -7,10 +7,10 @@ from oracles import randomise
 from torch import Tensor
 
 from eugen_nerf.core import EUGenConfig, NeRFShape, Replacement, build_variant
-from eugen_nerf.core.bundled import BundledField, DistanceBundle, RadianceBundle
-from eugen_nerf.core.bundled_graph import BundledGraph
-from eugen_nerf.core.bundled_parts import Deformation, Occupancy
-from eugen_nerf.core.encodings import (
+from eugen_nerf.core.bundles.bundled_field import BundledField, DistanceBundle, RadianceBundle
+from eugen_nerf.core.bundles.bundled_network import BundledGraph
+from eugen_nerf.core.bundles.bundled_parts import Deformation, Occupancy
+from eugen_nerf.core.encodings.frequency import (
     BoxEncoding,
     ContractedEncoding,
     Encoding,
@@ -18,7 +18,7 @@ from eugen_nerf.core.encodings import (
     OffAxisEncoding,
     PyramidEncoding,
 )
-from eugen_nerf.core.hashgrid import HashGrid
+from eugen_nerf.core.encodings.hash_grid import HashGrid
 
 KINDS = ("frequency", "moving", "contracted", "pyramid", "box", "distance")
 

@@ -16,12 +16,12 @@ from oracles import Array, array, draw, graph_numpy, randomise
 from torch import Tensor
 
 from eugen_nerf.core import CollapsedGraph, EUGenConfig, LayerGraph, NeRFShape, Replacement, build_variant, make_plan
-from eugen_nerf.core.encodings import Encoding, FrequencyEncoding, OffAxisEncoding
-from eugen_nerf.core.fused import Launch, run_fused
-from eugen_nerf.core.packed import pack
-from eugen_nerf.core.packed_form import FUSED_FUNCTIONS, FUSED_PRECISIONS, FusedPrecision, PackedNetwork
-from eugen_nerf.core.sinusoids import sinusoids_of
-from eugen_nerf.core.stage import Affine, MergedStage
+from eugen_nerf.core.encodings.frequency import Encoding, FrequencyEncoding, OffAxisEncoding
+from eugen_nerf.core.inference.fused import Launch, run_fused
+from eugen_nerf.core.inference.packed_format import FUSED_FUNCTIONS, FUSED_PRECISIONS, FusedPrecision, PackedNetwork
+from eugen_nerf.core.inference.packing import pack
+from eugen_nerf.core.inference.sinusoids import sinusoids_of
+from eugen_nerf.core.layers.stage import Affine, MergedStage
 
 SHAPE = NeRFShape(9, 5, 4, 24, (2,), 0, 1, 18)
 PROPOSAL = NeRFShape(9, 5, 3, 20, (), 0, 0, 0)

@@ -12,9 +12,8 @@ import pytest
 
 from eugen_nerf.cli import data as cli
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.cameras import Camera, look_at
 from eugen_nerf.data.checks import check_blender_directory
-from eugen_nerf.data.dynamic import (
+from eugen_nerf.data.synthetic.dynamic_scene import (
     BALL_DISTANCE,
     BALL_RADIUS,
     FLOOR,
@@ -23,8 +22,9 @@ from eugen_nerf.data.dynamic import (
     dynamic_times,
     generate_dynamic,
 )
-from eugen_nerf.data.rendering import Scene, SceneObject, Tracer, render_rgba
-from eugen_nerf.data.textures import to_srgb
+from eugen_nerf.data.synthetic.pinhole_cameras import Camera, look_at
+from eugen_nerf.data.synthetic.ray_casting import Scene, SceneObject, Tracer, render_rgba
+from eugen_nerf.data.synthetic.textures import to_srgb
 
 SMALL = DynamicConfig(resolution=12, num_train=5, num_val=2, num_test=3, supersample=1, seed=3)
 
@@ -109,8 +109,8 @@ def test_the_body_bends_on_a_fixed_foot_at_constant_volume() -> None:
 
 def test_textures_stick_to_a_deformed_mesh() -> None:
     """A flat patch moved along itself: with `rest` its picture moves along, without it the picture stays."""
-    from eugen_nerf.data.shapes import Mesh
-    from eugen_nerf.data.textures import Checker, Material
+    from eugen_nerf.data.synthetic.meshes import Mesh
+    from eugen_nerf.data.synthetic.textures import Checker, Material
 
     scene = dynamic_scene(0, 0.0)
     corners = np.array([[-4.0, -4.0, 0.0], [4.0, -4.0, 0.0], [4.0, 4.0, 0.0], [-4.0, 4.0, 0.0]])

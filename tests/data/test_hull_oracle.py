@@ -12,8 +12,8 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data import hull
-from eugen_nerf.data.hull import carve, visual_hull
+from eugen_nerf.data import visual_hull as hull
+from eugen_nerf.data.visual_hull import carve, visual_hull
 
 BOX = np.array([[-1.0, -0.9, -0.8], [1.1, 1.0, 0.9]])
 AABB = torch.tensor(BOX, dtype=torch.float32)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.data.keyframes import KeyframeMemory, StreamSchedule, step_seed
+from eugen_nerf.data.rgbd.keyframes import KeyframeMemory, StreamSchedule, step_seed
 
 SCHEDULE = StreamSchedule(
     frame_rate=0,

@@ -14,8 +14,8 @@ from tiny_photos import COUNT, FOCAL, HEIGHT, WIDTH, true_poses, write_corner
 
 from eugen_nerf.cli.data import main
 from eugen_nerf.core.errors import ConfigError, DataError, RunError
-from eugen_nerf.data.camera_agreement import compare_cameras
-from eugen_nerf.data.photographs import copy_upright, import_colmap, photograph_files, place_cameras
+from eugen_nerf.data.photographs.camera_agreement import compare_cameras
+from eugen_nerf.data.photographs.pose_estimation import copy_upright, import_colmap, photograph_files, place_cameras
 
 
 @pytest.fixture(scope="module")

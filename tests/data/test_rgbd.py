@@ -19,7 +19,7 @@ from rgbd_sequences import (
 )
 
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.data.rgbd_images import load_depth
+from eugen_nerf.data.rgbd.rgbd_images import load_depth
 from eugen_nerf.data.rgbd_parser import EugenRGBDDataParserConfig
 
 KITCHEN = Path(__file__).resolve().parents[3] / "shared" / "data" / "7scenes-kitchen"
@@ -128,7 +128,7 @@ def test_nerfstudio_knows_the_parser() -> None:
 @pytest.mark.skipif(not KITCHEN.is_dir(), reason="needs ../shared/data/7scenes-kitchen")
 def test_kitchen_is_read_and_its_frames_agree_with_one_another() -> None:
     """Points measured by a frame lie where a neighbouring frame measures them too: units, axes and poses are right."""
-    from eugen_nerf.data.views import depth_views
+    from eugen_nerf.data.rgbd.depth_views import depth_views
 
     outputs = EugenRGBDDataParserConfig(data=KITCHEN, frame_step=10, eval_interval=0).setup().get_dataparser_outputs()
     assert len(outputs.image_filenames) == 20

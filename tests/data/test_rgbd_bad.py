@@ -21,9 +21,9 @@ from rgbd_sequences import (
 )
 
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.data.rgbd import SequenceOptions
+from eugen_nerf.data.rgbd.rgbd_sequence import read_sequence
+from eugen_nerf.data.rgbd.rgbd_types import SequenceOptions
 from eugen_nerf.data.rgbd_parser import EugenRGBDDataParserConfig
-from eugen_nerf.data.rgbd_sequence import read_sequence
 
 
 def spoil_7scenes(change: str, path: Path) -> None:

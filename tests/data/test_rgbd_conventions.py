@@ -15,10 +15,10 @@ from rgbd_sequences import write as write_layout
 from tiny_rgbd import FOCAL, SIZE, pose_at, write_sequence
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.depth_rays import RGBDDataset
-from eugen_nerf.data.rgbd_images import same_view
+from eugen_nerf.data.rgbd.depth_rays import RGBDDataset
+from eugen_nerf.data.rgbd.depth_views import depth_views
+from eugen_nerf.data.rgbd.rgbd_images import same_view
 from eugen_nerf.data.rgbd_parser import EugenRGBDDataParserConfig
-from eugen_nerf.data.views import depth_views
 
 ANGLES = np.linspace(0.0, 3.0, 12)
 

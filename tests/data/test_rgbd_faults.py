@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from eugen_nerf.core.errors import DataError
+from eugen_nerf.data.rgbd.depth_views import depth_views
 from eugen_nerf.data.rgbd_parser import EugenRGBDDataParserConfig
-from eugen_nerf.data.views import depth_views
 
 INPUTS = Path(__file__).resolve().parents[3] / "shared" / "faults" / "inputs"
 pytestmark = pytest.mark.skipif(not INPUTS.is_dir(), reason="needs ../shared/faults/inputs")

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.depth_rays import RGBDDataset
-from eugen_nerf.data.lenses import Lens, share_shown, undistortion_maps
+from eugen_nerf.data.lenses.undistortion import Lens, share_shown, undistortion_maps
+from eugen_nerf.data.rgbd.depth_rays import RGBDDataset
+from eugen_nerf.data.rgbd.depth_views import depth_views
 from eugen_nerf.data.rgbd_parser import EugenRGBDDataParserConfig
-from eugen_nerf.data.views import depth_views
 
 WIDTH, HEIGHT, FX, FY, CX, CY = 96, 72, 70.0, 68.0, 47.0, 37.0
 PLAIN = {"fl_x": FX, "fl_y": FY, "cx": CX, "cy": CY, "w": WIDTH, "h": HEIGHT}

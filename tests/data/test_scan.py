@@ -12,10 +12,10 @@ from PIL import Image
 
 from eugen_nerf.cli.data import main
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.data.cameras import Camera, look_at
-from eugen_nerf.data.room import ROOM_NAME, Part, Room, read_room, write_room
-from eugen_nerf.data.scan import CLEARANCE, RoomConfig, generate_room, make_room, noisy_depth, render_rgbd
-from eugen_nerf.data.solids import Box, Sphere
+from eugen_nerf.data.synthetic.pinhole_cameras import Camera, look_at
+from eugen_nerf.data.synthetic.room import ROOM_NAME, Part, Room, read_room, write_room
+from eugen_nerf.data.synthetic.scan import CLEARANCE, RoomConfig, generate_room, make_room, noisy_depth, render_rgbd
+from eugen_nerf.data.synthetic.solids import Box, Sphere
 
 TINY = RoomConfig(num_frames=3, resolution=(16, 12), num_objects=4, seed=5)
 

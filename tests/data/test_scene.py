@@ -10,13 +10,34 @@ import torch
 from PIL import Image
 
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.data import blender, rendering
-from eugen_nerf.data.cameras import Camera, look_at
-from eugen_nerf.data.demo import demo_scene
-from eugen_nerf.data.rendering import Light, Scene, SceneObject, Tracer, render_rgba
-from eugen_nerf.data.scene import CAMERA_RADIUS, SceneConfig, generate_scene, scene_cameras
-from eugen_nerf.data.shapes import box, cone, cylinder, merge, moved, plate, revolved, sphere, torus, torus_knot
-from eugen_nerf.data.textures import Checker, Material, Noise, Solid, Stripes, from_srgb, random_noise, to_srgb
+from eugen_nerf.data.synthetic import blender_format as blender
+from eugen_nerf.data.synthetic import ray_casting as rendering
+from eugen_nerf.data.synthetic.meshes import (
+    box,
+    cone,
+    cylinder,
+    merge,
+    moved,
+    plate,
+    revolved,
+    sphere,
+    torus,
+    torus_knot,
+)
+from eugen_nerf.data.synthetic.pinhole_cameras import Camera, look_at
+from eugen_nerf.data.synthetic.ray_casting import Light, Scene, SceneObject, Tracer, render_rgba
+from eugen_nerf.data.synthetic.static_scene import CAMERA_RADIUS, SceneConfig, generate_scene, scene_cameras
+from eugen_nerf.data.synthetic.still_life import demo_scene
+from eugen_nerf.data.synthetic.textures import (
+    Checker,
+    Material,
+    Noise,
+    Solid,
+    Stripes,
+    from_srgb,
+    random_noise,
+    to_srgb,
+)
 
 TINY = SceneConfig(resolution=(20, 16), num_train=3, num_val=1, num_test=2, supersample=2)
 OVERHEAD = Light((0.0, 0.0, 1.0))

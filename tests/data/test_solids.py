@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from eugen_nerf.data.room import Part, Room
-from eugen_nerf.data.solids import Box, Cylinder, HalfSpace, Solid, Sphere
+from eugen_nerf.data.synthetic.room import Part, Room
+from eugen_nerf.data.synthetic.solids import Box, Cylinder, HalfSpace, Solid, Sphere
 
 SOLIDS = [
     Sphere((0.1, 0.2, 0.3), 0.7),

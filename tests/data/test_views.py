@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from eugen_nerf.core.errors import DataError
+from eugen_nerf.data.rgbd.depth_views import DepthViews, depth_views, stream_views
 from eugen_nerf.data.rgbd_parser import EugenRGBDDataParserConfig
-from eugen_nerf.data.room import ROOM_NAME, read_room
-from eugen_nerf.data.scan import RoomConfig, generate_room
-from eugen_nerf.data.views import DepthViews, depth_views, stream_views
+from eugen_nerf.data.synthetic.room import ROOM_NAME, read_room
+from eugen_nerf.data.synthetic.scan import RoomConfig, generate_room
 
 
 def wall_view() -> DepthViews:

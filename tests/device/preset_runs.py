@@ -92,7 +92,7 @@ def _make_narrow(model: Any) -> None:
 @contextmanager
 def no_lpips() -> Iterator[None]:
     """Within it no weights of LPIPS are looked for."""
-    from eugen_nerf.methods.runs import without_lpips
+    from eugen_nerf.methods.runs.loading import without_lpips
 
     with without_lpips(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

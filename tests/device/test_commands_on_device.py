@@ -16,14 +16,14 @@ from eugen_nerf.cli import sdf
 from eugen_nerf.cli.distill import Distill
 from eugen_nerf.cli.eval import EvalCommand
 from eugen_nerf.core import load_bundle
-from eugen_nerf.core.plan import PlanDtype
-from eugen_nerf.evaluation.sdf_protocol import SdfProtocol
-from eugen_nerf.methods.base import GraphModel
-from eugen_nerf.methods.planning import plan_model
-from eugen_nerf.methods.runs import load_run
-from eugen_viewer.pace import Pace
-from eugen_viewer.rendering import Renderer
-from eugen_viewer.runs import open_run
+from eugen_nerf.core.inference.plan import PlanDtype
+from eugen_nerf.evaluation.sdf.sdf_protocol import SdfProtocol
+from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.rendering.planning import plan_model
+from eugen_nerf.methods.runs.loading import load_run
+from eugen_viewer.frame_budget import Pace
+from eugen_viewer.frame_rendering import Renderer
+from eugen_viewer.shown_runs import open_run
 
 DeviceRun = Callable[[str, str], Path]
 GPU = torch.device("cuda", 0)

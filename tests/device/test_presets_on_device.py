@@ -12,7 +12,7 @@ import torch
 from preset_runs import presets
 from pretend import device_of, pretend_cuda
 
-from eugen_nerf.methods.runs import load_run
+from eugen_nerf.methods.runs.loading import load_run
 
 if TYPE_CHECKING:
     from nerfstudio.engine.trainer import Trainer

@@ -13,9 +13,9 @@ from pretend import device_of, pretend_cuda
 from torch import Tensor
 
 from eugen_nerf.cli.eval import EvalCommand
-from eugen_nerf.core.raymarch import SWEEP, first_crossing
-from eugen_nerf.methods.background import rgb_renderer
-from eugen_nerf.methods.runs import load_run
+from eugen_nerf.core.rendering.sphere_tracing import SWEEP, first_crossing
+from eugen_nerf.methods.background_renderers import rgb_renderer
+from eugen_nerf.methods.runs.loading import load_run
 
 MAX_STEPS = 96
 

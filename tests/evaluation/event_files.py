@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eugen_nerf.evaluation.curves import TAG
+from eugen_nerf.evaluation.reports.training_curves import TAG
 
 # nerfstudio's writer and its configs import each other: only this order works
 from nerfstudio.configs import base_config  # noqa: F401  # isort: skip

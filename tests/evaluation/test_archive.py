@@ -11,10 +11,10 @@ from PIL import Image
 
 from eugen_nerf.cli import eval as command
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.evaluation.archive import picture_folders, verify, write_pictures
 from eugen_nerf.evaluation.compare import Comparison, evaluate
 from eugen_nerf.evaluation.protocol import Timing
-from eugen_nerf.evaluation.report import write_report
+from eugen_nerf.evaluation.reports.comparison_report import write_report
+from eugen_nerf.evaluation.reports.scored_images import picture_folders, verify, write_pictures
 
 QUICK = Timing(warmup=0, repeats=1, num_queries=64, chunk_size=32, split_repeats=1)
 

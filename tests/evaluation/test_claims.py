@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.evaluation.claims import groups_of, judged, read_claims
+from eugen_nerf.evaluation.statistics.claims import groups_of, judged, read_claims
 
 
 def rows(**values: list[float]) -> list[dict[str, object]]:

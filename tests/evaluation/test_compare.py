@@ -16,14 +16,14 @@ from rich.console import Console
 from eugen_nerf.cli import eval as command
 from eugen_nerf.core.errors import ConfigError, DataError, RunError
 from eugen_nerf.evaluation.compare import Comparison, evaluate
-from eugen_nerf.evaluation.difference import FULL_SCALE, difference_image, scale_html
-from eugen_nerf.evaluation.headline import headline
-from eugen_nerf.evaluation.html import png_data_uri
+from eugen_nerf.evaluation.images.difference import FULL_SCALE, difference_image, scale_html
+from eugen_nerf.evaluation.images.ground_truth import ground_truth
+from eugen_nerf.evaluation.images.view_rendering import images_hash, poses_hash, render_views
 from eugen_nerf.evaluation.protocol import Protocol, Timing
-from eugen_nerf.evaluation.render import images_hash, poses_hash, render_views
-from eugen_nerf.evaluation.report import check_output, print_table, to_json, write_report
-from eugen_nerf.evaluation.truth import ground_truth
-from eugen_nerf.methods.runs import load_run
+from eugen_nerf.evaluation.reports.comparison_report import check_output, print_table, to_json, write_report
+from eugen_nerf.evaluation.reports.headline import headline
+from eugen_nerf.evaluation.reports.html import png_data_uri
+from eugen_nerf.methods.runs.loading import load_run
 
 QUICK = Timing(warmup=0, repeats=2, num_queries=64, chunk_size=32)
 ROW_KEYS = {

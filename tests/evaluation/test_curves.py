@@ -8,8 +8,8 @@ import pytest
 from event_files import TensorboardWriter, write_events
 from nerfstudio.utils import writer
 
-from eugen_nerf.evaluation.curves import curve_line, psnr_curve
-from eugen_nerf.evaluation.plots import psnr_curves_svg
+from eugen_nerf.evaluation.reports.svg_plots import psnr_curves_svg
+from eugen_nerf.evaluation.reports.training_curves import curve_line, psnr_curve
 
 
 def test_curve_is_read_back(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from event_files import write_events
 
 from eugen_nerf.cli.eval import EvalCommand
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.evaluation.costs.time_breakdown import CATEGORIES
 from eugen_nerf.evaluation.protocol import Timing
-from eugen_nerf.evaluation.split import CATEGORIES
 
 NAMES = ["eugen", "dense"]
 

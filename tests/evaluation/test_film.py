@@ -17,13 +17,13 @@ from PIL import Image
 from eugen_nerf.cli import render as cli
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.evaluation.compare import evaluate
-from eugen_nerf.evaluation.film import film_cameras, write_film
-from eugen_nerf.evaluation.html import html_page
+from eugen_nerf.evaluation.images.film import film_cameras, write_film
 from eugen_nerf.evaluation.protocol import Protocol, Timing
+from eugen_nerf.evaluation.reports.html import html_page
 from eugen_nerf.fields.counting import macs_per_query
-from eugen_nerf.fields.timing import random_queries
-from eugen_nerf.methods.metrics import quantise
-from eugen_nerf.methods.runs import load_run, query_module
+from eugen_nerf.fields.query_timing import random_queries
+from eugen_nerf.methods.runs.image_metrics import quantise
+from eugen_nerf.methods.runs.loading import load_run, query_module
 
 CENTRE = torch.tensor([0.1, -0.2, 0.3])
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.evaluation.launch_markdown import LaunchCounts, launch_table
+from eugen_nerf.evaluation.documents.launch_markdown import LaunchCounts, launch_table
 
 PLACE = LaunchCounts("docs/x.md", "launches", "counts.json")
 

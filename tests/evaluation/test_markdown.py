@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.evaluation.markdown import Cases, Pivot, Place, Row, Verdicts, filled, read_places, table
+from eugen_nerf.evaluation.documents.markdown_tables import (
+    Cases,
+    Pivot,
+    Place,
+    Row,
+    Verdicts,
+    filled,
+    read_places,
+    table,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,8 +8,8 @@ import pytest
 from test_eval_command import Result, run_command
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.evaluation.planned import Inference, apply_inference, random_rays
-from eugen_nerf.methods.runs import load_run
+from eugen_nerf.evaluation.costs.inference_modes import Inference, apply_inference, random_rays
+from eugen_nerf.methods.runs.loading import load_run
 
 PLAN = ("--plan-backend", "eager", "--plan-dtype", "bfloat16", "--no-extras")
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.int8 import exact_int8
+from eugen_nerf.core.inference.int8 import exact_int8
 from eugen_nerf.evaluation.compare import evaluate
+from eugen_nerf.evaluation.costs.reduced_precision import parse_reduced
 from eugen_nerf.evaluation.protocol import Timing
-from eugen_nerf.evaluation.reduced import parse_reduced
 
 QUICK = Timing(warmup=0, repeats=1, num_queries=64, chunk_size=32, split_repeats=1, train_iterations=1)
 
@@ -33,7 +33,7 @@ def test_rows_of_their_own(tiny_dense_run: Path, tiny_eugen_run: Path) -> None:
 def test_what_cannot_be_reduced_is_noted_or_refused(
     tiny_dense_run: Path, tiny_stock_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eugen_nerf.core.int8.has_int8", lambda device: False)
+    monkeypatch.setattr("eugen_nerf.core.inference.int8.has_int8", lambda device: False)
     found = evaluate([tiny_dense_run], names=["a"], timing=QUICK, device="cpu", reduced=("a:int8", "a:bfloat16"))
     assert [row["variant"] for row in found.rows][:2] == ["a", "a bfloat16"]
     assert any(note.startswith("a int8 left out: torch has no int8 products") for note in found.notes)

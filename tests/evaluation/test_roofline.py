@@ -12,14 +12,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from eugen_nerf.cli import bench
 from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.core.raymarch import first_crossing
-from eugen_nerf.evaluation.markdown import table
+from eugen_nerf.core.rendering.sphere_tracing import first_crossing
+from eugen_nerf.evaluation.documents.markdown_tables import table
+from eugen_nerf.evaluation.documents.roofline_markdown import Predictions
 from eugen_nerf.evaluation.roofline.cards import CARDS
 from eugen_nerf.evaluation.roofline.counter import OperationCounter
 from eugen_nerf.evaluation.roofline.parts import PARTS
 from eugen_nerf.evaluation.roofline.predictions import predict, predict_rows
 from eugen_nerf.evaluation.roofline.steps import CountedStep, count_step
-from eugen_nerf.evaluation.roofline_markdown import Predictions
 
 TOTALS = ("seconds", "launches", "bytes", "flops")
 

@@ -16,9 +16,9 @@ from tiny_rgbd import isdf_trainer
 
 from eugen_nerf.cli.sdf import main
 from eugen_nerf.data import rgbd_parser
-from eugen_nerf.data.room import ROOM_NAME, read_room
-from eugen_nerf.data.scan import RoomConfig, generate_room
-from eugen_nerf.surfaces.sdf import SignedDistance
+from eugen_nerf.data.synthetic.room import ROOM_NAME, read_room
+from eugen_nerf.data.synthetic.scan import RoomConfig, generate_room
+from eugen_nerf.surfaces.distance_field import SignedDistance
 from eugen_nerf.surfaces.volume import load_volume
 
 QUICK = ["--points", "2000", "--rays", "100", "--chamfer-points", "1000", "--voxel", "0.15", "--slice-voxel", "0.1"]

@@ -10,13 +10,12 @@ import pytest
 from scipy.spatial import cKDTree
 
 from eugen_nerf.core.errors import ConfigError, DataError
+from eugen_nerf.data.rgbd.depth_views import DepthViews, depth_views
 from eugen_nerf.data.rgbd_parser import EugenRGBDDataParserConfig
-from eugen_nerf.data.room import ROOM_NAME, Room, read_room
-from eugen_nerf.data.scan import RoomConfig, generate_room
-from eugen_nerf.data.views import DepthViews, depth_views
-from eugen_nerf.evaluation.fusion import distances_to_mesh, fuse
-from eugen_nerf.evaluation.sdf import SdfProtocol
-from eugen_nerf.evaluation.sdf_metrics import (
+from eugen_nerf.data.synthetic.room import ROOM_NAME, Room, read_room
+from eugen_nerf.data.synthetic.scan import RoomConfig, generate_room
+from eugen_nerf.evaluation.sdf.sdf_comparison import SdfProtocol
+from eugen_nerf.evaluation.sdf.sdf_metrics import (
     EXACT_KEYS,
     Truth,
     band_name,
@@ -25,6 +24,7 @@ from eugen_nerf.evaluation.sdf_metrics import (
     room_truth,
     sdf_metrics,
 )
+from eugen_nerf.evaluation.sdf.tsdf_baseline import distances_to_mesh, fuse
 from eugen_nerf.surfaces.mesh import TriangleMesh, extract_mesh
 
 PROTOCOL = SdfProtocol(points=3000, rays=300, samples_per_ray=10, chamfer_points=3000)

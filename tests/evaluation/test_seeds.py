@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from eugen_nerf.evaluation.seeds import losses, over_seeds
-from eugen_nerf.evaluation.tables import further_tables
+from eugen_nerf.evaluation.reports.tables import further_tables
+from eugen_nerf.evaluation.statistics.seeds import losses, over_seeds
 
 
 def test_seeds_are_averaged_by_name() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.evaluation.speed_markdown import Speeds, speeds_table
+from eugen_nerf.evaluation.documents.speed_markdown import Speeds, speeds_table
 
 
 def _row(name: str, rate: float, **more: Any) -> dict[str, Any]:

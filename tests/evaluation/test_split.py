@@ -14,12 +14,19 @@ from nerfstudio.model_components.ray_samplers import PDFSampler, Sampler
 from nerfstudio.model_components.renderers import DepthRenderer, RGBRenderer
 from torch import nn
 
-from eugen_nerf.core.nerf import NeRFShape, build_nerf
-from eugen_nerf.evaluation import split
-from eugen_nerf.evaluation.render import render_rgb, view_camera
-from eugen_nerf.evaluation.split import CATEGORIES, category, ceiling, image_splits, median_split, split_once
+from eugen_nerf.core.networks.nerf_mlp import NeRFShape, build_nerf
+from eugen_nerf.evaluation.costs import time_breakdown as split
+from eugen_nerf.evaluation.costs.time_breakdown import (
+    CATEGORIES,
+    category,
+    ceiling,
+    image_splits,
+    median_split,
+    split_once,
+)
+from eugen_nerf.evaluation.images.view_rendering import render_rgb, view_camera
 from eugen_nerf.fields.encoders import FrustumEncoder, GaussianEncoder
-from eugen_nerf.methods.runs import load_run
+from eugen_nerf.methods.runs.loading import load_run
 
 
 class Clock:

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.evaluation.compare import Comparison
-from eugen_nerf.evaluation.headline import headline
-from eugen_nerf.evaluation.published import read_published
-from eugen_nerf.evaluation.summary import means, write_summary
-from eugen_nerf.evaluation.tables import SIZES_REMARK, further_tables, page_tables, scores_table, sizes_table
+from eugen_nerf.evaluation.reports.headline import headline
+from eugen_nerf.evaluation.reports.scene_means import means, write_summary
+from eugen_nerf.evaluation.reports.tables import SIZES_REMARK, further_tables, page_tables, scores_table, sizes_table
+from eugen_nerf.evaluation.statistics.published import read_published
 
 
 def row(variant: str, psnr: float | None, ratio: float = 1.0, **more: Any) -> dict[str, Any]:

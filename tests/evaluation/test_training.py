@@ -12,9 +12,9 @@ from nerfstudio.utils import writer
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.evaluation import compare
 from eugen_nerf.evaluation.compare import evaluate
+from eugen_nerf.evaluation.costs.training_cost import KEYS, Batch, Trainee, draw_batches, training_costs
 from eugen_nerf.evaluation.protocol import Timing
-from eugen_nerf.evaluation.training import KEYS, Batch, Trainee, draw_batches, training_costs
-from eugen_nerf.methods.runs import Run, load_run, without_lpips
+from eugen_nerf.methods.runs.loading import Run, load_run, without_lpips
 
 
 def parameters(run: Run) -> dict[str, torch.Tensor]:

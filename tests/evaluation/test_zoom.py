@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eugen_nerf.evaluation.zoom import telling_window
+from eugen_nerf.evaluation.images.crop import telling_window
 
 
 @pytest.mark.parametrize("runs", [1, 3])

@@ -11,7 +11,7 @@ from nerfstudio.cameras.rays import Frustums, RaySamples
 from nerfstudio.data.scene_box import SceneBox
 
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.nerf import VARIANTS
+from eugen_nerf.core.networks.nerf_mlp import VARIANTS
 from eugen_nerf.fields.deformation import (
     DeformationField,
     DeformationFieldConfig,

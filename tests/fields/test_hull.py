@@ -8,7 +8,7 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.hull import dataset_alphas, visual_hull
+from eugen_nerf.data.visual_hull import dataset_alphas, visual_hull
 
 BOX = torch.tensor([[-1.5, -1.5, -1.2], [1.5, 1.5, 1.8]])
 CENTRE, RADIUS = np.array([0.3, -0.2, 0.25]), 0.6

@@ -11,7 +11,7 @@ from nerfstudio.data.scene_box import SceneBox
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.nerf import VARIANTS
+from eugen_nerf.core.networks.nerf_mlp import VARIANTS
 from eugen_nerf.fields.isdf import ISDFField, ISDFFieldConfig, OffAxisEncoding
 
 SMALL = ISDFFieldConfig(trunk_width=24, num_features=(10,), position_frequencies=3, input_scale=0.8)

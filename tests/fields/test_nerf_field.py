@@ -11,9 +11,9 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 
 from eugen_nerf.conversion.teacher import teacher_of
-from eugen_nerf.core.nerf import VARIANTS
+from eugen_nerf.core.networks.nerf_mlp import VARIANTS
 from eugen_nerf.fields.nerf import NeRFField, NeRFFieldConfig
-from eugen_nerf.methods.runs import load_run
+from eugen_nerf.methods.runs.loading import load_run
 
 TINY = NeRFFieldConfig(
     trunk_layers=4,

@@ -6,7 +6,7 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import nn
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.fields.timing import (
+from eugen_nerf.fields.query_timing import (
     field_query_callable,
     medians,
     random_queries,

@@ -17,13 +17,14 @@ from unittest import mock
 import pytest
 from nerfstudio.configs.method_configs import all_methods
 
-from eugen_nerf.evaluation.day_tables import NOT_RUN, DayTable, day_table
-from eugen_nerf.gpu_day import console_runs, expected_costs, image_rows, method_checks, sessions, timed_sessions
+from eugen_nerf.evaluation.documents.day_tables import NOT_RUN, DayTable, day_table
+from eugen_nerf.gpu_day import console_runs, expected_costs, sessions
 from eugen_nerf.gpu_day.day import ROOT, Day
 from eugen_nerf.gpu_day.day_parts import PARTS
 from eugen_nerf.gpu_day.digest import digest
+from eugen_nerf.gpu_day.measurements import image_rows, method_checks, timed_sessions
+from eugen_nerf.gpu_day.measurements.step_costs import STAGES, count_calls
 from eugen_nerf.gpu_day.rows import read_rows
-from eugen_nerf.gpu_day.step_costs import STAGES, count_calls
 from eugen_nerf.gpu_day.supervisor import Supervisor, measure_part
 from eugen_nerf.gpu_day.tiny_sets import write_tiny_sets
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.methods.checkpoints import allow_numpy_scalars, atomic_torch_save
+from eugen_nerf.methods.runs.checkpoints import allow_numpy_scalars, atomic_torch_save
 
 
 class NotData:

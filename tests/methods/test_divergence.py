@@ -7,7 +7,7 @@ import torch
 from tiny_models import make_model
 
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.methods.base import CHECKED
+from eugen_nerf.methods.checked_model import CHECKED
 
 
 def batch_metrics(method: str, colour: float, count: int, *, training: bool = True) -> None:

@@ -21,10 +21,10 @@ from PIL import Image
 from tiny_runs import render, shrink_dnerf
 
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.peers import DenseLinear
+from eugen_nerf.core.layers.baselines import DenseLinear
 from eugen_nerf.methods.dnerf import EugenDNerfModel, EugenDNerfModelConfig
 from eugen_nerf.methods.nerf import EugenNerfModel, EugenNerfModelConfig
-from eugen_nerf.methods.runs import load_run
+from eugen_nerf.methods.runs.loading import load_run
 
 PRESETS = ("eugen-dnerf", "eugen-dnerf-small", "eugen-dnerf-hash", "eugen-dnerf-hash-small")
 BOX = SceneBox(torch.tensor([[-1.5] * 3, [1.5] * 3]))

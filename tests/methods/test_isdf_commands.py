@@ -10,12 +10,12 @@ import numpy as np
 from commands import Running, command
 from tiny_rgbd import isdf_trainer, write_sequence
 
-from eugen_nerf.conversion.choose import DistillConfig
-from eugen_nerf.conversion.distill import distill
-from eugen_nerf.conversion.write import write_run
-from eugen_nerf.core.fit import ConversionConfig
-from eugen_nerf.methods.checkpoints import checkpoint_files, read_latest_checkpoint
-from eugen_nerf.methods.runs import load_run
+from eugen_nerf.conversion.conversion_settings import DistillConfig
+from eugen_nerf.conversion.graph_run import distill
+from eugen_nerf.conversion.run_writer import write_run
+from eugen_nerf.core.fitting.recipes import ConversionConfig
+from eugen_nerf.methods.runs.checkpoints import checkpoint_files, read_latest_checkpoint
+from eugen_nerf.methods.runs.loading import load_run
 
 ANGLES = np.linspace(0, 2 * np.pi, 16, endpoint=False)
 

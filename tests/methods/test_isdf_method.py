@@ -15,8 +15,8 @@ from nerfstudio.engine.trainer import Trainer
 from tiny_rgbd import CENTRE, RADIUS, isdf_trainer, true_distance, write_sequence
 
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.methods.checkpoints import checkpoint_files, read_latest_checkpoint
-from eugen_nerf.methods.runs import load_run
+from eugen_nerf.methods.runs.checkpoints import checkpoint_files, read_latest_checkpoint
+from eugen_nerf.methods.runs.loading import load_run
 from eugen_nerf.methods.trainer import newest_readable
 
 

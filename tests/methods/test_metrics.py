@@ -8,7 +8,7 @@ import torch
 from skimage.metrics import structural_similarity
 
 from eugen_nerf.core.errors import ConfigError, DataError, RunError
-from eugen_nerf.methods.metrics import load_lpips, lpips_weights_file, psnr, quantise, ssim
+from eugen_nerf.methods.runs.image_metrics import load_lpips, lpips_weights_file, psnr, quantise, ssim
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import yaml
 from tiny_runs import shrink_dnerf, shrink_nerf, shrink_unbounded, tiny_config
 from torch import nn
 
-from eugen_nerf.core.muon import is_orthogonalised
+from eugen_nerf.core.training.muon import is_orthogonalised
 from eugen_nerf.methods.optimizers import FieldOptimizerConfig, FusedAdam, MuonAdam
 
 
@@ -152,7 +152,7 @@ def states_of(trainer: Any) -> dict[str, Any]:
 
 def trained(config: Any, watch: Any = lambda trainer: None) -> Any:
     """The trainer of a configuration, after training."""
-    from eugen_nerf.methods.runs import without_lpips
+    from eugen_nerf.methods.runs.loading import without_lpips
 
     config.save_config()
     with torch.random.fork_rng(devices=[]):

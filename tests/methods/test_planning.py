@@ -13,11 +13,11 @@ from tiny_models import make_model, make_rays
 from tiny_runs import shrink_dnerf
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.methods.base import GraphModel
+from eugen_nerf.methods.checked_model import GraphModel
 from eugen_nerf.methods.dnerf import EugenDNerfModelConfig
 from eugen_nerf.methods.isdf import ISDFModel, ISDFModelConfig
 from eugen_nerf.methods.nerf import EugenNerfModelConfig
-from eugen_nerf.methods.planning import plan_model, unplan_model
+from eugen_nerf.methods.rendering.planning import plan_model, unplan_model
 
 METHODS = ("nerf", "dnerf", "mip", "zip", "isdf")
 NORM = {"nerf": True}  # of all, one with the norm

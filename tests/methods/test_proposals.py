@@ -13,7 +13,7 @@ from tiny_models import FAR, NEAR, make_model, make_rays
 from torch import Tensor
 
 from eugen_nerf.methods.proposals import ProposalSampler, power_sampler
-from eugen_nerf.methods.unbounded import UnboundedModel, edges
+from eugen_nerf.methods.unbounded_model import UnboundedModel, edges
 
 FIRST: dict[str, Callable[[], Sampler]] = {
     "disparity": lambda: LinearDisparitySampler(single_jitter=True),

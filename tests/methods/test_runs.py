@@ -12,7 +12,7 @@ from torch import nn
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.methods.runs import checkpoint_dir, fine_field, load_run, without_lpips
+from eugen_nerf.methods.runs.loading import checkpoint_dir, fine_field, load_run, without_lpips
 
 
 @pytest.fixture
@@ -194,7 +194,8 @@ def test_shared_method_configs_are_not_touched(tiny_stock_run: Path) -> None:
 def test_config_of_a_run_builds_again(moved_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """D-NeRF's model pops a key from its config: the pipeline gets a copy, and the run's own config keeps the key."""
     edit_config(moved_run, lambda config: setattr(config.pipeline.model, "enable_temporal_distortion", True))
-    monkeypatch.setattr("eugen_nerf.methods.runs.load_weights", lambda *_, **__: None)  # the checkpoint is static
+    # the checkpoint is static
+    monkeypatch.setattr("eugen_nerf.methods.runs.loading.load_weights", lambda *_, **__: None)
     run = load_run(moved_run, device="cpu")
     assert "kind" in run.config.pipeline.model.temporal_distortion_params
     assert "kind" not in run.pipeline.config.model.temporal_distortion_params

@@ -12,7 +12,7 @@ from test_planning import model_of, rays_of
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.fields.occupancy import OccupancyGrid, Overlap
-from eugen_nerf.methods.shortcuts import Shortcuts, front_to_back, samples_at, where_to_ask
+from eugen_nerf.methods.rendering.shortcuts import Shortcuts, front_to_back, samples_at, where_to_ask
 
 BOX = torch.tensor([[-2.0] * 3, [2.0] * 3])
 

@@ -15,8 +15,8 @@ from PIL import Image
 from tiny_runs import shrink_nerf, tiny_config, train_unbounded
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.evaluation.truth import baseline_images, ground_truth
-from eugen_nerf.methods.runs import load_run
+from eugen_nerf.evaluation.images.ground_truth import baseline_images, ground_truth
+from eugen_nerf.methods.runs.loading import load_run
 from eugen_nerf.methods.sight import check_sight, meeting_point
 
 

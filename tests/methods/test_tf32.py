@@ -12,9 +12,9 @@ import pytest
 import torch
 from test_mixed_precision import make_model, make_rays, step
 
-from eugen_nerf.core.mixed_precision import full_precision
-from eugen_nerf.core.tf32 import float32_products
-from eugen_nerf.fields.base import GraphField
+from eugen_nerf.core.training.mixed_precision import full_precision
+from eugen_nerf.core.training.tf32 import float32_products
+from eugen_nerf.fields.graph_field import GraphField
 
 SMALL = ["eugen-nerf-small", "eugen-zipnerf-small", "eugen-dnerf-small", "eugen-isdf-small"]
 

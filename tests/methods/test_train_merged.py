@@ -8,11 +8,11 @@ import torch
 import yaml
 from tiny_runs import render
 
-from eugen_nerf.conversion.choose import DistillConfig
-from eugen_nerf.conversion.distill import distill
+from eugen_nerf.conversion.conversion_settings import DistillConfig
+from eugen_nerf.conversion.graph_run import distill
 from eugen_nerf.core import EUGenLinear
-from eugen_nerf.core.merged import MergedLayer
-from eugen_nerf.methods.runs import load_run
+from eugen_nerf.core.training.merged import MergedLayer
+from eugen_nerf.methods.runs.loading import load_run
 
 
 def kinds(model: torch.nn.Module) -> set[type]:

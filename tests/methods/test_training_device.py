@@ -14,7 +14,7 @@ from nerfstudio.configs.method_configs import all_methods
 
 from eugen_nerf.core.durations import duration
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.methods.base import GraphModel
+from eugen_nerf.methods.checked_model import GraphModel
 from eugen_nerf.methods.trainer import EugenTrainerConfig
 from eugen_nerf.methods.training_device import TRIED, device_at_hand, long_training_line, small_preset
 

@@ -11,8 +11,8 @@ from commands import command, needs_numpy_scalars, optimizer_steps, train_words,
 from PIL import Image
 from tiny_runs import render
 
-from eugen_nerf.methods.checkpoints import read_latest_checkpoint
-from eugen_nerf.methods.runs import load_run
+from eugen_nerf.methods.runs.checkpoints import read_latest_checkpoint
+from eugen_nerf.methods.runs.loading import load_run
 
 SHRINK: dict[str, object] = {
     "network.trunk-width": 16,

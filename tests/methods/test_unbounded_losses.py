@@ -11,7 +11,7 @@ from tiny_models import make_model, make_rays
 from torch import Tensor
 
 from eugen_nerf.methods.proposals import Round
-from eugen_nerf.methods.unbounded import UnboundedModel, edges
+from eugen_nerf.methods.unbounded_model import UnboundedModel, edges
 
 BOTH = ("mip", "zip")
 Array = np.ndarray

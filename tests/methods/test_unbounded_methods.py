@@ -21,11 +21,11 @@ from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.eugen import EUGenLinear
-from eugen_nerf.core.merged import MergedLayer
-from eugen_nerf.core.nerf import VARIANTS
-from eugen_nerf.core.peers import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
+from eugen_nerf.core.layers.baselines import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
+from eugen_nerf.core.networks.nerf_mlp import VARIANTS
+from eugen_nerf.core.training.merged import MergedLayer
 from eugen_nerf.fields.zipnerf import ZipNeRFField
-from eugen_nerf.methods.runs import load_run
+from eugen_nerf.methods.runs.loading import load_run
 
 TRUNK = {f"trunk_{i}" for i in range(8)}
 REPLACED = {

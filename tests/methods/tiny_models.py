@@ -12,7 +12,7 @@ from tiny_runs import shrink_unbounded
 
 from eugen_nerf.fields.zipnerf import ZipNeRFField
 from eugen_nerf.methods.mipnerf360 import MipNeRF360ModelConfig
-from eugen_nerf.methods.unbounded import UnboundedModel, UnboundedModelConfig
+from eugen_nerf.methods.unbounded_model import UnboundedModel, UnboundedModelConfig
 from eugen_nerf.methods.zipnerf import ZipNeRFModelConfig
 
 NEAR, FAR = 0.2, 100.0

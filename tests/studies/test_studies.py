@@ -16,12 +16,12 @@ from torch import nn
 
 from eugen_nerf.cli.study import is_study, read_study, run_study
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.evaluation.plots import errors_svg, undominated
-from eugen_nerf.evaluation.study_report import study_rows, study_tables
+from eugen_nerf.evaluation.reports.study_report import study_rows, study_tables
+from eugen_nerf.evaluation.reports.svg_plots import errors_svg, undominated
 from eugen_nerf.studies.layer_fit import LayerFit
 from eugen_nerf.studies.register import STUDIES, make_study
 from eugen_nerf.studies.siren import SirenFit, photograph
-from eugen_nerf.studies.study import train
+from eugen_nerf.studies.study_run import train
 from eugen_nerf.studies.variance import Variance
 
 ROOT = Path(__file__).resolve().parents[2]

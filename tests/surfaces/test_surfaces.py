@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.surfaces import sdf as sdf_module
+from eugen_nerf.surfaces import distance_field as sdf_module
 from eugen_nerf.surfaces import volume as volume_module
+from eugen_nerf.surfaces.distance_field import SignedDistance
 from eugen_nerf.surfaces.files import new_file
 from eugen_nerf.surfaces.mesh import TriangleMesh, extract_mesh, to_open3d, write_mesh
-from eugen_nerf.surfaces.sdf import SignedDistance
 from eugen_nerf.surfaces.slices import draw_slices, sample_slice
 from eugen_nerf.surfaces.volume import Volume, load_volume, sample_volume, save_volume
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from eugen_viewer.address import choose_port
 from eugen_viewer.app import Viewer
-from eugen_viewer.runs import Viewed
 from eugen_viewer.session import Session
+from eugen_viewer.shown_runs import Viewed
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "outputs" / "viewer-tests"

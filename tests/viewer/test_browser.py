@@ -14,13 +14,13 @@ import torch
 from browsing import SOFTWARE_GL, Tab, change, chromium, shown_pixels, until, viewing
 from PIL import Image
 
-from eugen_nerf.evaluation.render import render_rgb, view_camera
-from eugen_nerf.methods.metrics import quantise
-from eugen_viewer.panel_compress import GATHERING, SAVING
-from eugen_viewer.panel_record import FILMING
-from eugen_viewer.panel_surface import MESHING
+from eugen_nerf.evaluation.images.view_rendering import render_rgb, view_camera
+from eugen_nerf.methods.runs.image_metrics import quantise
+from eugen_viewer.panels.panel_compress import GATHERING, SAVING
+from eugen_viewer.panels.panel_record import FILMING
+from eugen_viewer.panels.panel_surface import MESHING
 from eugen_viewer.pictures import LINE, padded
-from eugen_viewer.runs import Viewed, open_run
+from eugen_viewer.shown_runs import Viewed, open_run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[dev]'")
 if chromium() is None:

@@ -10,8 +10,8 @@ import torch
 import viser.transforms as vtf
 from nerfstudio.cameras.cameras import Cameras
 
-from eugen_viewer.cameras import SCALE, Eye, Frame, same_pose, to_window, view_camera_at, view_eye, window_pose
 from eugen_viewer.record import CameraPath
+from eugen_viewer.viewer_cameras import SCALE, Eye, Frame, same_pose, to_window, view_camera_at, view_eye, window_pose
 
 
 def look_at(position: tuple[float, float, float], roll: float = 0.0) -> torch.Tensor:

@@ -10,18 +10,18 @@ from threading import Lock, Thread
 import pytest
 import torch
 
-from eugen_nerf.conversion.choose import DistillConfig
-from eugen_nerf.conversion.measure import query_macs
+from eugen_nerf.conversion.budget.measure import query_macs
+from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.peers import DenseLinear
-from eugen_nerf.core.preview import LayerMoments
-from eugen_nerf.core.solve import MomentSums, greedy_columns
-from eugen_nerf.methods.runs import load_run
-from eugen_viewer.compression import LiveCompression
-from eugen_viewer.panel_compress import facts
-from eugen_viewer.plots import front_plot
-from eugen_viewer.refit import fitted_layer
-from eugen_viewer.runs import Viewed, open_run
+from eugen_nerf.core.fitting.importance import LayerMoments
+from eugen_nerf.core.layers.baselines import DenseLinear
+from eugen_nerf.core.least_squares import MomentSums, greedy_columns
+from eugen_nerf.methods.runs.loading import load_run
+from eugen_viewer.panels.compression import LiveCompression
+from eugen_viewer.panels.curve_plots import front_plot
+from eugen_viewer.panels.panel_compress import facts
+from eugen_viewer.panels.refit import fitted_layer
+from eugen_viewer.shown_runs import Viewed, open_run
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_a_hybrid_offers_its_dense_layers_alone_and_other_runs_say_why_they_offe
     assert 0 < hybrid.replaceable() < LiveCompression(opened.run).replaceable()
     with pytest.raises(ConfigError, match="nothing"):
         LiveCompression(opened.run, DistillConfig(layers=("nothing",))).replaceable()
-    monkeypatch.setattr("eugen_viewer.compression.has_graphs", lambda run: False)
+    monkeypatch.setattr("eugen_viewer.panels.compression.has_graphs", lambda run: False)
     with pytest.raises(RunError, match="by eugen-distill alone"):
         hybrid.replaceable()
 

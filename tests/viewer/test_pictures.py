@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_viewer.pace import SMALLEST, Pace, fitted
+from eugen_viewer.frame_budget import SMALLEST, Pace, fitted
+from eugen_viewer.panels.readout import Readout, Row, literal
 from eugen_viewer.pictures import LINE, Look, compose, difference_image, map_colours, padded
-from eugen_viewer.readout import Readout, Row, literal
 
 RNG = np.random.default_rng(0)
 A, B = ({"rgb": RNG.random((12, 20, 3), dtype=np.float32), "depth": RNG.random((12, 20, 1))} for _ in "ab")

@@ -13,16 +13,16 @@ import pytest
 import torch
 
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.evaluation.render import render_rgb, view_camera
-from eugen_nerf.evaluation.truth import ground_truth
-from eugen_nerf.methods.metrics import psnr, quantise
-from eugen_viewer.cameras import view_eye
-from eugen_viewer.jobs import Jobs, Latest
-from eugen_viewer.pace import Pace
+from eugen_nerf.evaluation.images.ground_truth import ground_truth
+from eugen_nerf.evaluation.images.view_rendering import render_rgb, view_camera
+from eugen_nerf.methods.runs.image_metrics import psnr, quantise
+from eugen_viewer.background_jobs import Jobs, Latest
+from eugen_viewer.frame_budget import Pace
+from eugen_viewer.frame_rendering import Abandoned, Renderer
 from eugen_viewer.pictures import Look
-from eugen_viewer.rendering import Abandoned, Renderer
-from eugen_viewer.runs import Viewed, counting_queries, open_run, run_names
 from eugen_viewer.show import Show
+from eugen_viewer.shown_runs import Viewed, counting_queries, open_run, run_names
+from eugen_viewer.viewer_cameras import view_eye
 
 
 @pytest.fixture(scope="module")
@@ -197,8 +197,8 @@ def test_only_the_newest_value_is_worked_on() -> None:
 
 
 def test_costs_are_those_of_evaluation(pair: list[Viewed]) -> None:
-    from eugen_nerf.evaluation.accounting import inference_parameters
-    from eugen_nerf.methods.runs import query_module
+    from eugen_nerf.evaluation.costs.resources import inference_parameters
+    from eugen_nerf.methods.runs.loading import query_module
 
     for viewed in pair:
         parameters, macs = viewed.costs()

@@ -17,12 +17,12 @@ from PIL import Image
 from rich.console import Console
 
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.surfaces.sdf import SignedDistance
-from eugen_viewer.cameras import Eye
+from eugen_nerf.surfaces.distance_field import SignedDistance
 from eugen_viewer.record import CameraPath, film, new_name, save_path, save_picture
-from eugen_viewer.runs import Viewed, open_run
+from eugen_viewer.self_timing import print_timing
+from eugen_viewer.shown_runs import Viewed, open_run
 from eugen_viewer.surface import make_placard, probe_ray
-from eugen_viewer.timing import print_timing
+from eugen_viewer.viewer_cameras import Eye
 
 CENTRE, RADIUS = torch.tensor([0.2, -0.1, 0.3]), 0.5
 BOUNDS = np.array([[-1.0, -1.2, -0.8], [1.4, 1.0, 1.2]])
@@ -138,8 +138,8 @@ def test_names_of_files_are_never_taken(tmp_path: Path) -> None:
 
 
 def test_times_are_printed(tiny_dense_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eugen_viewer.timing.SIDE", 16)
-    monkeypatch.setattr("eugen_viewer.timing.FRAMES", 3)
+    monkeypatch.setattr("eugen_viewer.self_timing.SIDE", 16)
+    monkeypatch.setattr("eugen_viewer.self_timing.FRAMES", 3)
     viewed: Viewed = open_run(tiny_dense_run, "dense", device="cpu", data=None)
     text = io.StringIO()
     print_timing([viewed], Console(file=text, width=200), largest=32, started=time.perf_counter())

@@ -12,19 +12,19 @@ import viser
 from nerfstudio.viewer.utils import CameraState
 from numpy.typing import NDArray
 
-from eugen_nerf.methods.metrics import Image8
+from eugen_nerf.methods.runs.image_metrics import Image8
 from eugen_viewer.address import start_server
-from eugen_viewer.cameras import SCALE
-from eugen_viewer.jobs import Jobs
-from eugen_viewer.pace import Pace
-from eugen_viewer.panel_compress import CompressPanel
-from eugen_viewer.panel_record import RecordPanel
-from eugen_viewer.panel_surface import SurfacePanel
-from eugen_viewer.panels import ComparePanel, JobLines, TimePanel
-from eugen_viewer.rendering import Renderer
-from eugen_viewer.runs import Viewed
+from eugen_viewer.background_jobs import Jobs
+from eugen_viewer.frame_budget import Pace
+from eugen_viewer.frame_rendering import Renderer
+from eugen_viewer.panels.panel_compress import CompressPanel
+from eugen_viewer.panels.panel_record import RecordPanel
+from eugen_viewer.panels.panel_surface import SurfacePanel
+from eugen_viewer.panels.shared import ComparePanel, JobLines, TimePanel
 from eugen_viewer.session import Session, blank_state
 from eugen_viewer.show import Shot, Show
+from eugen_viewer.shown_runs import Viewed
+from eugen_viewer.viewer_cameras import SCALE
 
 
 class Viewer:

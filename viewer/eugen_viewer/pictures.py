@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.methods.metrics import Image8
+from eugen_nerf.methods.runs.image_metrics import Image8
 
 Mode = Literal["split", "first", "second", "difference"]
 MODES: tuple[Mode, ...] = get_args(Mode)

@@ -16,11 +16,11 @@ import viser.transforms as vtf
 from PIL import Image
 
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.evaluation.film import write_film
+from eugen_nerf.evaluation.images.film import write_film
 from eugen_nerf.evaluation.output_paths import check_film_output
-from eugen_nerf.methods.metrics import Image8
+from eugen_nerf.methods.runs.image_metrics import Image8
 from eugen_nerf.surfaces.files import new_file
-from eugen_viewer.cameras import Eye
+from eugen_viewer.viewer_cameras import Eye
 
 
 @dataclass

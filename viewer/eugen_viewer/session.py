@@ -15,11 +15,11 @@ from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import EugenError
-from eugen_viewer.cameras import SCALE, Eye, same_pose, to_window, view_eye, window_pose
+from eugen_viewer.frame_rendering import Abandoned
+from eugen_viewer.panels.readout import literal
 from eugen_viewer.pictures import padded
-from eugen_viewer.readout import literal
-from eugen_viewer.rendering import Abandoned
 from eugen_viewer.show import Shot
+from eugen_viewer.viewer_cameras import SCALE, Eye, same_pose, to_window, view_eye, window_pose
 
 if TYPE_CHECKING:
     from eugen_viewer.app import Viewer

@@ -11,12 +11,12 @@ from nerfstudio.cameras.cameras import Cameras
 from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import ConfigError, EugenError
-from eugen_nerf.methods.metrics import Image8, psnr, quantise
-from eugen_viewer.cameras import Eye, view_camera_at
+from eugen_nerf.methods.runs.image_metrics import Image8, psnr, quantise
+from eugen_viewer.frame_rendering import Columns, Picture, Renderer
+from eugen_viewer.panels.readout import Readout, Row
 from eugen_viewer.pictures import Look, compose
-from eugen_viewer.readout import Readout, Row
-from eugen_viewer.rendering import Columns, Picture, Renderer
-from eugen_viewer.runs import Viewed
+from eugen_viewer.shown_runs import Viewed
+from eugen_viewer.viewer_cameras import Eye, view_camera_at
 
 
 @dataclass(frozen=True)

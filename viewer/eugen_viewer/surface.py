@@ -11,10 +11,10 @@ import viser.transforms as vtf
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from eugen_nerf.core.raymarch import first_crossing
-from eugen_nerf.methods.metrics import Image8
+from eugen_nerf.core.rendering.sphere_tracing import first_crossing
+from eugen_nerf.methods.runs.image_metrics import Image8
+from eugen_nerf.surfaces.distance_field import SignedDistance
 from eugen_nerf.surfaces.mesh import TriangleMesh
-from eugen_nerf.surfaces.sdf import SignedDistance
 from eugen_nerf.surfaces.slices import Slice, sample_slice
 
 COLOURS = "RdBu_r"

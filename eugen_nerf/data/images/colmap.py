@@ -11,8 +11,8 @@ import numpy as np
 
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.images.file_names import ImageFinder
-from eugen_nerf.data.images.lens_reading import read_lens
 from eugen_nerf.data.images.posed import ImageSet, PosedImage, named_images
+from eugen_nerf.data.lenses.lens_reading import read_lens
 from eugen_nerf.data.poses import check_pose
 
 MODELS = ("colmap/sparse/0", "sparse/0", "sparse", "colmap/sparse", "")

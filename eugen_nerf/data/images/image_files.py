@@ -13,7 +13,7 @@ from PIL import Image
 
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.images.pixels import ALLOWED, DEEP, MODES, deep_pixels, has_alpha, mask_pixels, pixel_format
-from eugen_nerf.data.images.strangers import stranger
+from eugen_nerf.data.images.unknown_files import stranger
 
 ORIENTATION = 0x0112
 """Number of the EXIF tag that says how a picture is to be turned for display."""

@@ -19,12 +19,12 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from eugen_nerf.core.errors import DataError, EugenError
 from eugen_nerf.data.images.downscaling import Smaller
 from eugen_nerf.data.images.layouts import READ, read_image_set
-from eugen_nerf.data.images.lens_inverse import check_inverse
-from eugen_nerf.data.images.lens_reading import PhotographLens
+from eugen_nerf.data.images.parser_settings import Settings, settings_of
 from eugen_nerf.data.images.placing import FarOutputs, check_astray, place
 from eugen_nerf.data.images.posed import ImageSet, PosedImage
-from eugen_nerf.data.images.settings import Settings, settings_of
 from eugen_nerf.data.images.splitting import split_indices
+from eugen_nerf.data.lenses.lens_inverse import check_inverse
+from eugen_nerf.data.lenses.lens_reading import PhotographLens
 from eugen_nerf.data.poses import check_directory
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.images.lens_reading import PhotographLens
+from eugen_nerf.data.lenses.lens_reading import PhotographLens
 
 Array = NDArray[np.float64]
 STAND_IN = {"val": "test", "test": "val"}

@@ -14,9 +14,9 @@ import numpy as np
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.images.file_names import ImageFinder
 from eugen_nerf.data.images.image_files import image_size
-from eugen_nerf.data.images.lens_entries import has_focal
-from eugen_nerf.data.images.lens_reading import read_lens
 from eugen_nerf.data.images.posed import ImageSet, PosedImage, named_images
+from eugen_nerf.data.lenses.lens_entries import has_focal
+from eugen_nerf.data.lenses.lens_reading import read_lens
 from eugen_nerf.data.poses import check_pose
 
 SPLITS = ("train", "val", "test")

@@ -16,7 +16,7 @@ from nerfstudio.model_components.ray_generators import RayGenerator
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map_only
 
-from eugen_nerf.data.depth_rays import DepthFrame, depth_normals
+from eugen_nerf.data.rgbd.depth_rays import DepthFrame, depth_normals
 from eugen_nerf.data.stream import RGBDStreamConfig
 
 FRAMES = 20

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from eugen_nerf.core.nerf import Variant
+from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.evaluation.roofline.cards import Card
 from eugen_nerf.evaluation.roofline.counter import Counted
 from eugen_nerf.evaluation.roofline.sets import Precision

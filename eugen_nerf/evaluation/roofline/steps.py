@@ -19,11 +19,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.nerf import Variant
+from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.evaluation.roofline.batches import ray_source, without_contents
 from eugen_nerf.evaluation.roofline.counter import Counted, OperationCounter, kept_tensors
-from eugen_nerf.fields.base import GraphFieldConfig
-from eugen_nerf.methods.base import GraphModel, GraphModelConfig
+from eugen_nerf.fields.graph_field import GraphFieldConfig
+from eugen_nerf.methods.checked_model import GraphModel, GraphModelConfig
 from eugen_nerf.methods.dnerf import EugenDNerfModelConfig
 
 Mode = Literal["train", "eval"]

@@ -1,0 +1,1 @@
+"""Measurements of networks alone: no data set, no training, no nerfstudio."""

@@ -1,0 +1,122 @@
+"""What a conversion would lose, before anything is converted: each layer's error against m, and the front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from eugen_nerf.conversion.budget.measure import query_macs
+from eugen_nerf.conversion.conversion_settings import DistillConfig, Plan, selected_layers
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.fitting.allocation import Combination, combined_front, pareto_front
+from eugen_nerf.core.fitting.convert_graph import convertible_layers
+from eugen_nerf.core.fitting.importance import LayerMoments
+from eugen_nerf.methods.checked_model import GraphModel
+
+PREVIEW_RAYS = 1024
+"""Rays whose derivatives are taken: enough for second moments of a few hundred neurons."""
+
+
+@dataclass(frozen=True)
+class FieldMoments:
+    """Moments of a field's layers."""
+
+    layers: dict[str, LayerMoments]
+    rays: int
+    """How many rays they come from."""
+    seen: bool
+    """Whether they know what is seen of an error."""
+
+    def curves(self, *, pruned: bool = False) -> dict[str, Tensor]:
+        """For each layer, the predicted squared change of a ray's colour, summed over channels: float64 `[l + 1]`.
+
+        Where what is seen is not known, the error that its readers see, as a share of what they see without the layer.
+
+        Args:
+            pruned: as `LayerMoments.curve` takes it.
+        """
+        curves = {name: m.curve(pruned=pruned) for name, m in self.layers.items()}
+        if not self.seen:
+            return {name: curve / curve[0].clamp_min(1e-300) for name, curve in curves.items()}
+        return {name: curve * self.layers[name].outputs.count / self.rays for name, curve in curves.items()}
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What every layer would lose, and the undominated choices that follow."""
+
+    curves: dict[str, dict[str, Tensor]]
+    """By field and layer, float64 `[l + 1]`: the predicted squared change of a ray's colour, summed over channels, with
+    0, 1, ..., l features; shares of what readers see where the change is not known."""
+    metrics: dict[str, dict[str, Tensor]]
+    """How neurons are chosen, by field and layer."""
+    groups: dict[str, tuple[str, ...]]
+    """Fields that share their settings and so their widths, by the one that counts for the cost."""
+    front: list[Combination]
+    """Errors are predicted mean squared changes of a colour channel; costs are multiply-adds of a query."""
+    teacher_macs: int
+    seen: bool
+    """Whether what is seen of an error is known."""
+
+    def plan(self, point: Combination) -> Plan:
+        """The point as a conversion takes it: layers that keep their width stay dense."""
+        plan: dict[str, dict[str, int]] = {}
+        for group, names in self.groups.items():
+            widths = {name: len(curve) - 1 for name, curve in self.curves[group].items()}
+            chosen = {n: m for n, m in point.parts[group].num_features.items() if m < widths[n]}
+            plan |= dict.fromkeys(names, chosen)
+        return plan
+
+
+def candidates(teacher: GraphModel, chosen: Sequence[str], config: DistillConfig) -> dict[str, tuple[str, ...]]:
+    """Layers of the chosen fields that a budget may replace, by field; proposals are left alone.
+
+    Raises:
+        ConfigError: patterns that match nothing, or fields without a layer to convert.
+    """
+    fields = teacher.graph_fields()
+    names = [name for name in chosen if not name.startswith("proposal")]
+    possible = {name: convertible_layers(fields[name].network) for name in names}
+    possible = selected_layers(possible, config)
+    if not any(possible.values()):
+        raise ConfigError(
+            f"{', '.join(names)}: no dense layer to replace; take a run trained with --pipeline.model.variant dense"
+        )
+    return {name: tuple(layers) for name, layers in possible.items() if layers}
+
+
+def field_groups(teacher: GraphModel, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Fields that share their settings and so their widths, by the one that counts for the cost."""
+    groups: dict[str, tuple[str, ...]] = {}
+    names = list(names)
+    for name in names:
+        mine = teacher.config.settings_of(name)[0]
+        together = tuple(other for other in names if teacher.config.settings_of(other)[0] is mine)
+        groups[together[-1]] = together  # the last field a ray meets makes the picture
+    return groups
+
+
+def graph_preview(teacher: GraphModel, moments: Mapping[str, FieldMoments], *, pruned: bool) -> Preview:
+    """Features for every cost, from the moments of the fields' dense layers.
+
+    Args:
+        teacher: the run's model.
+        moments: by field.
+        pruned: as `LayerMoments.curve` takes it.
+
+    Raises:
+        ConfigError: fields with other layers whose cost does not follow from widths (`network_terms`).
+    """
+    fields, groups = teacher.graph_fields(), field_groups(teacher, moments)
+    curves = {name: own.curves(pruned=pruned) for name, own in moments.items()}
+    fronts = {}
+    for group, together in groups.items():
+        errors = {layer: (sum(curves[n][layer] for n in together) / 3).tolist() for layer in curves[group]}  # type: ignore[union-attr]
+        fronts[group] = pareto_front(fields[group].network, errors)
+    total = query_macs(teacher)
+    fixed = total - sum(fields[group].network.multiply_adds() for group in groups)
+    front = [Combination(c.parts, c.multiply_adds + fixed, c.error) for c in combined_front(fronts)]
+    metrics = {name: {layer: m.metric for layer, m in own.layers.items()} for name, own in moments.items()}
+    return Preview(curves, metrics, groups, front, total, all(own.seen for own in moments.values()))

@@ -1,0 +1,263 @@
+"""Fields that need torch alone: collapsed networks behind encodings, called with points instead of rays.
+
+They compute in float32 round networks of any dtype, and in float64 round float64 networks.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eugen_nerf.core.bundle_schema import Spec, StoredTensors
+from eugen_nerf.core.bundles.bundled_network import BundledGraph
+from eugen_nerf.core.bundles.bundled_parts import Deformation, Occupancy
+from eugen_nerf.core.encodings.frequency import BoxEncoding, Encoding, FrequencyEncoding, build_encoding
+from eugen_nerf.core.errors import ConfigError
+
+DENSITIES: dict[str, Callable[[Tensor], Tensor]] = {"softplus": F.softplus, "exp": torch.exp, "relu": F.relu}
+"""What makes a density of a network's raw output, by name."""
+
+
+class BundledField(nn.Module, ABC):
+    """A field that `save_bundle` writes and `load_bundle` reads."""
+
+    kind: ClassVar[str]
+    network: BundledGraph
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The numbers that make it again with its tensors; plain data."""
+
+    def networks(self) -> dict[str, BundledGraph]:
+        """Its networks by the names of the modules that they are: `network`, `deformation.network`."""
+        return {n: m for n, m in self.named_modules() if isinstance(m, BundledGraph)}
+
+    def multiply_adds(self) -> int:
+        """Multiply-adds of all networks for one point."""
+        return sum(n.graph.multiply_adds() for n in self.networks().values())
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of encodings and results: float64 round a float64 network, float32 round any other."""
+        return torch.float64 if self.network.dtype == torch.float64 else torch.float32
+
+    def cast(self, dtype: torch.dtype) -> BundledField:
+        """A copy with networks of another dtype; encodings stay precise, as `half()` would not leave them."""
+        found = copy.deepcopy(self)
+        for network in found.networks().values():
+            network.to(dtype)
+        return found.align()
+
+    def align(self) -> BundledField:
+        """Brings tensors outside the networks to `precision`; returns the field."""
+        networks = {id(m) for n in self.networks().values() for m in n.modules()}
+        for module in self.modules():
+            if id(module) not in networks:
+                for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+                    if tensor.is_floating_point() and tensor.dtype != self.precision:
+                        cast = tensor.detach().to(self.precision)
+                        kept = nn.Parameter(cast, requires_grad=False) if isinstance(tensor, nn.Parameter) else cast
+                        setattr(module, name, kept)
+        return self
+
+    def _points(self, points: Tensor, name: str, width: int) -> Tensor:
+        if not isinstance(points, Tensor) or points.dim() < 1 or points.shape[-1] != width:
+            shape = list(points.shape) if isinstance(points, Tensor) else type(points).__name__
+            raise ConfigError(f"{name} must be a tensor [..., {width}], got {shape}")
+        return points.to(self.precision)
+
+    def _beside(self, values: Tensor | None, positions: Tensor, name: str, width: int, call: str) -> Tensor:
+        """`values` brought to the positions' leading shape."""
+        if values is None:
+            raise ConfigError(f"this bundle's field needs {name}: call {call}")
+        values = self._points(values, name, width)
+        try:
+            return values.expand(*positions.shape[:-1], width)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"{name} {list(values.shape)} do not fit positions {list(positions.shape)}: their leading shapes differ"
+            ) from error
+
+
+class RadianceBundle(BundledField):
+    """Density and colour; of a scene that moves, behind a deformation.
+
+    Args:
+        position: encoding of points; outside a `BoxEncoding`'s box the density is zero.
+        network: from encoded points and directions to raw density and colour, or to raw density alone.
+        direction: encoding of view directions; None for density alone.
+        density: name of the density's activation, one of `DENSITIES`.
+        density_bias: added to the raw density.
+        colour_padding: p; colours are `(1 + 2 p) sigmoid(raw) - p`, kept in [0, 1].
+        deformation: for a scene that moves.
+        occupancy: for a field that means something in some cells only.
+    """
+
+    kind = "radiance"
+    LARGEST = 1e4
+
+    def __init__(
+        self,
+        position: Encoding,
+        network: BundledGraph,
+        direction: Encoding | None,
+        *,
+        density: str = "softplus",
+        density_bias: float = 0.0,
+        colour_padding: float = 0.0,
+        deformation: Deformation | None = None,
+        occupancy: Occupancy | None = None,
+    ) -> None:
+        super().__init__()
+        self.position, self.direction, self.network = position, direction, network
+        self.density, self.density_bias, self.colour_padding = density, density_bias, colour_padding
+        self.deformation, self.occupancy = deformation, occupancy
+        self.align()
+
+    @property
+    def call(self) -> str:
+        """How it is called, for errors."""
+        parts = (("positions", True), ("directions", self.direction), ("times", self.deformation))
+        return f"bundle({', '.join(name for name, needed in parts if needed is not None)})"
+
+    def forward(
+        self,
+        positions: Tensor,
+        directions: Tensor | None = None,
+        times: Tensor | None = None,
+        *,
+        scale: float | Tensor = 0.0,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Density and colour at points.
+
+        Args:
+            positions: `[..., 3]`, scene units (those of the training run: after nerfstudio's scaling and centring).
+            directions: unit vectors from the camera, `[..., 3]`, or a shape that expands to it.
+            times: `[..., 1]` in [0, 1], for a scene that moves.
+            scale: standard deviation of an isotropic Gaussian round each point, scene units, at least 0: one number
+                or `[..., 1]`. Only encodings that know widths (Mip-NeRF 360's and Zip-NeRF's) look at it.
+
+        Returns:
+            Density `[..., 1]`, 1 / scene unit, and colour `[..., 3]` in [0, 1] (None where the field has none).
+
+        Raises:
+            ConfigError: something is missing, too much, or of a shape that does not fit.
+        """
+        points = self._points(positions, "positions", 3)
+        scales = torch.as_tensor(scale, dtype=points.dtype, device=points.device)
+        scales = self._beside(scales.reshape(1) if scales.dim() == 0 else scales, points, "scale", 1, self.call)
+        if self.deformation is not None:
+            points = points + self.deformation(points, self._beside(times, points, "times", 1, self.call))
+        elif times is not None:
+            raise ConfigError(f"this bundle's scene stands still and takes no times: call {self.call}")
+        inputs = [self.position(points, scales)]
+        if self.direction is not None:
+            seen = self._beside(directions, points, "directions", 3, self.call)
+            inputs.append(self.direction(seen, scales))
+        raw, *colours = (v.to(self.precision) for v in self.network(*inputs))
+        density = DENSITIES[self.density](raw + self.density_bias)
+        if isinstance(self.position, BoxEncoding):
+            unit = self.position.unit(points)
+            density = density * ((unit >= 0) & (unit <= 1)).all(dim=-1, keepdim=True)
+        if self.occupancy is not None:
+            density = density * self.occupancy(points)
+        if not colours:
+            return density, None
+        padding = self.colour_padding
+        return density, (torch.sigmoid(colours[0]) * (1 + 2 * padding) - padding).clamp(0, 1)
+
+    def describe(self) -> dict[str, Any]:
+        """See `BundledField`."""
+        return {
+            "kind": self.kind,
+            "position": self.position.describe(),
+            "direction": None if self.direction is None else self.direction.describe(),
+            "network": self.network.describe(),
+            "density": self.density,
+            "density_bias": self.density_bias,
+            "colour_padding": self.colour_padding,
+            "deformation": None if self.deformation is None else self.deformation.describe(),
+            "occupancy": None if self.occupancy is None else self.occupancy.describe(),
+        }
+
+    @classmethod
+    def build(cls, spec: Spec, tensors: StoredTensors) -> RadianceBundle:
+        """The field that `spec` describes; raises `BundleError` where it describes none."""
+        kinds = ("frequency", "contracted", "pyramid", "box")
+        position = build_encoding(spec.part("position"), tensors, "position.", 3, kinds)
+        towards, direction = spec.optional_part("direction"), None
+        if towards is not None:
+            direction = build_encoding(towards, tensors, "direction.", 3, (FrequencyEncoding.kind,))
+        widths = (position.out_features, *(() if direction is None else (direction.out_features,)))
+        outputs = (1,) if direction is None else (1, 3)
+        network = BundledGraph.build(spec.part("network"), tensors, "network.", widths, outputs)
+        moving, cells = spec.optional_part("deformation"), spec.optional_part("occupancy")
+        return cls(
+            position,
+            network,
+            direction,
+            density=spec.text("density", DENSITIES),
+            density_bias=spec.number("density_bias", -cls.LARGEST, cls.LARGEST),
+            colour_padding=spec.number("colour_padding", 0.0, 1.0),
+            deformation=None if moving is None else Deformation.build(moving, tensors, "deformation."),
+            occupancy=None if cells is None else Occupancy.build(cells, tensors, "occupancy."),
+        )
+
+
+class DistanceBundle(BundledField):
+    """Signed distance.
+
+    Args:
+        position: encoding of points.
+        network: from encoded points to the distance over `output_scale`.
+        output_scale: metres for one unit of the network's output.
+    """
+
+    kind = "distance"
+
+    def __init__(self, position: Encoding, network: BundledGraph, output_scale: float) -> None:
+        super().__init__()
+        self.position, self.network, self.output_scale = position, network, output_scale
+        self.align()
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Signed distance `[..., 1]` in metres, negative inside, at positions `[..., 3]` in metres.
+
+        Differentiable in the positions: the gradient is the surface normal.
+
+        Raises:
+            ConfigError: positions of another shape.
+        """
+        points = self._points(positions, "positions", 3)
+        (raw,) = self.network(self.position(points, torch.zeros_like(points[..., :1])))
+        return self.output_scale * raw.to(self.precision)
+
+    def describe(self) -> dict[str, Any]:
+        """See `BundledField`."""
+        parts = {"kind": self.kind, "position": self.position.describe(), "network": self.network.describe()}
+        return {**parts, "output_scale": self.output_scale}
+
+    @classmethod
+    def build(cls, spec: Spec, tensors: StoredTensors) -> DistanceBundle:
+        """The field that `spec` describes; raises `BundleError` where it describes none."""
+        position = build_encoding(spec.part("position"), tensors, "position.", 3, ("off_axis", "frequency", "box"))
+        network = BundledGraph.build(spec.part("network"), tensors, "network.", (position.out_features,), (1,))
+        return cls(position, network, spec.number("output_scale", -1e6, 1e6))
+
+
+def build_field(spec: Spec, tensors: StoredTensors) -> BundledField:
+    """The field that `spec` describes; raises `BundleError` where it describes none or leaves tensors over."""
+    kinds: dict[str, type[RadianceBundle] | type[DistanceBundle]] = {
+        RadianceBundle.kind: RadianceBundle,
+        DistanceBundle.kind: DistanceBundle,
+    }
+    found = kinds[spec.text("kind", kinds)].build(spec, tensors)
+    spec.close()
+    tensors.close()
+    return found.eval()

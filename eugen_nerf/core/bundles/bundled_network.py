@@ -1,0 +1,193 @@
+"""A collapsed graph as a module: its tensors are buffers, its wiring is plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eugen_nerf.core.bundle_schema import AGAIN, BundleError, Spec, StoredTensors
+from eugen_nerf.core.layers.activations import activation
+from eugen_nerf.core.layers.stage import Affine, MergedStage
+from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph, Step
+
+MOST_STEPS = 1024
+"""A bundled network has no more steps, and a step reads no more values."""
+MOST_DEGREE = 64
+"""No stage has a higher degree."""
+WIDEST = 1 << 24
+"""No input or output is wider."""
+
+
+class BundledGraph(nn.Module):
+    """A collapsed graph whose tensors move with the module that holds it.
+
+    Args:
+        graph: its tensors are copied.
+        input_widths: width of each input.
+    """
+
+    def __init__(self, graph: CollapsedGraph, input_widths: Sequence[int]) -> None:
+        super().__init__()
+        self.input_widths = tuple(input_widths)
+        graph = graph.ungrouped(input_widths)
+        self._forms: list[tuple[int, bool, str, tuple[int, ...]]] = []
+        self._reads = tuple(v for v, _ in graph.outputs)
+        for i, (stage, reads) in enumerate(graph.steps):
+            self._forms.append((stage.degree, stage.shared, stage.phi, tuple(reads)))
+            self._store(f"step{i}", weight=stage.weight, bias=stage.bias, norm=stage.norm)
+            for s, pair in enumerate(stage.factors):
+                self._store(f"step{i}_factor{s}", weight=pair and pair[0], bias=pair and pair[1])
+        for i, (_, affine) in enumerate(graph.outputs):
+            self._store(f"output{i}", weight=affine.weight, bias=None if affine.weight is None else affine.bias)
+
+    @property
+    def graph(self) -> CollapsedGraph:
+        """The collapsed graph, its tensors shared with this module."""
+        steps: list[Step] = []
+        for i, (degree, shared, phi, reads) in enumerate(self._forms):
+            weight = self._found(f"step{i}_weight")
+            assert weight is not None
+            norm, factors = self._found(f"step{i}_norm"), ()
+            if norm is not None:
+                factors = tuple(self._factor(f"step{i}_factor{s}") for s in range(len(reads)))  # type: ignore[assignment]
+            stage = MergedStage(weight, self._found(f"step{i}_bias"), norm, degree, shared, phi, factors=factors)
+            steps.append((stage, reads))
+        owed = (
+            Affine(self._found(f"output{i}_weight"), self._found(f"output{i}_bias")) for i in range(self.num_outputs)
+        )
+        return CollapsedGraph(tuple(steps), tuple(zip(self._reads, owed, strict=True)))
+
+    @property
+    def num_outputs(self) -> int:
+        """Number of outputs."""
+        return len(self._reads)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of all its tensors."""
+        return next(self.buffers()).dtype
+
+    @property
+    def output_widths(self) -> tuple[int, ...]:
+        """Width of each output."""
+        graph = self.graph
+        widths = [*self.input_widths, *(stage.num_features for stage, _ in graph.steps)]
+        return tuple(widths[v] if a.weight is None else a.weight.shape[0] for v, a in graph.outputs)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Outputs `[..., width]` in the network's dtype for inputs `[..., d_i]` of any floating point dtype."""
+        return self.graph(*(x.to(self.dtype) for x in inputs))
+
+    def describe(self) -> dict[str, Any]:
+        """Wiring and forms, from which `build` makes it again with its tensors; plain data."""
+        graph, steps = self.graph, []
+        for stage, reads in graph.steps:
+            steps.append(
+                {
+                    "reads": list(reads),
+                    "rows": stage.weight.shape[0],
+                    "degree": stage.degree,
+                    "shared": stage.shared,
+                    "phi": stage.phi,
+                    "bias": stage.bias is not None,
+                    "norm": stage.norm is not None,
+                    "factors": [None if f is None else f[0].shape[0] for f in stage.factors],
+                }
+            )
+        outputs = [
+            {"reads": v, "rows": None if a.weight is None else a.weight.shape[0], "bias": a.bias is not None}
+            for v, a in graph.outputs
+        ]
+        return {"inputs": list(self.input_widths), "steps": steps, "outputs": outputs}
+
+    @classmethod
+    def build(
+        cls, spec: Spec, tensors: StoredTensors, prefix: str, inputs: Sequence[int], outputs: Sequence[int]
+    ) -> BundledGraph:
+        """The network that `spec` describes.
+
+        Args:
+            spec: as `describe` writes it.
+            tensors: where its tensors are.
+            prefix: what their names begin with.
+            inputs: widths that the encodings bring.
+            outputs: widths that its outputs must have.
+
+        Raises:
+            BundleError: another number of inputs or outputs, widths that do not fit, a step that reads what comes
+                after it, an unknown activation, tensors that are missing, of another shape or of several dtypes.
+        """
+        declared = spec.wholes("inputs", 1, WIDEST, 16)
+        if declared != tuple(inputs):
+            raise BundleError(
+                f"{spec.where} takes inputs of widths {list(declared)}, its encodings bring {list(inputs)}; {AGAIN}"
+            )
+        widths, steps = list(declared), []
+        for i, part in enumerate(spec.parts("steps", MOST_STEPS)):
+            steps.append(_read_step(part, tensors, f"{prefix}step{i}", widths))
+            widths.append(steps[-1][0].num_features)
+        owed = [
+            _read_output(part, tensors, f"{prefix}output{i}", widths)
+            for i, part in enumerate(spec.parts("outputs", 16))
+        ]
+        spec.close()
+        found = cls(CollapsedGraph(tuple(steps), tuple(owed)), declared)
+        if found.output_widths != tuple(outputs):
+            made = list(found.output_widths)
+            raise BundleError(f"{spec.where} has outputs of widths {made}, its kind needs {list(outputs)}; {AGAIN}")
+        dtypes = sorted({str(b.dtype).removeprefix("torch.") for b in found.buffers()})
+        if len(dtypes) > 1:
+            raise BundleError(f"{spec.where} mixes {' and '.join(dtypes)}; a network has one dtype; {AGAIN}")
+        return found
+
+    def _store(self, name: str, **tensors: Tensor | None) -> None:
+        # contiguous, as files hold them: matrix products of other layouts round differently
+        layout = torch.contiguous_format
+        for kind, tensor in tensors.items():
+            self.register_buffer(
+                f"{name}_{kind}", None if tensor is None else tensor.detach().clone(memory_format=layout)
+            )
+
+    def _found(self, name: str) -> Tensor | None:
+        found: Tensor | None = getattr(self, name)
+        return found
+
+    def _factor(self, name: str) -> tuple[Tensor, Tensor] | None:
+        weight, bias = self._found(f"{name}_weight"), self._found(f"{name}_bias")
+        return None if weight is None or bias is None else (weight, bias)
+
+
+def _read_step(spec: Spec, tensors: StoredTensors, name: str, widths: list[int]) -> Step:
+    reads = spec.wholes("reads", 0, len(widths) - 1, MOST_STEPS)
+    rows, degree = spec.whole("rows", 1, WIDEST), spec.whole("degree", 1, MOST_DEGREE)
+    shared, phi = spec.flag("shared"), spec.checked_text("phi", activation)
+    blocks = degree if shared else degree * (degree + 1) // 2
+    if rows % blocks:
+        raise BundleError(f"{spec.where} has {rows} rows for {blocks} equal projections; {AGAIN}")
+    weight = tensors.take(f"{name}_weight", (rows, sum(widths[v] for v in reads)))
+    bias = tensors.take(f"{name}_bias", (rows,)) if spec.flag("bias") else None
+    norm = tensors.take(f"{name}_norm", (rows,)) if spec.flag("norm") else None
+    factors: list[tuple[Tensor, Tensor] | None] = []
+    for s, count in enumerate(spec.optional_wholes("factors", 1, WIDEST, 0 if norm is None else len(reads))):
+        if count is None:
+            factors.append(None)
+        else:
+            r = tensors.take(f"{name}_factor{s}_weight", (count, widths[reads[s]]))
+            factors.append((r, tensors.take(f"{name}_factor{s}_bias", (count,))))
+    spec.close()
+    return MergedStage(weight, bias, norm, degree, shared, phi, factors=tuple(factors)), reads
+
+
+def _read_output(spec: Spec, tensors: StoredTensors, name: str, widths: list[int]) -> tuple[int, Affine]:
+    value = spec.whole("reads", 0, len(widths) - 1)
+    rows, has_bias = spec.optional_whole("rows", 1, WIDEST), spec.flag("bias")
+    spec.close()
+    if rows is None:
+        if has_bias:
+            raise BundleError(f"{spec.where} has a bias without a matrix; {AGAIN}")
+        return value, Affine()
+    weight = tensors.take(f"{name}_weight", (rows, widths[value]))
+    return value, Affine(weight, tensors.take(f"{name}_bias", (rows,)) if has_bias else None)

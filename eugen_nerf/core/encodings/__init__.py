@@ -1,0 +1,1 @@
+"""Encodings of positions and directions: frequencies, frustums, hash grids."""

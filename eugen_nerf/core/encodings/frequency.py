@@ -1,0 +1,288 @@
+"""What a bundled network is told of a point: encodings in plain PyTorch, described by numbers and tensors alone.
+
+Each kind computes what its twin among the fields of the methods computes. `scale` is the standard deviation of an
+isotropic Gaussian round the point, for the kinds that know how large what they look at is.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from eugen_nerf.core.bundle_schema import AGAIN, BundleError, Spec, StoredTensors
+from eugen_nerf.core.encodings.hash_grid import PRECONDITION, HashGrid, _level_size
+from eugen_nerf.core.encodings.integrated import IntegratedEncoding
+from eugen_nerf.core.rendering.contraction import contract, contract_gaussian, contraction_scale
+
+LARGEST = 1e6
+"""No setting of an encoding is larger."""
+SMALLEST_WIDTH = 1e-9
+"""Standard deviation that stands for 0, as in Zip-NeRF's own encoder."""
+
+
+class Encoding(nn.Module, ABC):
+    """Features of points."""
+
+    kind: ClassVar[str]
+    takes_scale: ClassVar[bool] = False
+    out_features: int
+
+    @abstractmethod
+    def forward(self, points: Tensor, scale: Tensor) -> Tensor:
+        """Features `[..., out_features]` of points `[..., d]` with scales `[..., 1]` in the same unit."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The numbers that `build` needs besides the tensors; plain data."""
+
+    @classmethod
+    @abstractmethod
+    def build(cls, spec: Spec, tensors: StoredTensors, prefix: str, width: int) -> Encoding:
+        """The encoding of points of `width` coordinates, its tensors' names beginning with `prefix`.
+
+        Raises:
+            BundleError: numbers or tensors that describe none.
+        """
+
+
+class FrequencyEncoding(Encoding):
+    """Sines, cosines (as shifted sines) and the input itself, in the order of nerfstudio's `NeRFEncoding`.
+
+    Args:
+        width: coordinates d.
+        count: frequencies a coordinate, at exponents of 2 spaced evenly from `lowest` to `highest`.
+        lowest: exponent of the lowest frequency, turns a unit.
+        highest: exponent of the highest.
+    """
+
+    kind = "frequency"
+
+    def __init__(self, width: int, count: int, lowest: float, highest: float) -> None:
+        super().__init__()
+        self.width, self.count, self.lowest, self.highest = width, count, lowest, highest
+        self.out_features = width * (1 + 2 * count)
+
+    def forward(self, points: Tensor, scale: Tensor) -> Tensor:
+        """Features `[..., d + 2 d count]`; the scale is not used."""
+        frequencies = 2 ** torch.linspace(
+            self.lowest, self.highest, self.count, device=points.device, dtype=points.dtype
+        )
+        phases = ((2 * torch.pi * points)[..., None] * frequencies).flatten(-2)
+        return torch.cat([torch.cat([phases, phases + torch.pi / 2.0], dim=-1).sin(), points], dim=-1)
+
+    def describe(self) -> dict[str, Any]:
+        """Number of frequencies and the range of exponents."""
+        return {"kind": self.kind, "count": self.count, "lowest": self.lowest, "highest": self.highest}
+
+    @classmethod
+    def build(cls, spec: Spec, tensors: StoredTensors, prefix: str, width: int) -> FrequencyEncoding:
+        """See `Encoding`; it has no tensors."""
+        count = spec.whole("count", 1, 64)
+        return cls(width, count, spec.number("lowest", -64, 64), spec.number("highest", -64, 64))
+
+
+class OffAxisEncoding(Encoding):
+    """Scaled positions, and sines and cosines of their projections (iSDF, arXiv 2204.02296).
+
+    Args:
+        phases: directions times octaves, `[3, n]`.
+        centre: subtracted first, `[3]`, metres.
+        factor: the positions are multiplied by it.
+    """
+
+    kind = "off_axis"
+    phases: Tensor
+    centre: Tensor
+
+    def __init__(self, phases: Tensor, centre: Tensor, factor: float) -> None:
+        super().__init__()
+        self.register_buffer("phases", phases)
+        self.register_buffer("centre", centre)
+        self.factor = factor
+        self.out_features = 3 + 2 * phases.shape[1]
+
+    def forward(self, points: Tensor, scale: Tensor) -> Tensor:
+        """Features `[..., 3 + 2 n]` of points `[..., 3]`; the scale is not used."""
+        x = (points - self.centre) * self.factor
+        phase = x @ self.phases
+        return torch.cat([x, phase.sin(), phase.cos()], dim=-1)
+
+    def describe(self) -> dict[str, Any]:
+        """The factor."""
+        return {"kind": self.kind, "factor": self.factor}
+
+    @classmethod
+    def build(cls, spec: Spec, tensors: StoredTensors, prefix: str, width: int) -> OffAxisEncoding:
+        """See `Encoding`."""
+        phases = tensors.take(f"{prefix}phases", (width, None))
+        return cls(phases, tensors.take(f"{prefix}centre", (width,)), spec.number("factor", -LARGEST, LARGEST))
+
+
+class ContractedEncoding(Encoding):
+    """Mip-NeRF 360's: a Gaussian contracted into the ball of radius 2, its expected sines and cosines.
+
+    Args:
+        directions: `[n, 3]`, unit vectors.
+        count: L frequencies, from 2^0.
+    """
+
+    kind = "contracted"
+    takes_scale = True
+    directions: Tensor
+
+    def __init__(self, directions: Tensor, count: int) -> None:
+        super().__init__()
+        self.register_buffer("directions", directions)
+        self.integrated, self.count = IntegratedEncoding(directions.clone(), count).to(directions), count
+        self.out_features = self.integrated.out_features
+
+    def forward(self, points: Tensor, scale: Tensor) -> Tensor:
+        """Features `[..., 2 L n]` of Gaussians with means `[..., 3]` and standard deviations `[..., 1]`."""
+        eye = torch.eye(3, dtype=points.dtype, device=points.device)
+        return self.integrated(*contract_gaussian(points, scale.square()[..., None] * eye))
+
+    def describe(self) -> dict[str, Any]:
+        """Number of frequencies."""
+        return {"kind": self.kind, "count": self.count}
+
+    @classmethod
+    def build(cls, spec: Spec, tensors: StoredTensors, prefix: str, width: int) -> ContractedEncoding:
+        """See `Encoding`."""
+        return cls(tensors.take(f"{prefix}directions", (None, width)), spec.whole("count", 1, 64))
+
+
+class PyramidEncoding(Encoding):
+    """Zip-NeRF's: grid features of a Gaussian in the contracted ball of radius 2, each level weighted by its width.
+
+    Args:
+        grid: the pyramid over `[-2, 2]^3`.
+    """
+
+    kind = "pyramid"
+    takes_scale = True
+
+    def __init__(self, grid: HashGrid) -> None:
+        super().__init__()
+        self.grid = grid
+        self.out_features = grid.out_features
+
+    def forward(self, points: Tensor, scale: Tensor) -> Tensor:
+        """Features `[..., grid.out_features]` of Gaussians `[..., 3]` with standard deviations `[..., 1]`."""
+        widths = (scale * contraction_scale(points)).clamp_min(SMALLEST_WIDTH)
+        # one Gaussian where a frustum has six; a row number made of NaN would lie outside the table
+        middles = ((contract(points) + 2) / 4).nan_to_num(0.5)
+        features = self.grid(middles.reshape(-1, 1, 3), (widths / 4).nan_to_num(1.0).reshape(-1, 1))
+        return features.reshape(*points.shape[:-1], self.out_features)
+
+    def describe(self) -> dict[str, Any]:
+        """The grid's sizes."""
+        return {"kind": self.kind, **_describe_grid(self.grid)}
+
+    @classmethod
+    def build(cls, spec: Spec, tensors: StoredTensors, prefix: str, width: int) -> PyramidEncoding:
+        """See `Encoding`."""
+        return cls(_build_grid(spec, tensors, f"{prefix}grid."))
+
+
+class BoxEncoding(Encoding):
+    """Interpolated grid features over a box; outside it those of its border.
+
+    Args:
+        grid: the pyramid over the box.
+        aabb: the box's corners, `[2, 3]`.
+    """
+
+    kind = "box"
+    aabb: Tensor
+
+    def __init__(self, grid: HashGrid, aabb: Tensor) -> None:
+        super().__init__()
+        self.grid = grid
+        self.out_features = len(grid.resolutions) * grid.features
+        self.register_buffer("aabb", aabb)
+
+    def forward(self, points: Tensor, scale: Tensor) -> Tensor:
+        """Features `[..., out_features]` of points `[..., 3]`; the scale is not used."""
+        unit = self.unit(points).nan_to_num(0.5).reshape(-1, 1, 3)  # see `PyramidEncoding`
+        features = self.grid.pool(unit, [torch.ones_like(unit[..., 0])] * len(self.grid.resolutions)) * PRECONDITION
+        return features.reshape(*points.shape[:-1], self.out_features)
+
+    def unit(self, points: Tensor) -> Tensor:
+        """Points `[..., 3]`, the box being [0, 1]^3."""
+        return (points - self.aabb[0]) / (self.aabb[1] - self.aabb[0])
+
+    def describe(self) -> dict[str, Any]:
+        """The grid's sizes."""
+        return {"kind": self.kind, **_describe_grid(self.grid)}
+
+    @classmethod
+    def build(cls, spec: Spec, tensors: StoredTensors, prefix: str, width: int) -> BoxEncoding:
+        """See `Encoding`."""
+        return cls(_build_grid(spec, tensors, f"{prefix}grid."), take_box(tensors, f"{prefix}aabb"))
+
+
+ENCODINGS: dict[str, type[Encoding]] = {
+    e.kind: e for e in (FrequencyEncoding, OffAxisEncoding, ContractedEncoding, PyramidEncoding, BoxEncoding)
+}
+"""Kinds by the names that bundles use."""
+
+
+def build_encoding(spec: Spec, tensors: StoredTensors, prefix: str, width: int, kinds: tuple[str, ...]) -> Encoding:
+    """The encoding that `spec` describes, one of `kinds`, of points of `width` coordinates.
+
+    Raises:
+        BundleError: it describes none.
+    """
+    found = ENCODINGS[spec.text("kind", kinds)].build(spec, tensors, prefix, width)
+    spec.close()
+    return found
+
+
+def copy_grid(grid: HashGrid) -> HashGrid:
+    """A plain `HashGrid` with the same table, whatever interpolates the one given."""
+    return _make_grid(grid.resolutions, grid.features, _log2(grid), grid.init_range, grid.table.detach().clone())
+
+
+def take_box(tensors: StoredTensors, name: str) -> Tensor:
+    """Corners of a box, `[2, 3]`.
+
+    Raises:
+        BundleError: no tensor of that name and shape, or a box without volume.
+    """
+    box = tensors.take(name, (2, 3))
+    if not bool((box[0] < box[1]).all()):
+        raise BundleError(f"the box {name!r} is empty: each of its lower corner's numbers must be below; {AGAIN}")
+    return box
+
+
+def _describe_grid(grid: HashGrid) -> dict[str, Any]:
+    return {
+        "resolutions": list(grid.resolutions),
+        "features": grid.features,
+        "log2_table_size": _log2(grid),
+        "init_range": grid.init_range,
+    }
+
+
+def _log2(grid: HashGrid) -> int:
+    """The smallest table size, as an exponent of 2, that gives the grid's levels."""
+    return max(3, (max(grid.sizes) - 1).bit_length())
+
+
+def _build_grid(spec: Spec, tensors: StoredTensors, prefix: str) -> HashGrid:
+    resolutions = spec.wholes("resolutions", 2, 1 << 20, 32)
+    features, log2 = spec.whole("features", 1, 64), spec.whole("log2_table_size", 3, 26)
+    start = spec.number("init_range", 0.0, 1.0)
+    rows = sum(_level_size(n, 1 << log2) for n in resolutions)
+    # the table is as large as the file, so nothing is allocated that the file does not hold
+    return _make_grid(resolutions, features, log2, start, tensors.take(f"{prefix}table", (rows, features)))
+
+
+def _make_grid(resolutions: tuple[int, ...], features: int, log2: int, start: float, table: Tensor) -> HashGrid:
+    grid = HashGrid(resolutions, features, log2, start)
+    assert grid.table.shape == table.shape
+    grid.table = nn.Parameter(table, requires_grad=False)
+    return grid

@@ -1,0 +1,1 @@
+"""Fitting layers in closed form: samples, importance, allocation, recipes."""

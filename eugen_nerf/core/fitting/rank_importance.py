@@ -1,0 +1,93 @@
+"""What each dense layer of a network would lose at a lower rank, from one pass over the data: for a peer's sake.
+
+A peer that is given the same rank in every layer while ours is given its features by what they are worth would be a
+weak baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from eugen_nerf.core.distributed import summed
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.fitting.baseline_recipes import symmetric_root
+from eugen_nerf.core.fitting.importance import Batches, readers, sensitive_values
+from eugen_nerf.core.layers.activations import activation
+from eugen_nerf.core.layers.baselines import DenseLinear
+from eugen_nerf.core.least_squares import MomentSums
+from eugen_nerf.core.networks.layer_graph import LayerGraph
+
+
+def rank_curves(
+    graph: LayerGraph,
+    batches: Batches,
+    names: Sequence[str],
+    *,
+    aware: bool,
+    progress: Callable[[], None] = lambda: None,
+) -> dict[str, Tensor]:
+    """Error that each rank leaves, for ranks 0, 1, ..., min(d, l): float64, by layer, a sum over samples.
+
+    It is the squared error of the pre-activations times how much a pre-activation's error counts on average: the square
+    of the derivative of what is seen, or, where batches have no cotangents, what the layers that read the output make
+    of it.
+
+    Args:
+        graph: trained network.
+        batches: see `Batch`.
+        names: of dense layers.
+        aware: whether weights are cut by the inputs' second moments, as in `fit_low_rank`.
+        progress: called after every batch.
+
+    Raises:
+        ConfigError: no samples, values that are not finite, or a layer that is not dense.
+    """
+    layers: dict[str, DenseLinear] = {}
+    for name in names:
+        layer = graph.layer(name)
+        if not isinstance(layer, DenseLinear):
+            raise ConfigError(f"layer {name!r} is {type(layer).__name__}; ranks are allotted to dense networks")
+        layers[name] = layer
+    inputs = {name: MomentSums(layer.in_features, 1, bias=False) for name, layer in layers.items()}
+    worth = {name: torch.zeros(layer.out_features, dtype=torch.float64) for name, layer in layers.items()}
+    for batch in batches():
+        outputs = sensitive_values(graph, batch, names)
+        with torch.no_grad():
+            values = [*batch.inputs, *graph.values(*batch.inputs).values()]
+        for name, layer in layers.items():
+            x = graph.gather(name, values)
+            inputs[name].add(x, x[:, :1], batch.weights)
+            gradient = outputs[name][1]
+            square = readers(graph, name).square().sum(dim=0).to(x) if gradient is None else gradient.square()
+            worth[name] += (square * _slope(layer, x).square()).double().sum(dim=0).cpu()
+        progress()
+    curves = {}
+    for name, layer in layers.items():
+        moments = inputs[name].summed()
+        if not moments.count:
+            raise ConfigError("no samples to learn from: take a larger fraction of the rays")
+        left = _left(layer.weight.detach().double().cpu(), moments.gram / moments.mass, aware=aware)
+        curves[name] = left * float(summed(worth[name]).mean())
+    return curves
+
+
+def _left(weight: Tensor, gram: Tensor, *, aware: bool) -> Tensor:
+    """Mean square of the pre-activations' error at every rank."""
+    if aware:
+        gains = torch.linalg.svdvals(weight @ symmetric_root(gram)).square()
+    else:
+        _, s, v = torch.linalg.svd(weight, full_matrices=False)
+        gains = s.square() * ((v @ gram) * v).sum(dim=1)
+    return torch.cat([gains.flip(0).cumsum(0).flip(0), gains.new_zeros(1)])
+
+
+def _slope(layer: DenseLinear, x: Tensor) -> Tensor:
+    """Derivatives of a layer's outputs by its pre-activations, for inputs `[n, d]`."""
+    u = linear(x, layer.weight.detach(), layer.bias.detach()).requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(activation(layer.function)(u).sum(), u)
+    return slope

@@ -1,0 +1,36 @@
+"""How many rows a network is run on at a time: as many as the second-level caches hold the widest step of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import torch
+
+from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
+
+CACHE_BYTES = 1 << 20
+"""Second-level cache taken for granted where its size is not known."""
+SPILL = 4
+"""How many times the second-level cache of a CPU's cores a chunk may take: what does not fit is in the third level.
+Measured: with less, calls are too small; with more, values go to memory."""
+CHUNK_LIMITS = {"cpu": (256, 1 << 16), "cuda": (1 << 16, 1 << 20)}
+"""Least and most rows of a chunk: enough that a launch is worth it, few enough that memory is no matter."""
+
+
+def chunk_rows(graph: CollapsedGraph, input_widths: Sequence[int], dtype: torch.dtype, device: torch.device) -> int:
+    """Rows, a power of two, for which what the widest step reads and makes fits the second-level caches in use."""
+    widths = [*input_widths, *(stage.num_features for stage, _ in graph.steps)]
+    numbers = max([sum(widths[v] for v in reads) + stage.weight.shape[0] for stage, reads in graph.steps] or [1])
+    rows = max(1, _cache_bytes(device) // (numbers * dtype.itemsize))
+    least, most = CHUNK_LIMITS.get(device.type, CHUNK_LIMITS["cuda"])
+    return min(most, max(least, 1 << (rows.bit_length() - 1)))
+
+
+def _cache_bytes(device: torch.device) -> int:
+    """Second-level cache: all of a CUDA device's, of a CPU that of the cores which threads use, `SPILL` times."""
+    if device.type == "cuda":
+        return int(getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)) or CACHE_BYTES
+    names = getattr(os, "sysconf_names", {})  # not on every system
+    size = os.sysconf("SC_LEVEL2_CACHE_SIZE") if "SC_LEVEL2_CACHE_SIZE" in names else 0
+    return SPILL * (size if size > 0 else CACHE_BYTES) * torch.get_num_threads()

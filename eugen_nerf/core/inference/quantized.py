@@ -1,0 +1,108 @@
+"""Collapsed graphs in less precise arithmetic, as plain post-training quantisation has it: bfloat16, or int8 weights.
+
+To compare with: what a dense network gains without a change of its layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.inference.int8 import Int8Product, exact_int8
+from eugen_nerf.core.inference.onednn import has_fast_bfloat16
+from eugen_nerf.core.layers.stage import Affine, MergedStage
+from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
+from eugen_nerf.core.networks.layer_graph import LayerGraph
+
+Precision = Literal["bfloat16", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("bfloat16", "int8")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Int8Stage(MergedStage):
+    """A merged stage whose matrix is int8, a scale a row, and whose inputs are quantised as they come."""
+
+    product: Callable[[Tensor], Tensor]
+
+    def project(self, joined: Tensor) -> Tensor:
+        """`[..., blocks * m]` for joined segments."""
+        return self.product(joined)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Int8Affine(Affine):
+    """An affine map likewise."""
+
+    product: Callable[[Tensor], Tensor]
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Maps features `[..., F]` to `[..., l]`."""
+        return self.product(features)
+
+
+class ReducedGraph:
+    """A trained graph evaluated in another precision; it does not follow later changes of the graph's weights.
+
+    Args:
+        graph: trained network on the device that it is to run on.
+        precision: see `PRECISIONS`.
+
+    Raises:
+        ConfigError: int8 where torch has no such products (off the CPU, diagonal blocks) or they are wrong on this
+            processor, or an unknown precision.
+    """
+
+    statement: str
+    """What is rounded to what, and by what it is multiplied, in one line."""
+
+    def __init__(self, graph: LayerGraph, precision: Precision) -> None:
+        collapsed = graph.collapse()
+        device = next(graph.parameters()).device
+        self._inputs = len(graph.input_widths)
+        if precision == "bfloat16":
+            self.graph = collapsed.cast(torch.bfloat16)
+            self.dtype = torch.bfloat16
+            slow = "" if has_fast_bfloat16(device) else " (no products of this processor's own: slow here)"
+            self.statement = f"weights, features and products in bfloat16{slow}"
+        elif precision == "int8":
+            product = exact_int8(device)
+            self.graph = _int8(collapsed, product)
+            self.dtype = torch.float32
+            self.statement = str(product)
+        else:
+            raise ConfigError(f"precision {precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+
+    def __call__(self, *inputs: Tensor, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
+        """Outputs `[..., width]` in float32 for inputs `[..., d_i]`, as `LayerGraph.forward` has them."""
+        graph = self.graph if outputs is None else self.graph.pruned(self._inputs, outputs)[0]
+        return tuple(y.float() for y in graph(*(x.to(self.dtype) for x in inputs)))
+
+
+def reduce_precision(graph: LayerGraph, precision: Precision) -> str:
+    """Makes a graph answer in another precision where no gradients are asked for, until its weights are moved or
+    changed by loading; raises as `ReducedGraph` does.
+
+    Returns:
+        `ReducedGraph.statement`.
+    """
+    graph.evaluation = reduced = ReducedGraph(graph, precision)
+    return reduced.statement
+
+
+def _int8(graph: CollapsedGraph, product: Int8Product) -> CollapsedGraph:
+    def stage(s: MergedStage) -> Int8Stage:
+        if s.groups > 1:
+            raise ConfigError("int8 products of diagonal blocks are not in torch: take bfloat16")
+        by = product.by(s.weight, s.bias)
+        return Int8Stage(s.weight, s.bias, s.norm, s.degree, s.shared, s.phi, s.groups, s.factors, product=by)
+
+    def affine(a: Affine) -> Affine:
+        return a if a.weight is None else Int8Affine(a.weight, a.bias, product=product.by(a.weight, a.bias))
+
+    steps = tuple((stage(s), reads) for s, reads in graph.steps)
+    return replace(graph, steps=steps, outputs=tuple((v, affine(a)) for v, a in graph.outputs))

@@ -1,0 +1,1 @@
+"""Layers: EUGen and its baselines, of one building block, the stage."""

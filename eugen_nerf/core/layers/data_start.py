@@ -1,0 +1,70 @@
+"""A start of EUGen layers from the inputs that they will have: centred features, none of them dead.
+
+Inputs that are all positive, as another layer's features are, move every pre-activation the same way: a layer that
+starts without regard for their mean has features that are zero for all inputs, and features that only shift.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.eugen import EUGenLinear
+from eugen_nerf.core.layers.projections import sample_projection, seeded_generator
+
+OFFSET = 3.0
+"""Standard deviations above 0 at which the pre-activations of a function with a kink start: in its linear part."""
+GAIN = 0.1
+"""Of the first output map: small, so that the first steps follow the data and not the draw."""
+
+
+@torch.no_grad()
+def start_from_data(layer: EUGenLinear, inputs: Tensor, outputs: Tensor | None = None) -> None:
+    """Sets a layer's first weights by a batch.
+
+    Rows of G become orthogonal, with pre-activations of unit variance on the batch: centred at `OFFSET` where Phi has
+    a kink, at 0 otherwise, and at 1 in the further factors of Eq. (1), whose products are then nearly linear. The
+    output map is small, and the layer's mean output is that of `outputs`.
+
+    Args:
+        layer: with free weights and a bias; changed in place.
+        inputs: `[n, in_features]`, n at least 2.
+        outputs: `[n, out_features]`, what the layer should give; zero mean where None.
+
+    Raises:
+        ConfigError: tied or separate weights, no bias, degree 0, or inputs of another shape or fewer than 2.
+    """
+    c = layer.config
+    if c.weights != "free" or not c.bias or c.degree < 1:
+        raise ConfigError(
+            f"a start from data needs weights='free', bias=True and degree >= 1, the layer has weights={c.weights!r}, "
+            f"bias={c.bias} and degree {c.degree}"
+        )
+    if inputs.ndim != 2 or inputs.shape[1] != layer.in_features or len(inputs) < 2:
+        raise ConfigError(
+            f"a start from data needs at least 2 inputs of width {layer.in_features}, got shape {tuple(inputs.shape)}"
+        )
+    generator = seeded_generator(c.seed, "start from data")
+    x = inputs.to(layer.projection).double()
+    m, mean = c.num_features, x.mean(dim=0)
+    assert layer.projection_bias is not None
+    assert layer.bias is not None
+    for number, start in enumerate(range(0, len(layer.projection), m)):
+        rows = sample_projection("orthogonal", m, layer.in_features, generator=generator, dtype=torch.float64).to(x)
+        rows = rows / (x @ rows.T).std(dim=0).clamp_min(1e-12)[:, None]
+        first = number == 0 or (not c.shared and _is_first_factor(number))
+        offset = (OFFSET if c.phi in ("relu", "gelu", "softplus") else 0.0) if first else 1.0
+        layer.projection[start : start + m] = rows.to(layer.projection)
+        layer.projection_bias[start : start + m] = (offset - rows @ mean).to(layer.projection)
+    if layer.projection_norm is not None:
+        layer.projection_norm.zero_()
+    drawn = torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64)
+    layer.weight.copy_(drawn * (GAIN / layer.weight.shape[1] ** 0.5))
+    target = 0.0 if outputs is None else outputs.to(layer.weight).mean(dim=0)
+    layer.bias.copy_(target - layer.weight @ layer.features(inputs.to(layer.projection)).mean(dim=0))
+
+
+def _is_first_factor(block: int) -> bool:
+    """Whether a block of unshared projections is the first factor of its degree: blocks 0, 1, 3, 6, ..."""
+    return any(block == i * (i - 1) // 2 for i in range(1, block + 2))

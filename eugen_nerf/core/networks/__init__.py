@@ -1,0 +1,1 @@
+"""Networks of layers, and what they collapse to for inference."""

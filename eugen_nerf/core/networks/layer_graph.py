@@ -1,0 +1,262 @@
+"""Networks of layers, and their collapse.
+
+A graph is layers plus wiring: node i reads the concatenation of earlier values (inputs come first, then nodes in
+order). Skip connections, late inputs and several heads on one trunk are all wiring. Every consumer of a layer's output
+may multiply that layer's affine map into its own projection (App. B.1), so a stack never has to form the outputs of
+width l in between. Training without the norm column uses the same merged matrices, formed once a step, with gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.layers.feature_layer import FeatureLayer
+from eugen_nerf.core.layers.stage import Affine, MergedStage, Stage
+from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph, Step, cast_affine, cast_stage
+
+
+class LayerGraph(nn.Module):
+    """Layers and wiring.
+
+    Args:
+        layers: by name, in the order they run. Names hold letters, digits and underscores.
+        wiring: for each layer, the values it reads: an index below `len(input_widths)` is an input, any other a layer.
+        input_widths: width of each input.
+        outputs: names of the layers whose values are returned.
+
+    Raises:
+        ConfigError: wiring that does not fit the widths.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, FeatureLayer],
+        wiring: Mapping[str, Sequence[int | str]],
+        input_widths: Sequence[int],
+        outputs: Sequence[str],
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict(dict(layers))
+        self.input_widths = tuple(input_widths)
+        self.names = tuple(layers)
+        index = {name: len(input_widths) + i for i, name in enumerate(self.names)}
+        known = {*range(len(input_widths) + len(self.names)), *self.names}
+        for name in self.names:
+            for v in wiring.get(name, ("nothing",)):
+                if v not in known:
+                    raise ConfigError(
+                        f"layer {name!r} reads {v!r}; there are {len(input_widths)} inputs and {', '.join(self.names)}"
+                    )
+        for name in outputs:
+            if name not in index:
+                raise ConfigError(f"output {name!r} is no layer; there are {', '.join(self.names)}")
+        self.reads = {name: tuple(v if isinstance(v, int) else index[v] for v in wiring[name]) for name in self.names}
+        self.outputs = tuple(index[name] for name in outputs)
+        self.evaluation: Callable[..., tuple[Tensor, ...]] | None = None
+        """What answers instead of the collapsed graph where no gradients are asked for (`core/inference/plan.py`,
+        `core/inference/quantized.py`); called as `forward` is, or with points where it encodes them itself."""
+        self._plan: CollapsedGraph | None = None
+        self._plan_key: tuple[object, ...] | None = None
+        self._parts: dict[tuple[int, ...], CollapsedGraph] = {}
+        for position, name in enumerate(self.names):
+            if any(v >= index[name] for v in self.reads[name]):
+                raise ConfigError(f"layer {name!r} reads a value that comes after it")
+            width = sum(self.width(v) for v in self.reads[name])
+            if width != self.layer(name).in_features:
+                raise ConfigError(
+                    f"layer {name!r} (number {position}) takes {self.layer(name).in_features} inputs, "
+                    f"its wiring brings {width}"
+                )
+
+    def layer(self, name: str) -> FeatureLayer:
+        """The layer called `name`."""
+        found = self.layers[name]
+        assert isinstance(found, FeatureLayer)
+        return found
+
+    def replace_layer(self, name: str, layer: FeatureLayer) -> None:
+        """Puts another layer of the same widths in the place of `name`.
+
+        Raises:
+            ConfigError: other widths.
+        """
+        old = self.layer(name)
+        if (old.in_features, old.out_features) != (layer.in_features, layer.out_features):
+            raise ConfigError(
+                f"layer {name!r} is {old.in_features} -> {old.out_features}, its replacement "
+                f"{layer.in_features} -> {layer.out_features}"
+            )
+        self.layers[name] = layer
+
+    def values(self, *inputs: Tensor, upto: str | None = None) -> dict[str, Tensor]:
+        """Every layer's output, layer by layer, nothing merged; `upto` is the last one computed."""
+        values: list[Tensor] = list(inputs)
+        found: dict[str, Tensor] = {}
+        for name in self.names:
+            found[name] = self.layer(name)(self.gather(name, values))
+            values.append(found[name])
+            if name == upto:
+                break
+        return found
+
+    def gather(self, name: str, values: Sequence[Tensor]) -> Tensor:
+        """The input of layer `name`: what it reads from `values` (inputs, then layers in order), concatenated."""
+        parts = [values[v] for v in self.reads[name]]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+    def forward(self, *inputs: Tensor, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
+        """Outputs for inputs `[..., d_i]` that share their leading shape.
+
+        Args:
+            inputs: all of them, or those that `outputs` depend on (`needed_inputs`).
+            outputs: numbers of the outputs that are wanted: without gradients nothing else is computed. All by default.
+
+        Raises:
+            ConfigError: another number of inputs, other widths, or outputs that there are not.
+        """
+        if self.evaluation is not None and not torch.is_grad_enabled():
+            return self.evaluation(*inputs, outputs=outputs) if outputs is not None else self.evaluation(*inputs)
+        widths = [self.input_widths[i] for i in self.needed_inputs(outputs)]
+        if [x.shape[-1] for x in inputs] != widths:
+            raise ConfigError(f"inputs have widths {[x.shape[-1] for x in inputs]}, expected {widths}")
+        if outputs is not None:
+            if torch.is_grad_enabled():  # all of it: no one trains on a part
+                given = dict(zip(self.needed_inputs(outputs), inputs, strict=True))
+                shape = inputs[0].shape[:-1]
+                filled = [given.get(i, inputs[0].new_zeros(*shape, w)) for i, w in enumerate(self.input_widths)]
+                whole = self(*filled)
+                return tuple(whole[i] for i in outputs)
+            return self._part(outputs)(*inputs)
+        if not torch.is_grad_enabled():
+            return self.collapsed()(*inputs)
+        if any(self.layer(name).uses_norm for name in self.names):
+            # the norm needs each layer's output: forming it is cheaper than a QR factorisation with gradients
+            values = list(inputs) + list(self.values(*inputs).values())
+            return tuple(values[v] for v in self.outputs)
+        return self._merge()(*inputs)
+
+    def collapsed(self) -> CollapsedGraph:
+        """The collapsed graph of the present weights, kept until a weight changes.
+
+        Changes through `.data` leave no trace that could be seen here: call `collapse` after them.
+        """
+        tensors = [*self.parameters(), *self.buffers()]
+        key = tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in tensors)
+        if self._plan is None or key != self._plan_key:
+            self._plan = self.collapse()
+            self._plan_key = key
+            self._parts = {}
+        assert self._plan is not None
+        return self._plan
+
+    def needed_inputs(self, outputs: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Numbers of the inputs that outputs (numbers too, None for all) depend on, in order.
+
+        Raises:
+            ConfigError: no outputs, or one that there is not.
+        """
+        first = len(self.input_widths)
+        if outputs is None:
+            return tuple(range(first))
+        if not outputs or any(not 0 <= i < len(self.outputs) for i in outputs):
+            raise ConfigError(f"outputs {list(outputs)} were asked of a network that has {len(self.outputs)}")
+        needed = {self.outputs[i] for i in outputs}
+        for value in reversed(range(first, first + len(self.names))):
+            if value in needed:
+                needed.update(self.reads[self.names[value - first]])
+        return tuple(v for v in range(first) if v in needed)
+
+    def _part(self, outputs: tuple[int, ...]) -> CollapsedGraph:
+        whole = self.collapsed()  # forgets parts of former weights
+        if outputs not in self._parts:
+            self._parts[outputs] = whole.pruned(len(self.input_widths), outputs)[0]
+        return self._parts[outputs]
+
+    @torch.no_grad()
+    def collapse(self) -> CollapsedGraph:
+        """Multiplies every affine map into its consumers, in float64, and returns the result in the graph's dtype."""
+        with torch.inference_mode(False), torch.no_grad():  # leaving inference mode turns gradients on again
+            return self._merge(torch.float64).cast(next(iter(self.parameters())).dtype)
+
+    def multiply_adds(self) -> int:
+        """Multiply-adds a query costs at evaluation, collapsed."""
+        return self.collapsed().multiply_adds()
+
+    def multiply_adds_by_layer(self) -> dict[str, int]:
+        """Multiply-adds of the collapsed network, by the layer whose features they make; they sum to `multiply_adds`.
+
+        What an output costs beyond the features of its layer counts for that layer. Layers that are merged into their
+        readers altogether are not in it.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            merged, makers = self._merge_named()
+        costs: dict[str, int] = {}
+        for (stage, _), name in zip(merged.steps, makers, strict=True):
+            costs[name] = costs.get(name, 0) + stage.multiply_adds()
+        for value, (_, affine) in zip(self.outputs, merged.outputs, strict=True):
+            if affine.weight is not None:
+                name = self.names[value - len(self.input_widths)]
+                costs[name] = costs.get(name, 0) + affine.weight.numel()
+        return costs
+
+    def width(self, value: int) -> int:
+        """Width of a value: an input, or a layer's output."""
+        inputs = len(self.input_widths)
+        return self.input_widths[value] if value < inputs else self.layer(self.names[value - inputs]).out_features
+
+    def _merge(self, dtype: torch.dtype | None = None) -> CollapsedGraph:
+        """The collapsed graph, differentiable in the layers' parameters; `dtype` casts their tensors first."""
+        return self._merge_named(dtype)[0]
+
+    def _merge_named(self, dtype: torch.dtype | None = None) -> tuple[CollapsedGraph, list[str]]:
+        """The collapsed graph, and for each of its steps the layer that it makes features of."""
+        pieces = {name: self.layer(name).pieces() for name in self.names}
+        if dtype is not None:
+            pieces = {n: [(cast_stage(s, dtype), cast_affine(a, dtype)) for s, a in p] for n, p in pieces.items()}
+        steps: list[Step] = []
+        makers: list[str] = []
+        inputs = len(self.input_widths)
+        # where each value stands among the steps' values, and the affine map still owed on it
+        position, owed = list(range(inputs)), [Affine()] * inputs
+        for value, name in enumerate(self.names, start=inputs):
+            reads = tuple(position[v] for v in self.reads[name])
+            maps = [owed[v] for v in self.reads[name]]
+            widths = [self.width(v) for v in self.reads[name]]
+            for number, (stage, affine) in enumerate(pieces[name], start=1):
+                merged = stage.merge(maps, widths)
+                if number == len(pieces[name]) and len(reads) == 1 and stage.linear and affine.weight is None:
+                    maps = [Affine(merged.weight, merged.bias)]  # nothing but a matrix: its readers may take it over
+                    break
+                steps.append((merged, reads))
+                reads, maps = (inputs + len(steps) - 1,), [affine]
+                widths = [stage.num_features if affine.weight is None else affine.weight.shape[0]]
+            if not self._pays_to_merge(value, maps[0], pieces):
+                steps.append((_as_stage(maps[0]), reads))
+                reads, maps = (inputs + len(steps) - 1,), [Affine()]
+            position.append(reads[0])
+            owed.append(maps[0])
+            makers += [name] * (len(steps) - len(makers))
+        return CollapsedGraph(tuple(steps), tuple((position[v], owed[v]) for v in self.outputs)), makers
+
+    def _pays_to_merge(self, value: int, affine: Affine, pieces: Mapping[str, list[tuple[Stage, Affine]]]) -> bool:
+        """Whether reading features through merged matrices costs no more multiply-adds than forming the output once."""
+        if affine.weight is None:
+            return True
+        readers = [pieces[name][0][0] for name in self.names if value in self.reads[name]]
+        if any(stage.groups > 1 for stage in readers):
+            return False
+        if value in self.outputs:
+            return not readers
+        width, features = affine.weight.shape
+        rows = sum(s.weight.shape[0] for s in readers)
+        factors = sum(min(width, features + 1) for s in readers if s.norm is not None)
+        return features * (rows + factors) <= width * (features + rows)
+
+
+def _as_stage(affine: Affine) -> MergedStage:
+    assert affine.weight is not None
+    return MergedStage(affine.weight, affine.bias, None, 1, True, "identity")

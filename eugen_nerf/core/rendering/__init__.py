@@ -1,0 +1,1 @@
+"""Rendering apart from networks: contraction, step functions, sphere tracing, losses of distances."""

@@ -1,0 +1,1 @@
+"""What training these networks needs besides autograd: merged matrices, Muon, reduced precision."""

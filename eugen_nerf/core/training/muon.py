@@ -1,0 +1,138 @@
+"""Muon: momentum whose matrices are orthogonalised before they become a step (Jordan et al. 2024), batched.
+
+A matrix moves by the orthogonal factor of its momentum, so that all directions of an update are of one size, however
+small their gradients are. Vectors, outputs of a few rows and tables of features have no such directions: Adam moves
+them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from eugen_nerf.core.inference.onednn import has_fast_bfloat16
+from eugen_nerf.core.layers.factors import diagonal_blocks, update_share
+
+LEAST_SIDE = 8
+"""Of a matrix that is orthogonalised: narrower ones are outputs (density, colour, offset) or tables of features."""
+LARGEST_SIDE = 8192
+"""A longer side belongs to a table of features."""
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""a, b, c of an iteration `a X + (b X X^T + c (X X^T)^2) X` (Jordan et al. 2024)."""
+STEPS = 5
+"""Iterations."""
+BATCHED_SIDES = 64
+"""Matrices are orthogonalised together whose smaller sides end in the same multiple of it: products of few and small
+matrices are all overhead, and what is filled up costs less."""
+SMALLEST_NORM = 1e-7
+"""Frobenius norm, the least that is divided by."""
+
+
+def is_orthogonalised(parameter: Tensor) -> bool:
+    """Whether Muon moves a parameter: a matrix between hidden layers.
+
+    Args:
+        parameter: of any shape.
+    """
+    return parameter.ndim == 2 and min(_block(parameter)) >= LEAST_SIDE and max(parameter.shape) <= LARGEST_SIDE
+
+
+def _block(matrix: Tensor) -> tuple[int, int]:
+    """Rows and columns of one diagonal block of a matrix; of the whole where it has none."""
+    return matrix.shape[0] // diagonal_blocks(matrix), matrix.shape[1]
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Nearly the orthogonal factors `U V^T` of matrices `U S V^T`, by a quintic Newton-Schulz iteration.
+
+    Singular values end between about 0.7 and 1.2 with Muon's coefficients, which trade exactness for few steps.
+
+    Args:
+        matrices: `[batch, r, c]`, of any scale.
+
+    Returns:
+        `[batch, r, c]`, of the same dtype.
+    """
+    a, b, c = COEFFICIENTS
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)
+    for _ in range(STEPS):
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x.mT if tall else x
+
+
+class BatchedMuon(Optimizer):
+    """`torch.optim.Muon` (torch 2.9 and later) whose matrices of nearly one size are orthogonalised together.
+
+    Its steps and its state are torch's, with `match_rms_adamw`; factors of one matrix share a step (`factors.py`).
+    Products are of bfloat16, as torch's, where the device multiplies it fast; else of the parameters' dtype.
+
+    Args:
+        params: matrices.
+        lr: learning rate; the root mean square of an update is 0.2 of it.
+        weight_decay: decoupled, a step, times the learning rate.
+        momentum: of the gradients' running mean, with Nesterov's step ahead.
+    """
+
+    def __init__(
+        self, params: Iterable[Any], lr: float = 2e-2, *, weight_decay: float = 0.0, momentum: float = 0.95
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step; returns what the closure returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            batches: dict[tuple[int, torch.device, torch.dtype], list[Tensor]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    size = math.ceil(min(_block(p)) / BATCHED_SIDES)
+                    batches.setdefault((size, p.device, p.dtype), []).append(p)
+            for parameters in batches.values():
+                self._move(group, parameters)
+        return loss
+
+    def _move(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
+        """Moves parameters of nearly one size, of one device and dtype."""
+        for p in parameters:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
+        buffers = [self.state[p]["momentum_buffer"] for p in parameters]
+        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+        updates = torch._foreach_lerp(gradients, buffers, group["momentum"])
+        halved = updates[0].dtype == torch.float32 and has_fast_bfloat16(updates[0].device)
+        parts = [part for p, update in zip(parameters, updates, strict=True) for part in update.split(_block(p)[0])]
+        directions = iter(orthogonalised(_stacked(parts, torch.bfloat16 if halved else parts[0].dtype)))
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        for p in parameters:
+            shorter, longer = sorted(_block(p))
+            # root mean square of an update as Adam's usually is, so that rates mean the same for all shapes
+            rate = group["lr"] * 0.2 * longer**0.5 * update_share(p)
+            for part in p.split(_block(p)[0]):
+                own = next(directions)[:shorter, :longer]
+                part.add_(own if part.shape[0] <= part.shape[1] else own.mT, alpha=-rate)
+
+
+def _stacked(matrices: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """`[batch, r, c]`, r <= c: tall matrices transposed and small ones filled up with zeros, which stay zeros."""
+    sizes = [sorted(matrix.shape) for matrix in matrices]
+    rows, columns = (max(side) for side in zip(*sizes, strict=True))
+    stacked = matrices[0].new_zeros((len(matrices), rows, columns), dtype=dtype)
+    for place, matrix, (r, c) in zip(stacked, matrices, sizes, strict=True):
+        place[:r, :c] = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.mT
+    return stacked

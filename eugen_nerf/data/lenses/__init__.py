@@ -1,0 +1,1 @@
+"""Lenses: how data sets describe them, what nerfstudio can follow, and undistortion."""

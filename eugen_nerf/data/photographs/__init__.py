@@ -1,0 +1,1 @@
+"""Photographs without poses: cameras found by COLMAP, and how well cameras agree."""

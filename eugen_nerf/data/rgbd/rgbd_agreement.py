@@ -1,0 +1,167 @@
+"""Whether the frames of a sequence agree with one another: what one measures, another must measure in the same place.
+
+Colour, depth and poses come from three sources whose conventions no file names: the unit of depth, the axes of the
+cameras, the direction of the poses. A wrong one leaves each frame plausible by itself and the sequence worthless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eugen_nerf.core.errors import DataError
+from eugen_nerf.data.rgbd.rgbd_images import load_depth
+from eugen_nerf.data.rgbd.rgbd_types import OPENCV_TO_NERFSTUDIO, Array, Frame, Sequence, SequenceOptions
+
+UNITS = (1.0, 1e-2, 1e-3, 2.5e-4, 1e-4, 1 / 5000, 1 / 6553.5)
+"""Metres a stored unit in use: metres, centimetres, millimetres, RealSense L500 and D405, TUM, Replica."""
+ANCHORS, GAPS = 6, (1, 3, 9, 27, 81)
+"""Frames that are compared, and how many frames away those are that they are compared with."""
+RAYS = 300
+"""Points of a frame that are looked up in another."""
+MIN_POINTS = 200
+TOLERANCE = 0.04
+"""Share of a depth by which two frames may differ: what sensors miss at several metres."""
+AGREES, DISAGREES = 0.1, 0.15
+"""Share of contradictions below which frames agree, and above which they do not; edges make some."""
+USELESS = 0.4
+"""Share of contradictions beyond which nothing can be learned; who states a convention outright may still try."""
+CLEARLY = 2.5
+"""How many times fewer contradictions another convention must make to be the right one."""
+
+
+Change = Callable[[Array], Array]
+"""Of a camera-to-world matrix."""
+Pair = tuple[Array, Array, Array, Frame, NDArray[np.float32]]
+"""Points [n, 3] in a camera's axes, its pose, and the pose, frame and depth image of the other camera."""
+
+
+def check_agreement(sequence: Sequence, options: SequenceOptions) -> str | None:
+    """Compares depths of frames as they were read, in other units, and with other poses.
+
+    Returns a warning where nothing agrees, None where the frames agree or too few of them see the same. Raises
+    `DataError` where they disagree as read but agree under another convention that the options do not rule out, and
+    where most disagrees and the options state nothing.
+    """
+    pairs = _pairs(sequence)
+    as_read = disagreement(pairs, 1.0, _same)
+    if as_read <= DISAGREES:
+        return None
+    others: list[tuple[float, Change, str]] = []
+    if options.depth_unit is None:
+        here = f"a stored unit of depth instead of {sequence.depth_unit:.6g}"
+        others += [
+            (unit / sequence.depth_unit, _same, f"at {unit:.6g} m {here}: pass --depth-unit {unit:.6g}")
+            for unit in UNITS
+        ]
+    if options.axes == "auto":
+        text = "with the cameras' other axes: pass --axes opencv or --axes nerfstudio, whichever was not taken"
+        others.append((1.0, _flipped, text))
+    text = "with inverted poses: these are world-to-camera; write camera-to-world matrices"
+    others += [(1.0, _inverted, text), (1.0, _inverted_and_flipped, text)]
+    results = [disagreement(pairs, factor, change) for factor, change, _ in others]
+    best = min(results)
+    factor, change, text = others[results.index(best)]
+    seen = np.isfinite(as_read)
+    if best <= AGREES and best * CLEARLY <= as_read and (seen or _is_minimum(pairs, best, factor, change)):
+        how = f"contradict one another at {100 * as_read:.0f} % of the points" if seen else "show nothing"
+        raise DataError(f"the depth images {how} that two frames see, but agree at {100 * (1 - best):.0f} % {text}")
+    if not seen:
+        return None
+    text = (
+        f"the depth images contradict one another at {100 * as_read:.0f} % of the points that two frames see: "
+        "check --intrinsics, --depth-unit, --axes and the poses"
+    )
+    if as_read > USELESS and options.intrinsics is None and options.depth_unit is None and options.axes == "auto":
+        raise DataError(
+            f"{text}; images that were cropped need --intrinsics fx fy cx cy of their own (pixels from the upper left "
+            "corner), which also trains all the same"
+        )
+    return f"warning: {text}"
+
+
+def _is_minimum(pairs: list[Pair], result: float, factor: float, change: Change) -> bool:
+    """Whether far larger depths agree less: with these, cameras stand in one place, which flat scenes do not tell."""
+    return disagreement(pairs, 30 * factor, change) > CLEARLY * max(result, 0.02)
+
+
+def disagreement(pairs: list[Pair], factor: float, change: Change) -> float:
+    """Share of contradictions among the points of a frame at which another frame looks.
+
+    Such a point agrees where the other frame measures it, within a tolerance. It contradicts where the other frame
+    measures something behind it. One behind what the other frame measures is left out, for it may be hidden.
+
+    Arguments:
+        pairs: what is compared.
+        factor: on all depths.
+        change: of camera-to-world matrices.
+
+    Infinite where too few points are left.
+    """
+    found = []
+    for points, pose, other, frame, depth in pairs:
+        a, b = change(pose), change(other)
+        world = factor * points @ a[:3, :3].T + a[:3, 3]
+        local = (world - b[:3, 3]) @ np.linalg.inv(b[:3, :3]).T
+        z = -local[:, 2]
+        local, z = local[z > 0], z[z > 0]
+        fx, fy, cx, cy = frame.lens.pinhole
+        column = np.floor(fx * local[:, 0] / z + cx)
+        row = np.floor(-fy * local[:, 1] / z + cy)
+        inside = (column >= 0) & (column < depth.shape[1]) & (row >= 0) & (row < depth.shape[0])
+        measured = factor * depth[row[inside].astype(np.int64), column[inside].astype(np.int64)]
+        ahead = (measured - z[inside]) / measured  # NaN compares as False
+        found.append(ahead[ahead > -TOLERANCE])
+    together = np.concatenate(found) if found else np.empty(0)
+    return float((together > TOLERANCE).mean()) if len(together) >= MIN_POINTS else np.inf
+
+
+def _pairs(sequence: Sequence) -> list[Pair]:
+    """Frames to compare: some near one another, some farther apart."""
+    frames = sequence.frames
+    anchors = np.unique(np.linspace(0, len(frames) - 1, min(ANCHORS, len(frames))).astype(int)).tolist()
+    chosen = [(i, j) for i in anchors for gap in GAPS for j in (i + gap, i - gap) if 0 <= j < len(frames)]
+    depths = {
+        i: load_depth(
+            frames[i].depth,
+            sequence.depth_unit,
+            sequence.depth_invalid,
+            np.inf,
+            mask=frames[i].mask,
+            lens=frames[i].lens,
+        )
+        for i in set(chain.from_iterable(chosen))
+    }
+    return [
+        (_local_points(frames[i], depths[i]), frames[i].pose, frames[j].pose, frames[j], depths[j]) for i, j in chosen
+    ]
+
+
+def _local_points(frame: Frame, depth: NDArray[np.float32]) -> Array:
+    """Evenly chosen measured points [n, 3] in the camera's axes, metres."""
+    valid = np.flatnonzero(np.isfinite(depth))
+    valid = valid[:: max(1, len(valid) // RAYS)]
+    rows, columns = np.unravel_index(valid, depth.shape)
+    z = depth.reshape(-1)[valid].astype(np.float64)
+    fx, fy, cx, cy = frame.lens.pinhole
+    return np.stack([(columns + 0.5 - cx) / fx * z, -(rows + 0.5 - cy) / fy * z, -z], axis=-1)
+
+
+def _same(pose: Array) -> Array:
+    return pose
+
+
+def _flipped(pose: Array) -> Array:
+    return pose @ OPENCV_TO_NERFSTUDIO
+
+
+def _inverted(pose: Array) -> Array:
+    return np.linalg.inv(pose)
+
+
+def _inverted_and_flipped(pose: Array) -> Array:
+    """The inverse of a pose whose axes were turned when it was read; the world is turned too, which changes nothing."""
+    return np.linalg.inv(pose) @ OPENCV_TO_NERFSTUDIO

@@ -1,0 +1,120 @@
+"""Posed RGB-D sequences: colour, depth and camera-to-world poses in metres, in the order they were taken.
+
+Whatever the layout on disk (`rgbd_layouts.py`), a `Sequence` has nerfstudio's cameras (x right, y up, looking along
+-z), metres, seconds, and pixels counted from the image's upper left corner: the first pixel's centre is (0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.data.lenses.undistortion import Lens, Size
+
+Array = NDArray[np.float64]
+Layout = Literal["auto", "7scenes", "transforms", "tum", "replica"]
+Axes = Literal["opencv", "nerfstudio"]
+OPENCV_TO_NERFSTUDIO = np.diag([1.0, -1.0, -1.0, 1.0])
+"""On the right of a camera-to-world matrix: from y down, z forward to y up, z backward."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame.
+
+    Attributes:
+        color: image file.
+        depth: file of the depth along the optical axis, aligned with the colour image.
+        pose: camera-to-world matrix [4, 4] float64, metres.
+        lens: in pixels of the depth image once the sequence is read; its size may be another or unknown before.
+        time: seconds since the sequence began.
+        mask: image file whose zeros are pixels to leave out; None uses all.
+        splits: names of the splits whose lists of files have this frame; None where there are no such lists.
+    """
+
+    color: Path
+    depth: Path
+    pose: Array
+    lens: Lens
+    time: float
+    mask: Path | None = None
+    splits: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a layout's reader found, before it is checked.
+
+    Attributes:
+        frames: as the files have them.
+        depth_unit: metres of one stored unit of depth.
+        axes: of the poses' cameras, where the options do not say them.
+        assumed: what the files do not say, each with the value taken and the option that changes it.
+        notes: what else a user should know, such as frames that were left out.
+    """
+
+    frames: list[Frame]
+    depth_unit: float
+    axes: Axes
+    assumed: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A sequence in temporal order.
+
+    Attributes:
+        frames: at least one.
+        size: (width, height) in pixels of all depth images.
+        depth_unit: metres of one stored unit of depth.
+        depth_invalid: stored values that mean "not measured".
+        notes: what was assumed, left out or changed, a line each.
+        origin: place in the files' world, metres, that is the origin here; 0 unless coordinates are very large.
+    """
+
+    frames: tuple[Frame, ...]
+    size: Size
+    depth_unit: float
+    depth_invalid: tuple[float, ...]
+    notes: tuple[str, ...] = ()
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class SequenceOptions:
+    """How a sequence is read; None leaves it to the layout. Raises `ConfigError` for a value out of its range."""
+
+    layout: Layout = "auto"
+    """Layout of the files; auto looks what is there."""
+    depth_unit: float | None = None
+    """Metres of one stored unit of depth, such as 0.001."""
+    depth_invalid: tuple[float, ...] = (0.0, 65535.0)
+    """Stored values that mean "not measured"; what is negative, NaN or infinite never is a measurement."""
+    depth_max: float = 10.0
+    """Depths beyond this are not used, metres."""
+    intrinsics: tuple[float, float, float, float] | None = None
+    """fx, fy, cx, cy in pixels, from the image's upper left corner."""
+    axes: Literal["auto"] | Axes = "auto"
+    """Axes of the poses' cameras: opencv (y down, z forward) or nerfstudio (y up, z backward)."""
+    fps: float = 30.0
+    """Frames per second, where the layout has no timestamps."""
+    max_time_difference: float = 0.02
+    """Seconds that colour, depth and pose may be apart, where each has timestamps of its own (tum)."""
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        for name, value in (
+            ("depth_unit", self.depth_unit),
+            ("depth_max", self.depth_max),
+            ("fps", self.fps),
+            ("max_time_difference", self.max_time_difference),
+            *(() if self.intrinsics is None else (("intrinsics", value) for value in self.intrinsics)),
+        ):
+            if value is not None and not 0.0 < value < float("inf"):
+                raise ConfigError(f"{name} is {value:g}, but a positive, finite number is needed: correct it")

@@ -1,0 +1,1 @@
+"""Generated scenes with exact ground truth: still, moving, and rooms with signed distances."""

@@ -1,0 +1,124 @@
+"""Writing a data set in the Blender format of the NeRF paper, complete or not at all.
+
+Layout: `transforms_{split}.json` with `camera_angle_x` (radians) and frames `{file_path, transform_matrix}`, images at
+`file_path` + ".png" below the data set's directory. In D-NeRF's format frames have a `time` too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from eugen_nerf.core.errors import DataError
+from eugen_nerf.data.synthetic.pinhole_cameras import Camera
+
+
+def write_image(path: Path, rgba: NDArray[np.uint8]) -> None:
+    """Writes an image [H, W, 4] uint8 as PNG; raises OSError where that fails."""
+    Image.fromarray(rgba).save(path, format="PNG")
+
+
+def write_split(
+    directory: Path,
+    split: str,
+    views: Iterable[tuple[Camera, NDArray[np.uint8]]],
+    times: Sequence[float] | None = None,
+) -> None:
+    """Writes one split of a Blender-format data set, or of D-NeRF's, which is that with times.
+
+    Arguments:
+        directory: existing directory of the data set.
+        split: "train", "val" or "test": the image folder and the name of the transforms file.
+        views: cameras with their images [H, W, 4] uint8; at least one, all with the same horizontal field of view. They
+            are taken one at a time, so a generator keeps one image in memory.
+        times: of the views, in [0, 1].
+
+    Raises OSError where a file cannot be written.
+    """
+    (directory / split).mkdir()
+    frames = []
+    angle_x = 0.0
+    for index, (camera, rgba) in enumerate(views):
+        name = f"r_{index:03d}"
+        write_image(directory / split / f"{name}.png", rgba)
+        frame = {"file_path": f"./{split}/{name}", "transform_matrix": camera.pose.tolist()}
+        frames.append(frame if times is None else {**frame, "time": times[index]})
+        angle_x = camera.angle_x
+    document = {"camera_angle_x": angle_x, "frames": frames}
+    (directory / f"transforms_{split}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def complete_directory(
+    output: Path, *, overwrite: bool = False, marker: str = "transforms_train.json"
+) -> Iterator[Path]:
+    """A temporary directory beside `output` that takes its name when the block ends well, and else disappears.
+
+    A process that is killed leaves at most a hidden directory `.NAME.partial-...`; under the name itself there is what
+    was there before or the complete new directory. Replacing an old directory takes two renames: killed between them,
+    the old one is left as `.NAME.replaced-...`.
+
+    Arguments:
+        output: directory to make; its parents are made too.
+        overwrite: replace an existing data set. A directory without the marker is never replaced.
+        marker: name of a file that shows that a directory is such a data set.
+
+    Raises `DataError` if `output` is taken, or if anything in the block raises OSError (disk full, no permission).
+    """
+    final = output.resolve()
+    _refuse_taken(output, final, overwrite=overwrite, marker=marker)
+    token = secrets.token_hex(4)
+    partial = final.parent / f".{final.name}.partial-{token}"
+    replaced = final.parent / f".{final.name}.replaced-{token}"
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if final.exists():
+            final.rename(replaced)
+        try:
+            partial.rename(final)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(final)
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(
+            f"could not write the data set '{output}': {reason}; nothing half-written was left: "
+            "free some space, or choose another place with --output"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _refuse_taken(output: Path, final: Path, *, overwrite: bool, marker: str) -> None:
+    """Raises `DataError` where the name is taken by something that must not be replaced, or not without being asked."""
+    try:
+        if not final.exists():
+            return
+        if not final.is_dir():
+            raise DataError(f"'{output}' is a file, not a directory: choose another place with --output")
+        entries = os.listdir(final)  # noqa: PTH208
+    except OSError as error:
+        raise DataError(f"cannot look at '{output}': {error.strerror}; choose another place with --output") from error
+    if not entries:
+        return
+    if not overwrite:
+        raise DataError(
+            f"'{output}' exists and is not empty: choose another place with --output, or pass --overwrite to replace it"
+        )
+    if marker not in entries:
+        raise DataError(
+            f"'{output}' exists and is no data set (it has no {marker}), so --overwrite does not replace it: "
+            "choose another place with --output, or empty it yourself"
+        )

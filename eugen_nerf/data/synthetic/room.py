@@ -1,0 +1,154 @@
+"""A room of solids with its exact signed distance, and the file that keeps it.
+
+Metres, z up, the floor at z = 0, the room's middle over the origin. The signed distance is positive in free space and
+negative in walls and objects, as the methods learn it; it is exact in free space (`solids.py` says why).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eugen_nerf.core.errors import DataError
+from eugen_nerf.data.synthetic.solids import Array, Box, Cylinder, Solid, Sphere, Vector
+
+ROOM_NAME = "room.json"
+FORMAT_VERSION = 1
+KINDS: dict[str, type[Solid]] = {"box": Box, "cylinder": Cylinder, "sphere": Sphere}
+CONTACT = 1e-9  # metres: what lies this near a surface is on it, in float64
+
+
+@dataclass(frozen=True)
+class Part:
+    """One solid of an object: what it belongs to, its shape, its colour (RGB in [0, 1])."""
+
+    name: str
+    solid: Solid
+    color: Vector
+
+
+@dataclass(frozen=True)
+class Room:
+    """A hollow box with solids in it.
+
+    Attributes:
+        walls: its inside is where free space can be.
+        parts: solids; they may stand in one another and in the walls.
+    """
+
+    walls: Box
+    parts: tuple[Part, ...]
+
+    def distance(self, points: Array) -> Array:
+        """Signed distance [N] in metres at points [N, 3]; exact in free space."""
+        nearest = -self.walls.distance(points)
+        for part in self.parts:
+            np.minimum(nearest, part.solid.distance(points), out=nearest)
+        return nearest
+
+    def distance_and_gradient(self, points: Array) -> tuple[Array, Array]:
+        """Signed distance [N] and its gradient [N, 3] of unit length at points [N, 3]; exact in free space."""
+        distance, gradient = self.walls.distance_and_gradient(points)
+        distance, gradient = -distance, -gradient
+        for part in self.parts:
+            other, slope = part.solid.distance_and_gradient(points)
+            nearer = other < distance
+            distance = np.where(nearer, other, distance)
+            gradient = np.where(nearer[:, None], slope, gradient)
+        return distance, gradient
+
+    def cast(self, origins: Array, directions: Array) -> tuple[Array, NDArrayInt]:
+        """First surface along rays that start in free space.
+
+        Arguments:
+            origins, directions: [N, 3]; directions need not be of unit length.
+
+        Returns the multiple [N] of the direction at which the surface is, and the index [N] of its part, -1 for walls.
+        """
+        nearest = self.walls.crossings(origins, directions)[1]
+        index = np.full(len(origins), -1)
+        for number, part in enumerate(self.parts):
+            enter, _ = part.solid.crossings(origins, directions)
+            nearer = (enter > 0.0) & (enter < nearest)
+            nearest = np.where(nearer, enter, nearest)
+            index[nearer] = number
+        return nearest, index
+
+    def surface_points(self, rng: np.random.Generator, count: int) -> Array:
+        """Points [count, 3] uniform on the surface of free space.
+
+        Drawn from all faces by area; those that are inside another solid or a wall are drawn again.
+        """
+        solids: list[Solid] = [self.walls, *(part.solid for part in self.parts)]
+        areas = np.array([solid.area for solid in solids])
+        found: list[Array] = []
+        missing = count
+        while missing > 0:
+            drawn = rng.multinomial(2 * missing, areas / areas.sum())
+            points = np.concatenate([solid.surface_points(rng, n) for solid, n in zip(solids, drawn, strict=True)])
+            points = points[np.abs(self.distance(points)) < CONTACT]
+            points = points[rng.permutation(len(points))][:missing]
+            found.append(points)
+            missing -= len(points)
+        return np.concatenate(found)
+
+
+NDArrayInt = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def write_room(room: Room, path: Path) -> None:
+    """Writes a room as plain data (JSON); raises OSError where that fails.
+
+    Keys: `version`, `unit`, `walls` and `parts`; a solid has its `kind` (box, cylinder, sphere) and the numbers of its
+    class in `solids.py`.
+    """
+    document = {
+        "version": FORMAT_VERSION,
+        "unit": "metre",
+        "walls": _solid_to_data(room.walls),
+        "parts": [
+            {"name": part.name, "color": list(part.color), "solid": _solid_to_data(part.solid)} for part in room.parts
+        ],
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def read_room(path: Path) -> Room:
+    """Reads what `write_room` wrote, bit for bit the same numbers; raises `DataError`."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["version"] != FORMAT_VERSION:
+            raise ValueError(f"version {document['version']}, not {FORMAT_VERSION}")
+        walls = _solid_from_data(document["walls"])
+        if not isinstance(walls, Box):
+            raise ValueError("the walls are no box")
+        parts = tuple(
+            Part(str(part["name"]), _solid_from_data(part["solid"]), _vector(part["color"]))
+            for part in document["parts"]
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        raise DataError(
+            f"'{path}' is no room that can be read ({reason}): make it again with eugen-data room"
+        ) from error
+    return Room(walls, parts)
+
+
+def _solid_to_data(solid: Solid) -> dict[str, Any]:
+    kind = next(name for name, type_ in KINDS.items() if type(solid) is type_)
+    return {"kind": kind, **asdict(solid)}  # type: ignore[call-overload]
+
+
+def _solid_from_data(data: dict[str, Any]) -> Solid:
+    convert: Callable[[Any], Any] = lambda value: _vector(value) if isinstance(value, list) else float(value)  # noqa: E731
+    return KINDS[data["kind"]](**{key: convert(value) for key, value in data.items() if key != "kind"})
+
+
+def _vector(values: Any) -> Vector:
+    x, y, z = (float(value) for value in values)
+    return x, y, z

@@ -1,0 +1,1 @@
+"""What a run costs: parameters, memory, and time of queries, images and training steps."""

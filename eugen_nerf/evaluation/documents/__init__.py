@@ -1,0 +1,1 @@
+"""Tables of the pages in docs/, filled from result files."""

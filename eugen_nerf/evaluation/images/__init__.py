@@ -1,0 +1,1 @@
+"""Rendered views and what they are scored against."""

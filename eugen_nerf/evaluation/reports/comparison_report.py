@@ -1,0 +1,132 @@
+"""Showing and keeping a comparison: a table on the console, ``report.json`` and a self-contained ``report.html``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from eugen_nerf.core.errors import RunError
+from eugen_nerf.evaluation.compare import Comparison
+from eugen_nerf.evaluation.output_paths import HTML_NAME, JSON_NAME, check_output
+from eugen_nerf.evaluation.reports.headline import headline
+from eugen_nerf.evaluation.reports.html import html_page
+from eugen_nerf.evaluation.reports.scored_images import picture_folders, write_pictures
+from eugen_nerf.evaluation.reports.tables import (
+    RATIOS,
+    SIZES_REMARK,
+    TextTable,
+    further_tables,
+    scores_table,
+    sizes_table,
+)
+from eugen_nerf.evaluation.reports.training_curves import curve_line
+from eugen_nerf.surfaces.files import new_file
+
+
+def print_table(comparison: Comparison, console: Console | None = None) -> None:
+    """Print the headline, the tables, the curves' lines and the notes."""
+    console = console or Console()
+    console.print(headline(comparison.rows, comparison.protocol["baseline"]), markup=False, style="bold")
+    # Two tables: one with every column does not fit a terminal of 80 characters.
+    for table in (scores_table(comparison), sizes_table(comparison)):
+        console.print(rich_table(table))
+    baseline = comparison.protocol["baseline"]
+    console.print(f"image x, query x: speed relative to {baseline}, {RATIOS}", markup=False)
+    console.print(SIZES_REMARK, markup=False, highlight=False)
+    for table in further_tables(comparison):
+        console.print()
+        console.print(rich_table(table))
+        console.print(table.remark, markup=False, highlight=False)
+    for row in comparison.rows:
+        if row["psnr_curve"]:
+            console.print(curve_line(row["variant"], row["psnr_curve"]), markup=False, highlight=False, soft_wrap=True)
+    for note in comparison.notes:
+        console.print(f"note: {note}", markup=False)
+
+
+def rich_table(texts: TextTable) -> Table:
+    """A table for the console."""
+    narrow = (0, 1, 0, 0)  # terminals have 80 columns
+    table = Table(title=texts.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=narrow)
+    for number, heading in enumerate(texts.headings):
+        table.add_column(heading, justify="right" if number else "left", overflow="fold")
+    for row in texts.rows:
+        table.add_row(*map(Text, row))  # a name is no markup
+    return table
+
+
+def to_json(comparison: Comparison) -> str:
+    """The content of ``report.json``: ``rows``, ``protocol``, ``environment``, ``notes``, ``published``.
+
+    JSON has no infinity: a value that is not finite becomes null, and the row's ``non_finite`` names it
+    (``{"psnr": "inf"}`` for a render equal to its ground truth).
+    """
+    rows = []
+    for row in comparison.rows:
+        odd = {key: str(value) for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)}
+        rows.append({**_finite(row), **({"non_finite": odd} if odd else {})})
+    content = {
+        "rows": rows,
+        "protocol": _finite(comparison.protocol),
+        "environment": _finite(comparison.environment),
+        "notes": comparison.notes,
+        "published": comparison.published,
+    }
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def write_report(
+    comparison: Comparison, folder: Path, *, overwrite: bool = False, max_views: int = 4, pictures: bool = True
+) -> list[Path]:
+    """Write ``report.json``, ``report.html`` and the scored pictures; each file is whole or absent.
+
+    Args:
+        comparison: what to write.
+        folder: where; made if needed.
+        overwrite: replace an older result.
+        max_views: views shown in the page.
+        pictures: keep every scored picture and its photograph as PNG, so that `archive.verify` can check the scores.
+
+    Returns:
+        The paths written.
+
+    Raises:
+        RunError: an older result is there, or the folder cannot be written.
+    """
+    check_output(folder, overwrite=overwrite)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
+    written = []
+    if pictures:
+        written.append(write_pictures(comparison, folder))
+        places = picture_folders(list(comparison.renders))
+        rows = [{**row, "pictures": places.get(row["variant"])} for row in comparison.rows]
+        comparison = replace(comparison, rows=rows)
+    page = html_page(comparison, max_views=max_views)
+    contents = {folder / JSON_NAME: to_json(comparison), folder / HTML_NAME: page}
+    for path, text in contents.items():
+        with new_file(path, overwrite=overwrite) as partial:
+            partial.write_text(text, encoding="utf8")
+    return [*contents, *written]
+
+
+def _finite(value: Any) -> Any:
+    """The same data with None for every float that JSON cannot hold."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

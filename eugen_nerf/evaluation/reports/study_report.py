@@ -1,0 +1,129 @@
+"""Showing and keeping the results of a study: tables of means over seeds, a plot, `report.json` and `report.html`."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from eugen_nerf.evaluation.costs.resources import environment
+from eugen_nerf.evaluation.reports.comparison_report import rich_table
+from eugen_nerf.evaluation.reports.html import STYLE, table_html
+from eugen_nerf.evaluation.reports.svg_plots import errors_svg
+from eugen_nerf.evaluation.reports.tables import TextTable
+from eugen_nerf.evaluation.statistics.claims import groups_of, judged
+from eugen_nerf.evaluation.statistics.seeds import mean_and_spread
+from eugen_nerf.studies.study_run import Case, Column, Study
+from eugen_nerf.surfaces.files import new_file
+
+
+def study_rows(cases: Sequence[Case], results: Sequence[Mapping[int, Mapping[str, float]]]) -> list[dict[str, Any]]:
+    """A row for every case: the case, its results by seed, and their means.
+
+    Args:
+        cases: in the order of the tables.
+        results: of each case, by seed.
+    """
+    rows = []
+    for case, found in zip(cases, results, strict=True):
+        keys = next(iter(found.values())).keys()
+        mean = {key: mean_and_spread([result[key] for result in found.values()]) for key in keys}
+        rows.append({**case, "seeds": {str(seed): dict(result) for seed, result in found.items()}, "mean": mean})
+    return rows
+
+
+def study_tables(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[TextTable]:
+    """A table for every group of cases."""
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    headings = ["variant", *(column.heading for column in study.columns)]
+    return [
+        TextTable(
+            group,
+            headings,
+            [
+                [row["variant"], *(_cell(row["mean"][column.key], column) for column in study.columns)]
+                for row in rows
+                if row["group"] == group
+            ],
+        )
+        for group in groups
+    ]
+
+
+def write_study(
+    name: str,
+    study: Study,
+    rows: Sequence[Mapping[str, Any]],
+    folder: Path,
+    console: Console,
+    published: Sequence[Mapping[str, str]] = (),
+) -> Path:
+    """Prints the tables, writes `report.json` and `report.html` into a new folder; returns the page."""
+    tables = study_tables(study, rows)
+    for table in tables:
+        console.print(rich_table(table))
+    console.print(study.remark, markup=False, highlight=False)
+    told = judged(published, groups_of(rows))
+    for row in told:
+        console.print(f"published: {row['text']}; {row.get('verdict', 'not checked')}", markup=False, highlight=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {
+        "name": name,
+        "study": type(study).__name__,
+        "settings": asdict(study),
+        "rows": list(rows),
+        "remark": study.remark,
+        "published": told,
+        "environment": environment("cpu", [str(torch.get_default_dtype()).removeprefix("torch.")]),
+    }
+    for file, text in (
+        ("report.json", json.dumps(record, indent=2) + "\n"),
+        ("report.html", _page(record, study, tables)),
+    ):
+        with new_file(folder / file) as partial:
+            partial.write_text(text, encoding="utf8")
+    return folder / "report.html"
+
+
+def _cell(mean: Sequence[float], column: Column) -> str:
+    value = column.form.format(mean[0])
+    return value if mean[1] == 0 else f"{value} ± {column.form.format(mean[1])}"
+
+
+def _page(record: Mapping[str, Any], study: Study, tables: Sequence[TextTable]) -> str:
+    x, y = study.plot
+    sections = []
+    for table in tables:
+        series: dict[str, list[tuple[float, float]]] = {}
+        for row in record["rows"]:
+            if row["group"] == table.title:
+                kind = str(row.get("kind", row["variant"]))
+                series.setdefault(kind, []).append((row["mean"][x][0], row["mean"][y][0]))
+        plot = errors_svg(series, _words(x), _words(y))
+        sections.append(f'<h2>{html.escape(table.title)}</h2>{table_html(table)}<div class="plot">{plot}</div>')
+    printed = "".join(f"<li>{_published(row)}</li>" for row in record["published"])
+    settings = html.escape(json.dumps({"settings": record["settings"], "environment": record["environment"]}, indent=1))
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(record["name"])}</title><style>{STYLE}</style></head>
+<body><h1>{html.escape(record["name"])}</h1><p>{html.escape(study.remark)}</p>
+{"".join(sections)}
+{f"<h2>Published</h2><ul>{printed}</ul>" if printed else ""}
+<h2>Settings</h2><pre>{settings}</pre></body></html>
+"""
+
+
+def _published(row: Mapping[str, str]) -> str:
+    differs = f"; there: {row['differs']}" if "differs" in row else ""
+    verdict = f"<br><b>Ours:</b> {html.escape(row['verdict'])}" if "verdict" in row else ""
+    return html.escape(f"{row['text']} ({row['source']}{differs})") + verdict
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")

@@ -1,0 +1,1 @@
+"""Means over seeds, and published claims held against them."""

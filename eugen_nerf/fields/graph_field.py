@@ -1,0 +1,235 @@
+"""What every field here shares: a graph of layers, the settings that choose its layers, and what a query costs."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from nerfstudio.cameras.rays import RaySamples
+from nerfstudio.data.scene_box import SceneBox
+from nerfstudio.field_components.field_heads import FieldHeadNames
+from nerfstudio.fields.base_field import Field, FieldConfig
+from torch import Tensor
+
+from eugen_nerf.core.encodings.frequency import FrequencyEncoding
+from eugen_nerf.core.eugen import EUGenConfig
+from eugen_nerf.core.networks.layer_graph import LayerGraph
+from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Replacement, Variant, build_variant
+from eugen_nerf.core.spec import LayerSpec
+from eugen_nerf.core.training.merged import merged_for_training, why_not_merged
+from eugen_nerf.core.training.mixed_precision import Arithmetic, full_precision, network_products
+from eugen_nerf.core.training.tf32 import float32_products, tf32_backward
+
+Indices = tuple[Tensor, ...]
+"""Some of samples `[rays, samples]`, as `mask.nonzero(as_tuple=True)` gives them: rays int64 `[n]` and places on these
+int64 `[n]`. The mask itself would make the host wait for their number at every use."""
+
+
+@dataclass
+class GraphFieldConfig(FieldConfig):
+    """Which layers of a field's network are replaced, and by what."""
+
+    layers: tuple[str, ...] = ("trunk_.*",)
+    """Hidden layers to replace: regular expressions on trunk_0, trunk_1, ..., head_0, ..., or the one word none; unused
+    by dense."""
+    num_features: tuple[int, ...] = (128,)
+    """Random features m: one number for all replaced layers, or one for each in the network's order."""
+    degree: int = 1
+    """Highest degree k of Eq. (1)."""
+    phi: str = "relu"
+    """Outer function of the features."""
+    norm: bool = False
+    """Whether the features see the input's norm; collapsed it costs about a second matrix, so it is off by default."""
+    projection: str = "gaussian"
+    """Distribution of the projections at the start: gaussian, rademacher or orthogonal."""
+    train_projection: bool = True
+    """Whether the projections are trained or stay as they were drawn."""
+    start: Literal["kaiming", "linear"] = "kaiming"
+    """Scale of the projections at the start: kaiming keeps the size of features through a ReLU, linear starts as
+    smooth as dense layers do, which a deformation needs, and deep networks of degree 2."""
+    dense_start: Literal["linear", "kaiming"] = "linear"
+    """First weights of dense layers and of those of low rank: as nn.Linear draws them, or as He et al. do."""
+    train_merged: bool = False
+    """Whether EUGen layers are trained as what they collapse to, half of the numbers, with their output maps multiplied
+    into their consumers: for optimizers that orthogonalise matrices. Networks with a norm or a fixed projection have no
+    such form and stay as they are."""
+    seed: int = 0
+    """Seed of the projections and of the replaced layers' first weights; `--machine.seed` is the dense layers'."""
+    train_precision: Literal["float32", "bfloat16"] | None = None
+    """Precision of this network's products while training, in place of what the model's arithmetic says. Weights,
+    encodings and evaluation stay float32."""
+    # None and not an empty dictionary: a config.yml from before this field existed finds it as the class's attribute
+    specs: Annotated[dict[str, LayerSpec] | None, tyro.conf.Suppress] = None
+    """Replaced layers by name, where they are not all alike: a conversion writes it, and it goes before the others."""
+
+    def shape(self) -> NeRFShape:
+        """The network's widths, with those of the encodings filled in."""
+        raise NotImplementedError
+
+    def build(self, variant: Variant, scene_box: SceneBox) -> GraphField:
+        """The field; `scene_box` is for those whose parameters lie in a part of space."""
+        return self.setup(variant=variant)
+
+    def patterns(self) -> tuple[str, ...]:
+        """`layers`, where the word none stands for no pattern: a command line cannot say that well."""
+        return () if tuple(self.layers) == ("none",) else tuple(self.layers)
+
+    def replacement(self) -> Replacement:
+        """Which layers are replaced, by what."""
+        eugen = EUGenConfig(
+            degree=self.degree,
+            phi=self.phi,
+            norm=self.norm,
+            projection=self.projection,
+            train_projection=self.train_projection,
+            start=self.start,
+            seed=self.seed,
+        )
+        return Replacement(self.patterns(), tuple(self.num_features), eugen, self.specs or {})
+
+
+class GraphField(Field, ABC):
+    """A nerfstudio field whose network is a graph of layers.
+
+    Args:
+        config: sizes and replaced layers.
+        variant: one of `core.nerf.VARIANTS`.
+    """
+
+    def __init__(self, config: GraphFieldConfig, variant: Variant) -> None:
+        super().__init__()
+        self.train_precision = config.train_precision
+        self.arithmetic: Arithmetic | None = None
+        """The model's, which sets it; without one, products are as torch and an autocast outside have them."""
+        self.evaluation_rows: int | None = None
+        """Samples that are encoded and asked at a time where no gradients are asked for; None for all at once."""
+        shape = replace(config.shape(), start=config.dense_start)
+        self.network: LayerGraph = build_variant(shape, variant, config.replacement())
+        if config.train_merged and variant == "eugen" and why_not_merged(self.network) is None:
+            self.network = merged_for_training(self.network)
+
+    def input_encodings(self) -> tuple[FrequencyEncoding, ...] | None:
+        """What makes each of the network's inputs of a point, which stands in its last columns, for plans that encode
+        (`core/inference/plan.py`); None where the field's inputs are made otherwise."""
+        return None
+
+    @property
+    def plan_encodes(self) -> bool:
+        """Whether the network is asked with points now: it answers by a plan that encodes them."""
+        return bool(getattr(self.network.evaluation, "encodes", False)) and not torch.is_grad_enabled()
+
+    @abstractmethod
+    def encode(self, ray_samples: RaySamples) -> tuple[Tensor, ...]:
+        """The network's inputs at the samples, `[..., d_i]` each."""
+
+    def encode_needed(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None) -> tuple[Tensor, ...]:
+        """Those of the network's inputs that some of its outputs depend on."""
+        inputs = self.encode(ray_samples)
+        return tuple(inputs[i] for i in self.network.needed_inputs(outputs))
+
+    def run_network(self, *inputs: Tensor, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
+        """The network's outputs, float32 `[..., channels]` each, its products as the arithmetic says.
+
+        Args:
+            inputs: those that the outputs depend on.
+            outputs: numbers of the outputs that are wanted; all by default.
+        """
+        device = inputs[0].device
+        with self.network_arithmetic(device):
+            found = self.network(*inputs, outputs=outputs) if outputs else self.network(*inputs)
+        self.hasten_backward(found)
+        return tuple(v.float() for v in found)
+
+    def hasten_backward(self, outputs: tuple[Tensor, ...]) -> None:
+        """Lets the backward pass from these outputs multiply as the forward pass did."""
+        if self._multiplies_tf32(outputs[0].device):
+            tf32_backward(outputs)
+
+    @contextmanager
+    def network_arithmetic(self, device: torch.device) -> Iterator[None]:
+        """Within it products are those of this network: half precision, TF32 or neither."""
+        with network_products(device, self._own_dtype()):
+            if not self._multiplies_tf32(device):
+                yield
+                return
+            with float32_products("tf32"):
+                yield
+
+    def _own_dtype(self) -> torch.dtype | None:
+        """The dtype of products that is set for this network now; None where an autocast outside decides."""
+        if self._planned():
+            return torch.float32
+        chosen = self.train_precision if self.training else None
+        if chosen is None and self.training and self.arithmetic == "bfloat16":
+            chosen = "bfloat16"
+        if chosen is None and self.arithmetic == "exact":
+            chosen = "float32"
+        return None if chosen is None else getattr(torch, chosen)
+
+    def _multiplies_tf32(self, device: torch.device) -> bool:
+        return device.type == "cuda" and self.arithmetic in ("fast", "bfloat16") and not self._planned()
+
+    def _planned(self) -> bool:
+        """Whether a plan answers now, which brings its own precision."""
+        return self.network.evaluation is not None and not torch.is_grad_enabled()
+
+    @full_precision()
+    def query(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
+        """The network's outputs at the samples, float32 `[..., channels]` each, before any activation.
+
+        Args:
+            ray_samples: `[...]`.
+            outputs: numbers of the outputs that are wanted; all by default.
+        """
+        if torch.is_grad_enabled() or self.evaluation_rows is None or not math.prod(ray_samples.shape):
+            return self._query_at_once(ray_samples, outputs)
+        rays = max(1, self.evaluation_rows // math.prod(ray_samples.shape[1:]))
+        starts = range(0, len(ray_samples), rays)
+        parts = [self._query_at_once(ray_samples[start : start + rays], outputs) for start in starts]
+        return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
+
+    def _query_at_once(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None) -> tuple[Tensor, ...]:
+        inputs = self.encode_needed(ray_samples, outputs)
+        return self.run_network(*inputs, outputs=outputs)
+
+    def density_alone(self, ray_samples: RaySamples) -> Tensor:
+        """Density `[..., 1]`, equal to that of `forward`, by what it takes and nothing else."""
+        return self.get_density(ray_samples)[0]
+
+    def answer(self, ray_samples: RaySamples, *, colours: bool = True) -> dict[FieldHeadNames, Tensor]:
+        """`DENSITY` `[..., 1]` and, unless they are not wanted, `RGB` `[..., 3]`."""
+        return self(ray_samples) if colours else {FieldHeadNames.DENSITY: self.density_alone(ray_samples)}
+
+    def answer_at(
+        self, ray_samples: RaySamples, where: Indices, positions: Tensor, *, colours: bool = True
+    ) -> dict[FieldHeadNames, Tensor]:
+        """`answer` at `n` of the samples, `[n, channels]`.
+
+        Args:
+            ray_samples: samples `[rays, samples]`.
+            where: which of them.
+            positions: those of all samples, `[rays, samples, 3]`, which the caller has at hand.
+            colours: whether they are wanted.
+        """
+        return self.answer(samples_where(ray_samples, where), colours=colours)
+
+    def inference_parameters(self) -> int:
+        """Numbers that evaluation keeps: the collapsed network's weights and biases, and what the encoding reads."""
+        outside = sum(p.numel() for p in self.parameters()) - sum(p.numel() for p in self.network.parameters())
+        return self.network.collapsed().count_numbers() + outside
+
+    def macs_per_query(self) -> int:
+        """Multiply-adds of the collapsed network for one point."""
+        return self.network.multiply_adds()
+
+
+def samples_where(ray_samples: RaySamples, where: Indices) -> RaySamples:
+    """Some samples `[n]`, with what fields read of them: frustums and times."""
+    times = ray_samples.times
+    return RaySamples(frustums=ray_samples.frustums[where], times=None if times is None else times[where])

@@ -1,0 +1,1 @@
+"""What a day with a GPU measures, one file each."""

@@ -1,0 +1,166 @@
+"""What every model here shares: loading that cannot go wrong in silence, image metrics, and what a conversion asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.model_components.renderers import RGBRenderer
+from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.utils import colormaps
+from torch import Tensor, nn
+
+from eugen_nerf.core.distributed import summed
+from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.core.training.mixed_precision import Arithmetic, full_precision
+from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
+from eugen_nerf.fields.occupancy import OccupancyGrid
+from eugen_nerf.methods.rendering.shortcuts import Shortcuts
+from eugen_nerf.methods.runs.checkpoints import architecture_mismatch
+from eugen_nerf.methods.runs.image_metrics import image_metrics
+
+CHECKED = 100
+"""Training batches from one look at whether training has diverged to the next."""
+
+
+@dataclass
+class GraphModelConfig(ModelConfig):
+    """Settings of a model whose fields are graphs of layers."""
+
+    arithmetic: Arithmetic = "fast"
+    """What networks multiply in: fast (TF32 on CUDA, float32 on a CPU, half where --mixed-precision asks for it), exact
+    (float32 everywhere), bfloat16 (that while training, on any device, else as fast). All else stays float32."""
+
+    def settings_of(self, name: str) -> tuple[GraphFieldConfig, str]:
+        """The settings that describe a field of `GraphModel.graph_fields`, and the attribute that holds its variant.
+
+        Fields may share both: then they can only be changed together.
+        """
+        raise NotImplementedError
+
+
+class GraphModel(Model):
+    """A nerfstudio model whose fields are graphs of layers."""
+
+    config: GraphModelConfig
+    renderer_rgb: RGBRenderer
+    makes_pictures = True
+    """Whether its outputs for rays hold colours that depend on its fields differentiably, `rgb` among them."""
+    shortcuts = Shortcuts()
+    """What rendering leaves out; heeded where no gradients are asked for, and no part of a checkpoint."""
+    _batches = 0
+
+    def __init__(self, config: GraphModelConfig, *args: Any, **kwargs: Any) -> None:
+        super().__init__(config, *args, **kwargs)
+        for graph_field in self.graph_fields().values():
+            graph_field.arithmetic = config.arithmetic
+
+    @full_precision()
+    def forward(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
+        """As in nerfstudio. Under its mixed precision networks multiply in half, and nothing else does."""
+        return super().forward(ray_bundle)  # type: ignore[return-value]
+
+    def graph_fields(self) -> dict[str, GraphField]:
+        """The fields by the names that reports use, in the order a ray meets them; proposals are `proposal_...`."""
+        raise NotImplementedError
+
+    def displacing_fields(self) -> tuple[str, ...]:
+        """Those of `graph_fields` that decide where later ones are asked; a conversion goes by them as converted."""
+        return ()
+
+    def scene_occupancy(self, box: Tensor, resolution: int) -> OccupancyGrid:
+        """A grid over a box `[2, 3]` of the cells in which the trained density is, for `Shortcuts.empty`.
+
+        Raises:
+            ConfigError: the method knows none, or fewer than 2 cells a side.
+        """
+        raise ConfigError(f"{type(self).__name__} skips no empty space: only eugen-nerf and eugen-dnerf runs do")
+
+    def sampled_box(self, ray_bundle: RayBundle) -> Tensor:
+        """Corners `[2, 3]` of the box of all positions at which the fields are asked along rays.
+
+        Raises:
+            ConfigError: as `scene_occupancy`.
+        """
+        raise ConfigError(f"{type(self).__name__} skips no empty space: only eugen-nerf and eugen-dnerf runs do")
+
+    def query_module(self) -> nn.Module:
+        """What answers one query, all networks that it takes included: from ray samples to density and colour.
+
+        Evaluation times it and counts its parameters and multiply-adds.
+        """
+        return list(self.graph_fields().values())[-1]
+
+    def field_samples(self, ray_bundle: RayBundle, name: str) -> tuple[tuple[Tensor, ...], Tensor]:
+        """What a field's network is asked along rays, and how much each sample weighs in a picture.
+
+        Args:
+            ray_bundle: rays `[rays]`, near and far planes set.
+            name: of the field.
+
+        Returns:
+            The network's inputs `[samples, d_i]`, and rendering weights `[samples]`.
+        """
+        raise NotImplementedError
+
+    @full_precision()
+    def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Any]) -> dict[str, Tensor]:
+        """PSNR of the final colours of a training batch, dB.
+
+        Raises:
+            RunError: as `refuse_divergence`.
+        """
+        image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
+        error = (outputs["rgb"] - image).square().mean()
+        self.refuse_divergence(error)
+        return {"psnr": -10 * torch.log10(error)}
+
+    def refuse_divergence(self, error: Tensor) -> None:
+        """Ends a training that has diverged, which nerfstudio would carry on with to its last step.
+
+        Raises:
+            RunError: the error of a training batch is not a number, in any of the processes that train together; looked
+                at every `CHECKED` batches, for a device has to be waited for.
+        """
+        if not self.training:
+            return
+        self._batches += 1
+        # one process that ended alone would leave the others waiting for it
+        if self._batches % CHECKED == 0 and not bool(summed(error).isfinite()):
+            raise RunError(
+                f"training has diverged: after {self._batches} steps the error of a batch is not a number. Lower the "
+                "learning rate (--optimizers.fields.optimizer.lr), or start smoother "
+                "(--pipeline.model.network.start linear, above all with --pipeline.model.network.degree 2)"
+            )
+
+    @full_precision()
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Any]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """PSNR, SSIM and (where its weights are at hand) LPIPS of an image, and pictures to look at."""
+        image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
+        metrics = image_metrics(outputs["rgb"], image)
+        accumulation = colormaps.apply_colormap(outputs["accumulation"])
+        depth = colormaps.apply_depth_colormap(outputs["depth"], accumulation=outputs["accumulation"])
+        pictures = {
+            "img": torch.cat([image, outputs["rgb"]], dim=1),
+            "accumulation": accumulation,
+            "depth": depth,
+        }
+        return metrics, pictures
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """As in torch, but a checkpoint of another architecture is an error that nerfstudio cannot pass over.
+
+        nerfstudio's pipeline answers torch's RuntimeError by loading again without `strict`, and so leaves weights at
+        random.
+
+        Raises:
+            RunError: names or shapes differ; the message holds the first few.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except RuntimeError as error:
+            raise architecture_mismatch(self, state_dict) from error

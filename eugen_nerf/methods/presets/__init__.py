@@ -1,0 +1,1 @@
+"""Specifications that nerfstudio finds through the entry points."""

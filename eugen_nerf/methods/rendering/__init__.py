@@ -1,0 +1,1 @@
+"""What makes rendering faster for any network alike: inference plans and approximations."""

@@ -1,0 +1,82 @@
+"""Inference plans for all networks of a model, made from what the networks are asked along rays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from nerfstudio.cameras.rays import RayBundle
+from torch import Tensor
+
+from eugen_nerf.core.inference.plan import Backend, InferencePlan, PlanDtype, make_plan
+from eugen_nerf.methods.checked_model import GraphModel
+
+SAMPLES = 4096
+"""Inputs on which a plan's deviation is measured, at most."""
+ROWS_AT_ONCE = 1 << 20
+"""Samples that are encoded at a time where the plan takes all rows in one launch."""
+
+
+@torch.no_grad()
+def plan_model(
+    model: GraphModel,
+    ray_bundle: RayBundle,
+    *,
+    backend: Backend = "eager",
+    dtype: PlanDtype = "float32",
+    chunk: int | None = None,
+    drop_norm: float = 0.0,
+    seed: int = 0,
+) -> dict[str, InferencePlan]:
+    """Makes every network of a model answer by a plan wherever no gradients are asked for; others are not touched.
+
+    Fields then encode as many samples at a time as the plan takes. A signed distance that is asked for its gradient
+    goes by the collapsed network as ever. Plans do not follow later changes of weights: `unplan_model` takes them away.
+
+    Args:
+        model: in evaluation mode, on the device that it is to run on.
+        ray_bundle: rays `[rays]` with near and far planes set, as the model will be asked to render.
+        backend: see `make_plan`.
+        dtype: likewise.
+        chunk: likewise.
+        drop_norm: likewise.
+        seed: of the choice of at most `SAMPLES` inputs among those along the rays.
+
+    Returns:
+        The plans by the fields' names, as `graph_fields` has them; their deviations are those of raw outputs.
+
+    Raises:
+        ConfigError: as `make_plan`.
+    """
+    unplan_model(model)
+    generator = torch.Generator().manual_seed(seed)
+    asked = {}
+    for name in model.graph_fields():
+        inputs, _ = model.field_samples(ray_bundle, name)
+        chosen = torch.randperm(len(inputs[0]), generator=generator)[:SAMPLES].to(inputs[0].device)
+        asked[name] = tuple(x[chosen] for x in inputs)
+    plans = {}
+    for name, field in model.graph_fields().items():
+        # points instead of their encodings save the kernel's device most of what it would write and read
+        encodings = field.input_encodings() if backend == "triton" else None
+        samples: Sequence[Tensor] = asked[name]
+        if encodings is not None:
+            samples = [x[:, -e.width :] for x, e in zip(samples, encodings, strict=True)]
+        plan = make_plan(
+            field.network,
+            samples,
+            backend=backend,
+            dtype=dtype,
+            chunk=chunk,
+            drop_norm=drop_norm,
+            encodings=encodings,
+        )
+        field.network.evaluation, field.evaluation_rows = plan, plan.chunk or ROWS_AT_ONCE
+        plans[name] = plan
+    return plans
+
+
+def unplan_model(model: GraphModel) -> None:
+    """Lets every network answer by its collapsed form again, all samples at once."""
+    for field in model.graph_fields().values():
+        field.network.evaluation = field.evaluation_rows = None

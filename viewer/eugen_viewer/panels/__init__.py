@@ -1,0 +1,1 @@
+"""Panels of the viewer, and what they alone need."""

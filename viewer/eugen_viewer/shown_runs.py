@@ -1,0 +1,155 @@
+"""What is looked at: a model with the run that it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.models.base_model import Model
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eugen_nerf.core.errors import EugenError
+from eugen_nerf.evaluation.costs.resources import count_parameters, inference_parameters
+from eugen_nerf.evaluation.images.ground_truth import composite
+from eugen_nerf.evaluation.images.view_rendering import eval_dataset
+from eugen_nerf.fields.counting import macs_per_query
+from eugen_nerf.methods.runs.image_metrics import Image8, quantise
+from eugen_nerf.methods.runs.loading import Run, load_run, query_module
+from eugen_viewer.viewer_cameras import Frame
+
+_ASKED = ("get_density", "distance", "distance_and_gradient")
+"""Methods by which a model asks its fields, whichever way it calls them."""
+
+
+@dataclass
+class Viewed:
+    """A model on show.
+
+    Attributes:
+        name: what the viewer calls it.
+        run: where it comes from; its data give views and photographs.
+        model: in evaluation mode; the run's own, or a preview made of it.
+        preview: whether the model is a preview, which nothing on disk corresponds to.
+    """
+
+    name: str
+    run: Run
+    model: Model
+    preview: bool = False
+    _costs: tuple[int, int | None] | None = field(default=None, repr=False)
+
+    @property
+    def cameras(self) -> Cameras | None:
+        """The test views' cameras on the CPU; None where the run has none."""
+        views = getattr(self.run.pipeline.datamanager, "eval_dataset", None)
+        return None if views is None or len(views) == 0 else views.cameras
+
+    @property
+    def frame(self) -> Frame:
+        """How the run's coordinates follow from those of its data."""
+        outputs = getattr(self.run.pipeline.datamanager, "train_dataparser_outputs", None)
+        if outputs is None:
+            return Frame()
+        return Frame(outputs.dataparser_transform[:3].double(), float(outputs.dataparser_scale))
+
+    @property
+    def timed(self) -> bool:
+        """Whether the scene moves."""
+        return self.cameras is not None and self.cameras.times is not None
+
+    def costs(self) -> tuple[int, int | None]:
+        """Parameters that evaluation needs, and multiply-adds of a query (None where they cannot be counted)."""
+        if self._costs is None:
+            try:
+                module = query_module(self.model)
+            except EugenError:
+                self._costs = count_parameters(self.model), None
+                return self._costs
+            try:
+                macs = macs_per_query(module, self.model.device)[0]
+            except Exception:  # a stock field may refuse queries that its own model would not ask
+                macs = None
+            self._costs = inference_parameters(module), macs
+        return self._costs
+
+    def forget_costs(self) -> None:
+        """To be called when the model's layers have been replaced."""
+        self._costs = None
+
+    def photograph(self, view: int, size: tuple[int, int] | None = None) -> Image8:
+        """A test view's photograph, uint8 `[height, width, 3]`, reduced by averaging where another size is asked for.
+
+        Args:
+            view: number of the view.
+            size: height and width.
+
+        Raises:
+            EugenError: images with alpha and no background.
+            OSError: the file is gone.
+        """
+        image = composite(self.run, eval_dataset(self.run).get_image_float32(view))
+        if size is not None and size != tuple(image.shape[:2]):
+            shrunk = torch.nn.functional.interpolate(image.permute(2, 0, 1)[None].float(), size, mode="area")
+            image = shrunk[0].permute(1, 2, 0)
+        return quantise(image)
+
+
+def open_run(path: Path, name: str, *, device: str | None, data: Path | None) -> Viewed:
+    """Loads a run with its training and test views; arguments and errors as `load_run`'s."""
+    run = load_run(path, device=device, data=data)
+    return Viewed(name, run, run.model)
+
+
+def run_names(paths: list[Path], given: tuple[str, ...]) -> list[str]:
+    """Names for runs: those given, else the shortest trailing parts of the paths that tell them apart."""
+    if given:
+        return list(given)
+    folders = [path.resolve().parent.parts for path in paths]
+    for length in (1, 2, 3, 4):
+        names = ["/".join(parts[-3 : -3 + length] if length < 3 else parts[-length:]) for parts in folders]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({number})" for number, name in enumerate(names, start=1)]
+
+
+@contextmanager
+def counting_queries(model: Model) -> Iterator[list[int]]:
+    """Within it, counts the points that a model's fields are asked for; the list holds one number a call.
+
+    The methods are wrapped on the instances and unwrapped afterwards, because a copy of a wrapped field would go on
+    asking the original.
+    """
+    counts: list[int] = []
+    wrapped: list[tuple[Any, str]] = []
+    for module in model.modules():
+        for name in _ASKED:
+            method = getattr(type(module), name, None)
+            if method is not None and name not in vars(module):
+                object.__setattr__(module, name, _counted(getattr(module, name), counts))
+                wrapped.append((module, name))
+    try:
+        yield counts
+    finally:
+        for module, name in wrapped:
+            object.__delattr__(module, name)
+
+
+def _counted(method: Any, counts: list[int]) -> Any:
+    def ask(asked: Any, *args: Any, **kwargs: Any) -> Any:
+        shape = asked.shape[:-1] if isinstance(asked, Tensor) else asked.shape
+        counts.append(int(np.prod(shape)))
+        return method(asked, *args, **kwargs)
+
+    return ask
+
+
+def scene_bounds(viewed: Viewed) -> NDArray[np.float64]:
+    """Corners `[2, 3]` of the run's scene box."""
+    return viewed.model.scene_box.aabb.detach().cpu().double().numpy()
