@@ -54,7 +54,7 @@ class Clock:
             self._since = now
 
 
-class Picture:
+class TimedPicture:
     """A view of side x side pixels from 4 units away, rendered by a coarse and a fine network.
 
     Args:
@@ -166,7 +166,7 @@ def measure_pictures(
                 encodings = None if encode else (POSITIONS, VIEWS)
                 plan = make_plan(network, samples, backend=backend, dtype=dtype, encodings=encodings)  # type: ignore[arg-type]
                 network.evaluation, rows = plan, plan.chunk or rows
-            picture = Picture(networks[0], networks[1], side, device, rows, encode=encode)
+            picture = TimedPicture(networks[0], networks[1], side, device, rows, encode=encode)
             pictures[f"{name}, {backend} plan {dtype}"] = picture
     work: Mapping[str, Callable[[], None]] = {n: lambda p=p: _discard(p) for n, p in pictures.items()}  # type: ignore[misc]
     seconds = time_interleaved(work, warmup=1, repeats=repeats, device=device)
@@ -202,5 +202,5 @@ def picture_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _discard(picture: Picture) -> None:
+def _discard(picture: TimedPicture) -> None:
     picture.render()

@@ -107,7 +107,7 @@ def read_suite(path: Path) -> Suite:
 
 
 @dataclass(frozen=True)
-class Part:
+class SuitePart:
     """One method on one scene of a suite; the names are empty where the suite has one alone."""
 
     scene: str
@@ -115,7 +115,7 @@ class Part:
     suite: Suite
 
 
-def parts(suite: Suite) -> list[Part]:
+def parts(suite: Suite) -> list[SuitePart]:
     """A suite for every scene and method, each with a folder of its own; the suite itself where it has one of each."""
     found = []
     scenes: Mapping[str, Path | None] = suite.scenes or {"": suite.data}
@@ -124,7 +124,7 @@ def parts(suite: Suite) -> list[Part]:
             output, name = suite.output / scene / method, ", ".join(filter(None, (suite.name, scene, method)))
             own = {"data": data, "output": output, "name": name, "train": [*suite.train, *args]}
             single: dict[str, Any] = {"scenes": {}, "methods": {}, "method": method or suite.method, **own}
-            found.append(Part(scene, method, replace(suite, **single)))
+            found.append(SuitePart(scene, method, replace(suite, **single)))
     return found
 
 

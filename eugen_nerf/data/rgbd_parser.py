@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.data.rgbd.rgbd_sequence import Inspection, inspect_sequence, read_sequence
-from eugen_nerf.data.rgbd.rgbd_types import Frame, Layout, Sequence, SequenceOptions
+from eugen_nerf.data.rgbd.rgbd_types import Layout, RGBDFrame, Sequence, SequenceOptions
 
 BOX_QUANTILE = 1e-3
 """Share of the measured points that the scene box leaves out on each side: sensors measure some points far off."""
@@ -169,7 +169,7 @@ def _read(path: Path, options: SequenceOptions) -> Inspection:
     return found
 
 
-def _split(frames: tuple[Frame, ...], split: str, interval: int, train_on_all: bool) -> list[Frame]:
+def _split(frames: tuple[RGBDFrame, ...], split: str, interval: int, train_on_all: bool) -> list[RGBDFrame]:
     """Frames of a split: those that the data set lists for it, or else the last of every `interval` frames is held out.
 
     Validation and test take one another's list where their own has no frame.
@@ -186,7 +186,7 @@ def _split(frames: tuple[Frame, ...], split: str, interval: int, train_on_all: b
     return [frame for frame, out in zip(frames, held, strict=True) if train_on_all or not out]
 
 
-def _listed(frames: tuple[Frame, ...]) -> str:
+def _listed(frames: tuple[RGBDFrame, ...]) -> str:
     """A line on what the data set's lists of files make of its frames."""
     counts = {split: sum(split in (frame.splits or ()) for frame in frames) for split in ("train", "val", "test")}
     text = f"splits by the data set's lists of files: {', '.join(f'{count} {name}' for name, count in counts.items())}"
@@ -194,7 +194,7 @@ def _listed(frames: tuple[Frame, ...]) -> str:
     return f"{text}; left out {unlisted} frames that are in none" if unlisted else text
 
 
-def _box(points: NDArray[np.float32], frames: tuple[Frame, ...], margin: float) -> NDArray[np.float32]:
+def _box(points: NDArray[np.float32], frames: tuple[RGBDFrame, ...], margin: float) -> NDArray[np.float32]:
     """Corners [2, 3] of a box around cameras and measured points, a margin included."""
     low, high = np.quantile(points, [BOX_QUANTILE, 1.0 - BOX_QUANTILE], axis=0)
     cameras = np.stack([frame.pose[:3, 3] for frame in frames])

@@ -61,7 +61,7 @@ class ISDFFieldConfig(GraphFieldConfig):
         return built
 
 
-class OffAxisEncoding(nn.Module):
+class OffAxisInputs(nn.Module):
     """Scaled positions, and their sines and cosines along 21 directions at octaves (iSDF, Sec. IV; 2111.12077).
 
     Args:
@@ -111,7 +111,7 @@ class ISDFField(GraphField):
 
     def __init__(self, config: ISDFFieldConfig, variant: Variant) -> None:
         super().__init__(config, variant)
-        self.encoding = OffAxisEncoding(config.position_frequencies, config.input_scale)
+        self.encoding = OffAxisInputs(config.position_frequencies, config.input_scale)
         self.output_scale = config.output_scale
 
     @full_precision()

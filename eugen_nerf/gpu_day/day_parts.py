@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Part:
+class DayPart:
     """One process's work.
 
     Attributes:
@@ -25,15 +25,15 @@ class Part:
 
 
 PARTS = (
-    Part("networks", "eugen_nerf.gpu_day.measurements.plan_checks:check_networks", 95, least=60),
-    Part("methods", "eugen_nerf.gpu_day.measurements.method_checks:check_methods", 95, least=60, beside=True),
-    Part("training", "eugen_nerf.gpu_day.measurements.timed_sessions:train_families", 375, least=60),
-    Part("commands", "eugen_nerf.gpu_day.console_runs:run_commands", 45, least=30),
-    Part("queries", "eugen_nerf.gpu_day.measurements.network_rows:measure_networks", 85, least=20),
-    Part("images", "eugen_nerf.gpu_day.measurements.image_rows:measure_methods", 40, least=20),
-    Part("precision", "eugen_nerf.gpu_day.measurements.timed_sessions:train_precisions", 30, least=20),
-    Part("launches", "eugen_nerf.gpu_day.measurements.launch_sweep:sweep", 15, least=10),
-    Part("long", "eugen_nerf.gpu_day.measurements.timed_sessions:train_long", 35, least=40),
+    DayPart("networks", "eugen_nerf.gpu_day.measurements.plan_checks:check_networks", 95, least=60),
+    DayPart("methods", "eugen_nerf.gpu_day.measurements.method_checks:check_methods", 95, least=60, beside=True),
+    DayPart("training", "eugen_nerf.gpu_day.measurements.timed_sessions:train_families", 375, least=60),
+    DayPart("commands", "eugen_nerf.gpu_day.console_runs:run_commands", 45, least=30),
+    DayPart("queries", "eugen_nerf.gpu_day.measurements.network_rows:measure_networks", 85, least=20),
+    DayPart("images", "eugen_nerf.gpu_day.measurements.image_rows:measure_methods", 40, least=20),
+    DayPart("precision", "eugen_nerf.gpu_day.measurements.timed_sessions:train_precisions", 30, least=20),
+    DayPart("launches", "eugen_nerf.gpu_day.measurements.launch_sweep:sweep", 15, least=10),
+    DayPart("long", "eugen_nerf.gpu_day.measurements.timed_sessions:train_long", 35, least=40),
 )
 CHECKS = ("networks", "methods")
 """Parts whose errors are failures of the day."""

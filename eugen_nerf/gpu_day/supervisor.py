@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eugen_nerf.gpu_day.day import ROOT, Day
-from eugen_nerf.gpu_day.day_parts import CHECKS, PARTS, Part
+from eugen_nerf.gpu_day.day_parts import CHECKS, PARTS, DayPart
 from eugen_nerf.gpu_day.rows import DeviceLost, RowLog, read_rows
 
 GRACE = 0.15
@@ -57,7 +57,7 @@ def complete(day: Day, name: str) -> Path:
 class Running:
     """A part at work."""
 
-    part: Part
+    part: DayPart
     process: subprocess.Popen[bytes]
     began: float
     end: float
@@ -77,7 +77,7 @@ class Supervisor:
         parts: in order of worth.
     """
 
-    def __init__(self, day: Day, parts: Sequence[Part] = PARTS) -> None:
+    def __init__(self, day: Day, parts: Sequence[DayPart] = PARTS) -> None:
         self.day, self.parts = day, parts
         self.states: dict[str, str] = {}
         self._running: list[Running] = []
@@ -114,7 +114,7 @@ class Supervisor:
             self._write()
             self._clock.write_text(str(self._before + self.elapsed))
 
-    def _run_together(self, group: Sequence[Part]) -> None:
+    def _run_together(self, group: Sequence[DayPart]) -> None:
         before = [part for part in group if complete(self.day, part.name).exists()]
         self.states |= {part.name: "done by an earlier call" for part in before}
         group = [part for part in group if part not in before]
@@ -129,13 +129,13 @@ class Supervisor:
             time.sleep(0.05)
             self._running = [running for running in self._running if not self._over(running)]
 
-    def _seconds_of(self, group: Sequence[Part]) -> float:
+    def _seconds_of(self, group: Sequence[DayPart]) -> float:
         """Its share of what is left, but enough for it to be of use."""
         later = self.parts[self.parts.index(group[0]) :]
         shares = sum(g[0].share for g in groups_of(later) if not complete(self.day, g[0].name).exists())
         return min(self.left, max(self.left_of_day * group[0].share / shares, max(part.least for part in group)))
 
-    def _start(self, part: Part, seconds: float) -> Running:
+    def _start(self, part: DayPart, seconds: float) -> Running:
         words = [sys.executable, "-m", "eugen_nerf.gpu_day", str(self._settings), part.name, part.function]
         with self.log_of(part).open("ab") as log:
             process = subprocess.Popen(
@@ -167,7 +167,7 @@ class Supervisor:
         print(f"{name}: {self.states[name]}", flush=True)
         return True
 
-    def log_of(self, part: Part) -> Path:
+    def log_of(self, part: DayPart) -> Path:
         """The file of a part's output."""
         folder = self.day.work / "logs"
         folder.mkdir(parents=True, exist_ok=True)
@@ -194,9 +194,9 @@ class Supervisor:
         partial.replace(self.day.output / RESULT)
 
 
-def groups_of(parts: Sequence[Part]) -> list[list[Part]]:
+def groups_of(parts: Sequence[DayPart]) -> list[list[DayPart]]:
     """Parts that run at the same time, in order."""
-    found: list[list[Part]] = []
+    found: list[list[DayPart]] = []
     for part in parts:
         if part.beside and found:
             found[-1].append(part)

@@ -13,7 +13,7 @@ from PIL import Image
 from eugen_nerf.cli.data import main
 from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.data.synthetic.pinhole_cameras import Camera, look_at
-from eugen_nerf.data.synthetic.room import ROOM_NAME, Part, Room, read_room, write_room
+from eugen_nerf.data.synthetic.room import ROOM_NAME, Room, RoomPart, read_room, write_room
 from eugen_nerf.data.synthetic.scan import CLEARANCE, RoomConfig, generate_room, make_room, noisy_depth, render_rgbd
 from eugen_nerf.data.synthetic.solids import Box, Sphere
 
@@ -26,7 +26,9 @@ def digest(path: Path) -> str:
 
 def test_depth_of_a_frame_is_that_of_plane_and_ball_by_hand() -> None:
     """A camera at (0, 0, 1) looks along +x at a wall at x = 3 with a ball of radius 0.5 at x = 2."""
-    room = Room(Box((0.0, 0.0, 1.0), (3.0, 3.0, 3.0)), (Part("ball", Sphere((2.0, 0.0, 1.0), 0.5), (1.0, 0.0, 0.0)),))
+    room = Room(
+        Box((0.0, 0.0, 1.0), (3.0, 3.0, 3.0)), (RoomPart("ball", Sphere((2.0, 0.0, 1.0), 0.5), (1.0, 0.0, 0.0)),)
+    )
     camera = Camera(look_at(np.array([0.0, 0.0, 1.0]), np.array([1.0, 0.0, 1.0])), 31, 31, np.pi / 2)
     color, depth, incidence = render_rgbd(room, camera)
     offset = (np.arange(31) + 0.5 - 15.5) / 15.5

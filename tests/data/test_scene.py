@@ -32,7 +32,7 @@ from eugen_nerf.data.synthetic.textures import (
     Checker,
     Material,
     Noise,
-    Solid,
+    PlainColour,
     Stripes,
     from_srgb,
     random_noise,
@@ -144,7 +144,7 @@ def test_alpha_is_straight() -> None:
     """A surface of one colour, ambient light only: that colour even in pixels it covers partly; 0 where nothing is."""
     light = Light((0.0, 0.0, 1.0), color=(0.0, 0.0, 0.0), sky=(1.0, 1.0, 1.0), ground=(1.0, 1.0, 1.0))
     color = np.array([0.8, 0.1, 0.4])
-    scene = Scene((SceneObject(sphere(0.7), Material(Solid(tuple(color)))),), light)
+    scene = Scene((SceneObject(sphere(0.7), Material(PlainColour(tuple(color)))),), light)
     rgba = render_rgba(Tracer(scene), Camera(look_at(np.array([4.0, 0, 1]), np.zeros(3)), 24, 24, 0.6), supersample=3)
     covered = rgba[..., 3] > 0
     partly = covered & (rgba[..., 3] < 255)
@@ -158,7 +158,7 @@ def test_lambert_shadow_and_specular_against_the_formula() -> None:
     """A floor lit from (0.6, 0, 0.8) below a box: albedo (sky + cos color) in the light, albedo sky in shadow."""
     light = Light((0.6, 0.0, 0.8), color=(0.5, 0.4, 0.3), sky=(0.2, 0.3, 0.4), ground=(0.0, 0.0, 0.0))
     albedo = np.array([0.5, 0.6, 0.7])
-    floor = SceneObject(moved(box((4, 4, 0.1)), (0, 0, -0.05)), Material(Solid(tuple(albedo))))
+    floor = SceneObject(moved(box((4, 4, 0.1)), (0, 0, -0.05)), Material(PlainColour(tuple(albedo))))
     tracer = Tracer(Scene((floor, SceneObject(moved(box((0.4, 0.4, 0.1)), (0, 0, 1.0)), Material())), light))
     # The box's centre casts its shadow 1.0 * 0.6 / 0.8 = 0.75 away, against the light's direction.
     targets = np.array([[-0.75, 0.0, 0.0], [0.75, 0.0, 0.0]])
@@ -170,7 +170,7 @@ def test_lambert_shadow_and_specular_against_the_formula() -> None:
     color = tracer.shade(hits, directions)
     np.testing.assert_allclose(color[0], albedo * light.sky, rtol=1e-6)
     np.testing.assert_allclose(color[1], albedo * (np.array(light.sky) + 0.8 * np.array(light.color)), rtol=1e-6)
-    shiny = Scene((SceneObject(floor.mesh, Material(Solid((0.0, 0.0, 0.0)), 0.9, 10.0)),), light)
+    shiny = Scene((SceneObject(floor.mesh, Material(PlainColour((0.0, 0.0, 0.0)), 0.9, 10.0)),), light)
     mirror = np.array([[0.6, 0.0, -0.8]])  # looking along the mirrored light: the lobe's peak
     peak = Tracer(shiny)
     found = peak.cast(-3.0 * mirror, mirror)

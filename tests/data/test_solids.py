@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from eugen_nerf.data.synthetic.room import Part, Room
+from eugen_nerf.data.synthetic.room import Room, RoomPart
 from eugen_nerf.data.synthetic.solids import Box, Cylinder, HalfSpace, Solid, Sphere
 
 SOLIDS = [
@@ -77,9 +77,9 @@ def test_area_and_sampling_are_uniform(rng: np.random.Generator) -> None:
 
 def small_room() -> Room:
     parts = (
-        Part("ball", Sphere((0.3, 0.2, 0.3), 0.35), (1.0, 0.0, 0.0)),
-        Part("post", Cylinder((-0.6, -0.3, 0.5), 0.15, 0.6), (0.0, 1.0, 0.0)),
-        Part("crate", Box((0.5, -0.5, 0.1), (0.2, 0.2, 0.3), 0.4), (0.0, 0.0, 1.0)),
+        RoomPart("ball", Sphere((0.3, 0.2, 0.3), 0.35), (1.0, 0.0, 0.0)),
+        RoomPart("post", Cylinder((-0.6, -0.3, 0.5), 0.15, 0.6), (0.0, 1.0, 0.0)),
+        RoomPart("crate", Box((0.5, -0.5, 0.1), (0.2, 0.2, 0.3), 0.4), (0.0, 0.0, 1.0)),
     )
     return Room(Box((0.0, 0.0, 0.8), (1.0, 0.9, 0.8)), parts)
 

@@ -13,7 +13,7 @@ from eugen_nerf.evaluation.documents.markdown_tables import (
     Cases,
     Pivot,
     Place,
-    Row,
+    TableRow,
     Verdicts,
     filled,
     read_places,
@@ -38,16 +38,16 @@ def test_rows_of_a_report(tmp_path: Path) -> None:
     name = report(tmp_path, rows, "dense")
     columns = ["psnr_from_to", "psnr_lost", "query_speed_ratio", "macs_per_query", "fit_seconds", "note"]
     made = [
-        Row("a *fast* one", name, "fast", cells={"note": "text"}),
-        Row("the same", name, "same", cells={"note": ""}),
+        TableRow("a *fast* one", name, "fast", cells={"note": "text"}),
+        TableRow("the same", name, "same", cells={"note": ""}),
     ]
     lines = table(Place("README.md", "t", columns, made, heading="field"), tmp_path).splitlines()
     assert lines[0] == "| field | PSNR | lost | query x | MACs a query | seconds | note |"
     assert lines[1] == "|---|---|---|---|---|---|---|"
     assert lines[2] == "| a *fast* one | 30.00 -> 29.46 | 0.54 | 2.50 | 1,234,567 | - | text |"
     with pytest.raises(DataError, match="has no variant 'slow'; there are dense, fast, same"):
-        table(Place("README.md", "t", ["psnr"], [Row("x", name, "slow")]), tmp_path)
-    place = Place("README.md", "t", ["query_speed_ratio"], [Row("x", name, "same")])
+        table(Place("README.md", "t", ["psnr"], [TableRow("x", name, "slow")]), tmp_path)
+    place = Place("README.md", "t", ["query_speed_ratio"], [TableRow("x", name, "same")])
     assert table(place, tmp_path).splitlines()[2] == "| x | ? |", "noise is no figure"
 
 
@@ -59,7 +59,7 @@ def test_means_over_seeds(tmp_path: Path) -> None:
         {"variant": "fast-s1", "psnr": 30.5},
     ]
     name = report(tmp_path, rows, "dense-s0")
-    place = Place("README.md", "t", ["psnr", "psnr_lost"], [Row("fast", name, "fast")])
+    place = Place("README.md", "t", ["psnr", "psnr_lost"], [TableRow("fast", name, "fast")])
     assert table(place, tmp_path).splitlines()[2] == "| fast | 29.75 ± 1.06 | 0.75 ± 0.35 |"
 
 
@@ -76,7 +76,7 @@ def test_reports_of_several_seeds_are_one_table(tmp_path: Path) -> None:
         )
         for seed in (0, 1)
     ]
-    place = Place("README.md", "t", ["psnr", "psnr_lost"], [Row("fast", names, "fast")])
+    place = Place("README.md", "t", ["psnr", "psnr_lost"], [TableRow("fast", names, "fast")])
     # losses 1.0 and 1.5, each against the dense run of its own seed
     assert table(place, tmp_path).splitlines()[2] == "| fast | 29.25 ± 0.35 | 1.25 ± 0.35 |"
 
@@ -148,7 +148,7 @@ def test_lists_of_tables(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"t\.yml is no list of tables"):
             read_places(path)
     with pytest.raises(DataError, match="cannot be read as a report"):
-        table(Place("README.md", "t", ["psnr"], [Row("x", "none.json", "a")]), tmp_path)
+        table(Place("README.md", "t", ["psnr"], [TableRow("x", "none.json", "a")]), tmp_path)
 
 
 def test_the_documents_hold_what_their_result_files_say() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.networks.nerf_mlp import VARIANTS
-from eugen_nerf.fields.isdf import ISDFField, ISDFFieldConfig, OffAxisEncoding
+from eugen_nerf.fields.isdf import ISDFField, ISDFFieldConfig, OffAxisInputs
 
 SMALL = ISDFFieldConfig(trunk_width=24, num_features=(10,), position_frequencies=3, input_scale=0.8)
 
@@ -50,7 +50,7 @@ def test_the_default_network_is_isdfs() -> None:
 
 
 def test_encoding_against_its_formula() -> None:
-    encoding = OffAxisEncoding(3, 0.8).double()
+    encoding = OffAxisInputs(3, 0.8).double()
     encoding.centre.copy_(torch.tensor([0.5, 1.5, 0.5]))
     p = points().double()
     features = encoding(p).numpy()

@@ -13,7 +13,7 @@ import pytest
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.gpu_day.day import ROOT, Day
-from eugen_nerf.gpu_day.day_parts import PARTS, Part
+from eugen_nerf.gpu_day.day_parts import PARTS, DayPart
 from eugen_nerf.gpu_day.rows import RowLog, read_rows
 from eugen_nerf.gpu_day.supervisor import RESULT, Running, Supervisor, failures, groups_of
 
@@ -30,7 +30,7 @@ def alive(process: int) -> bool:
 
 
 def test_a_part_that_takes_too_long_is_stopped_whole_and_keeps_its_rows(day: Day) -> None:
-    parts = [Part("slow", "day_probe:slow", 1, least=0), Part("networks", "day_probe:quick", 4, least=0)]
+    parts = [DayPart("slow", "day_probe:slow", 1, least=0), DayPart("networks", "day_probe:quick", 4, least=0)]
 
     class Patient(Supervisor):
         def _over(self, running: Running) -> bool:
@@ -53,12 +53,12 @@ def test_a_part_that_takes_too_long_is_stopped_whole_and_keeps_its_rows(day: Day
 
 
 def test_a_second_call_goes_on_where_the_first_ended(day: Day) -> None:
-    parts = [Part("networks", "day_probe:quick", 1, least=0), Part("late", "day_probe:losing", 1, least=1e6)]
+    parts = [DayPart("networks", "day_probe:quick", 1, least=0), DayPart("late", "day_probe:losing", 1, least=1e6)]
     first = Supervisor(day, parts)
     first.run()
     assert first.states["late"].startswith("not begun")
     rows = first.result()["parts"]["networks"]["rows"]
-    second = Supervisor(day, [parts[0], Part("late", "day_probe:losing", 1, least=0)])
+    second = Supervisor(day, [parts[0], DayPart("late", "day_probe:losing", 1, least=0)])
     second.run()
     assert second.states["networks"] == "done by an earlier call"
     assert second.result()["parts"]["networks"]["rows"] == rows
@@ -71,11 +71,11 @@ def test_a_stopped_command_stops_its_part_and_still_has_results(day: Day) -> Non
         "import signal, sys\n"
         "from pathlib import Path\n"
         "from eugen_nerf.gpu_day.day import Day\n"
-        "from eugen_nerf.gpu_day.day_parts import Part\n"
+        "from eugen_nerf.gpu_day.day_parts import DayPart\n"
         "from eugen_nerf.gpu_day.supervisor import Supervisor\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
         "day = Day.read(Path(sys.argv[1]))\n"
-        "Supervisor(day, [Part('waiting', 'day_probe:waiting', 1, least=0)]).run()\n"
+        "Supervisor(day, [DayPart('waiting', 'day_probe:waiting', 1, least=0)]).run()\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(day.write())], env=day.environment(), cwd=ROOT)
     try:

@@ -10,7 +10,7 @@ import pytest
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_viewer.frame_budget import SMALLEST, Pace, fitted
-from eugen_viewer.panels.readout import Readout, Row, literal
+from eugen_viewer.panels.readout import Readout, ReadoutRow, literal
 from eugen_viewer.pictures import LINE, Look, compose, difference_image, map_colours, padded
 
 RNG = np.random.default_rng(0)
@@ -129,7 +129,10 @@ def test_text_keeps_its_letters_and_words_and_nothing_in_it_is_markup() -> None:
 
 
 def test_numbers_are_a_table_with_a_column_a_run() -> None:
-    rows = [Row("dense", 0.5, 100_000, 70_000, 69_376, 24.2), Row("eugen", 0.05, 100_000, 35_000, None, None)]
+    rows = [
+        ReadoutRow("dense", 0.5, 100_000, 70_000, 69_376, 24.2),
+        ReadoutRow("eugen", 0.05, 100_000, 35_000, None, None),
+    ]
     text = Readout(rows, (48, 64), True, 38.341, 3).markdown()
     assert "| 64 x 48 pixels | dense | eugen |" in text
     assert "| ms per frame | 500 | 50.0 |" in text

@@ -35,7 +35,7 @@ class Abandoned(Exception):
 
 
 @dataclass(frozen=True)
-class Picture:
+class RenderedPicture:
     """What one model shows.
 
     Attributes:
@@ -87,7 +87,7 @@ class Renderer:
         columns: Columns | None = None,
         wanted: Callable[[], bool] = lambda: True,
         progress: Callable[[float], None] = lambda share: None,
-    ) -> Picture:
+    ) -> RenderedPicture:
         """One picture.
 
         Args:
@@ -126,7 +126,7 @@ class Renderer:
             whole = np.zeros((height, width, values[0].shape[-1]), dtype=np.float32)
             whole[:, first:last] = torch.cat(values).reshape(height, last - first, -1).numpy()
             shown[name] = whole
-        return Picture(named(shown), seconds, queries or None, (first, last))
+        return RenderedPicture(named(shown), seconds, queries or None, (first, last))
 
     def _piece(self, name: str) -> int:
         # the first piece of all is small: it tells the speed
@@ -134,7 +134,7 @@ class Renderer:
             return _PIECES[0]
         return int(min(max(PIECE_SECONDS / max(self.pace.ray_seconds([name]), 1e-9), _PIECES[0]), _PIECES[1]))
 
-    def _at_once(self, viewed: Viewed, camera: Cameras, size: tuple[int, int]) -> Picture:
+    def _at_once(self, viewed: Viewed, camera: Cameras, size: tuple[int, int]) -> RenderedPicture:
         """A picture of a model that takes no rays, such as splats."""
         with self.lock, torch.no_grad():
             synchronise(viewed.model.device)
@@ -144,7 +144,7 @@ class Renderer:
             seconds = time.perf_counter() - start
         self.pace.learn(viewed.name, size[0] * size[1], seconds)
         shown = {k: v.reshape(*size, -1).numpy() for k, v in _shown(outputs, size[0] * size[1]).items()}
-        return Picture(named(shown), seconds, None, (0, size[1]))
+        return RenderedPicture(named(shown), seconds, None, (0, size[1]))
 
 
 def _run(model: Model, piece: RayBundle) -> tuple[float, int, dict[str, Tensor]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,14 +15,12 @@ from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import EugenError
+from eugen_viewer.context import ViewerContext
 from eugen_viewer.frame_rendering import Abandoned
 from eugen_viewer.panels.readout import literal
 from eugen_viewer.pictures import padded
 from eugen_viewer.show import Shot
 from eugen_viewer.viewer_cameras import SCALE, Eye, same_pose, to_window, view_eye, window_pose
-
-if TYPE_CHECKING:
-    from eugen_viewer.app import Viewer
 
 _SETTLING = 10.0
 """Seconds that a browser may take to report the view that it was sent to."""
@@ -42,7 +40,7 @@ class Session(RenderStateMachine):
         client: viser's handle of the tab.
     """
 
-    def __init__(self, viewer: Viewer, client: viser.ClientHandle) -> None:
+    def __init__(self, viewer: ViewerContext, client: viser.ClientHandle) -> None:
         super().__init__(viewer, SCALE, client)  # type: ignore[arg-type]
         self.app = viewer
         self.view: int | None = None

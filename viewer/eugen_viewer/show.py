@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import ConfigError, EugenError
 from eugen_nerf.methods.runs.image_metrics import Image8, psnr, quantise
-from eugen_viewer.frame_rendering import Columns, Picture, Renderer
-from eugen_viewer.panels.readout import Readout, Row
+from eugen_viewer.frame_rendering import Columns, RenderedPicture, Renderer
+from eugen_viewer.panels.readout import Readout, ReadoutRow
 from eugen_viewer.pictures import Look, compose
 from eugen_viewer.shown_runs import Viewed
 from eugen_viewer.viewer_cameras import Eye, view_camera_at
@@ -46,7 +46,7 @@ class Shot:
 
     eye: Eye
     size: tuple[int, int]
-    pictures: dict[str, Picture]
+    pictures: dict[str, RenderedPicture]
     fine: bool
 
 
@@ -199,7 +199,7 @@ class Show:
                 queries = round(queries * picture.whole_seconds / picture.seconds)
             truth = self._photograph(shot) if shot.fine and name in colours else None
             against = None if truth is None else psnr(colours[name], truth)
-            rows.append(Row(name, picture.whole_seconds, queries, parameters, macs, against))
+            rows.append(ReadoutRow(name, picture.whole_seconds, queries, parameters, macs, against))
         mutual = psnr(*colours.values()) if len(colours) == 2 else None
         return Readout(rows, shot.size, shot.fine, mutual, shot.eye.view, note)
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +18,8 @@ import torch
 
 from eugen_nerf.core.bundle_schema import AGAIN, BundleError, Spec, StoredTensors, parse_object
 from eugen_nerf.core.bundles.bundled_field import BundledField, build_field
+from eugen_nerf.core.bundles.onnx_export import export_onnx
+from eugen_nerf.core.bundles.whole_files import new_place
 
 FORMAT = "eugen_nerf bundle"
 VERSION = 1
@@ -66,8 +67,6 @@ def save_bundle(field: BundledField, path: str | Path, *, onnx: bool = False) ->
         except safetensors.SafetensorError as error:
             raise OSError(str(error)) from error
         if onnx:
-            from eugen_nerf.core.bundles.onnx_export import export_onnx
-
             for name, network in field.networks().items():
                 export_onnx(network.graph, network.input_widths, folder / f"{name.removesuffix('.network')}.onnx")
 
@@ -114,30 +113,6 @@ def load_bundle(path: str | Path, *, max_bytes: int = WEIGHTS_LIMIT) -> BundledF
         if not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"tensor {name!r} of {folder} holds NaN or infinity; {AGAIN}")
     return build_field(described, StoredTensors(tensors))
-
-
-@contextmanager
-def new_place(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, for a file or folder that takes its name when the block ends well.
-
-    Raises:
-        BundleError: the name is taken, or anything in the block raises OSError; nothing is left behind.
-    """
-    if path.exists() or path.is_symlink():
-        raise BundleError(f"{path} exists: choose another name, or remove it first")
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.rename(path)
-    except OSError as error:
-        raise BundleError(f"cannot write {path}: {error.strerror or error}; free some space") from error
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            with suppress(OSError):  # such as a parent that is a file
-                partial.unlink()
 
 
 @contextmanager

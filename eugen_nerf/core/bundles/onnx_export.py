@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.bundle_schema import BundleError
-from eugen_nerf.core.bundles.bundle_files import new_place
+from eugen_nerf.core.bundles.whole_files import new_place
 from eugen_nerf.core.layers.stage import Affine, MergedStage
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.rgbd.rgbd_images import load_depth
-from eugen_nerf.data.rgbd.rgbd_types import OPENCV_TO_NERFSTUDIO, Array, Frame, Sequence, SequenceOptions
+from eugen_nerf.data.rgbd.rgbd_types import OPENCV_TO_NERFSTUDIO, Array, RGBDFrame, Sequence, SequenceOptions
 
 UNITS = (1.0, 1e-2, 1e-3, 2.5e-4, 1e-4, 1 / 5000, 1 / 6553.5)
 """Metres a stored unit in use: metres, centimetres, millimetres, RealSense L500 and D405, TUM, Replica."""
@@ -35,7 +35,7 @@ CLEARLY = 2.5
 
 Change = Callable[[Array], Array]
 """Of a camera-to-world matrix."""
-Pair = tuple[Array, Array, Array, Frame, NDArray[np.float32]]
+Pair = tuple[Array, Array, Array, RGBDFrame, NDArray[np.float32]]
 """Points [n, 3] in a camera's axes, its pose, and the pose, frame and depth image of the other camera."""
 
 
@@ -140,7 +140,7 @@ def _pairs(sequence: Sequence) -> list[Pair]:
     ]
 
 
-def _local_points(frame: Frame, depth: NDArray[np.float32]) -> Array:
+def _local_points(frame: RGBDFrame, depth: NDArray[np.float32]) -> Array:
     """Evenly chosen measured points [n, 3] in the camera's axes, metres."""
     valid = np.flatnonzero(np.isfinite(depth))
     valid = valid[:: max(1, len(valid) // RAYS)]

@@ -18,7 +18,7 @@ from eugen_nerf.data.lenses.undistortion import Lens
 from eugen_nerf.data.rgbd.rgbd_files import read_numbers, read_object
 from eugen_nerf.data.rgbd.rgbd_transforms import read_transforms
 from eugen_nerf.data.rgbd.rgbd_tum import read_tum
-from eugen_nerf.data.rgbd.rgbd_types import Frame, Reading, SequenceOptions
+from eugen_nerf.data.rgbd.rgbd_types import Reading, RGBDFrame, SequenceOptions
 
 MILLIMETRES = 1e-3
 
@@ -63,7 +63,7 @@ def read_7scenes(path: Path, options: SequenceOptions) -> Reading:
         if pose.size not in (12, 16):
             raise DataError(f"'{files['pose']}' holds {pose.size} numbers: a 4x4 pose is needed; correct it")
         time = int(name.split("-")[1]) / options.fps
-        frames.append(Frame(files["color"], files["depth"], pose.reshape(-1, 4), lens, time))
+        frames.append(RGBDFrame(files["color"], files["depth"], pose.reshape(-1, 4), lens, time))
     assumed = [f"{options.fps:g} frames a second (--fps)"]
     if options.depth_unit is None:
         assumed.insert(0, f"{MILLIMETRES:g} m a stored unit of depth (--depth-unit)")
@@ -100,7 +100,7 @@ def read_replica(path: Path, options: SequenceOptions) -> Reading:
         lens, unit = _replica_camera(path, lens, unit)
     frames = []
     for row, number in zip(rows.reshape(-1, 4, 4), sorted(files["frame"]), strict=True):
-        frames.append(Frame(files["frame"][number], files["depth"][number], row, lens, number / options.fps))
+        frames.append(RGBDFrame(files["frame"][number], files["depth"][number], row, lens, number / options.fps))
     return Reading(frames, unit, "opencv", (f"{options.fps:g} frames a second (--fps)",))
 
 

@@ -9,14 +9,14 @@ import numpy as np
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.lenses.undistortion import Lens, Size, scaled_by, share_shown
 from eugen_nerf.data.rgbd.rgbd_images import same_view
-from eugen_nerf.data.rgbd.rgbd_types import Frame
+from eugen_nerf.data.rgbd.rgbd_types import RGBDFrame
 
 OFF_CENTRE = 0.3
 """Share of a side by which a principal point may miss the middle: beyond it, intrinsics are of other images."""
 HOW = "pass --intrinsics fx fy cx cy in pixels of the depth images, from their upper left corner"
 
 
-def fit_lenses(frames: list[Frame], size: Size, color: Size, explicit: bool, notes: list[str]) -> list[Frame]:
+def fit_lenses(frames: list[RGBDFrame], size: Size, color: Size, explicit: bool, notes: list[str]) -> list[RGBDFrame]:
     """The frames with lenses in pixels of the depth images.
 
     Arguments:
@@ -43,7 +43,7 @@ def fit_lenses(frames: list[Frame], size: Size, color: Size, explicit: bool, not
     return [replace(frame, lens=fitted[frame.lens]) for frame in frames]
 
 
-def _fitted(frame: Frame, size: Size, color: Size, explicit: bool, notes: list[str]) -> Lens:
+def _fitted(frame: RGBDFrame, size: Size, color: Size, explicit: bool, notes: list[str]) -> Lens:
     lens = frame.lens
     if not (np.isfinite(lens.pinhole).all() and min(lens.pinhole[:2]) > 0.0):
         raise DataError(

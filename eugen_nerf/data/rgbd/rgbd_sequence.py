@@ -19,7 +19,7 @@ from eugen_nerf.data.rgbd.rgbd_images import color_sizes, depth_size, load_depth
 from eugen_nerf.data.rgbd.rgbd_layouts import LAYOUTS, detect_layout
 from eugen_nerf.data.rgbd.rgbd_lenses import fit_lenses
 from eugen_nerf.data.rgbd.rgbd_transforms import is_lost
-from eugen_nerf.data.rgbd.rgbd_types import OPENCV_TO_NERFSTUDIO, Array, Frame, Reading, Sequence, SequenceOptions
+from eugen_nerf.data.rgbd.rgbd_types import OPENCV_TO_NERFSTUDIO, Array, Reading, RGBDFrame, Sequence, SequenceOptions
 
 FAR = 1e4
 """Metres beyond which single precision is coarser than a millimetre."""
@@ -91,7 +91,7 @@ def inspect_sequence(sequence: Sequence, options: SequenceOptions, *, limit: int
     """
     check_images([frame.color for frame in sequence.frames], split="train")
 
-    def look(frame: Frame) -> tuple[bool, NDArray[np.float32], NDArray[np.float32], float]:
+    def look(frame: RGBDFrame) -> tuple[bool, NDArray[np.float32], NDArray[np.float32], float]:
         lens, mask = frame.lens, frame.mask
         depth = load_depth(frame.depth, sequence.depth_unit, sequence.depth_invalid, np.inf, mask=mask, lens=lens)
         measured = np.isfinite(depth)
@@ -131,7 +131,7 @@ def inspect_sequence(sequence: Sequence, options: SequenceOptions, *, limit: int
 
 
 def world_points(
-    frame: Frame, depth: NDArray[np.float32], limit: int
+    frame: RGBDFrame, depth: NDArray[np.float32], limit: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Points [n, 3] in the world, metres, of pixels that have a depth, and their depths [n] in metres.
 
@@ -156,7 +156,7 @@ def _measured(depths: NDArray[np.float32], unit: float) -> str:
     return text
 
 
-def _posed(reading: Reading, options: SequenceOptions) -> list[Frame]:
+def _posed(reading: Reading, options: SequenceOptions) -> list[RGBDFrame]:
     """Frames whose pose is not lost, with nerfstudio's axes; raises `DataError` for a pose that is no pose."""
     axes = reading.axes if options.axes == "auto" else options.axes
     frames = []
@@ -169,7 +169,7 @@ def _posed(reading: Reading, options: SequenceOptions) -> list[Frame]:
     return frames
 
 
-def _origin(frames: list[Frame], notes: list[str]) -> Array:
+def _origin(frames: list[RGBDFrame], notes: list[str]) -> Array:
     """Where the origin must be for single precision to keep millimetres, [3] whole metres: 0 for usual coordinates."""
     places = np.stack([frame.pose[:3, 3] for frame in frames])
     check_astray(places, [f"'{frame.color}'" for frame in frames], least=1.0)
@@ -188,7 +188,7 @@ def _turned(pose: Array) -> Array:
     return pose @ OPENCV_TO_NERFSTUDIO
 
 
-def _check_times_and_files(frames: list[Frame]) -> None:
+def _check_times_and_files(frames: list[RGBDFrame]) -> None:
     """Raises `DataError` for times that do not increase and for missing files; times then begin with 0."""
     previous = -np.inf
     for frame in frames:
@@ -206,7 +206,7 @@ def _check_times_and_files(frames: list[Frame]) -> None:
     frames[:] = [replace(frame, time=frame.time - start) for frame in frames]
 
 
-def _sizes(frames: list[Frame], notes: list[str]) -> tuple[Size, Size]:
+def _sizes(frames: list[RGBDFrame], notes: list[str]) -> tuple[Size, Size]:
     """(width, height) of all depth images, and of the colour images once they are turned as they are seen."""
     size = depth_size(frames[0].depth)
     expected: Size | None = None

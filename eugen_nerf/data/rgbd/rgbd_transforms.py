@@ -16,7 +16,7 @@ from eugen_nerf.data.lenses.lens_models import KINDS, flagged_kind, named_model
 from eugen_nerf.data.lenses.undistortion import Lens, Model
 from eugen_nerf.data.rgbd.rgbd_files import list_of_objects, number, read_object
 from eugen_nerf.data.rgbd.rgbd_images import color_sizes
-from eugen_nerf.data.rgbd.rgbd_types import Frame, Reading, SequenceOptions
+from eugen_nerf.data.rgbd.rgbd_types import Reading, RGBDFrame, SequenceOptions
 
 DEPTH_KEYS = ("depth_file_path", "depth_path")
 UNIT_KEYS = ("depth_unit_scale_factor", "integer_depth_scale", "depth_scale", "depth_factor", "png_depth_scale")
@@ -65,7 +65,9 @@ def read_transforms(path: Path, options: SequenceOptions) -> Reading:
             splits = frozenset(split for split, listed in lists.items() if files["file_path"] in listed)
         time = number(entry, "timestamp", index / fps, where)
         matrix = np.asarray(pose, dtype=np.float64)
-        frames.append(Frame(files["file_path"], files[depth_key], matrix, lens, time, files.get("mask_path"), splits))
+        frames.append(
+            RGBDFrame(files["file_path"], files[depth_key], matrix, lens, time, files.get("mask_path"), splits)
+        )
     _check_lists(lists, frames, name)
     assumed = []
     if options.depth_unit is None and unit_key not in document:
@@ -124,7 +126,7 @@ def _distortion(values: Mapping[str, Any], where: str) -> Lens:
     kind = KINDS.get(name, flagged_kind(values) or "PERSPECTIVE")
     if kind not in ("PERSPECTIVE", "FISHEYE") or name in ("FOV", "THIN_PRISM_FISHEYE"):
         raise DataError(
-            f"camera_model of {where} is {name or kind!r}: depth needs a perspective or a fisheye lens (PINHOLE, OPENCV, "
+            f"camera_model of {where} is {name or kind!r}: depth needs a perspective or fisheye lens (PINHOLE, OPENCV, "
             "OPENCV_FISHEYE, ...); reproject colour and depth"
         )
     model: Model = "fisheye" if kind == "FISHEYE" else "perspective"
@@ -174,7 +176,7 @@ def _split_lists(document: Mapping[str, Any], name: Path, finder: ImageFinder) -
     return lists
 
 
-def _check_lists(lists: Mapping[str, set[Path]], frames: list[Frame], name: Path) -> None:
+def _check_lists(lists: Mapping[str, set[Path]], frames: list[RGBDFrame], name: Path) -> None:
     """Raises `DataError` where a list names a file that no frame has."""
     known = {frame.color for frame in frames}
     for split, listed in lists.items():
@@ -186,7 +188,7 @@ def _check_lists(lists: Mapping[str, set[Path]], frames: list[Frame], name: Path
             )
 
 
-def _notes(frames: list[Frame]) -> tuple[str, ...]:
+def _notes(frames: list[RGBDFrame]) -> tuple[str, ...]:
     """What masks and lists of files do to the frames."""
     notes = []
     masked = sum(frame.mask is not None for frame in frames)

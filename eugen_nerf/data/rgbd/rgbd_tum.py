@@ -11,7 +11,7 @@ from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.lenses.undistortion import Lens
 from eugen_nerf.data.rgbd.rgbd_files import read_text
 from eugen_nerf.data.rgbd.rgbd_images import depth_size
-from eugen_nerf.data.rgbd.rgbd_types import Array, Frame, Reading, SequenceOptions
+from eugen_nerf.data.rgbd.rgbd_types import Array, Reading, RGBDFrame, SequenceOptions
 
 KINECT = Lens(525.0, 525.0, 320.0, 240.0, (640, 480))
 """A Kinect as the TUM benchmark recommends it for registered, undistorted images: 525, 525, 319.5, 239.5."""
@@ -52,7 +52,7 @@ def read_tum(path: Path, options: SequenceOptions) -> Reading:
     if options.depth_unit is None:
         assumed = (*assumed, f"{KINECT_UNIT:g} m a stored unit of depth, TUM's (--depth-unit; RealSense: 0.001)")
     frames = [
-        Frame(path / colors[i][1][0], path / depths[depth[i]][1][0], matrix, lens, float(times[i]))
+        RGBDFrame(path / colors[i][1][0], path / depths[depth[i]][1][0], matrix, lens, float(times[i]))
         for i, matrix in zip(kept, matrices, strict=True)
     ]
     notes = _dropped(near_depth, near_pose, len(kept), pose_times, limit)

@@ -24,7 +24,7 @@ OPENCV_TO_NERFSTUDIO = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
-class Frame:
+class RGBDFrame:
     """One frame.
 
     Attributes:
@@ -58,7 +58,7 @@ class Reading:
         notes: what else a user should know, such as frames that were left out.
     """
 
-    frames: list[Frame]
+    frames: list[RGBDFrame]
     depth_unit: float
     axes: Axes
     assumed: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class Sequence:
         origin: place in the files' world, metres, that is the origin here; 0 unless coordinates are very large.
     """
 
-    frames: tuple[Frame, ...]
+    frames: tuple[RGBDFrame, ...]
     size: Size
     depth_unit: float
     depth_invalid: tuple[float, ...]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.data.synthetic.room import Part, Room
+from eugen_nerf.data.synthetic.room import Room, RoomPart
 from eugen_nerf.data.synthetic.solids import Array, Box, Cylinder, Sphere, Vector
 from eugen_nerf.data.synthetic.textures import hsv
 
@@ -17,7 +17,7 @@ GAP = 0.06
 """Metres kept free between pieces."""
 TRIES = 400
 
-Piece = tuple[list[Part], float]
+Piece = tuple[list[RoomPart], float]
 """Parts around the origin, standing on the floor and looking along +x, and the radius of the circle they need."""
 
 
@@ -35,7 +35,7 @@ def furnished_room(size: Vector, num_objects: int, path: Array, clearance: float
     """
     walls = Box((0.0, 0.0, 0.5 * size[2]), (0.5 * size[0], 0.5 * size[1], 0.5 * size[2]))
     hue = float(rng.uniform())
-    parts: list[Part] = []
+    parts: list[RoomPart] = []
     taken: list[tuple[float, float, float]] = []
     standing = [_FREE[i] for i in rng.permutation(len(_FREE))]
     leaning = [_AGAINST_WALL[i] for i in rng.permutation(len(_AGAINST_WALL))]
@@ -65,7 +65,7 @@ def _free(rng: np.random.Generator, size: Vector, radius: float) -> tuple[float,
     return float(x), float(y), float(rng.uniform(0.0, 2.0 * np.pi))
 
 
-def _at_wall(rng: np.random.Generator, size: Vector, piece: list[Part]) -> tuple[float, float, float]:
+def _at_wall(rng: np.random.Generator, size: Vector, piece: list[RoomPart]) -> tuple[float, float, float]:
     """A place with the piece's back (its lowest x) a little inside one of the four walls."""
     turn = int(rng.integers(4))  # looks along +x, +y, -x, -y
     back = -min(_lowest_x(part) for part in piece)
@@ -76,13 +76,13 @@ def _at_wall(rng: np.random.Generator, size: Vector, piece: list[Part]) -> tuple
     return x, y, turn * np.pi / 2
 
 
-def _lowest_x(part: Part) -> float:
+def _lowest_x(part: RoomPart) -> float:
     solid = part.solid
     assert isinstance(solid, Box | Cylinder | Sphere)
     return solid.center[0] - (solid.half[0] if isinstance(solid, Box) else solid.radius)
 
 
-def _moved(part: Part, x: float, y: float, turn: float) -> Part:
+def _moved(part: RoomPart, x: float, y: float, turn: float) -> RoomPart:
     """The part turned around the vertical axis, then moved over the floor."""
     solid = part.solid
     c, s = np.cos(turn), np.sin(turn)
@@ -90,24 +90,24 @@ def _moved(part: Part, x: float, y: float, turn: float) -> Part:
     a, b, z = solid.center
     center = (float(x + c * a - s * b), float(y + s * a + c * b), z)
     if isinstance(solid, Box):
-        return Part(part.name, Box(center, solid.half, solid.yaw + turn), part.color)
+        return RoomPart(part.name, Box(center, solid.half, solid.yaw + turn), part.color)
     if isinstance(solid, Cylinder):
-        return Part(part.name, Cylinder(center, solid.radius, solid.half_height), part.color)
-    return Part(part.name, Sphere(center, solid.radius), part.color)
+        return RoomPart(part.name, Cylinder(center, solid.radius, solid.half_height), part.color)
+    return RoomPart(part.name, Sphere(center, solid.radius), part.color)
 
 
-def _block(name: str, low: Vector, high: Vector, color: Vector, yaw: float = 0.0) -> Part:
+def _block(name: str, low: Vector, high: Vector, color: Vector, yaw: float = 0.0) -> RoomPart:
     """A box between two corners; one that starts at the floor is sunk into it."""
     bottom = low[2] - SUNK if low[2] == 0.0 else low[2]
     center = tuple((a + b) / 2 for a, b in zip((*low[:2], bottom), high, strict=True))
     half = tuple((b - a) / 2 for a, b in zip((*low[:2], bottom), high, strict=True))
-    return Part(name, Box(center, half, yaw), color)  # type: ignore[arg-type]
+    return RoomPart(name, Box(center, half, yaw), color)  # type: ignore[arg-type]
 
 
-def _post(name: str, x: float, y: float, low: float, high: float, radius: float, color: Vector) -> Part:
+def _post(name: str, x: float, y: float, low: float, high: float, radius: float, color: Vector) -> RoomPart:
     """An upright cylinder; one that starts at the floor is sunk into it."""
     bottom = low - SUNK if low == 0.0 else low
-    return Part(name, Cylinder((x, y, (bottom + high) / 2), radius, (high - bottom) / 2), color)
+    return RoomPart(name, Cylinder((x, y, (bottom + high) / 2), radius, (high - bottom) / 2), color)
 
 
 def _table(rng: np.random.Generator, hue: float) -> Piece:
@@ -126,7 +126,7 @@ def _stool(rng: np.random.Generator, hue: float) -> Piece:
 
 def _ball(rng: np.random.Generator, hue: float) -> Piece:
     radius = float(rng.uniform(0.18, 0.32))
-    return [Part("ball", Sphere((0.0, 0.0, radius - SUNK), radius), hsv(hue, 0.85, 0.85))], radius
+    return [RoomPart("ball", Sphere((0.0, 0.0, radius - SUNK), radius), hsv(hue, 0.85, 0.85))], radius
 
 
 def _crates(rng: np.random.Generator, hue: float) -> Piece:
@@ -140,7 +140,7 @@ def _crates(rng: np.random.Generator, hue: float) -> Piece:
 
 def _plant(rng: np.random.Generator, hue: float) -> Piece:
     pot, crown = rng.uniform(0.13, 0.18), rng.uniform(0.22, 0.28)
-    leaves = Part("plant", Sphere((0.0, 0.0, float(0.55 + crown)), float(crown)), hsv(0.33, 0.7, 0.5))
+    leaves = RoomPart("plant", Sphere((0.0, 0.0, float(0.55 + crown)), float(crown)), hsv(0.33, 0.7, 0.5))
     stem = _post("plant", 0.0, 0.0, 0.3, 0.6, 0.03, hsv(0.1, 0.6, 0.4))
     return [_post("plant", 0.0, 0.0, 0.0, 0.32, pot, hsv(hue, 0.7, 0.7)), stem, leaves], float(crown)
 
@@ -164,7 +164,7 @@ def _sofa(rng: np.random.Generator, hue: float) -> Piece:
     base = _block("sofa", (-0.4, -width, 0.0), (0.4, width, seat), cloth)
     back = _block("sofa", (-0.4, -width, 0.0), (-0.18, width, seat + 0.42), cloth)
     arms = [_block("sofa", (-0.4, s * width - 0.08, 0.0), (0.4, s * width + 0.08, seat + 0.2), cloth) for s in (-1, 1)]
-    cushion = Part("sofa", Sphere((0.0, float(width * 0.4), float(seat)), 0.16), hsv(hue + 0.5, 0.7, 0.8))
+    cushion = RoomPart("sofa", Sphere((0.0, float(width * 0.4), float(seat)), 0.16), hsv(hue + 0.5, 0.7, 0.8))
     return [base, back, *arms, cushion], float(np.hypot(0.4, width + 0.08))
 
 
@@ -172,7 +172,7 @@ def _cabinet(rng: np.random.Generator, hue: float) -> Piece:
     width, height = rng.uniform(0.4, 0.6), rng.uniform(0.7, 1.0)
     body = _block("cabinet", (-0.2, -width, 0.0), (0.2, width, height), hsv(hue, 0.4, 0.8))
     vase = _post("cabinet", 0.02, float(width * 0.5), height - SUNK, height + 0.28, 0.07, hsv(hue + 0.5, 0.8, 0.6))
-    bowl = Part("cabinet", Sphere((0.0, float(-width * 0.4), float(height + 0.08)), 0.13), hsv(hue + 0.3, 0.7, 0.9))
+    bowl = RoomPart("cabinet", Sphere((0.0, float(-width * 0.4), float(height + 0.08)), 0.13), hsv(hue + 0.3, 0.7, 0.9))
     return [body, vase, bowl], float(np.hypot(0.2, width))
 
 

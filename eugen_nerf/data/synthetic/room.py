@@ -24,7 +24,7 @@ CONTACT = 1e-9  # metres: what lies this near a surface is on it, in float64
 
 
 @dataclass(frozen=True)
-class Part:
+class RoomPart:
     """One solid of an object: what it belongs to, its shape, its colour (RGB in [0, 1])."""
 
     name: str
@@ -42,7 +42,7 @@ class Room:
     """
 
     walls: Box
-    parts: tuple[Part, ...]
+    parts: tuple[RoomPart, ...]
 
     def distance(self, points: Array) -> Array:
         """Signed distance [N] in metres at points [N, 3]; exact in free space."""
@@ -128,7 +128,7 @@ def read_room(path: Path) -> Room:
         if not isinstance(walls, Box):
             raise ValueError("the walls are no box")
         parts = tuple(
-            Part(str(part["name"]), _solid_from_data(part["solid"]), _vector(part["color"]))
+            RoomPart(str(part["name"]), _solid_from_data(part["solid"]), _vector(part["color"]))
             for part in document["parts"]
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

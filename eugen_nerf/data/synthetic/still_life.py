@@ -30,8 +30,8 @@ from eugen_nerf.data.synthetic.textures import (
     Color,
     Material,
     Noise,
+    PlainColour,
     Product,
-    Solid,
     Stripes,
     hsv,
     random_noise,
@@ -155,7 +155,7 @@ def _ring(rng: np.random.Generator, hue: float) -> list[tuple[Mesh, Material]]:
     hoop = moved(_turned(_turned(torus(0.23, 0.075), 0, 0.5 * np.pi), 2, lean), (0.0, 0.0, 0.27))
     rings = Checker(hsv(hue, 0.9, 0.85), hsv(hue + 0.3, 0.2, 0.95), 0.12, (0.03, 0.06, 0.05))
     ball = moved(sphere(0.10, rings=24, segments=48), (0.0, 0.0, 0.27))
-    return [(hoop, Material(rings)), (ball, Material(Solid(hsv(hue + 0.6, 0.8, 0.20)), 0.4, 40.0))]
+    return [(hoop, Material(rings)), (ball, Material(PlainColour(hsv(hue + 0.6, 0.8, 0.20)), 0.4, 40.0))]
 
 
 def _railing(rng: np.random.Generator, hue: float) -> list[tuple[Mesh, Material]]:
@@ -177,8 +177,8 @@ def _railing(rng: np.random.Generator, hue: float) -> list[tuple[Mesh, Material]
     )
     beams = merge([moved(box((0.035, 0.64, 0.045)), (0.0, 0.0, z)) for z in (0.16, 0.34)])
     return [
-        (posts, Material(Solid(hsv(hue, 0.5, 0.25)))),
-        (knobs, Material(Solid(hsv(hue + 0.1, 0.9, 0.95)))),
+        (posts, Material(PlainColour(hsv(hue, 0.5, 0.25)))),
+        (knobs, Material(PlainColour(hsv(hue + 0.1, 0.9, 0.95)))),
         (beams, Material(Stripes(hsv(hue, 0.7, 0.6), hsv(hue + 0.5, 0.3, 0.95), (0.0, 1.0, 0.0), 0.16))),
     ]
 

@@ -19,7 +19,7 @@ Color = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Solid:
+class PlainColour:
     """One colour everywhere."""
 
     color: Color
@@ -103,7 +103,7 @@ class Material:
     `specular` is the lobe's peak in linear radiance under a unit light, `shininess` its exponent.
     """
 
-    texture: Texture = field(default_factory=lambda: Solid((0.5, 0.5, 0.5)))
+    texture: Texture = field(default_factory=lambda: PlainColour((0.5, 0.5, 0.5)))
     specular: float = 0.0
     shininess: float = 32.0
 

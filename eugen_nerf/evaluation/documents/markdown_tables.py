@@ -49,7 +49,7 @@ _PLACE = "<!-- table {} -->\n", "<!-- end of table -->"
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row: what it is called, and where its figures are."""
 
     label: str
@@ -71,7 +71,7 @@ class Place:
     name: str
     columns: Sequence[str]
     """Keys of `COLUMNS`, `psnr_from_to`, or headings of the rows' own `cells`."""
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
     heading: str = "variant"
 
 
@@ -119,7 +119,7 @@ AnyPlace = Place | Pivot | Cases | Verdicts | Speeds | Predictions | DayTable | 
 
 
 def read_places(path: Path) -> list[AnyPlace]:
-    """Places from plain data: a list of mappings with the names of `Place` and `Row`, or of another kind.
+    """Places from plain data: a list of mappings with the names of `Place` and `TableRow`, or of another kind.
 
     Raises:
         ConfigError: anything else.
@@ -148,7 +148,7 @@ def _place_of(entry: Mapping[str, Any]) -> AnyPlace:
         return Pivot(**entry)
     if "values" in entry:
         return Cases(**entry)
-    return Place(**{**entry, "rows": [Row(**row) for row in entry["rows"]]})
+    return Place(**{**entry, "rows": [TableRow(**row) for row in entry["rows"]]})
 
 
 def table(place: AnyPlace, folder: Path) -> str:
@@ -257,7 +257,7 @@ def _heading(key: str) -> str:
     return "PSNR" if key == FROM_TO else COLUMNS[key][0] if key in COLUMNS else key
 
 
-def _figures(row: Row, folder: Path) -> dict[str, Any]:
+def _figures(row: TableRow, folder: Path) -> dict[str, Any]:
     paths = [folder / name for name in ([row.report] if isinstance(row.report, str) else row.report)]
     rows, baseline = [], row.baseline
     for path in paths:

@@ -27,10 +27,10 @@ TRAINED = 2
 """Families whose compiled training steps are measured."""
 DRY = 2
 """The family whose kernel a dry run interprets: the smallest."""
-Compiling = dict["Job", Any]
+Compiling = dict["CompileJob", Any]
 
 
-class Job(NamedTuple):
+class CompileJob(NamedTuple):
     """Something that takes long to compile: a plan, or a training step (`backend` is "training")."""
 
     family: int
@@ -48,21 +48,21 @@ def ways_of_plan(name: str, network: LayerGraph, day: Day) -> list[tuple[str, st
     return found + [("triton", dtype) for dtype in PLAN_DTYPES if fused]
 
 
-def jobs_of(day: Day) -> list[Job]:
+def jobs_of(day: Day) -> list[CompileJob]:
     """All that is compiled later on, what is needed most first."""
     found = []
     for number, family in enumerate(day.families):
         for name, network in networks_of(family, torch.device("cpu")).items():
             ways = [way for way in ways_of_plan(name, network, day) if way[0] != "eager"]
-            found += [Job(number, name, *way) for way in ways if way[0] == "triton" or not family.gradient]
+            found += [CompileJob(number, name, *way) for way in ways if way[0] == "triton" or not family.gradient]
             if day.compiled and name in compiled_steps(family) and not family.gradient and number < TRAINED:
-                found.append(Job(number, name, "training", "float32"))
+                found.append(CompileJob(number, name, "training", "float32"))
     if day.tiny:  # one of each kind
         small = [job for job in found if job.family == DRY or job.backend == "training"]
         found = list({(job.backend, job.dtype): job for job in reversed(small)}.values())
     order = ("triton", "training", "compile")
 
-    def worth(job: Job) -> tuple[Any, ...]:
+    def worth(job: CompileJob) -> tuple[Any, ...]:
         baseline = not job.name.startswith(("dense", "EUGen"))
         return day.families[job.family].gradient, order.index(job.backend), baseline, job.dtype == "float32"
 
@@ -75,7 +75,7 @@ def compiled_steps(family: Family) -> tuple[str, ...]:
 
 
 @contextmanager
-def compiling(day: Day, jobs: Sequence[Job]) -> Iterator[Compiling]:
+def compiling(day: Day, jobs: Sequence[CompileJob]) -> Iterator[Compiling]:
     """Within it, other processes compile the jobs; they are stopped at its end."""
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
     workers = 1 if day.tiny else max(1, (os.cpu_count() or 2) - 1)
@@ -102,25 +102,25 @@ def wait_for(running: Compiling, seconds: float, day: Day) -> dict[str, Any]:
     return {"compiled": len(running) - len(left), "of": len(running), "slowest": slowest, "left_out": reasons}
 
 
-def left_out(day: Day) -> set[Job]:
+def left_out(day: Day) -> set[CompileJob]:
     """Jobs that were not compiled, as `wait_for` noted them; all where it was stopped before."""
     path = day.work / "left_out.json"
     if not path.is_file():
         return set(jobs_of(day))
-    return {Job(*job) for job in json.loads(path.read_text(encoding="utf8"))}
+    return {CompileJob(*job) for job in json.loads(path.read_text(encoding="utf8"))}
 
 
-def left_out_of(family: int, missing: Collection[Job]) -> set[tuple[str, str, str]]:
+def left_out_of(family: int, missing: Collection[CompileJob]) -> set[tuple[str, str, str]]:
     """Those of one family, as `core.speed` takes them."""
     return {job[1:] for job in missing if job.family == family}
 
 
-def describe(job: Job, day: Day) -> str:
+def describe(job: CompileJob, day: Day) -> str:
     """In words."""
     return f"{day.families[job.family].name}: {job.name}, {job.backend} {job.dtype}"
 
 
-def compile_job(job: Job, day: Day) -> float:
+def compile_job(job: CompileJob, day: Day) -> float:
     """Seconds that it took; runs in a process of its own."""
     began, family, device = time.monotonic(), day.families[job.family], day.target
     if job.backend == "training":

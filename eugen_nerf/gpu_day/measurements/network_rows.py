@@ -20,7 +20,7 @@ from eugen_nerf.core.networks.nerf_mlp import build_nerf
 from eugen_nerf.core.timing import medians, time_interleaved
 from eugen_nerf.core.training.tf32 import float32_products
 from eugen_nerf.gpu_day.day import Day
-from eugen_nerf.gpu_day.measurements.compiling import TRAINED, Job, compiled_steps, left_out, left_out_of
+from eugen_nerf.gpu_day.measurements.compiling import TRAINED, CompileJob, compiled_steps, left_out, left_out_of
 from eugen_nerf.gpu_day.rows import RowLog
 
 ORDER = (0, 1, 3, 2)
@@ -45,7 +45,7 @@ def measure_networks(day: Day, log: RowLog) -> None:
     log.measure("the grid of Zip-NeRF", partial(measure_grid, day))
 
 
-def measure_queries(day: Day, number: int, missing: set[Job]) -> dict[str, Any]:
+def measure_queries(day: Day, number: int, missing: set[CompileJob]) -> dict[str, Any]:
     """Every network of a family by every way of running it, taking turns; those of float32 with TF32 products too."""
     family, device = day.families[number], day.target
     peaks = {"float32": 1e12, "bfloat16": 1e12, "copy": 1e12} if day.tiny else measure_peaks(device)
@@ -75,11 +75,11 @@ def _in_tf32(work: Callable[[], object]) -> None:
         work()
 
 
-def measure_image(day: Day, missing: set[Job]) -> dict[str, Any]:
+def measure_image(day: Day, missing: set[CompileJob]) -> dict[str, Any]:
     """An image of a NeRF by networks alone, in plain PyTorch around them."""
     family = day.families[0]
     names = ["dense", *(f"EUGen m={m}" for m in family.features)]
-    by_compiler = [n for n in names if Job(0, n, "compile", "bfloat16") not in missing]
+    by_compiler = [n for n in names if CompileJob(0, n, "compile", "bfloat16") not in missing]
     compiled = by_compiler if day.compiled and day.device == "cuda" else []
     rows = measure_pictures(
         day.target, 4 if day.tiny else SIDE, family=family, repeats=1 if day.tiny else ROUNDS, compiled=compiled
@@ -87,10 +87,10 @@ def measure_image(day: Day, missing: set[Job]) -> dict[str, Any]:
     return {"pictures": rows}
 
 
-def measure_steps(day: Day, number: int, missing: set[Job]) -> dict[str, Any]:
+def measure_steps(day: Day, number: int, missing: set[CompileJob]) -> dict[str, Any]:
     """A training step of a family's networks: dense, EUGen, narrower, of low rank; some of them compiled."""
     family = day.families[number]
-    steps = [n for n in compiled_steps(family) if Job(number, n, "training", "float32") not in missing]
+    steps = [n for n in compiled_steps(family) if CompileJob(number, n, "training", "float32") not in missing]
     compiled = steps if day.compiled and not day.tiny and number < TRAINED else []
     scale = 1e-6 if day.tiny else 1.0
     rows = measure_training(family, day.target, scale=scale, repeats=1 if day.tiny else ROUNDS, compiled=compiled)
@@ -98,7 +98,7 @@ def measure_steps(day: Day, number: int, missing: set[Job]) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def measure_calls(day: Day, missing: set[Job]) -> dict[str, Any]:
+def measure_calls(day: Day, missing: set[CompileJob]) -> dict[str, Any]:
     """Seconds of a call for one row of NeRF's bfloat16 plans: the host's share of a launch."""
     family, device = day.families[0], day.target
     found: dict[str, float] = {}
@@ -107,7 +107,7 @@ def measure_calls(day: Day, missing: set[Job]) -> dict[str, Any]:
         one = [x[:1] for x in encoded_inputs(network.input_widths, 256, device)]
         fused = device.type == "cuda" and kernel_problem(device) is None
         for backend in ("eager", "triton") if fused else ("eager",):
-            if Job(0, name, backend, "bfloat16") not in missing:
+            if CompileJob(0, name, backend, "bfloat16") not in missing:
                 plan = make_plan(network, one, backend=backend, dtype="bfloat16")
                 work: dict[str, Callable[[], None]] = {f"{name}, {plan.backend}": partial(_discard, plan, one)}
                 found |= medians(time_interleaved(work, warmup=20, repeats=100, device=device))

@@ -18,7 +18,15 @@ from eugen_nerf.core.inference.packing import why_not
 from eugen_nerf.core.inference.plan import make_plan
 from eugen_nerf.core.networks.layer_graph import LayerGraph
 from eugen_nerf.gpu_day.day import Day
-from eugen_nerf.gpu_day.measurements.compiling import DRY, Job, compiling, jobs_of, left_out, wait_for, ways_of_plan
+from eugen_nerf.gpu_day.measurements.compiling import (
+    DRY,
+    CompileJob,
+    compiling,
+    jobs_of,
+    left_out,
+    wait_for,
+    ways_of_plan,
+)
 from eugen_nerf.gpu_day.rows import RowLog
 
 TOLERANCES = {"float32": 1e-3, "bfloat16": 0.15}
@@ -65,14 +73,14 @@ def describe_device(day: Day) -> dict[str, Any]:
     return found
 
 
-def check_network(day: Day, number: int, name: str, missing: set[Job]) -> dict[str, Any]:
+def check_network(day: Day, number: int, name: str, missing: set[CompileJob]) -> dict[str, Any]:
     """One network: its collapse, and every plan that was compiled. `ok` is whether all of it holds."""
     family, device = day.families[number], day.target
     network = networks_of(family, device)[name]
     error = collapse_deviation(network, device)
     plans = []
     for backend, dtype in ways_of_plan(name, network, day):
-        if Job(number, name, backend, dtype) in missing or not checked(day, number, name, backend):
+        if CompileJob(number, name, backend, dtype) in missing or not checked(day, number, name, backend):
             continue
         statement, fits = check_plan(network, backend, dtype, device, rows=40 if day.tiny else 1000)
         plans.append({"plan": statement, "ok": fits})

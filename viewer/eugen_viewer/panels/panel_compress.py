@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import viser
 
 from eugen_nerf.core.errors import EugenError
 from eugen_viewer.background_jobs import Latest, Progress
+from eugen_viewer.context import ViewerContext
 from eugen_viewer.panels.compression import LiveCompression, Predicted, Widths
 from eugen_viewer.panels.curve_plots import front_plot
 from eugen_viewer.panels.readout import literal
 from eugen_viewer.panels.shared import inline_image
 from eugen_viewer.shown_runs import Viewed, open_run
-
-if TYPE_CHECKING:
-    from eugen_viewer.app import Viewer
 
 GATHERING, SAVING = "preparing the preview", "saving as run"
 TITLE = "**Preview of `eugen-distill`** for *{name}*"
@@ -33,7 +31,7 @@ class CompressPanel:
         tab: that it is in. Preparation starts after the first picture, with the run of the most layers to replace.
     """
 
-    def __init__(self, app: Viewer, tab: viser.GuiTabHandle) -> None:
+    def __init__(self, app: ViewerContext, tab: viser.GuiTabHandle) -> None:
         self.app, self._tab = app, tab
         gui = app.server.gui
         self.teacher: Viewed | None = None

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import viser
 
 from eugen_nerf.core.errors import EugenError
 from eugen_nerf.methods.runs.image_metrics import Image8
 from eugen_viewer.background_jobs import Progress
+from eugen_viewer.context import ViewerContext
 from eugen_viewer.frame_budget import fitted
 from eugen_viewer.panels.readout import literal
 from eugen_viewer.record import CameraPath, film, new_name, save_path, save_picture
 from eugen_viewer.viewer_cameras import SCALE, Eye
-
-if TYPE_CHECKING:
-    from eugen_viewer.app import Viewer
 
 FILMING = "film"
 
@@ -27,7 +23,7 @@ class RecordPanel:
         app: the viewer.
     """
 
-    def __init__(self, app: Viewer) -> None:
+    def __init__(self, app: ViewerContext) -> None:
         self.app = app
         gui = app.server.gui
         self.path = CameraPath()

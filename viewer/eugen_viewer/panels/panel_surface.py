@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import viser
@@ -12,14 +12,12 @@ from eugen_nerf.core.errors import EugenError
 from eugen_nerf.surfaces.distance_field import SignedDistance
 from eugen_nerf.surfaces.mesh import TriangleMesh, extract_mesh, write_mesh
 from eugen_viewer.background_jobs import Latest, Progress
+from eugen_viewer.context import ViewerContext
 from eugen_viewer.panels.readout import literal
 from eugen_viewer.panels.shared import colour_bar
 from eugen_viewer.shown_runs import Viewed
 from eugen_viewer.surface import COLOURS, MESH_CELLS, coloured_mesh, make_placard, probe_ray
 from eugen_viewer.viewer_cameras import SCALE
-
-if TYPE_CHECKING:
-    from eugen_viewer.app import Viewer
 
 MESHING = "mesh"
 AXES = ("x", "y", "z")
@@ -32,7 +30,7 @@ class SurfacePanel:
         app: the viewer; the first mesh is begun after the first picture.
     """
 
-    def __init__(self, app: Viewer) -> None:
+    def __init__(self, app: ViewerContext) -> None:
         self.app = app
         gui = app.server.gui
         fitting = [viewed.name for viewed in app.show.runs.values() if self.fits(viewed)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Row:
+class ReadoutRow:
     """Numbers of one run.
 
     Attributes:
@@ -42,7 +42,7 @@ class Readout:
         note: a line more.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[ReadoutRow]
     size: tuple[int, int]
     fine: bool
     mutual: float | None = None
@@ -88,7 +88,7 @@ def _milliseconds(seconds: float | None) -> str:
     return f"{1e3 * seconds:,.1f}" if seconds < 0.1 else f"{1e3 * seconds:,.0f}"
 
 
-def _rate(row: Row) -> str:
+def _rate(row: ReadoutRow) -> str:
     if not row.queries or not row.seconds:
         return "-"
     rate = row.queries / row.seconds

@@ -6,18 +6,16 @@ import base64
 import io
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import viser
 from PIL import Image
 
 from eugen_nerf.methods.runs.image_metrics import Image8
+from eugen_viewer.context import ViewerContext
 from eugen_viewer.panels.readout import literal
 from eugen_viewer.pictures import DIFFERENCE_COLOURS, Mode, map_colours
-
-if TYPE_CHECKING:
-    from eugen_viewer.app import Viewer
 
 MODE_NAMES: dict[Mode, str] = {
     "split": "split",
@@ -74,7 +72,7 @@ class ComparePanel:
         app: the viewer.
     """
 
-    def __init__(self, app: Viewer) -> None:
+    def __init__(self, app: ViewerContext) -> None:
         self.app = app
         gui, show = app.server.gui, app.show
         names, choice = list(show.runs), show.choice
@@ -166,7 +164,7 @@ class TimePanel:
         app: the viewer.
     """
 
-    def __init__(self, app: Viewer) -> None:
+    def __init__(self, app: ViewerContext) -> None:
         self.app = app
         gui = app.server.gui
         self.slider = gui.add_slider("Time", 0.0, 1.0, 0.01, round(app.show.time, 4))
