@@ -24,7 +24,7 @@ from eugen_nerf.core.eugen import EUGenLinear
 from eugen_nerf.core.layers.baselines import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
 from eugen_nerf.core.networks.nerf_mlp import VARIANTS
 from eugen_nerf.core.training.merged import MergedLayer
-from eugen_nerf.methods.runs.loading import image_metrics as metrics
+from eugen_nerf.methods.runs import image_metrics as metrics
 from eugen_nerf.methods.runs.loading import load_run
 
 PRESETS = ("eugen-nerf", "eugen-nerf-paper", "eugen-nerf-small")

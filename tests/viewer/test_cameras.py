@@ -14,7 +14,7 @@ from eugen_viewer.record import CameraPath
 from eugen_viewer.viewer_cameras import (
     SCALE,
     Eye,
-    FilmFrame,
+    RunFrame,
     same_pose,
     to_window,
     view_camera_at,
@@ -62,7 +62,7 @@ def test_poses_that_differ_are_told_apart() -> None:
 def test_a_pose_carried_to_another_runs_coordinates_sees_the_same_point() -> None:
     turn = torch.from_numpy(vtf.SO3.from_rpy_radians(0.3, -0.2, 1.0).as_matrix())
     shift = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
-    a, b = FilmFrame(), FilmFrame(torch.cat([turn, shift[:, None]], 1), 0.25)
+    a, b = RunFrame(), RunFrame(torch.cat([turn, shift[:, None]], 1), 0.25)
     pose = look_at((1.0, 2.0, 0.5))
     carried = a.carry(pose, b)
     point = torch.tensor([0.2, 0.1, -0.3], dtype=torch.float64)  # of the data

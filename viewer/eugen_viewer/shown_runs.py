@@ -22,7 +22,7 @@ from eugen_nerf.evaluation.images.view_rendering import eval_dataset
 from eugen_nerf.fields.counting import macs_per_query
 from eugen_nerf.methods.runs.image_metrics import Image8, quantise
 from eugen_nerf.methods.runs.loading import Run, load_run, query_module
-from eugen_viewer.viewer_cameras import FilmFrame
+from eugen_viewer.viewer_cameras import RunFrame
 
 _ASKED = ("get_density", "distance", "distance_and_gradient")
 """Methods by which a model asks its fields, whichever way it calls them."""
@@ -52,12 +52,12 @@ class Viewed:
         return None if views is None or len(views) == 0 else views.cameras
 
     @property
-    def frame(self) -> FilmFrame:
+    def frame(self) -> RunFrame:
         """How the run's coordinates follow from those of its data."""
         outputs = getattr(self.run.pipeline.datamanager, "train_dataparser_outputs", None)
         if outputs is None:
-            return FilmFrame()
-        return FilmFrame(outputs.dataparser_transform[:3].double(), float(outputs.dataparser_scale))
+            return RunFrame()
+        return RunFrame(outputs.dataparser_transform[:3].double(), float(outputs.dataparser_scale))
 
     @property
     def timed(self) -> bool:

@@ -20,14 +20,14 @@ _LEVEL = math.radians(5.0)
 
 
 @dataclass(frozen=True)
-class FilmFrame:
+class RunFrame:
     """How a run's coordinates follow from those of its data: `scale * (rotation p + translation)`."""
 
     transform: Tensor = field(default_factory=lambda: torch.eye(4, dtype=torch.float64)[:3])
     """`[3, 4]`."""
     scale: float = 1.0
 
-    def carry(self, pose: Tensor, to: FilmFrame) -> Tensor:
+    def carry(self, pose: Tensor, to: RunFrame) -> Tensor:
         """A camera-to-world matrix `[3, 4]` of this run as it is in another run of the same data."""
         pose = pose.double()
         turn = to.transform[:, :3] @ self.transform[:, :3].T
@@ -54,7 +54,7 @@ class Eye:
     time: float = 0.0
     view: int | None = None
 
-    def camera(self, height: int, width: int, frame: FilmFrame | None = None, own: FilmFrame | None = None) -> Cameras:
+    def camera(self, height: int, width: int, frame: RunFrame | None = None, own: RunFrame | None = None) -> Cameras:
         """The camera of a picture of the window.
 
         Args:

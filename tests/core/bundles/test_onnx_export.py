@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from oracles import randomise
-from test_collapse import random_graph
+from random_graphs import random_graph
 from torch import Tensor
 
 from eugen_nerf.core import (
