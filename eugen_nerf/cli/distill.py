@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nerfstudio.models.base_model import Model
     from rich.console import Console
 
-    from eugen_nerf.conversion.budget.budget import Fulfilled
+    from eugen_nerf.conversion.budget.budget_search import Fulfilled
     from eugen_nerf.conversion.conversion_settings import DistillConfig
     from eugen_nerf.conversion.graph_run import Conversion
     from eugen_nerf.conversion.run_writer import FieldReport
@@ -228,7 +228,7 @@ class Distill:
     def _convert(self, console: Console, run: Run, config: DistillConfig, goal: tuple[str, float] | None) -> _Done:
         from eugen_nerf.cli.support.distill_progress import shown
         from eugen_nerf.conversion.budget.baseline_budget import rank_plan, uniform_plan
-        from eugen_nerf.conversion.budget.budget import check_rays, fulfil, training_rays
+        from eugen_nerf.conversion.budget.budget_search import check_rays, fulfil, training_rays
         from eugen_nerf.conversion.budget.measure import Photographs
         from eugen_nerf.conversion.calibration import calibrate
         from eugen_nerf.conversion.graph_run import Conversion, conversion_of

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from eugen_nerf.conversion.budget.budget import Fulfilled
+from eugen_nerf.conversion.budget.budget_search import Fulfilled
 from eugen_nerf.conversion.run_writer import FieldReport
 from eugen_nerf.core.fitting.allocation import Combination
 from eugen_nerf.core.fitting.convert_graph import cost_rows

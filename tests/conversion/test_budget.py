@@ -18,7 +18,8 @@ import yaml
 
 from eugen_nerf.cli import distill as cli
 from eugen_nerf.conversion import graph_run as distill
-from eugen_nerf.conversion.budget.budget import Fulfilled, Measured, budget, check_rays, fulfil, training_rays
+from eugen_nerf.conversion.budget import budget_search
+from eugen_nerf.conversion.budget.budget_search import Fulfilled, Measured, check_rays, fulfil, training_rays
 from eugen_nerf.conversion.budget.measure import Photographs, query_macs
 from eugen_nerf.conversion.calibration import calibrate
 from eugen_nerf.conversion.conversion_settings import DistillConfig, explicit_plan
@@ -80,7 +81,7 @@ def test_what_is_seen_is_what_changes_the_picture(conversion: Conversion) -> Non
 
 
 def test_a_share_of_the_multiply_adds(run: Run, conversion: Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "query_speedup", by_macs)
+    monkeypatch.setattr(budget_search, "query_speedup", by_macs)
     result = fulfil(run, conversion, "macs", 0.6)
     seen, macs = result.preview, query_macs(conversion.teacher)
     assert seen.teacher_macs == macs
@@ -101,7 +102,7 @@ def test_a_share_of_the_multiply_adds(run: Run, conversion: Conversion, monkeypa
 def test_hybrids_have_budgets_for_what_is_dense(
     run: Run, conversion: Conversion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "query_speedup", by_macs)
+    monkeypatch.setattr(budget_search, "query_speedup", by_macs)
     layers = {"trunk_1": 12, "head_0": 5}
     trainer, student, reports = conversion.convert({"coarse": layers, "fine": layers})
     hybrid = load_run(write_run(trainer, student, run.step, reports), device="cpu", test_mode="val")
@@ -133,7 +134,7 @@ def test_only_the_layers_asked_for(run: Run, tmp_path: Path) -> None:
 
 def test_without_what_is_seen(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The pure closed form: no derivative of a picture anywhere, relative errors, and no prediction in dB."""
-    monkeypatch.setattr(budget, "query_speedup", by_macs)
+    monkeypatch.setattr(budget_search, "query_speedup", by_macs)
     monkeypatch.setattr(torch.autograd, "grad", None)
     config = DistillConfig(ray_fraction=0.5, max_rays=400, output_dir=tmp_path, output_aware=False)
     conversion = Conversion(run, config)
@@ -194,7 +195,7 @@ def test_photographs_are_the_training_images(run: Run) -> None:
 def test_the_least_error_that_is_fast_enough(
     wanted: float, run: Run, conversion: Conversion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "query_speedup", by_macs)
+    monkeypatch.setattr(budget_search, "query_speedup", by_macs)
     result = fulfil(run, conversion, "speedup", wanted)
     ratio = result.measured.speedup.median
     assert ratio >= wanted
@@ -204,7 +205,7 @@ def test_the_least_error_that_is_fast_enough(
 
 
 def test_out_of_reach(run: Run, conversion: Conversion, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(budget, "query_speedup", by_macs)
+    monkeypatch.setattr(budget_search, "query_speedup", by_macs)
     with pytest.raises(RunError, match=r"500x cannot be reached .* is the most that was measured; nothing was written"):
         fulfil(run, conversion, "speedup", 500)
     with pytest.raises(ConfigError, match="are out of reach: the fewest are"):
@@ -238,7 +239,7 @@ FRONT = [Combination({}, 1000 + 10 * i, 1e-2 * 0.8**i) for i in range(40)]
 @pytest.mark.parametrize("multiple", [0.2, 1.0, 5.0])
 def test_a_drop_is_met_after_one_correction(multiple: float) -> None:
     factory = Factory(1e-3, multiple)
-    result = budget._good_enough(factory, FRONT, 1e-3, 0.5)
+    result = budget_search._good_enough(factory, FRONT, 1e-3, 0.5)
     assert result.measured.drop is not None
     assert result.measured.drop <= 0.5
     assert len(factory.built) <= 2
@@ -250,7 +251,7 @@ def test_a_drop_is_met_after_one_correction(multiple: float) -> None:
 def test_a_second_correction_where_the_first_was_too_bold() -> None:
     """What is lost whatever is chosen makes dear points look worse than they are predicted, cheap ones better."""
     factory = Factory(1e-3, 3.0, floor=5e-5)
-    result = budget._good_enough(factory, FRONT, 1e-3, 0.5)
+    result = budget_search._good_enough(factory, FRONT, 1e-3, 0.5)
     assert result.measured.drop is not None
     assert result.measured.drop <= 0.5
     assert len(factory.built) == 3
@@ -258,7 +259,7 @@ def test_a_second_correction_where_the_first_was_too_bold() -> None:
 
 def test_a_drop_that_is_not_met_says_what_is() -> None:
     with pytest.raises(RunError, match=r"at most 0.5 dB was not reached in closed form: \d+\.\d\d dB .* nothing was"):
-        budget._good_enough(Factory(1e-3, 1e6), FRONT, 1e-3, 0.5)
+        budget_search._good_enough(Factory(1e-3, 1e6), FRONT, 1e-3, 0.5)
 
 
 def test_calibration_never_ends_worse_and_can_help(run: Run, conversion: Conversion) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from eugen_nerf.conversion.budget.baseline_budget import rank_plan, uniform_plan
-from eugen_nerf.conversion.budget.budget import fulfil
+from eugen_nerf.conversion.budget.budget_search import fulfil
 from eugen_nerf.conversion.budget.measure import query_macs
 from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.conversion.graph_run import Conversion

@@ -17,7 +17,8 @@ from tiny_runs import batches_in_threads, render, train_stock
 from torch import Tensor, nn
 
 from eugen_nerf.cli import distill as cli
-from eugen_nerf.conversion.budget.budget import budget, check_rays, fulfil, training_rays
+from eugen_nerf.conversion.budget import budget_search
+from eugen_nerf.conversion.budget.budget_search import check_rays, fulfil, training_rays
 from eugen_nerf.conversion.budget.measure import Photographs, query_macs
 from eugen_nerf.conversion.calibration import calibrate
 from eugen_nerf.conversion.conversion_settings import DistillConfig
@@ -203,7 +204,7 @@ def conversion_of(run: Run, place: Path, **options: Any) -> StockConversion:
 
 @pytest.mark.parametrize(("goal", "value"), [("macs", 0.9), ("speedup", 1.1), ("max_drop", 3.0)])
 def test_budgets(goal: Any, value: float, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "query_speedup", by_macs)
+    monkeypatch.setattr(budget_search, "query_speedup", by_macs)
     conversion = conversion_of(teacher, tmp_path, layers=(*SOME[teacher.config.method_name][:1],))
     result = fulfil(teacher, conversion, goal, value)
     whole = query_macs(teacher.model)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from eugen_nerf.conversion.budget.budget import check_goal
+from eugen_nerf.conversion.budget.budget_search import check_goal
 from eugen_nerf.conversion.budget.field_preview import field_groups
 from eugen_nerf.conversion.budget.measure import query_macs
 from eugen_nerf.conversion.conversion_settings import Plan

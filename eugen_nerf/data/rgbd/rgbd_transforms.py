@@ -126,8 +126,8 @@ def _distortion(values: Mapping[str, Any], where: str) -> Lens:
     kind = KINDS.get(name, flagged_kind(values) or "PERSPECTIVE")
     if kind not in ("PERSPECTIVE", "FISHEYE") or name in ("FOV", "THIN_PRISM_FISHEYE"):
         raise DataError(
-            f"camera_model of {where} is {name or kind!r}: depth needs a perspective or fisheye lens (PINHOLE, OPENCV, "
-            "OPENCV_FISHEYE, ...); reproject colour and depth"
+            f"camera_model of {where} is {name or kind!r}: depth needs a perspective or a fisheye lens (PINHOLE, "
+            "OPENCV, OPENCV_FISHEYE, ...); reproject colour and depth"
         )
     model: Model = "fisheye" if kind == "FISHEYE" else "perspective"
     if "distortion_params" in values:

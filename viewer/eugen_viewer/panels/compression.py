@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from eugen_nerf.conversion.budget.budget import check_rays, predicted_drop
+from eugen_nerf.conversion.budget.budget_search import check_rays, predicted_drop
 from eugen_nerf.conversion.budget.field_preview import FieldMoments, Preview, graph_preview
 from eugen_nerf.conversion.budget.measure import Photographs, query_macs
 from eugen_nerf.conversion.conversion_settings import DistillConfig
