@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.models.base_model import Model, ModelConfig
@@ -61,6 +62,18 @@ class GraphModel(Model):
     def forward(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
         """As in nerfstudio. Under its mixed precision networks multiply in half, and nothing else does."""
         return super().forward(ray_bundle)  # type: ignore[return-value]
+
+    def trial_loss(self, cameras: Cameras, rays: int) -> Tensor:
+        """A scalar that costs about what a training step of so many rays does, losses apart, backwards as well.
+
+        Args:
+            cameras: of the training views.
+            rays: of the step; drawn from the first view by torch's global generator.
+        """
+        camera = cameras[0:1]
+        coords = torch.rand(rays, 2) * torch.tensor([int(camera.height), int(camera.width)])
+        bundle = camera.generate_rays(torch.zeros(rays, 1, dtype=torch.long), coords=coords)
+        return self(bundle)["rgb"].mean()
 
     def graph_fields(self) -> dict[str, GraphField]:
         """The fields by the names that reports use, in the order a ray meets them; proposals are `proposal_...`."""

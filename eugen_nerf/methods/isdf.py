@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.model_components.renderers import RGBRenderer
@@ -152,6 +153,12 @@ class ISDFModel(GraphModel):
         )
         agrees = hit & ((t - surface).abs() < self.config.agreement_tolerance * surface)
         return float(agrees.float().mean())
+
+    def trial_loss(self, cameras: Cameras, rays: int) -> Tensor:
+        """Of distances and gradients at as many random points as a step of these rays samples."""
+        points = torch.rand(rays, self.config.num_stratified_samples + self.config.num_surface_samples, 3)
+        distance, gradient = self.field.distance_and_gradient(points, create_graph=True)
+        return distance.mean() + gradient.square().mean()
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
         """Losses of samples `[rays, samples]` for rays that know their surface, else a rendering `[rays, channels]`."""

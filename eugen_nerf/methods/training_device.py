@@ -61,22 +61,18 @@ def step_seconds(pipeline: VanillaPipeline, rays: int) -> float | None:
         rays: of one step.
 
     Returns:
-        Seconds, or None for models that render no images.
+        Seconds, or None for models of others.
     """
     model = pipeline.model
-    if not isinstance(model, GraphModel) or not model.makes_pictures:
+    if not isinstance(model, GraphModel):
         return None
     dataset = pipeline.datamanager.train_dataset
     assert dataset is not None
-    camera = dataset.cameras[0:1]
     seconds = []
     with torch.random.fork_rng(devices=()):
         for count in (TRIED[0], *TRIED):  # the first pass sets up threads and memory
-            size = torch.tensor([int(camera.height), int(camera.width)])
-            coords = torch.rand(count, 2) * size
-            bundle = camera.generate_rays(torch.zeros(count, 1, dtype=torch.long), coords=coords)
             start = time.perf_counter()
-            model(bundle)["rgb"].mean().backward()
+            model.trial_loss(dataset.cameras, count).backward()
             seconds.append(time.perf_counter() - start)
     model.zero_grad(set_to_none=True)
     few, many = seconds[1:]

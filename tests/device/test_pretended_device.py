@@ -82,7 +82,10 @@ def test_what_cuda_allows_is_allowed_and_stays_on_the_device(name: str) -> None:
 def test_a_refusal_names_the_place_and_the_tensors() -> None:
     from eugen_nerf.core.rendering.sphere_tracing import surface_samples
 
-    with pretend_cuda(), pytest.raises(DeviceMixError, match=r"eugen_nerf/core/raymarch\.py:\d+") as caught:
+    with (
+        pretend_cuda(),
+        pytest.raises(DeviceMixError, match=r"eugen_nerf/core/rendering/sphere_tracing\.py:\d+") as caught,
+    ):
         surface_samples(torch.zeros(2), on_gpu(2), stratified=1, around=2, margin=0.1, spread=0.1)
     assert re.search(r"\[2, 1\] on cuda:0", str(caught.value))
 

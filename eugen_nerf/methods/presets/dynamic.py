@@ -87,7 +87,7 @@ _SMALL = EugenDNerfModelConfig(
 # as the paper's hash-grid D-NeRF, EUGen in the deformation alone: in the small canonical head too, it lost 4 dB more
 _HASH = EugenDNerfModelConfig(network=HashFieldConfig(layers=("none",)))
 _HASH_SMALL = EugenDNerfModelConfig(
-    deformation=replace(_SMALL_DEFORMATION, train_merged=True),
+    deformation=_SMALL_DEFORMATION,
     network=HashFieldConfig(layers=("none",), max_resolution=256, log2_table_size=16, features_per_level=2),
     num_coarse_samples=32,
     num_importance_samples=32,

@@ -21,7 +21,7 @@ from bundles import KINDS, ask, make
 from eugen_nerf.core import BundleError, ConfigError, load_bundle, save_bundle
 
 pytest.importorskip("safetensors")
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 JSON, WEIGHTS = "bundle.json", "weights.safetensors"
 
 

@@ -61,10 +61,13 @@ TOLERANCE = {"float32": 1e-5, "tf32": 1e-5, "float16": 0.01, "bfloat16": 0.06}
 """Of the largest output; tf32 is float32 without a device."""
 
 
+HELPERS = Path(__file__).parents[1]
+"""Folder of what tests of core share."""
+
+
 def _python(*arguments: str, **variables: str) -> None:
     """Another process: triton decides on import whether it interprets."""
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parents[1]), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(HELPERS), str(HELPERS.parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **variables}
     done = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -74,7 +77,7 @@ def _python(*arguments: str, **variables: str) -> None:
 def interpreted(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Array]:
     """What the kernel gave, by name."""
     path = tmp_path_factory.mktemp("kernel") / "results.npz"
-    _python(str(Path(__file__).with_name("plan_networks.py")), str(path), TRITON_INTERPRET="1")
+    _python(str(HELPERS / "plan_networks.py"), str(path), TRITON_INTERPRET="1")
     return np.load(path)
 
 
