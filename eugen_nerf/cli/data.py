@@ -183,10 +183,13 @@ class CheckCommand:
 
     def run(self) -> None:
         """Checks; raises `DataError`."""
-        from eugen_nerf.data.checks import check_blender_directory, check_image_directory, has_times
+        from eugen_nerf.data.poses import check_directory
 
         if not self.splits:
             raise ConfigError("--splits is empty: name at least one of train, val, test")
+        check_directory(self.data)
+        from eugen_nerf.data.checks import check_blender_directory, check_image_directory, has_times
+
         times = any(has_times(self.data, split) for split in self.splits)
         whole = self.data.is_dir() and not any(self.data.glob("transforms_*.json"))
         summary = (

@@ -105,7 +105,10 @@ def check_image_directory(path: Path) -> BlenderSummary:
     elif model is not None:
         data = read_colmap(path, model)
     else:
-        raise DataError(f"'{path}' has no camera poses: transforms.json, transforms_train.json or sparse/0 is needed")
+        raise DataError(
+            f"'{path}' has no camera poses: transforms.json, transforms_train.json or sparse/0 is needed; photographs "
+            "without poses become a data set by `eugen-data photos PHOTOS --output DIR`"
+        )
     masks = [image.mask for image in data.images if image.mask is not None]
     if masks and len(masks) < len(data.images):
         raise DataError(

@@ -84,7 +84,7 @@ def test_a_refusal_names_the_place_and_the_tensors() -> None:
 
     with (
         pretend_cuda(),
-        pytest.raises(DeviceMixError, match=r"eugen_nerf/core/rendering/sphere_tracing\.py:\d+") as caught,
+        pytest.raises(DeviceMixError, match=r"core/rendering/sphere_tracing\.py:\d+") as caught,
     ):
         surface_samples(torch.zeros(2), on_gpu(2), stratified=1, around=2, margin=0.1, spread=0.1)
     assert re.search(r"\[2, 1\] on cuda:0", str(caught.value))
