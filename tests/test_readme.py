@@ -1,4 +1,4 @@
-"""README's commands and examples, as they stand there and in their order, on tiny data and without a GPU."""
+"""Commands and examples of README and the pages after it, as they stand there, on tiny data and without a GPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import torch
 from commands import command
 from tiny_photos import write_corner
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+COMMANDS = ("README.md", "docs/training.md")
+EXAMPLES = (*COMMANDS, "docs/pytorch.md", "docs/conversion.md")
+"""Pages whose shell commands run in this order, and those whose Python does."""
 ELSEWHERE = ("make ", "pip install ", "python3.11 -m venv ")
 """Commands that make an environment of their own: they are what the tests run in."""
 SMALL = {
@@ -36,7 +39,10 @@ SMALL = {
 
 def blocks(language: str) -> list[str]:
     """The code blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(encoding="utf8"), re.DOTALL | re.MULTILINE)
+    pages = [(ROOT / name).read_text(encoding="utf8") for name in (COMMANDS if language == "bash" else EXAMPLES)]
+    return [
+        block for page in pages for block in re.findall(rf"^```{language}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    ]
 
 
 def shortened(words: list[str]) -> list[str]:
@@ -97,13 +103,13 @@ def test_every_command_of_the_page_runs(ran: list[str]) -> None:
 
 
 def test_what_is_run_elsewhere_is_there(home: Path) -> None:
-    targets = re.findall(r"^([a-z-]+):", (README.parent / "Makefile").read_text(), re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     lines = [line for block in blocks("bash") for line in block.splitlines()]
     for line in lines:
         if line.startswith("make "):
             assert line.split()[1] in targets
         for file in re.findall(r"-c (\S+)", line) if "pip install" in line else ():
-            assert (README.parent / file).is_file()
+            assert (ROOT / file).is_file()
 
 
 class _Block(torch.nn.Module):
@@ -131,14 +137,13 @@ class _Model(torch.nn.Module):
 def run_example(code: str, **names: object) -> dict[str, object]:
     """The names after an example."""
     found = dict(names)
-    exec(compile(code, str(README), "exec"), found)
+    exec(compile(code, "an example of the pages", "exec"), found)
     return found
 
 
 def example(word: str) -> str:
-    """The one example that has a word."""
-    (code,) = (code for code in blocks("python") if word in code)
-    return code
+    """The first example that has a word."""
+    return next(code for code in blocks("python") if word in code)
 
 
 def test_the_layer_of_the_example_is_close(capsys: pytest.CaptureFixture[str]) -> None:
@@ -151,7 +156,7 @@ def test_the_layer_of_the_example_is_close(capsys: pytest.CaptureFixture[str]) -
         example("from_linear").replace("torch.randn(4096, 8) @ torch.randn(8, 256) / 8**0.5", "torch.randn(4096, 256)")
     )
     left = float(re.search(r"0\.\d+", capsys.readouterr().out)[0])  # type: ignore[index]
-    stated = float(re.search(r"dimensions leave (0\.\d+)", README.read_text(encoding="utf8"))[1])  # type: ignore[index]
+    stated = float(re.search(r"dimensions leave (0\.\d+)", (ROOT / "docs/pytorch.md").read_text(encoding="utf8"))[1])  # type: ignore[index]
     assert left == pytest.approx(stated, abs=0.05)
     assert full["outputs"].shape == (4096, 256)  # type: ignore[attr-defined]
 
