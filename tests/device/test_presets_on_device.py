@@ -26,7 +26,7 @@ CEILINGS = {
     "eugen-dnerf": (975, 665, 15),
     "eugen-dnerf-hash": (1995, 1851, 15),
     "eugen-dnerf-hash-small": (1305, 1233, 15),
-    "eugen-dnerf-small": (556, 601, 15),
+    "eugen-dnerf-small": (697, 531, 15),
     "eugen-isdf": (441, 423, 12),
     "eugen-isdf-small": (425, 407, 12),
     "eugen-mipnerf360": (1995, 1912, 20),

@@ -97,9 +97,7 @@ def test_one_flag_rules_all_networks(method: str) -> None:
 
 @pytest.mark.parametrize("method", PRESETS)
 def test_replaced_layers_start_with_the_variance_of_dense_ones(method: str) -> None:
-    config = copy.deepcopy(all_methods[method].pipeline.model)
-    config.network.train_merged = config.deformation.train_merged = False  # a merged layer keeps no G of its own
-    model = config.setup(scene_box=BOX, num_train_data=1, metadata={})
+    model = copy.deepcopy(all_methods[method].pipeline.model).setup(scene_box=BOX, num_train_data=1, metadata={})
     for name, names in replaced_layers(model).items():
         for layer in (model.graph_fields()[name].network.layer(n) for n in names):
             assert float(layer.projection.detach().std()) == pytest.approx((3 * layer.in_features) ** -0.5, rel=0.06)

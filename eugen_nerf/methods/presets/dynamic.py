@@ -14,21 +14,13 @@ from eugen_nerf.fields.deformation import DeformationFieldConfig
 from eugen_nerf.fields.hash import HashFieldConfig
 from eugen_nerf.fields.nerf import NeRFFieldConfig
 from eugen_nerf.methods.dnerf import EugenDNerfModelConfig
-from eugen_nerf.methods.optimizers import Algorithm, FieldOptimizerConfig
+from eugen_nerf.methods.optimizers import FieldOptimizerConfig
 from eugen_nerf.methods.presets.static import method_trainer
 from eugen_nerf.methods.trainer import EugenTrainerConfig
 
 
 def _dynamic_trainer(
-    name: str,
-    model: EugenDNerfModelConfig,
-    *,
-    steps: int,
-    rays: int,
-    lr: float,
-    deformation_lr: float,
-    reveal: int,
-    algorithm: Algorithm = "adam",
+    name: str, model: EugenDNerfModelConfig, *, steps: int, rays: int, lr: float, deformation_lr: float, reveal: int
 ) -> EugenTrainerConfig:
     """D-NeRF's data, revealed in the order of time, and a learning rate of its own for the deformation.
 
@@ -47,7 +39,7 @@ def _dynamic_trainer(
     )
     config.optimizers = {
         group: {
-            "optimizer": FieldOptimizerConfig(lr=rate, eps=1e-8, algorithm=algorithm),
+            "optimizer": FieldOptimizerConfig(lr=rate, eps=1e-8),
             "scheduler": ExponentialDecaySchedulerConfig(
                 lr_final=rate / 20, max_steps=steps, warmup_steps=min(500, steps // 6), lr_pre_warmup=rate / 200
             ),
@@ -69,7 +61,7 @@ _SMALL_DEFORMATION = DeformationFieldConfig(
     num_features=(64,),
 )
 _SMALL = EugenDNerfModelConfig(
-    deformation=replace(_SMALL_DEFORMATION, train_merged=True),
+    deformation=_SMALL_DEFORMATION,
     network=NeRFFieldConfig(
         trunk_layers=4,
         trunk_width=128,
@@ -79,7 +71,6 @@ _SMALL = EugenDNerfModelConfig(
         position_frequencies=6,
         position_max_exponent=4.0,
         num_features=(64,),
-        train_merged=True,
     ),
     num_coarse_samples=32,
     num_importance_samples=32,
@@ -101,14 +92,7 @@ eugen_dnerf = MethodSpecification(
 )
 eugen_dnerf_small = MethodSpecification(
     config=_dynamic_trainer(
-        "eugen-dnerf-small",
-        _SMALL,
-        steps=3000,
-        rays=256,
-        lr=2e-2,
-        deformation_lr=5e-3,
-        reveal=1600,
-        algorithm="muon",
+        "eugen-dnerf-small", _SMALL, steps=3000, rays=256, lr=4e-3, deformation_lr=1e-3, reveal=1600
     ),
     description="eugen-dnerf small enough to train on a CPU.",
 )
