@@ -30,16 +30,21 @@ def damage(scene: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
 
 
-def shrink(scene: Path) -> None:
-    path = scene / "train/r_001.png"
+def shrink(scene: Path, name: str = "r_001.png") -> None:
+    path = scene / "train" / name
     Image.open(path).resize((9, 9)).save(path)
+
+
+def shrink_the_first(scene: Path) -> None:
+    shrink(scene, "r_000.png")
 
 
 FAULTS: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "moved": (move, ("the data set data/scene", "does not exist", "--data")),
     "JSON cut short": (cut_short, ("transforms_train.json' is not valid JSON", "--data")),
     "damaged image": (damage, ("r_001.png' is damaged", "copy it again")),
-    "other size": (shrink, ("r_001.png'", "16x16", "9x9")),
+    "other size": (shrink, ("r_001.png' of the train split is 9x9 pixels where its camera is 16x16",)),
+    "the first of another size": (shrink_the_first, ("r_000.png' of the train split is 9x9 pixels", "(1 of ")),
 }
 
 

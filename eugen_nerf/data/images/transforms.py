@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -134,6 +135,7 @@ class _Frames:
         self.finder = ImageFinder(root)
         self.files: list[Path] = []
         self.sizes: dict[Path, tuple[int, int]] = {}
+        self._common_size: tuple[int, int] | None = None
 
     def read(self) -> tuple[PosedImage, ...]:
         """All frames, in the file's order; raises `DataError` about the first bad one."""
@@ -178,10 +180,17 @@ class _Frames:
 
     def _size(self, own: Path | None) -> tuple[int, int]:
         """(width, height) of a frame whose entries do not say it: of its own file where they say its focal length, else
-        of the first file that is there, for all have one lens.
+        what most of the first, middle and last file that are there have, for all have one lens.
         """
-        there = own if own is not None and own.is_file() else None
-        path = there or next((p for p in self.files if p.is_file()), self.files[0])
+        if own is not None and own.is_file():
+            return self._size_of(own)
+        if self._common_size is None:
+            there = [file for file in self.files if file.is_file()] or self.files[:1]
+            some = (there[0], there[len(there) // 2], there[-1])
+            self._common_size = Counter(map(self._size_of, some)).most_common(1)[0][0]
+        return self._common_size
+
+    def _size_of(self, path: Path) -> tuple[int, int]:
         if path not in self.sizes:
             self.sizes[path] = image_size(path)
         return self.sizes[path]
