@@ -97,7 +97,7 @@ def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=GL)
-        with served(["--load-config", *given.runs, "--names", *given.names, "--largest", "256"]) as address:
+        with served(["--load-config", *given.runs, "--names", *given.names, "--max-size", "256"]) as address:
             page = browser.new_page(viewport=SIZE)
             page.goto(address)
             rest(page)

@@ -31,8 +31,8 @@ SMALL = {
     "eugen-sdf evaluate": "--points 200 --rays 20 --chamfer-points 200 --voxel 0.4 --timed-rays 10 --repeats 1 "
     "--warmup 0 --slice-voxel 0.4",
     "eugen-distill": "--max-rays 512 --ray-fraction 1",
-    "eugen-eval": "--views 1 --repeats 1 --warmup 0 --queries 64 --split-repeats 1 --no-save-pictures",
-    "eugen-view": "--timing --largest 16",
+    "eugen-eval": "--views 1 --repeats 1 --warmup 0 --queries 64 --split-repeats 1 --no-save-images",
+    "eugen-view": "--timing --max-size 16",
 }
 """What makes each command small; nothing that says how or where it runs."""
 

@@ -209,15 +209,15 @@ class PhotosCommand:
     """Folder of photographs of one scene that does not move."""
     output: Path = Path("data/photos")
     """Directory to make."""
-    largest: int = 1600
+    max_size: int = 1600
     """Pixels along the longer side: larger photographs are made smaller."""
 
     def run(self) -> None:
         """Finds and writes; raises `DataError` or `ConfigError`."""
         from eugen_nerf.data.photographs.pose_estimation import photograph_files
 
-        if self.largest < 64:
-            raise ConfigError(f"--largest must be 64 or more pixels, not {self.largest}")
+        if self.max_size < 64:
+            raise ConfigError(f"--max-size must be 64 or more pixels, not {self.max_size}")
         files = photograph_files(self.photos)
         if self.output.exists():
             raise DataError(f"'{self.output}' exists: move it away, or choose another --output")
@@ -227,7 +227,7 @@ class PhotosCommand:
         from eugen_nerf.data.photographs.pose_estimation import STEPS, make_data_set
 
         with stages(Console(stderr=True), STEPS) as report:
-            capture = make_data_set(files, self.output, self.largest, report)
+            capture = make_data_set(files, self.output, self.max_size, report)
         lens, lenses = capture.lenses[0], len({tuple(lens.values()) for lens in capture.lenses})
         shared = "" if lenses == 1 else f", the first of {lenses} lenses"
         print(

@@ -31,11 +31,11 @@ class EvalCommand:
             "plan_dtype",
             "plan_drop_norm",
             "reduced",
-            "extras",
-            "stop_opaque",
+            "auxiliary_outputs",
+            "early_stop",
             "skip_empty",
         ),
-        "report": ("overwrite", "save_pictures", "verify", "published", "frames_over_time", "shown_views"),
+        "report": ("overwrite", "save_images", "verify", "published", "frames_over_time", "shown_views"),
         "machine": ("device", "threads", "seed"),
     }
 
@@ -49,10 +49,10 @@ class EvalCommand:
     """Folder of report.json and report.html."""
     overwrite: bool = False
     """Replace an older report in that folder."""
-    save_pictures: bool = True
-    """Keep every scored picture and its photograph as PNG beside the report, for --verify."""
+    save_images: bool = True
+    """Keep every scored image and its photograph as PNG beside the report, for --verify."""
     verify: Path | None = None
-    """A report.json to check instead of measuring: hashes, PSNR and SSIM of the pictures beside it, computed anew."""
+    """A report.json to check instead of measuring: hashes, PSNR and SSIM of the images beside it, computed anew."""
     data: Path | None = None
     """Read the scene from here instead of where the runs' configs say."""
     reduced: tuple[str, ...] = ()
@@ -64,9 +64,9 @@ class EvalCommand:
     plan_drop_norm: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
     """Let plans take the norm of a layer's input for constant where outputs change by less than this share of the
     largest, such as 0.001."""
-    extras: bool = True
+    auxiliary_outputs: bool = True
     """Render outputs that no score needs as well, such as the coarse field's colours."""
-    stop_opaque: Annotated[float, tyro.conf.arg(metavar="T")] = 0.0
+    early_stop: Annotated[float, tyro.conf.arg(metavar="T")] = 0.0
     """End rays where less than this share of light comes through, such as 0.003: no channel changes by more."""
     skip_empty: Annotated[int, tyro.conf.arg(metavar="CELLS")] = 0
     """Skip space where the trained density is zero, by a grid of so many cells a side, such as 96; 0 for none."""
@@ -159,8 +159,8 @@ class EvalCommand:
             inference=Inference(
                 self.plan_backend,
                 self.plan_dtype,
-                self.extras,
-                self.stop_opaque,
+                self.auxiliary_outputs,
+                self.early_stop,
                 self.skip_empty,
                 self.plan_drop_norm,
             ),
@@ -168,7 +168,7 @@ class EvalCommand:
         comparison.published = judged(published, groups_of(comparison.rows))
         console = Console()
         print_table(comparison, console)
-        settings = {"overwrite": self.overwrite, "max_views": self.shown_views, "pictures": self.save_pictures}
+        settings = {"overwrite": self.overwrite, "max_views": self.shown_views, "pictures": self.save_images}
         for path in write_report(comparison, self.output, **settings):  # type: ignore[arg-type]
             console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
 

@@ -19,7 +19,7 @@ class ViewCommand:
 
     GROUPS: ClassVar = {
         "server": ("host", "port"),
-        "machine": ("device", "data", "largest", "timing"),
+        "machine": ("device", "data", "max_size", "timing"),
     }
 
     load_config: tuple[Path, ...]
@@ -33,8 +33,8 @@ class ViewCommand:
     """Port to listen at (default: 7007, or the next that is free)."""
     output: Path = Path("outputs/view")
     """Folder for screenshots, films and meshes."""
-    largest: int = 512
-    """Pixels along the longer side of the finest picture; a slider changes it."""
+    max_size: int = 512
+    """Pixels along the longer side of the finest image; a slider changes it."""
     timing: bool = False
     """Print how long start, frames and refits take, without a browser, and end."""
     device: str | None = None
@@ -51,8 +51,8 @@ class ViewCommand:
             raise ConfigError("no run to look at: give --load-config RUN/config.yml")
         if self.names and (len(self.names) != len(self.load_config) or len(set(self.names)) != len(self.names)):
             raise ConfigError(f"{len(self.names)} names for {len(self.load_config)} runs: give each a name of its own")
-        if self.largest < 16:
-            raise ConfigError(f"--largest must be 16 or more pixels, not {self.largest}")
+        if self.max_size < 16:
+            raise ConfigError(f"--max-size must be 16 or more pixels, not {self.max_size}")
         check_config_paths(self.load_config)
         check_data_path(self.data)
         # what other packages have to say of their own code would scroll the address away
@@ -73,11 +73,11 @@ class ViewCommand:
         if self.timing:
             from eugen_viewer.self_timing import print_timing
 
-            print_timing(runs, console, largest=self.largest, started=start)
+            print_timing(runs, console, largest=self.max_size, started=start)
             return
         from eugen_viewer.app import Viewer
 
-        viewer = Viewer(runs, host=self.host, port=port, output=self.output, largest=self.largest)
+        viewer = Viewer(runs, host=self.host, port=port, output=self.output, largest=self.max_size)
         print_lines(console, {**address_lines(self.host, port, note), "stop": "Ctrl-C"})
         try:
             viewer.wait()

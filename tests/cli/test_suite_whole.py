@@ -35,7 +35,7 @@ def write(folder: Path, data: Path) -> Path:
             "--pipeline.model.network.head-width=16",
         ],
         "runs": {"dense": ["--pipeline.model.variant=dense"], "eugen": ["--pipeline.model.network.num-features=8"]},
-        "evaluate": ["--device", "cpu", "--views", "1", "--repeats", "1", "--no-save-pictures", "--queries", "64"],
+        "evaluate": ["--device", "cpu", "--views", "1", "--repeats", "1", "--no-save-images", "--queries", "64"],
     }
     path = folder / "suite.yml"
     path.write_text(yaml.safe_dump(suite))

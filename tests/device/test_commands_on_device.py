@@ -134,7 +134,10 @@ QUICK = {"queries": 128, "chunk_size": 64, "repeats": 1, "warmup": 0, "split_rep
     ("preset", "settings"),
     [
         ("eugen-nerf-small", {"reduced": ("a:bfloat16",), "train_iterations": 1}),
-        ("eugen-nerf-small", {"plan_backend": "eager", "extras": False, "stop_opaque": 0.003, "skip_empty": 4}),
+        (
+            "eugen-nerf-small",
+            {"plan_backend": "eager", "auxiliary_outputs": False, "early_stop": 0.003, "skip_empty": 4},
+        ),
         ("eugen-zipnerf-small", {"plan_backend": "eager", "plan_dtype": "bfloat16"}),
     ],
     ids=["reduced", "approximations", "plan"],

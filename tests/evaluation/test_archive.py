@@ -126,7 +126,7 @@ def test_what_is_no_report_is_refused(comparison: Comparison, tmp_path: Path) ->
             verify(tmp_path / "a.json")
     write_report(comparison, tmp_path / "bare", pictures=False)
     assert not (tmp_path / "bare" / "renders").exists()
-    with pytest.raises(RunError, match="--no-save-pictures"):
+    with pytest.raises(RunError, match="--no-save-images"):
         verify(tmp_path / "bare" / "report.json")
 
 

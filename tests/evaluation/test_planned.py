@@ -11,7 +11,7 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.evaluation.costs.inference_modes import Inference, apply_inference, random_rays
 from eugen_nerf.methods.runs.loading import load_run
 
-PLAN = ("--plan-backend", "eager", "--plan-dtype", "bfloat16", "--no-extras")
+PLAN = ("--plan-backend", "eager", "--plan-dtype", "bfloat16", "--no-auxiliary-outputs")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def results(tiny_eugen_run: Path, tiny_dense_run: Path, tmp_path_factory: pytest
         "short": run_command(
             runs,
             tmp_path_factory.mktemp("short"),
-            "--stop-opaque",
+            "--early-stop",
             "0.01",
             "--skip-empty",
             "6",

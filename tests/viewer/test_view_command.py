@@ -33,7 +33,7 @@ def test_refusals_are_one_line(
         (["--load-config", run, run, "--names", "a", "a"], "give each a name of its own"),
         (["--load-config", run, "--port", "0"], "a port lies between"),
         (["--load-config", run, "--host", "192.0.2.7"], "not an address of this machine"),
-        (["--load-config", run, "--largest", "3"], "16 or more pixels"),
+        (["--load-config", run, "--max-size", "3"], "16 or more pixels"),
         (["--load-config", run, "--device", "cuda:99"], "cannot be used here"),
         (["--load-config"], "no run to look at"),
     ):

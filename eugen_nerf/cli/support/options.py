@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, is_dataclass, make_dataclass
@@ -16,6 +17,8 @@ from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_h
 
 import tyro
 
+from eugen_nerf.cli.support.renamed_options import current_arguments
+
 MARKERS = (tyro.conf.OmitArgPrefixes,)
 """Names of groups are no part of options."""
 
@@ -23,14 +26,19 @@ MARKERS = (tyro.conf.OmitArgPrefixes,)
 def parse(command: type | Mapping[str, type], prog: str, args: Sequence[str] | None = None, text: str = "") -> Any:
     """A command as the command line describes it; ends the process where that is a mistake or asks for help.
 
+    Options under old names are read as those that replace them (`renamed_options`).
+
     Args:
         command: its class, or the classes of its subcommands by their words.
         prog: what it is called.
         args: the command line without the command; the process's own by default.
         text: what the help of a command with subcommands begins with.
     """
+    args = list(sys.argv[1:] if args is None else args)
     if not isinstance(command, Mapping):
+        args = current_arguments(prog, args)
         return tyro.cli(_grouped(command), prog=prog, args=args, config=MARKERS).command()
+    args = [*args[:1], *current_arguments(" ".join([prog, *args[:1]]), args[1:])]
     union: Any = Union[  # noqa: UP007  (the members are not known before)
         tuple(Annotated[_grouped(kind), tyro.conf.subcommand(name=word)] for word, kind in command.items())
     ]

@@ -96,7 +96,7 @@ def _read(report: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{report} is no report.json of eugen-eval: {type(error).__name__}") from error
     if not kept:
-        raise RunError(f"{report} names no pictures: it was written with --no-save-pictures, or by an older version")
+        raise RunError(f"{report} names no pictures: it was written with --no-save-images, or by an older version")
     return content
 
 
