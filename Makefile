@@ -64,7 +64,7 @@ BENCH_LONG := lego_cpu distill_lego_cpu lego_narrow_cpu lego_vanilla_cpu dnerf_l
 bench-long: install
 	$(BIN)/eugen-bench $(BENCH_LONG:%=configs/%.yml)
 
-# what a machine with a GPU and no network is given (docs/gpu.md), from data and weights beside the checkout
+# what a machine with a GPU and no network is given (docs/guides/gpu.md), from data and weights beside the checkout
 gpu-pack: install
 	$(BIN)/python scripts/gpu_pack.py --data ../shared/data --weights ../shared/torch
 

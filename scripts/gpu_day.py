@@ -5,7 +5,7 @@
     python3 scripts/gpu_day.py --dry-run --output DIR
 
 Results are in DIR/gpu_day.json as they come, and in a summary at the end. The same call again goes on where the first
-one ended. It ends with status 1 where a check failed. docs/gpu.md has the whole procedure.
+one ended. It ends with status 1 where a check failed. docs/guides/gpu.md has the whole procedure.
 """
 
 from __future__ import annotations

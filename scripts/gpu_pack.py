@@ -5,7 +5,7 @@
 
 The machine has Python 3.12 with torch 2.11, torchvision, torchmetrics and scipy. `.gpu/` gets folders of wheels with
 nerfstudio and what it imports, small data sets, and the weights of LPIPS; each folder is small enough to be carried in
-one call with the checkout. docs/gpu.md says how the calls go.
+one call with the checkout. docs/guides/gpu.md says how the calls go.
 """
 
 from __future__ import annotations

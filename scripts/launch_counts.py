@@ -1,8 +1,8 @@
 """Launches and waits of the host in a training step of every preset, counted on a pretended GPU: no GPU is needed.
 
-`python scripts/launch_counts.py` writes `docs/launches_pretended.json` and prints a table. The presets are as deep as
-they are registered, and narrow: what is launched depends on the number of layers and levels, not on widths or rays.
-Like the tests, whose helpers it takes, it runs from a checkout.
+`python scripts/launch_counts.py` writes `docs/results/data/launches_pretended.json` and prints a table. The presets are
+as deep as they are registered, and narrow: what is launched depends on the number of layers and levels, not on widths
+or rays. Like the tests, whose helpers it takes, it runs from a checkout.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
     import torch
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=ROOT / "docs/launches_pretended.json")
+    parser.add_argument("--output", type=Path, default=ROOT / "docs/results/data/launches_pretended.json")
     path = parser.parse_args().output
     warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as folder:

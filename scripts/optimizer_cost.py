@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """What Adam and Muon take of a training step of `eugen-nerf-small`, dense and EUGen, in turns in one process.
 
-python scripts/optimizer_cost.py --output docs/optimizer_cost_cpu.json
+python scripts/optimizer_cost.py --output docs/results/data/optimizer_cost_cpu.json
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Fills the tables of the documents from result files, as docs/tables.yml says; --check only says what is stale."""
+"""Fills the tables of the pages from result files (docs/results/tables.yml); --check only says what is stale."""
 
 import argparse
 import sys
@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a table is stale")
     check = parser.parse_args().check
-    for place in read_places(ROOT / "docs" / "tables.yml"):
+    for place in read_places(ROOT / "docs" / "results" / "tables.yml"):
         document = ROOT / place.document
         old = document.read_text(encoding="utf8")
         new = filled(old, place.name, table(place, ROOT))

@@ -13,8 +13,8 @@ from commands import command
 from tiny_photos import write_corner
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("README.md", "docs/training.md")
-EXAMPLES = (*COMMANDS, "docs/pytorch.md", "docs/conversion.md")
+COMMANDS = ("README.md", "docs/guides/training.md")
+EXAMPLES = (*COMMANDS, "docs/guides/pytorch.md", "docs/guides/conversion.md")
 """Pages whose shell commands run in this order, and those whose Python does."""
 ELSEWHERE = ("make ", "pip install ", "python3.11 -m venv ")
 """Commands that make an environment of their own: they are what the tests run in."""
@@ -156,7 +156,8 @@ def test_the_layer_of_the_example_is_close(capsys: pytest.CaptureFixture[str]) -
         example("from_linear").replace("torch.randn(4096, 8) @ torch.randn(8, 256) / 8**0.5", "torch.randn(4096, 256)")
     )
     left = float(re.search(r"0\.\d+", capsys.readouterr().out)[0])  # type: ignore[index]
-    stated = float(re.search(r"dimensions leave (0\.\d+)", (ROOT / "docs/pytorch.md").read_text(encoding="utf8"))[1])  # type: ignore[index]
+    page = (ROOT / "docs/guides/pytorch.md").read_text(encoding="utf8")
+    stated = float(re.search(r"dimensions leave (0\.\d+)", page)[1])  # type: ignore[index]
     assert left == pytest.approx(stated, abs=0.05)
     assert full["outputs"].shape == (4096, 256)  # type: ignore[attr-defined]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from eugen_nerf.gpu_day.day import ROOT
 
-PRETENDED = ROOT / "docs" / "launches_pretended.json"
+PRETENDED = ROOT / "docs" / "results" / "data" / "launches_pretended.json"
 """Rows with preset, variant, launches and waits of a step on a pretended device."""
-ROOFLINE = ROOT / "docs" / "roofline.json"
+ROOFLINE = ROOT / "docs" / "results" / "data" / "roofline.json"
 """Rows with method, variant, mode, precision, seconds, launches of what a card should need."""
 
 

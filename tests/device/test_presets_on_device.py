@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pretend import Counts
 
 GPU = torch.device("cuda", 0)
-PUBLISHED = Path(__file__).resolve().parents[2] / "docs/launches_pretended.json"
+PUBLISHED = Path(__file__).resolve().parents[2] / "docs/results/data/launches_pretended.json"
 SLACK = 1.03
 """How much more than the table says is let pass."""
 CEILINGS = {
@@ -42,8 +42,8 @@ CEILINGS = {
 """Launches of a training step of the variant eugen, and of its dense twin, and waits of the host in either; what the
 code takes now."""
 ADVICE = (
-    "Where that is meant, run `python scripts/launch_counts.py`, which writes docs/launches_pretended.json, and write "
-    "what it prints into CEILINGS of this test."
+    "Where that is meant, run `python scripts/launch_counts.py`, which writes "
+    "docs/results/data/launches_pretended.json, and write what it prints into CEILINGS of this test."
 )
 Trained = Callable[[str, str], tuple["Trainer", "Counts"]]
 

@@ -204,8 +204,8 @@ def test_the_summary_fits_and_the_page_is_made_of_the_results(day: Day, tmp_path
 
 
 def test_the_page_says_that_nothing_was_run() -> None:
-    page = (ROOT / "docs" / "gpu.md").read_text()
-    if not (ROOT / "docs" / "gpu_day.json").exists():
+    page = (ROOT / "docs" / "results" / "gpu.md").read_text()
+    if not (ROOT / "docs" / "results" / "data" / "gpu_day.json").exists():
         assert NOT_RUN.strip() in page
 
 

@@ -1,4 +1,4 @@
-"""What is carried to a machine without a network: folders that fit, and commands that docs/gpu.md has word for word."""
+"""What is carried to a machine without a network: folders that fit, and commands as docs/guides/gpu.md has them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_views_are_evenly_spaced_and_all_there(pack: ModuleType, tiny_blender: P
 
 
 def test_the_page_has_the_commands(pack: ModuleType) -> None:
-    page = (ROOT / "docs" / "gpu.md").read_text()
+    page = (ROOT / "docs" / "guides" / "gpu.md").read_text()
     calls = pack.calls(["wheels-1", "wheels-2", "wheels-3"])
     for carried, command in calls:
         assert len(command) <= pack.COMMAND_LIMIT

@@ -19,7 +19,7 @@ MOST_WARPS = 16
 """Of programs that run at a time on a multiprocessor, as their registers allow."""
 COLUMNS_OF_256_ROWS = 128
 """That a program of 256 rows can keep at a time: from 160 on its threads were seen to run out of registers and to keep
-numbers elsewhere (`scripts/kernel_registers.py`, docs/gpu.md)."""
+numbers elsewhere (`scripts/kernel_registers.py`, docs/guides/gpu.md)."""
 ALIGNMENT = 16
 """Bytes; triton compiles a kernel once for addresses that are multiples of it and once for others."""
 MOST_DIFFERENCE = 0.1

@@ -17,9 +17,9 @@ class Card:
 
     Where the figures come from:
 
-    * Products: an H200 reached 51 TFLOP/s in float32 and 769 in bfloat16 on square matrices (`docs/speed_cuda.json`);
-      the H100 SXM has the same chip. TF32 has half the rate of bfloat16 in NVIDIA's data sheets of both cards (495 and
-      989 TFLOP/s), and so here. Float64 is their 34 TFLOP/s.
+    * Products: an H200 reached 51 TFLOP/s in float32 and 769 in bfloat16 on square matrices
+      (`docs/results/data/speed_cuda.json`); the H100 SXM has the same chip. TF32 has half the rate of
+      bfloat16 in NVIDIA's data sheets of both cards (495 and 989 TFLOP/s), and so here. Float64 is their 34 TFLOP/s.
     * Memory: the same H200 copied 4.1 TB/s, 85 % of its 4.8; the H100 has the same share of its 3.35.
     * Assumed, not measured: 4 us from the start of a kernel that does nothing to that of the next in eager PyTorch;
       120 G sectors of 32 bytes a second from random places of the second-level cache (tables larger than its 50 MB are

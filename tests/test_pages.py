@@ -1,0 +1,80 @@
+"""The pages: links between them lead somewhere, and lines can be read in an editor. No network is needed."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LINE = 120
+"""Characters of a line, tables, code and single long words apart."""
+
+
+def pages() -> list[str]:
+    """All Markdown pages that git knows, relative to the project."""
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [name for name in listed.split() if (ROOT / name).is_file()]
+
+
+def prose(text: str) -> list[str]:
+    """The lines outside of code blocks."""
+    return re.sub(r"^( *)```.*?^\1```$", "", text, flags=re.DOTALL | re.MULTILINE).splitlines()
+
+
+def anchor(title: str) -> str:
+    """The anchor that GitHub and Python-Markdown give to a title of Latin letters."""
+    words = re.sub(r"[^\w\- ]", "", re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title)).strip().lower()
+    return words.replace(" ", "-")
+
+
+def anchors(page: Path) -> set[str]:
+    """All anchors of a page."""
+    titles = (re.match(r"#+ (.*)", line) for line in prose(page.read_text(encoding="utf8")))
+    return {anchor(title[1]) for title in titles if title}
+
+
+@pytest.mark.parametrize("name", pages())
+def test_links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    text = re.sub(r"`[^`]*`", "", "\n".join(prose(page.read_text(encoding="utf8"))))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, part = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.is_relative_to(ROOT), f"{name}: {target} leaves the project"
+        assert linked.is_file(), f"{name}: {target} is not there"
+        if part:
+            assert part in anchors(linked), f"{name}: {target} has no such title; there are {sorted(anchors(linked))}"
+
+
+@pytest.mark.parametrize("name", pages())
+def test_lines_fit(name: str) -> None:
+    for line in prose((ROOT / name).read_text(encoding="utf8")):
+        if not line.startswith("|") and " " in line.strip():
+            assert len(line) <= LINE, f"{name}: {len(line)} characters: {line}"
+
+
+def test_every_page_is_reached_from_the_first() -> None:
+    reached, waiting = set(), [ROOT / "docs/index.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        links = re.findall(r"\]\(([^)#\s]+\.md)", page.read_text(encoding="utf8"))
+        waiting += [path for link in links if (path := (page.parent / link).resolve()).is_file()]
+    missed = {name for name in pages() if name.startswith("docs/") and ROOT / name not in reached}
+    assert not missed
+
+
+def test_titles_are_ordered() -> None:
+    for name in pages():
+        levels = [len(title[1]) for line in prose((ROOT / name).read_text()) if (title := re.match(r"(#+) ", line))]
+        assert levels[:1] == [1], f"{name} has no title"
+        assert levels.count(1) == 1, f"{name} has several titles"
+        assert all(b <= a + 1 for a, b in itertools.pairwise(levels)), f"{name} leaves a level of titles out"
