@@ -3,7 +3,7 @@
 
     python scripts/kernel_registers.py --networks "EUGen m=64" --rows 128 256
 
-Without `--rows`, each network is compiled as `launch_of` launches it on an H100.
+Without `--rows`, each network is compiled as `default_launch` launches it on an H100.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from eugen_nerf.benchmarks.network_speed import FAMILIES, networks_of
 from eugen_nerf.core.inference import fused
 from eugen_nerf.core.inference.fused_kernel import fused_kernel
-from eugen_nerf.core.inference.packing import PackedNetwork, pack, why_not
+from eugen_nerf.core.inference.packing import PackedNetwork, pack, unsupported_reason
 
 SHARED_BYTES = 232_448
 """Shared memory that a program can have on an H100."""
@@ -63,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--families", nargs="+", default=["NeRF 8x256", "Mip-NeRF 360 8x1024"])
     parser.add_argument("--networks", nargs="+", help="such as 'EUGen m=64'; all by default")
-    parser.add_argument("--rows", nargs="+", type=int, help="of a program; as launch_of chooses by default")
+    parser.add_argument("--rows", nargs="+", type=int, help="of a program; as default_launch chooses by default")
     options = parser.parse_args()
     fused._shared_bytes = lambda device: SHARED_BYTES
     cpu = torch.device("cpu")
@@ -71,12 +71,12 @@ def main() -> None:
         for name, network in networks_of(family, cpu).items():
             if options.networks and name not in options.networks:
                 continue
-            reason = why_not(network.collapse(), network.input_widths)
+            reason = unsupported_reason(network.collapse(), network.input_widths)
             if reason is not None:
                 print(f"{family.name}, {name}: no fused kernel: {reason}")
                 continue
             packed = pack(network.collapse(), network.input_widths, "bfloat16")
-            chosen = fused.launch_of(packed, cpu)
+            chosen = fused.default_launch(packed, cpu)
             for launch in [chosen._replace(rows=rows) for rows in options.rows] if options.rows else [chosen]:
                 registers, spilled = registers_and_spills(compiled(packed, launch))
                 print(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
-from eugen_nerf.core.inference.packing import why_not
+from eugen_nerf.core.inference.packing import unsupported_reason
 from eugen_nerf.core.inference.plan import PLAN_DTYPES, Backend, PlanDtype, make_plan
 from eugen_nerf.core.layers.projections import seeded_generator
 from eugen_nerf.core.networks.layer_graph import LayerGraph
@@ -180,7 +180,7 @@ def contenders_of(
             if (name, backend, dtype) in left_out:
                 result.notes.append(f"{name}, {backend} plan {dtype}: left out")
                 continue
-            reason = why_not(network.collapse(), network.input_widths) if backend == "triton" else None
+            reason = unsupported_reason(network.collapse(), network.input_widths) if backend == "triton" else None
             if reason is None:
                 result.contenders.append(_planned(name, network, inputs, backend, dtype))
             elif (line := f"{name}, no fused kernel: {reason}") not in result.notes:

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eugen_nerf.benchmarks.network_speed import FAMILIES, Family, encoded_inputs, networks_of
-from eugen_nerf.core.encodings.frequency import FrequencyEncoding
-from eugen_nerf.core.inference.fused import kernel_problem
+from eugen_nerf.core.encodings.point_encodings import FrequencyEncoding
+from eugen_nerf.core.inference.fused import kernel_unavailable_reason
 from eugen_nerf.core.inference.plan import make_plan
 from eugen_nerf.core.networks.layer_graph import LayerGraph
 from eugen_nerf.core.timing import medians, speed_ratios, synchronise, time_interleaved
@@ -153,7 +153,7 @@ def measure_pictures(
         family: networks on a NeRF's encoded positions and directions.
     """
     pictures = {}
-    fused = kernel_problem(device) is None and device.type == "cuda"
+    fused = kernel_unavailable_reason(device) is None and device.type == "cuda"
     for name in ("dense", *(f"EUGen m={m}" for m in family.features)):
         ways = [("eager", "float32"), ("eager", "bfloat16")]
         ways += [("compile", "bfloat16")] if name in compiled else []

@@ -36,7 +36,7 @@ from eugen_nerf.core.fitting.convert_graph import before_after, convert_graph
 from eugen_nerf.core.fitting.importance import Batches, gather_moments
 from eugen_nerf.core.fitting.layer_batches import CACHE_BYTES
 from eugen_nerf.core.spec import count_parameters
-from eugen_nerf.core.training.merged import merged_for_training, why_not_merged
+from eugen_nerf.core.training.merged import merged_for_training, unmergeable_reason
 from eugen_nerf.methods.checked_model import GraphModel, GraphModelConfig
 from eugen_nerf.methods.runs.loading import Run
 
@@ -175,7 +175,7 @@ class Conversion:
             converted, layer_reports = convert_graph(network, batches, layers, self.config.conversion, done, own, store)
             prefix = next(key for key, module in teacher.named_modules() if module is network)
             state = {key: value for key, value in state.items() if not key.startswith(f"{prefix}.")}
-            merged = settings_of(name)[0].train_merged and why_not_merged(network) is None
+            merged = settings_of(name)[0].train_merged and unmergeable_reason(network) is None
             stored = merged_for_training(converted) if merged else converted
             state |= {f"{prefix}.{key}": value for key, value in stored.state_dict().items()}
             if name in teacher.displacing_fields():

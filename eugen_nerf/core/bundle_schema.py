@@ -27,17 +27,17 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
         BundleError: no JSON object, a name given twice, NaN or infinity, nesting too deep.
     """
     try:
-        found = json.loads(text.decode("utf-8"), object_pairs_hook=_without_doubles, parse_constant=_no_constant)
+        found = json.loads(text.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except RecursionError as error:
-        raise BundleError(f"{where} is nested too deeply to be a bundle's; {AGAIN}") from error
+        raise BundleError(f"{where} is nested too deeply to be a bundle's; {ADVICE}") from error
     except ValueError as error:  # no UTF-8, no JSON, endless digits, and what the hooks refuse
-        raise BundleError(f"{where} is not valid JSON: {error}; {AGAIN}") from error
+        raise BundleError(f"{where} is not valid JSON: {error}; {ADVICE}") from error
     if not isinstance(found, dict):
-        raise BundleError(f"{where} must hold a JSON object, not {_named(found)}; {AGAIN}")
+        raise BundleError(f"{where} must hold a JSON object, not {_named(found)}; {ADVICE}")
     return found
 
 
-AGAIN = "the file is damaged or no bundle: copy or write the bundle again"
+ADVICE = "the file is damaged or no bundle: copy or write the bundle again"
 """What to do about most refusals."""
 
 
@@ -54,7 +54,7 @@ class Spec:
 
     def __init__(self, entries: object, where: str) -> None:
         if not isinstance(entries, dict):
-            raise BundleError(f"{where} must be an object, not {_named(entries)}; {AGAIN}")
+            raise BundleError(f"{where} must be an object, not {_named(entries)}; {ADVICE}")
         self.where = where
         self._entries: dict[str, Any] = dict(entries)
 
@@ -73,12 +73,12 @@ class Spec:
         try:
             check(value)
         except ValueError as error:
-            raise BundleError(f"{self.where}.{key}: {error}; {AGAIN}") from error
+            raise BundleError(f"{self.where}.{key}: {error}; {ADVICE}") from error
         return value
 
-    def whole(self, key: str, low: int, high: int) -> int:
+    def integer(self, key: str, low: int, high: int) -> int:
         """A whole number from `low` to `high`."""
-        return self._whole(key, self._take(key), low, high)
+        return self._integer(key, self._take(key), low, high)
 
     def number(self, key: str, low: float, high: float) -> float:
         """A finite number from `low` to `high`."""
@@ -95,19 +95,19 @@ class Spec:
             raise self._wrong(key, value, "true or false")
         return value
 
-    def wholes(self, key: str, low: int, high: int, most: int) -> tuple[int, ...]:
+    def integers(self, key: str, low: int, high: int, most: int) -> tuple[int, ...]:
         """A list of 1 to `most` whole numbers, each from `low` to `high`."""
-        return tuple(self._whole(key, v, low, high) for v in self._list(key, 1, most))
+        return tuple(self._integer(key, v, low, high) for v in self._list(key, 1, most))
 
-    def optional_whole(self, key: str, low: int, high: int) -> int | None:
+    def optional_integer(self, key: str, low: int, high: int) -> int | None:
         """As `whole`, or None for null."""
         value = self._take(key)
-        return None if value is None else self._whole(key, value, low, high)
+        return None if value is None else self._integer(key, value, low, high)
 
-    def optional_wholes(self, key: str, low: int, high: int, count: int) -> tuple[int | None, ...]:
-        """A list of `count` entries, each as `optional_whole`."""
+    def optional_integers(self, key: str, low: int, high: int, count: int) -> tuple[int | None, ...]:
+        """A list of `count` entries, each as `optional_integer`."""
         values = self._list(key, count, count)
-        return tuple(None if v is None else self._whole(key, v, low, high) for v in values)
+        return tuple(None if v is None else self._integer(key, v, low, high) for v in values)
 
     def part(self, key: str) -> Spec:
         """An object."""
@@ -130,11 +130,11 @@ class Spec:
         """Refuses entries nobody asked for: a file that says more than is understood would be misread."""
         if self._entries:
             unknown = ", ".join(repr(_short(k)) for k in list(self._entries)[:3])
-            raise BundleError(f"{self.where} has entries that version 1 does not know: {unknown}; {AGAIN}")
+            raise BundleError(f"{self.where} has entries that version 1 does not know: {unknown}; {ADVICE}")
 
     def _take(self, key: str) -> Any:
         if key not in self._entries:
-            raise BundleError(f"{self.where} lacks {key!r}; {AGAIN}")
+            raise BundleError(f"{self.where} lacks {key!r}; {ADVICE}")
         return self._entries.pop(key)
 
     def _list(self, key: str, least: int, most: int) -> list[Any]:
@@ -143,13 +143,13 @@ class Spec:
             raise self._wrong(key, value, f"a list of {least} to {most} entries")
         return value
 
-    def _whole(self, key: str, value: object, low: int, high: int) -> int:
+    def _integer(self, key: str, value: object, low: int, high: int) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise self._wrong(key, value, f"a whole number from {low} to {high}")
         return value
 
     def _wrong(self, key: str, value: object, allowed: str) -> BundleError:
-        return BundleError(f"{self.where}.{key} is {_named(value)}; it must be {allowed}; {AGAIN}")
+        return BundleError(f"{self.where}.{key} is {_named(value)}; it must be {allowed}; {ADVICE}")
 
 
 class StoredTensors:
@@ -162,26 +162,26 @@ class StoredTensors:
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = dict(tensors)
 
-    def take(self, name: str, shape: Sequence[int | None], *, whole: bool = False) -> Tensor:
+    def take(self, name: str, shape: Sequence[int | None], *, integer: bool = False) -> Tensor:
         """The tensor called `name`.
 
         Args:
             name: with the names of the modules that it lies in, as in a state dict.
             shape: what it must have; None allows any size.
-            whole: whether it holds whole numbers instead of floating point ones.
+            integer: whether it holds whole numbers instead of floating point ones.
 
         Raises:
             BundleError: none of that name, another shape or kind of number.
         """
         if name not in self._tensors:
-            raise BundleError(f"the bundle's description needs the tensor {name!r}, which is not there; {AGAIN}")
+            raise BundleError(f"the bundle's description needs the tensor {name!r}, which is not there; {ADVICE}")
         found = self._tensors.pop(name)
         fits = len(found.shape) == len(shape) and all(b in (None, a) for a, b in zip(found.shape, shape, strict=True))
-        if not fits or found.is_floating_point() == whole:
-            dtype, sort = str(found.dtype).removeprefix("torch."), "whole" if whole else "floating point"
+        if not fits or found.is_floating_point() == integer:
+            dtype, sort = str(found.dtype).removeprefix("torch."), "whole" if integer else "floating point"
             wanted = ", ".join("any" if v is None else str(v) for v in shape)
             raise BundleError(
-                f"tensor {name!r} is {dtype} {list(found.shape)}, the description needs {sort} [{wanted}]; {AGAIN}"
+                f"tensor {name!r} is {dtype} {list(found.shape)}, the description needs {sort} [{wanted}]; {ADVICE}"
             )
         return found
 
@@ -189,10 +189,10 @@ class StoredTensors:
         """Refuses tensors that the description does not use."""
         if self._tensors:
             names = ", ".join(repr(_short(n)) for n in list(self._tensors)[:3])
-            raise BundleError(f"the bundle holds tensors that its description does not use: {names}; {AGAIN}")
+            raise BundleError(f"the bundle holds tensors that its description does not use: {names}; {ADVICE}")
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name is given twice in one object")

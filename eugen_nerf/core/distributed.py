@@ -35,7 +35,7 @@ def summed(tensor: Tensor) -> Tensor:
     return total.to(tensor.device)
 
 
-def agreed(value: Any, device: torch.device | str = "cpu") -> Any:
+def first_process_value(value: Any, device: torch.device | str = "cpu") -> Any:
     """The first process's value, in all of them: for decisions that measurements lead to.
 
     Args:

@@ -74,7 +74,7 @@ class MomentSums:
         total.count, total.mass = round(counts[0]), counts[1]
         return total
 
-    def forget_targets(self) -> None:
+    def clear_targets(self) -> None:
         """Makes way for other targets of the same features."""
         for sums in (self.cross, self.energy, self.total):
             sums.zero_()

@@ -1,31 +1,36 @@
-"""Memory of a CPU process that is freed and asked for again, call after call."""
+"""Memory that a CPU process frees and allocates again in every call."""
 
 from __future__ import annotations
 
 import ctypes
 
-KEPT = 1 << 30
-"""Bytes of freed memory that a process keeps before it gives some back."""
-MAPPED = 32 << 20
-"""Bytes from which a tensor has pages of its own, which go back when it is freed: the most that glibc allows."""
-AHEAD = 64 << 20
-"""Bytes that are asked for beyond what is needed."""
+TRIM_THRESHOLD_BYTES = 1 << 30
+"""Freed bytes that a process keeps before it returns some."""
+MMAP_THRESHOLD_BYTES = 32 << 20
+"""Bytes from which a tensor gets its own pages, which are returned when it is freed: the most that glibc allows."""
+TOP_PAD_BYTES = 64 << 20
+"""Bytes allocated beyond what is needed."""
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+"""glibc's numbers of these options."""
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc's allocator to keep what is freed instead of giving it back to the system at once.
+    """Makes glibc's allocator keep freed memory instead of returning it to the system at once.
 
-    A rendering frees and asks for the same megabytes with every chunk of rays; given back, every page of them is
-    cleared and entered anew, which took a tenth of an image's time. It is for commands, which own their process.
+    Rendering frees and allocates the same megabytes with every chunk of rays. Memory that was returned has to be
+    cleared and mapped again page by page, which took a tenth of an image's time. For commands, which own their process.
 
     Returns:
-        Whether the allocator took it; False where it is another one than glibc's.
+        Whether the allocator accepted it; False where it is not glibc's.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # no such function, or no library that stands for the process
         return False
-    wanted = ((M_MMAP_THRESHOLD, MAPPED), (M_TRIM_THRESHOLD, KEPT), (M_TOP_PAD, AHEAD))
-    taken = [bool(set_option(option, value)) for option, value in wanted]
-    return all(taken)
+    options = (
+        (M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES),
+        (M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES),
+        (M_TOP_PAD, TOP_PAD_BYTES),
+    )
+    accepted = [bool(set_option(option, value)) for option, value in options]
+    return all(accepted)

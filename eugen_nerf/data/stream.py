@@ -15,7 +15,7 @@ from nerfstudio.model_components.ray_generators import RayGenerator
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from eugen_nerf.core.distributed import agreed, process_count, process_index, summed
+from eugen_nerf.core.distributed import first_process_value, process_count, process_index, summed
 from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.data.checks import check_dataparser_outputs
 from eugen_nerf.data.manager import EugenDataManager, EugenDataManagerConfig
@@ -209,7 +209,7 @@ class RGBDStreamDataManager(EugenDataManager):
         if process_index() == 0:  # one process decides: another GPU may round otherwise, and streams would part
             generator = torch.Generator().manual_seed(step_seed(self.config.seed + 1, frame))
             share = self._agreement(self._rays([frame], self.config.check_rays, generator)[0], self.reference)
-        return agreed(share, self.device)
+        return first_process_value(share, self.device)
 
     def _usable(self, index: int) -> bool:
         """Whether a training frame has any depth; reads it, and says so once where it has none."""

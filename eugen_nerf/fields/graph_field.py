@@ -17,12 +17,12 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.fields.base_field import Field, FieldConfig
 from torch import Tensor
 
-from eugen_nerf.core.encodings.frequency import FrequencyEncoding
+from eugen_nerf.core.encodings.point_encodings import FrequencyEncoding
 from eugen_nerf.core.eugen import EUGenConfig
 from eugen_nerf.core.networks.layer_graph import LayerGraph
 from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Replacement, Variant, build_variant
 from eugen_nerf.core.spec import LayerSpec
-from eugen_nerf.core.training.merged import merged_for_training, why_not_merged
+from eugen_nerf.core.training.merged import merged_for_training, unmergeable_reason
 from eugen_nerf.core.training.mixed_precision import Arithmetic, full_precision, network_products
 from eugen_nerf.core.training.tf32 import float32_products, tf32_backward
 
@@ -111,7 +111,7 @@ class GraphField(Field, ABC):
         """Samples that are encoded and asked at a time where no gradients are asked for; None for all at once."""
         shape = replace(config.shape(), start=config.dense_start)
         self.network: LayerGraph = build_variant(shape, variant, config.replacement())
-        if config.train_merged and variant == "eugen" and why_not_merged(self.network) is None:
+        if config.train_merged and variant == "eugen" and unmergeable_reason(self.network) is None:
             self.network = merged_for_training(self.network)
 
     def input_encodings(self) -> tuple[FrequencyEncoding, ...] | None:

@@ -11,7 +11,7 @@ from nerfstudio.field_components.encodings import NeRFEncoding
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 
-from eugen_nerf.core.encodings.frequency import FrequencyEncoding
+from eugen_nerf.core.encodings.point_encodings import FrequencyEncoding
 from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Variant
 from eugen_nerf.fields.encoders import direction_encoding, plain_frequencies
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig, Indices

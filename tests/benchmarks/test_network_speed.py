@@ -10,7 +10,7 @@ from eugen_nerf.benchmarks.network_speed import FAMILIES, Family, contenders_of,
 from eugen_nerf.benchmarks.query_speed import best_rows, measure_peaks, queries_for, rows_of, table_lines
 from eugen_nerf.benchmarks.training_speed import measure_training, training_steps
 from eugen_nerf.core import NeRFShape
-from eugen_nerf.core.inference.norm_folding import drop_norms
+from eugen_nerf.core.inference.norm_folding import fold_norms
 
 CPU = torch.device("cpu")
 TINY = Family("tiny", NeRFShape(9, 5, 3, 32, (1,), 0, 1, 16), ("trunk_.*",), features=(12, 8))
@@ -34,7 +34,7 @@ def test_the_published_network_pays_for_its_norms_as_a_trained_one_does() -> Non
     norms = [stage.norm for stage, _ in graph.steps if stage.norm is not None]
     assert len(norms) == 1
     assert bool(norms[0].all())
-    left = drop_norms(graph, encoded_inputs(network.input_widths, 64, CPU), 0.0)
+    left = fold_norms(graph, encoded_inputs(network.input_widths, 64, CPU), 0.0)
     assert (left.dropped, left.total) == (0, 1)
 
 

@@ -10,7 +10,8 @@ from eugen_nerf.core import EUGenConfig, NeRFShape, Replacement, build_variant
 from eugen_nerf.core.bundles.bundled_field import BundledField, DistanceBundle, RadianceBundle
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
 from eugen_nerf.core.bundles.bundled_parts import Deformation, Occupancy
-from eugen_nerf.core.encodings.frequency import (
+from eugen_nerf.core.encodings.hash_grid import HashGrid
+from eugen_nerf.core.encodings.point_encodings import (
     BoxEncoding,
     ContractedEncoding,
     Encoding,
@@ -18,7 +19,6 @@ from eugen_nerf.core.encodings.frequency import (
     OffAxisEncoding,
     PyramidEncoding,
 )
-from eugen_nerf.core.encodings.hash_grid import HashGrid
 
 KINDS = ("frequency", "moving", "contracted", "pyramid", "box", "distance")
 

@@ -16,11 +16,11 @@ from oracles import Array, array, draw, graph_numpy, randomise
 from torch import Tensor
 
 from eugen_nerf.core import CollapsedGraph, EUGenConfig, LayerGraph, NeRFShape, Replacement, build_variant, make_plan
-from eugen_nerf.core.encodings.frequency import Encoding, FrequencyEncoding, OffAxisEncoding
+from eugen_nerf.core.encodings.point_encodings import Encoding, FrequencyEncoding, OffAxisEncoding
 from eugen_nerf.core.inference.fused import Launch, run_fused
 from eugen_nerf.core.inference.packed_format import FUSED_FUNCTIONS, FUSED_PRECISIONS, FusedPrecision, PackedNetwork
 from eugen_nerf.core.inference.packing import pack
-from eugen_nerf.core.inference.sinusoids import sinusoids_of
+from eugen_nerf.core.inference.sinusoids import as_sinusoids
 from eugen_nerf.core.layers.stage import Affine, MergedStage
 
 SHAPE = NeRFShape(9, 5, 4, 24, (2,), 0, 1, 18)
@@ -84,7 +84,7 @@ def points_of(name: str, rows: int = ROWS) -> list[Tensor]:
 def packed_of(name: str, precision: FusedPrecision) -> PackedNetwork:
     """One of `FUSED` or `ENCODED` as the kernel reads it."""
     graph = network(name)
-    tables = [sinusoids_of(e) for e in encodings_of(name)] if name in ENCODED else None
+    tables = [as_sinusoids(e) for e in encodings_of(name)] if name in ENCODED else None
     return pack(graph.collapse(), graph.input_widths, precision, tables)
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from oracles import draw
 
-from eugen_nerf.core import ConfigError, MomentSums, best_ridge, greedy_columns, ridge_solution
+from eugen_nerf.core import ConfigError
+from eugen_nerf.core.least_squares import MomentSums, best_ridge, greedy_columns, ridge_solution
 
 pytestmark = pytest.mark.processor
 

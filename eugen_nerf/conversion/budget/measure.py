@@ -7,7 +7,7 @@ from nerfstudio.models.base_model import Model
 from torch import Tensor
 
 from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, blended, picture, ray_bundle, training_views
-from eugen_nerf.core.distributed import agreed
+from eugen_nerf.core.distributed import first_process_value
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.fields.counting import macs_per_query
 from eugen_nerf.fields.query_timing import Ratio, field_query_callable, speed_ratios, time_interleaved
@@ -24,7 +24,7 @@ def query_speedup(teacher: Model, student: Model, repeats: int = 7) -> Ratio:
         for name, model in (("teacher", teacher), ("student", student))
     }
     ratio = speed_ratios(time_interleaved(calls, warmup=2, repeats=repeats, device=device), "teacher")["student"]
-    return Ratio(*agreed((ratio.median, ratio.lower_quartile, ratio.upper_quartile)))
+    return Ratio(*first_process_value((ratio.median, ratio.lower_quartile, ratio.upper_quartile)))
 
 
 def query_macs(model: Model) -> int:
@@ -79,4 +79,4 @@ class Photographs:
             colours = picture(model, ray_bundle(cameras, rays.to(model.device)))[0]
             truth = blended(model, pixels.to(model.device))
             total += float((colours.clamp(0, 1) - truth).double().square().sum())
-        return float(agreed(total / (3 * len(self.rays))))
+        return float(first_process_value(total / (3 * len(self.rays))))

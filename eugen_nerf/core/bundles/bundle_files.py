@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 
 import torch
 
-from eugen_nerf.core.bundle_schema import AGAIN, BundleError, Spec, StoredTensors, parse_object
+from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTensors, parse_object
+from eugen_nerf.core.bundles.atomic_files import new_path
 from eugen_nerf.core.bundles.bundled_field import BundledField, build_field
 from eugen_nerf.core.bundles.onnx_export import export_onnx
-from eugen_nerf.core.bundles.whole_files import new_place
 
 FORMAT = "eugen_nerf bundle"
 VERSION = 1
@@ -56,7 +56,7 @@ def save_bundle(field: BundledField, path: str | Path, *, onnx: bool = False) ->
     declared = {n: {"dtype": str(t.dtype).removeprefix("torch."), "shape": list(t.shape)} for n, t in tensors.items()}
     document = {"format": FORMAT, "version": VERSION, "field": field.describe(), "tensors": declared}
     safetensors = _safetensors()
-    with new_place(Path(path)) as folder:
+    with new_path(Path(path)) as folder:
         folder.mkdir()
         text = json.dumps(document, indent=1, allow_nan=False).encode()
         if len(text) > DESCRIPTION_LIMIT:
@@ -88,10 +88,10 @@ def load_bundle(path: str | Path, *, max_bytes: int = WEIGHTS_LIMIT) -> BundledF
     safetensors = _safetensors()
     with _opened(folder / DESCRIPTION) as (file, size):
         if size > DESCRIPTION_LIMIT:
-            raise BundleError(f"{folder / DESCRIPTION} has {size} bytes, a bundle allows {DESCRIPTION_LIMIT}; {AGAIN}")
+            raise BundleError(f"{folder / DESCRIPTION} has {size} bytes, a bundle allows {DESCRIPTION_LIMIT}; {ADVICE}")
         document = Spec(parse_object(file.read(DESCRIPTION_LIMIT + 1), DESCRIPTION), DESCRIPTION)
     document.text("format", (FORMAT,))
-    version = document.whole("version", 0, 1 << 31)
+    version = document.integer("version", 0, 1 << 31)
     if version != VERSION:
         raise BundleError(
             f"{folder} is a bundle of version {version}; this eugen_nerf reads version {VERSION}: "
@@ -108,10 +108,10 @@ def load_bundle(path: str | Path, *, max_bytes: int = WEIGHTS_LIMIT) -> BundledF
             # copies: what safetensors returns may still be backed by the file
             tensors = {name: opened.get_tensor(name).clone() for name in header}
     except (safetensors.SafetensorError, OSError) as error:
-        raise BundleError(f"{weights} cannot be read: {error}; {AGAIN}") from error
+        raise BundleError(f"{weights} cannot be read: {error}; {ADVICE}") from error
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
-            raise BundleError(f"tensor {name!r} of {folder} holds NaN or infinity; {AGAIN}")
+            raise BundleError(f"tensor {name!r} of {folder} holds NaN or infinity; {ADVICE}")
     return build_field(described, StoredTensors(tensors))
 
 
@@ -133,19 +133,19 @@ def _header(file: BinaryIO, size: int, max_bytes: int) -> dict[str, tuple[str, l
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > min(DESCRIPTION_LIMIT, size - 8):
         raise BundleError(
-            f"{WEIGHTS} has {size} bytes and its header claims {length}; {DESCRIPTION_LIMIT} are allowed; {AGAIN}"
+            f"{WEIGHTS} has {size} bytes and its header claims {length}; {DESCRIPTION_LIMIT} are allowed; {ADVICE}"
         )
     entries = parse_object(file.read(length), f"the header of {WEIGHTS}")
     entries.pop("__metadata__", None)
     found, total = {}, 0
     for name, entry in entries.items():
         spec = Spec(entry, f"the header of {WEIGHTS}: {name[:60]!r}")
-        code, shape = spec.text("dtype", DTYPES), list(spec.wholes("shape", 1, 1 << 40, 8))
-        offsets = spec.wholes("data_offsets", 0, 1 << 50, 2)
+        code, shape = spec.text("dtype", DTYPES), list(spec.integers("shape", 1, 1 << 40, 8))
+        offsets = spec.integers("data_offsets", 0, 1 << 50, 2)
         spec.close()
         count = math.prod(shape) * torch.empty(0, dtype=DTYPES[code]).element_size()
         if offsets[-1] - offsets[0] != count:
-            raise BundleError(f"{spec.where} takes bytes {list(offsets)} where {code} {shape} needs {count}; {AGAIN}")
+            raise BundleError(f"{spec.where} takes bytes {list(offsets)} where {code} {shape} needs {count}; {ADVICE}")
         found[name], total = (code, shape), total + count
     if total > max_bytes:
         raise BundleError(
@@ -153,7 +153,7 @@ def _header(file: BinaryIO, size: int, max_bytes: int) -> dict[str, tuple[str, l
             "load_bundle if you trust it"
         )
     if 8 + length + total != size:
-        raise BundleError(f"{WEIGHTS} has {size} bytes, its header describes {8 + length + total}; {AGAIN}")
+        raise BundleError(f"{WEIGHTS} has {size} bytes, its header describes {8 + length + total}; {ADVICE}")
     return found
 
 
@@ -162,18 +162,18 @@ def _compare(declared: Spec, header: dict[str, tuple[str, list[int]]]) -> None:
     known = set(declared.names())
     for name, (code, shape) in header.items():
         if name not in known:
-            raise BundleError(f"{WEIGHTS} holds a tensor {name[:60]!r} that {DESCRIPTION} does not list; {AGAIN}")
+            raise BundleError(f"{WEIGHTS} holds a tensor {name[:60]!r} that {DESCRIPTION} does not list; {ADVICE}")
         entry = declared.part(name)
         dtype = entry.text("dtype", _NAMES)
-        listed = list(entry.wholes("shape", 1, 1 << 40, 8))
+        listed = list(entry.integers("shape", 1, 1 << 40, 8))
         entry.close()
         if _NAMES[dtype] != code or listed != shape:
             raise BundleError(
-                f"tensor {name[:60]!r} is {code} {shape} in {WEIGHTS}, but {dtype} {listed} in {DESCRIPTION}; {AGAIN}"
+                f"tensor {name[:60]!r} is {code} {shape} in {WEIGHTS}, but {dtype} {listed} in {DESCRIPTION}; {ADVICE}"
             )
     missing = declared.names()
     if missing:
-        raise BundleError(f"{WEIGHTS} lacks the tensor {missing[0][:60]!r} that {DESCRIPTION} lists; {AGAIN}")
+        raise BundleError(f"{WEIGHTS} lacks the tensor {missing[0][:60]!r} that {DESCRIPTION} lists; {ADVICE}")
 
 
 def _safetensors() -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from eugen_nerf.core.bundle_schema import Spec, StoredTensors
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
 from eugen_nerf.core.bundles.bundled_parts import Deformation, Occupancy
-from eugen_nerf.core.encodings.frequency import BoxEncoding, Encoding, FrequencyEncoding, build_encoding
+from eugen_nerf.core.encodings.point_encodings import BoxEncoding, Encoding, FrequencyEncoding, build_encoding
 from eugen_nerf.core.errors import ConfigError
 
 DENSITIES: dict[str, Callable[[Tensor], Tensor]] = {"softplus": F.softplus, "exp": torch.exp, "relu": F.relu}
@@ -100,7 +100,7 @@ class RadianceBundle(BundledField):
     """
 
     kind = "radiance"
-    LARGEST = 1e4
+    MAX_SETTING = 1e4
 
     def __init__(
         self,
@@ -203,7 +203,7 @@ class RadianceBundle(BundledField):
             network,
             direction,
             density=spec.text("density", DENSITIES),
-            density_bias=spec.number("density_bias", -cls.LARGEST, cls.LARGEST),
+            density_bias=spec.number("density_bias", -cls.MAX_SETTING, cls.MAX_SETTING),
             colour_padding=spec.number("colour_padding", 0.0, 1.0),
             deformation=None if moving is None else Deformation.build(moving, tensors, "deformation."),
             occupancy=None if cells is None else Occupancy.build(cells, tensors, "occupancy."),

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eugen_nerf.core.bundle_schema import AGAIN, BundleError, Spec, StoredTensors
+from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTensors
 from eugen_nerf.core.layers.activations import activation
 from eugen_nerf.core.layers.stage import Affine, MergedStage
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph, Step
 
-MOST_STEPS = 1024
+MAX_STEPS = 1024
 """A bundled network has no more steps, and a step reads no more values."""
-MOST_DEGREE = 64
+MAX_DEGREE = 64
 """No stage has a higher degree."""
-WIDEST = 1 << 24
+MAX_WIDTH = 1 << 24
 """No input or output is wider."""
 
 
@@ -120,13 +120,13 @@ class BundledGraph(nn.Module):
             BundleError: another number of inputs or outputs, widths that do not fit, a step that reads what comes
                 after it, an unknown activation, tensors that are missing, of another shape or of several dtypes.
         """
-        declared = spec.wholes("inputs", 1, WIDEST, 16)
+        declared = spec.integers("inputs", 1, MAX_WIDTH, 16)
         if declared != tuple(inputs):
             raise BundleError(
-                f"{spec.where} takes inputs of widths {list(declared)}, its encodings bring {list(inputs)}; {AGAIN}"
+                f"{spec.where} takes inputs of widths {list(declared)}, its encodings bring {list(inputs)}; {ADVICE}"
             )
         widths, steps = list(declared), []
-        for i, part in enumerate(spec.parts("steps", MOST_STEPS)):
+        for i, part in enumerate(spec.parts("steps", MAX_STEPS)):
             steps.append(_read_step(part, tensors, f"{prefix}step{i}", widths))
             widths.append(steps[-1][0].num_features)
         owed = [
@@ -137,10 +137,10 @@ class BundledGraph(nn.Module):
         found = cls(CollapsedGraph(tuple(steps), tuple(owed)), declared)
         if found.output_widths != tuple(outputs):
             made = list(found.output_widths)
-            raise BundleError(f"{spec.where} has outputs of widths {made}, its kind needs {list(outputs)}; {AGAIN}")
+            raise BundleError(f"{spec.where} has outputs of widths {made}, its kind needs {list(outputs)}; {ADVICE}")
         dtypes = sorted({str(b.dtype).removeprefix("torch.") for b in found.buffers()})
         if len(dtypes) > 1:
-            raise BundleError(f"{spec.where} mixes {' and '.join(dtypes)}; a network has one dtype; {AGAIN}")
+            raise BundleError(f"{spec.where} mixes {' and '.join(dtypes)}; a network has one dtype; {ADVICE}")
         return found
 
     def _store(self, name: str, **tensors: Tensor | None) -> None:
@@ -161,17 +161,17 @@ class BundledGraph(nn.Module):
 
 
 def _read_step(spec: Spec, tensors: StoredTensors, name: str, widths: list[int]) -> Step:
-    reads = spec.wholes("reads", 0, len(widths) - 1, MOST_STEPS)
-    rows, degree = spec.whole("rows", 1, WIDEST), spec.whole("degree", 1, MOST_DEGREE)
+    reads = spec.integers("reads", 0, len(widths) - 1, MAX_STEPS)
+    rows, degree = spec.integer("rows", 1, MAX_WIDTH), spec.integer("degree", 1, MAX_DEGREE)
     shared, phi = spec.flag("shared"), spec.checked_text("phi", activation)
     blocks = degree if shared else degree * (degree + 1) // 2
     if rows % blocks:
-        raise BundleError(f"{spec.where} has {rows} rows for {blocks} equal projections; {AGAIN}")
+        raise BundleError(f"{spec.where} has {rows} rows for {blocks} equal projections; {ADVICE}")
     weight = tensors.take(f"{name}_weight", (rows, sum(widths[v] for v in reads)))
     bias = tensors.take(f"{name}_bias", (rows,)) if spec.flag("bias") else None
     norm = tensors.take(f"{name}_norm", (rows,)) if spec.flag("norm") else None
     factors: list[tuple[Tensor, Tensor] | None] = []
-    for s, count in enumerate(spec.optional_wholes("factors", 1, WIDEST, 0 if norm is None else len(reads))):
+    for s, count in enumerate(spec.optional_integers("factors", 1, MAX_WIDTH, 0 if norm is None else len(reads))):
         if count is None:
             factors.append(None)
         else:
@@ -182,12 +182,12 @@ def _read_step(spec: Spec, tensors: StoredTensors, name: str, widths: list[int])
 
 
 def _read_output(spec: Spec, tensors: StoredTensors, name: str, widths: list[int]) -> tuple[int, Affine]:
-    value = spec.whole("reads", 0, len(widths) - 1)
-    rows, has_bias = spec.optional_whole("rows", 1, WIDEST), spec.flag("bias")
+    value = spec.integer("reads", 0, len(widths) - 1)
+    rows, has_bias = spec.optional_integer("rows", 1, MAX_WIDTH), spec.flag("bias")
     spec.close()
     if rows is None:
         if has_bias:
-            raise BundleError(f"{spec.where} has a bias without a matrix; {AGAIN}")
+            raise BundleError(f"{spec.where} has a bias without a matrix; {ADVICE}")
         return value, Affine()
     weight = tensors.take(f"{name}_weight", (rows, widths[value]))
     return value, Affine(weight, tensors.take(f"{name}_bias", (rows,)) if has_bias else None)

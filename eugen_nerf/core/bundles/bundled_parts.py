@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from eugen_nerf.core.bundle_schema import Spec, StoredTensors
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
-from eugen_nerf.core.encodings.frequency import Encoding, FrequencyEncoding, build_encoding, take_box
+from eugen_nerf.core.encodings.point_encodings import Encoding, FrequencyEncoding, build_encoding, take_box
 
 
 class Deformation(nn.Module):
@@ -82,6 +82,6 @@ class Occupancy(nn.Module):
     @classmethod
     def build(cls, spec: Spec, tensors: StoredTensors, prefix: str) -> Occupancy:
         """The cells that `spec` describes; raises `BundleError` where it describes none."""
-        n = spec.whole("resolution", 1, 4096)
+        n = spec.integer("resolution", 1, 4096)
         spec.close()
-        return cls(tensors.take(f"{prefix}cells", (n, n, n), whole=True), take_box(tensors, f"{prefix}aabb"))
+        return cls(tensors.take(f"{prefix}cells", (n, n, n), integer=True), take_box(tensors, f"{prefix}aabb"))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.bundle_schema import BundleError
-from eugen_nerf.core.bundles.whole_files import new_place
+from eugen_nerf.core.bundles.atomic_files import new_path
 from eugen_nerf.core.layers.stage import Affine, MergedStage
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 
@@ -53,7 +53,7 @@ def export_onnx(graph: CollapsedGraph, input_widths: Sequence[int], path: str | 
             f"the ONNX form of the network deviates from torch by {deviation:.1e} of its largest output, more than "
             f"{TOLERANCE:g}: nothing was written; leave ONNX out"
         )
-    with new_place(Path(path)) as partial:
+    with new_path(Path(path)) as partial:
         partial.write_bytes(content)
     return deviation
 

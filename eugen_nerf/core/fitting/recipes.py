@@ -146,7 +146,7 @@ def _resolve_rows(rows: DenseLinear, replay: Replay, sweeps: int) -> None:
         return
     moments = MomentSums(rows.in_features, rows.out_features)
     for sweep in range(sweeps):
-        moments.forget_targets()
+        moments.clear_targets()
         for batch in replay():
             if not batch.held_out:
                 u = torch.nn.functional.linear(batch.x, rows.weight, rows.bias)

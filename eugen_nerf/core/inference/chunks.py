@@ -9,9 +9,9 @@ import torch
 
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 
-CACHE_BYTES = 1 << 20
+DEFAULT_L2_BYTES = 1 << 20
 """Second-level cache taken for granted where its size is not known."""
-SPILL = 4
+L2_FACTOR = 4
 """How many times the second-level cache of a CPU's cores a chunk may take: what does not fit is in the third level.
 Measured: with less, calls are too small; with more, values go to memory."""
 CHUNK_LIMITS = {"cpu": (256, 1 << 16), "cuda": (1 << 16, 1 << 20)}
@@ -28,9 +28,9 @@ def chunk_rows(graph: CollapsedGraph, input_widths: Sequence[int], dtype: torch.
 
 
 def _cache_bytes(device: torch.device) -> int:
-    """Second-level cache: all of a CUDA device's, of a CPU that of the cores which threads use, `SPILL` times."""
+    """Second-level cache: all of a CUDA device's, of a CPU that of the cores which threads use, `L2_FACTOR` times."""
     if device.type == "cuda":
-        return int(getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)) or CACHE_BYTES
+        return int(getattr(torch.cuda.get_device_properties(device), "L2_cache_size", 0)) or DEFAULT_L2_BYTES
     names = getattr(os, "sysconf_names", {})  # not on every system
     size = os.sysconf("SC_LEVEL2_CACHE_SIZE") if "SC_LEVEL2_CACHE_SIZE" in names else 0
-    return SPILL * (size if size > 0 else CACHE_BYTES) * torch.get_num_threads()
+    return L2_FACTOR * (size if size > 0 else DEFAULT_L2_BYTES) * torch.get_num_threads()

@@ -15,14 +15,14 @@ from eugen_nerf.core.inference.sinusoids import Sinusoids
 from eugen_nerf.core.layers.activations import activation
 from eugen_nerf.core.layers.stage import safe_sqrt
 
-MOST_WARPS = 16
+MAX_WARPS = 16
 """Of programs that run at a time on a multiprocessor, as their registers allow."""
-COLUMNS_OF_256_ROWS = 128
+MAX_COLUMNS_AT_256_ROWS = 128
 """That a program of 256 rows can keep at a time: from 160 on its threads were seen to run out of registers and to keep
 numbers elsewhere (`scripts/kernel_registers.py`, docs/guides/gpu.md)."""
 ALIGNMENT = 16
 """Bytes; triton compiles a kernel once for addresses that are multiples of it and once for others."""
-MOST_DIFFERENCE = 0.1
+MAX_RELATIVE_DIFFERENCE = 0.1
 """Between the kernel and its twin, of the largest output: rounding of features to bfloat16 makes less."""
 
 
@@ -37,23 +37,23 @@ class Launch(NamedTuple):
     """Tiles that are loaded ahead; as many as there are, or more, where a program keeps all in shared memory."""
 
 
-def launch_of(packed: PackedNetwork, device: torch.device) -> Launch:
+def default_launch(packed: PackedNetwork, device: torch.device) -> Launch:
     """What is taken where nothing else is asked for: all tiles in shared memory where they fit, and as many rows of a
     program as registers allow."""
     size = packed.weights.element_size()
-    half = (256, 128) if _columns_at_once(packed) <= COLUMNS_OF_256_ROWS else (128,)
+    half = (256, 128) if _columns_at_once(packed) <= MAX_COLUMNS_AT_256_ROWS else (128,)
     for rows in half if size == 2 else (64,):
-        if _held_bytes(packed, rows) <= _shared_bytes(device):
+        if _resident_bytes(packed, rows) <= _shared_bytes(device):
             return Launch(rows, 8, len(packed.tiles))
     return Launch(128, 8, 2) if size == 2 else Launch(64, 8, 1)
 
 
-def programs_of(packed: PackedNetwork, launch: Launch, count: int, device: torch.device) -> int:
+def program_count(packed: PackedNetwork, launch: Launch, count: int, device: torch.device) -> int:
     """Programs to launch for `count` rows: one a block, or what runs at a time where they keep all tiles."""
     blocks = -(-count // launch.rows)
     if launch.window < len(packed.tiles) or device.type != "cuda":
         return blocks
-    together = max(1, min(_shared_bytes(device) // _held_bytes(packed, launch.rows), MOST_WARPS // launch.warps))
+    together = max(1, min(_shared_bytes(device) // _resident_bytes(packed, launch.rows), MAX_WARPS // launch.warps))
     return min(blocks, together * torch.cuda.get_device_properties(device).multi_processor_count)
 
 
@@ -71,7 +71,7 @@ def _columns_at_once(packed: PackedNetwork) -> int:
     return most
 
 
-def _held_bytes(packed: PackedNetwork, rows: int) -> int:
+def _resident_bytes(packed: PackedNetwork, rows: int) -> int:
     """Shared memory of a program that keeps all tiles and passes float32 rows of a chunk of inputs through it."""
     widest = max((c.size for c in packed.inputs if not c.coordinates), default=CHUNK_COLUMNS[packed.precision][-1])
     return packed.weights.numel() * packed.weights.element_size() + rows * widest * 4 + 1024
@@ -84,7 +84,7 @@ def _shared_bytes(device: torch.device) -> int:
     return int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0))
 
 
-def kernel_problem(device: torch.device) -> str | None:
+def kernel_unavailable_reason(device: torch.device) -> str | None:
     """In one line why the kernel cannot be launched on a device, or None where it can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed (pip install triton)"
@@ -116,21 +116,21 @@ def run_fused(packed: PackedNetwork, *inputs: Tensor, launch: Launch | None = No
     Args:
         packed: the network, on the inputs' device.
         inputs: `[n, d_i]` of any floating point dtype and any strides; points where they are encoded.
-        launch: of no effect on results but for rounding; `launch_of` where None.
+        launch: of no effect on results but for rounding; `default_launch` where None.
 
     Returns:
         Outputs `[n, width]`, float32.
     """
     from eugen_nerf.core.inference.fused_kernel import fused_kernel
 
-    launch = launch_of(packed, inputs[0].device) if launch is None else launch
+    launch = default_launch(packed, inputs[0].device) if launch is None else launch
     rows = [aligned_rows(x) for x in inputs]
     count = len(rows[0])
     out = torch.empty(count * sum(packed.output_widths), dtype=torch.float32, device=rows[0].device)
     if count:
         kernel: Any = fused_kernel
         with torch.cuda.device_of(rows[0]):  # triton launches on the current device
-            kernel[(programs_of(packed, launch, count, rows[0].device),)](
+            kernel[(program_count(packed, launch, count, rows[0].device),)](
                 rows[0],
                 rows[-1],
                 rows[0].stride(0),
@@ -169,7 +169,7 @@ def run_twin(packed: PackedNetwork, *inputs: Tensor) -> tuple[Tensor, ...]:
     chunks = [_input(packed, c, inputs[c.input]) for c in packed.inputs]
     tape = _Tape(packed)
     for stage in packed.stages:
-        chunks += _made(tape, stage, [chunks[c].to(tape.dtype).float() for c in stage.sources])
+        chunks += _stage_outputs(tape, stage, [chunks[c].to(tape.dtype).float() for c in stage.sources])
     outputs = tuple(chunks[0].new_empty(len(inputs[0]), width) for width in packed.output_widths)
     for o in packed.outputs:
         outputs[o.output][:, o.start : o.start + o.valid] = chunks[o.chunk][:, : o.valid]
@@ -184,7 +184,7 @@ def check_fused(packed: PackedNetwork, *inputs: Tensor) -> None:
     """
     for i, (y, truth) in enumerate(zip(run_fused(packed, *inputs), run_twin(packed, *inputs), strict=True)):
         difference, largest = float((y - truth).abs().max()), float(truth.abs().max())
-        if not difference <= MOST_DIFFERENCE * largest:
+        if not difference <= MAX_RELATIVE_DIFFERENCE * largest:
             raise RuntimeError(
                 f"output {i} of the kernel differs by {difference:.2g} from the same in PyTorch, at most {largest:.2g}"
             )
@@ -216,7 +216,7 @@ def _input(packed: PackedNetwork, chunk: InputChunk, x: Tensor) -> Tensor:
     return Sinusoids(rows[:-2], rows[-2], rows[-1] > 0)(x)
 
 
-def _made(tape: _Tape, stage: PackedStage, read: list[Tensor]) -> list[Tensor]:
+def _stage_outputs(tape: _Tape, stage: PackedStage, read: list[Tensor]) -> list[Tensor]:
     """The chunks of a stage, float32, from those that it reads: products of rounded numbers, sums in float32."""
     square = read[0].new_zeros(len(read[0]), 1)
     for q in stage.squares:

@@ -123,9 +123,9 @@ def _input(x, row, stride, inside, tables, CHUNK: tl.constexpr, INPUTS: tl.const
 
 
 @triton.jit
-def _chunk(asked, row, inside, held, SOURCE: tl.constexpr, INPUTS: tl.constexpr, DTYPE: tl.constexpr):
+def _chunk(args, row, inside, held, SOURCE: tl.constexpr, INPUTS: tl.constexpr, DTYPE: tl.constexpr):
     """The chunk number `SOURCE` in the dtype of the products: held, or an input's."""
-    x0, x1, stride0, stride1, tables = asked
+    x0, x1, stride0, stride1, tables = args
     if _count(INPUTS) <= SOURCE:
         return held[SOURCE - _count(INPUTS)]
     elif _at(INPUTS, SOURCE, 0) == 0:
@@ -148,7 +148,7 @@ def _store(out, y, row, inside, count, CHUNK: tl.constexpr, OUTPUTS: tl.constexp
 @triton.jit
 def _block(
     block,
-    asked,
+    args,
     memory,
     window,
     INPUTS: tl.constexpr,
@@ -169,7 +169,7 @@ def _block(
         square = tl.zeros((ROWS,), tl.float32)
         for q in tl.static_range(_count(STAGES, s, 1)):
             if _at(STAGES, s, 1, q, 1) == 0:
-                a = _chunk(asked, row, inside, held, _at(STAGES, s, 0, _at(STAGES, s, 1, q, 0, 0)), INPUTS, DTYPE)
+                a = _chunk(args, row, inside, held, _at(STAGES, s, 0, _at(STAGES, s, 1, q, 0, 0)), INPUTS, DTYPE)
                 a = a.to(tl.float32)
                 a = tl.where((tl.arange(0, a.shape[1]) < _at(STAGES, s, 1, q, 2))[None, :], a, 0.0)
                 square += tl.sum(a * a, axis=1)
@@ -178,7 +178,7 @@ def _block(
                 u += tl.load(biases + tl.arange(0, _at(STAGES, s, 1, q, 1)))[None, :]
                 biases += _at(STAGES, s, 1, q, 1)
                 for r in tl.static_range(_count(STAGES, s, 1, q, 0)):
-                    a = _chunk(asked, row, inside, held, _at(STAGES, s, 0, _at(STAGES, s, 1, q, 0, r)), INPUTS, DTYPE)
+                    a = _chunk(args, row, inside, held, _at(STAGES, s, 0, _at(STAGES, s, 1, q, 0, r)), INPUTS, DTYPE)
                     tile = window[0]
                     window = _ahead(weights, window, _number_of_square(STAGES, s, q, r), TILES)
                     u = _dot(a, tile, u, PRECISION, WIDEN)
@@ -192,7 +192,7 @@ def _block(
             if _count(STAGES, s, 1) > 0:
                 biases += _at(STAGES, s, 3) * _at(STAGES, s, 2, p)
             for r in tl.static_range(_count(STAGES, s, 0)):
-                a = _chunk(asked, row, inside, held, _at(STAGES, s, 0, r), INPUTS, DTYPE)
+                a = _chunk(args, row, inside, held, _at(STAGES, s, 0, r), INPUTS, DTYPE)
                 for b in tl.static_range(_at(STAGES, s, 3)):
                     tile = window[0]
                     window = _ahead(weights, window, _number(STAGES, s, p, r, b), TILES)
@@ -247,10 +247,10 @@ def fused_kernel(
     window = ()
     for t in tl.static_range(WINDOW):
         window = window + (_tile(weights, t, TILES),)  # type: ignore[assignment]  # noqa: RUF005
-    asked = (x0, x1, stride0, stride1, tables)
+    args = (x0, x1, stride0, stride1, tables)
     memory = (weights, biases, out, count)
     if _count(TILES) == WINDOW:
         for block in tl.range(tl.program_id(0), (count + ROWS - 1) // ROWS, tl.num_programs(0), num_stages=1):
-            _block(block, asked, memory, window, INPUTS, STAGES, OUTPUTS, TILES, PRECISION, WIDEN, ROWS)
+            _block(block, args, memory, window, INPUTS, STAGES, OUTPUTS, TILES, PRECISION, WIDEN, ROWS)
     else:
-        _block(tl.program_id(0), asked, memory, window, INPUTS, STAGES, OUTPUTS, TILES, PRECISION, WIDEN, ROWS)
+        _block(tl.program_id(0), args, memory, window, INPUTS, STAGES, OUTPUTS, TILES, PRECISION, WIDEN, ROWS)

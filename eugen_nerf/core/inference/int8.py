@@ -31,7 +31,7 @@ class Int8Product:
     bits: int
     """Of the inputs: 8, or 7 where the products of 8 do not fit the processor's sums."""
 
-    def by(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    def bind(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
         """The product by weights `[l, k]`, rounded with the largest of a row as 127.
 
         It gives `[..., l]`, float32, for float32 inputs `[..., k]`.
@@ -83,7 +83,7 @@ def _first_exact(engines: tuple[str, ...]) -> Int8Product | None:
     for engine in engines:
         for bits in (8, 7):
             product = Int8Product(engine, bits)
-            if is_exact(lambda x, weight, product=product: product.by(weight, None)(x)):  # type: ignore[misc]
+            if is_exact(lambda x, weight, product=product: product.bind(weight, None)(x)):  # type: ignore[misc]
                 return product
     return None
 

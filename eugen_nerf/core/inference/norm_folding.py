@@ -13,7 +13,7 @@ from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 
 
 @dataclass(frozen=True)
-class NormsLeft:
+class FoldedNorms:
     """What became of a graph's norm columns."""
 
     graph: CollapsedGraph
@@ -24,7 +24,7 @@ class NormsLeft:
 
 
 @torch.no_grad()
-def drop_norms(graph: CollapsedGraph, samples: Sequence[Tensor], tolerance: float) -> NormsLeft:
+def fold_norms(graph: CollapsedGraph, samples: Sequence[Tensor], tolerance: float) -> FoldedNorms:
     """Puts the mean of an input's norm in the norm's place, step by step, wherever outputs hardly change.
 
     `|x| n` becomes a constant, which is added to the bias. An encoded point's norm, for one, is almost constant: its
@@ -42,7 +42,7 @@ def drop_norms(graph: CollapsedGraph, samples: Sequence[Tensor], tolerance: floa
     candidates = [i for i, (stage, _) in enumerate(graph.steps) if stage.norm is not None]
     zeros = total - len(candidates)
     if not candidates or tolerance <= 0:
-        return NormsLeft(graph, zeros, total)
+        return FoldedNorms(graph, zeros, total)
     dtype = graph.tensors()[0].dtype
     inputs = [x.to(dtype) for x in samples]
     expected, values = graph(*inputs), list(inputs)
@@ -65,7 +65,7 @@ def drop_norms(graph: CollapsedGraph, samples: Sequence[Tensor], tolerance: floa
         change = max(float((a - b).abs().max()) for a, b in zip(tried(*inputs), expected, strict=True))
         if change <= limit:  # not where it is not a number
             graph, dropped = tried, dropped + 1
-    return NormsLeft(graph, dropped, total)
+    return FoldedNorms(graph, dropped, total)
 
 
 def _without_zeros(stage: MergedStage) -> MergedStage:

@@ -14,7 +14,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from eugen_nerf.core.layers.stage import Affine, MergedStage, features_over
+from eugen_nerf.core.layers.stage import Affine, MergedStage, features_in_place
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -61,7 +61,7 @@ class OneDNNStage(MergedStage):
         u = _linear(joined, self.weight, self.bias, "none")
         if self.norm is not None:
             u = u + self.input_norm(segments) * self.norm
-        return features_over(u, self.degree, self.shared, self.phi)
+        return features_in_place(u, self.degree, self.shared, self.phi)
 
 
 @dataclass(frozen=True, eq=False)

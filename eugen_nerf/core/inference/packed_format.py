@@ -30,11 +30,11 @@ FUSED_FUNCTIONS = (
     "gaussian",
 )
 """Element-wise functions that the kernel knows, by their names in `core/layers/activations.py`."""
-MOST_PRODUCTS = 256
+MAX_TILE_PRODUCTS = 256
 """Of tiles, which are unrolled: 420 took two minutes to compile; float32 takes three for each."""
-WIDEST_VALUE = 256
+MAX_STAGE_FEATURES = 256
 """Features of a stage that a program can keep in registers."""
-WIDEST_INPUT = 1024
+MAX_INPUT_WIDTH = 1024
 """Columns of an input; they are read chunk by chunk."""
 CHUNK_COLUMNS = {"float32": (64, 32), "tf32": (64, 32), "bfloat16": (128, 64, 16), "float16": (128, 64, 16)}
 """What chunks may have, by precision. Rows of a tile are then 128 bytes or a multiple, or one step of the device's

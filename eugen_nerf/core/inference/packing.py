@@ -1,4 +1,4 @@
-"""From a collapsed network to the form that the fused kernel reads, or in one line why there is none."""
+"""From a collapsed network to the form that the fused kernel reads, or one line that says why it has none."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from eugen_nerf.core.inference.packed_format import (
     CHUNK_COLUMNS,
     FUSED_FUNCTIONS,
     FUSED_PRECISIONS,
-    MOST_PRODUCTS,
-    WIDEST_INPUT,
-    WIDEST_VALUE,
+    MAX_INPUT_WIDTH,
+    MAX_STAGE_FEATURES,
+    MAX_TILE_PRODUCTS,
     FusedPrecision,
     InputChunk,
     OutputChunk,
@@ -29,8 +29,8 @@ from eugen_nerf.core.layers.stage import Affine, MergedStage
 from eugen_nerf.core.networks.layer_graph import CollapsedGraph
 
 
-def why_not(graph: CollapsedGraph, input_widths: Sequence[int]) -> str | None:
-    """In one line why the kernel cannot run a network, or None where it can.
+def unsupported_reason(graph: CollapsedGraph, input_widths: Sequence[int]) -> str | None:
+    """One line that says why the kernel cannot run a network; None where it can.
 
     Args:
         graph: the network.
@@ -39,17 +39,17 @@ def why_not(graph: CollapsedGraph, input_widths: Sequence[int]) -> str | None:
     if not 1 <= len(input_widths) <= 2:
         return f"the network has {len(input_widths)} inputs, the fused kernel takes 1 or 2"
     for i, width in enumerate(input_widths):
-        if width > WIDEST_INPUT:
-            return f"input {i} is {width} wide, the fused kernel takes at most {WIDEST_INPUT}"
+        if width > MAX_INPUT_WIDTH:
+            return f"input {i} is {width} wide, the fused kernel takes at most {MAX_INPUT_WIDTH}"
     for i, (stage, _) in enumerate(graph.steps):
-        reason = _stage_problem(stage)
+        reason = _unsupported_stage_reason(stage)
         if reason is not None:
             return f"step {i} of the collapsed network {reason}"
     for i, (v, affine) in enumerate(graph.outputs):
         if affine.weight is None and v < len(input_widths):
             return f"output {i} is input {v} itself, the fused kernel writes what steps make"
-        if affine.weight is not None and affine.weight.shape[0] > WIDEST_VALUE:
-            return f"output {i} is {affine.weight.shape[0]} wide, the fused kernel takes at most {WIDEST_VALUE}"
+        if affine.weight is not None and affine.weight.shape[0] > MAX_STAGE_FEATURES:
+            return f"output {i} is {affine.weight.shape[0]} wide, the fused kernel takes at most {MAX_STAGE_FEATURES}"
     return None
 
 
@@ -69,8 +69,8 @@ def pack(
         encodings: for each input, what the kernel makes it of, from points in float32; None where it is given as it is.
 
     Raises:
-        ConfigError: an unknown precision, encodings of other widths, a network that `why_not` refuses, or one of so
-            many tiles that compiling its kernel would take minutes.
+        ConfigError: an unknown precision, encodings of other widths, a network that `unsupported_reason` refuses, or
+            one of so many tiles that compiling its kernel would take minutes.
     """
     if precision not in FUSED_PRECISIONS:
         raise ConfigError(f"precision {precision!r} is unknown; choose one of {', '.join(FUSED_PRECISIONS)}")
@@ -78,28 +78,28 @@ def pack(
     made = [w if e is None else e.turns.shape[1] for e, w in zip(encodings, input_widths, strict=False)]
     if len(encodings) != len(input_widths) or made != list(input_widths):
         raise ConfigError(f"encodings make inputs of widths {made}; the network takes {list(input_widths)}")
-    reason = why_not(graph, input_widths)
+    reason = unsupported_reason(graph, input_widths)
     if reason is not None:
         raise ConfigError(f"{reason}: take the backend eager or compile")
     packed = _Packer(graph, input_widths, encodings, CHUNK_COLUMNS[precision]).packed(precision)
     products = len(packed.tiles) * (3 if precision == "float32" else 1)
-    if products > MOST_PRODUCTS:
+    if products > MAX_TILE_PRODUCTS:
         raise ConfigError(
-            f"the fused kernel would make {products} products in {precision}, it takes at most {MOST_PRODUCTS}: "
+            f"the fused kernel would make {products} products in {precision}, it takes at most {MAX_TILE_PRODUCTS}: "
             "take a smaller dtype, or the backend eager or compile"
         )
     return packed
 
 
-def _stage_problem(stage: MergedStage) -> str | None:
+def _unsupported_stage_reason(stage: MergedStage) -> str | None:
     if stage.groups > 1:
         return "has diagonal blocks (Monarch), which the fused kernel does not know"
     if stage.phi not in FUSED_FUNCTIONS:
         return f"has the function {stage.phi}, the fused kernel knows {', '.join(FUSED_FUNCTIONS)}"
     if stage.degree > 2:
         return f"has degree {stage.degree}, the fused kernel knows 1 and 2"
-    if not 1 <= stage.num_features <= WIDEST_VALUE:
-        return f"has {stage.num_features} features, the fused kernel takes 1 to {WIDEST_VALUE}"
+    if not 1 <= stage.num_features <= MAX_STAGE_FEATURES:
+        return f"has {stage.num_features} features, the fused kernel takes 1 to {MAX_STAGE_FEATURES}"
     return None
 
 
@@ -146,12 +146,14 @@ class _Packer:
             self.values.append([self.input(i, *columns, encoding) for columns in _split(width, sizes)])
         for stage, reads in graph.steps:
             self.values.append(self.stage(stage, reads))
-        owed = [self.output(v, affine) for v, affine in graph.outputs]
+        output_parts = [self.output(v, affine) for v, affine in graph.outputs]
         self.input_widths = tuple(
             w if e is None else len(e.turns) for w, e in zip(input_widths, encodings, strict=True)
         )
-        self.output_widths = tuple(sum(p.valid for p in parts) for parts in owed)
-        self.outputs = [OutputChunk(p.chunk, i, p.start, p.valid) for i, parts in enumerate(owed) for p in parts]
+        self.output_widths = tuple(sum(p.valid for p in parts) for parts in output_parts)
+        self.outputs = [
+            OutputChunk(p.chunk, i, p.start, p.valid) for i, parts in enumerate(output_parts) for p in parts
+        ]
 
     def input(self, number: int, start: int, valid: int, size: int, encoding: Sinusoids | None) -> _Part:
         """One chunk of an input, with its table where it is encoded."""
@@ -166,7 +168,7 @@ class _Packer:
         return _Part(len(self.inputs) - 1, start, valid, size)
 
     def output(self, value: int, affine: Affine) -> list[_Part]:
-        """The parts of an output; what is owed on its value is one stage more."""
+        """The parts of an output; its affine map is one more stage."""
         if affine.weight is None:
             return self.values[value]
         return self.stage(MergedStage(affine.weight, affine.bias, None, 1, True, "identity"), (value,))

@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
-from eugen_nerf.core.encodings.frequency import Encoding
+from eugen_nerf.core.encodings.point_encodings import Encoding
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.inference.chunks import chunk_rows
-from eugen_nerf.core.inference.fused import MOST_DIFFERENCE, check_fused, kernel_problem, run_fused
-from eugen_nerf.core.inference.norm_folding import NormsLeft, drop_norms
+from eugen_nerf.core.inference.fused import MAX_RELATIVE_DIFFERENCE, check_fused, kernel_unavailable_reason, run_fused
+from eugen_nerf.core.inference.norm_folding import FoldedNorms, fold_norms
 from eugen_nerf.core.inference.onednn import OneDNNGraph, has_onednn
-from eugen_nerf.core.inference.packing import pack, why_not
-from eugen_nerf.core.inference.sinusoids import sinusoids_of
+from eugen_nerf.core.inference.packing import pack, unsupported_reason
+from eugen_nerf.core.inference.sinusoids import as_sinusoids
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 from eugen_nerf.core.networks.layer_graph import LayerGraph
 
@@ -168,12 +168,12 @@ def make_plan(
         raise ConfigError("sample_inputs have no rows: give some that the network will be asked, to measure deviation")
     points = [x.detach().reshape(-1, x.shape[-1]) for x in sample_inputs]
     whole = network.collapse() if isinstance(network, LayerGraph) else network.graph
-    left = drop_norms(whole, _encoded(makers, points), drop_norm)
+    left = fold_norms(whole, _encoded(makers, points), drop_norm)
     return _decide(left, whole, widths, points, makers, backend, dtype, chunk)
 
 
 def _decide(
-    left: NormsLeft,
+    left: FoldedNorms,
     reference: CollapsedGraph,
     widths: tuple[int, ...],
     samples: Sequence[Tensor],
@@ -210,7 +210,7 @@ def _decide(
         return replace(plan, deviation=_deviation(plan, reference, samples, encodings))
 
     if backend == "triton":
-        reason = kernel_problem(device) or why_not(graph, widths)
+        reason = kernel_unavailable_reason(device) or unsupported_reason(graph, widths)
         if reason is None:
             try:
                 return attempt("triton")
@@ -236,7 +236,7 @@ def _runner(
     encodings: Encodings,
 ) -> Run:
     if backend == "triton":
-        waves = [None if e is None else sinusoids_of(e) for e in encodings]
+        waves = [None if e is None else as_sinusoids(e) for e in encodings]
         for e, table in zip(encodings, waves, strict=True):
             if e is not None and table is None:
                 raise ConfigError(f"the fused kernel computes no {e.kind} encoding")
@@ -296,7 +296,7 @@ def _check_compiled(plan: InferencePlan, eager: InferencePlan, samples: Sequence
     """
     for i, (y, truth) in enumerate(zip(plan(*samples), eager(*samples), strict=True)):
         largest = float(truth.nan_to_num(0, 0, 0).abs().max())
-        if not torch.allclose(y, truth, rtol=0, atol=MOST_DIFFERENCE * largest, equal_nan=True):
+        if not torch.allclose(y, truth, rtol=0, atol=MAX_RELATIVE_DIFFERENCE * largest, equal_nan=True):
             raise RuntimeError(
                 f"output {i} of the compiled code is wrong: delete torch's cache of it (TORCHINDUCTOR_CACHE_DIR)"
             )

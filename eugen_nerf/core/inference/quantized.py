@@ -98,11 +98,11 @@ def _int8(graph: CollapsedGraph, product: Int8Product) -> CollapsedGraph:
     def stage(s: MergedStage) -> Int8Stage:
         if s.groups > 1:
             raise ConfigError("int8 products of diagonal blocks are not in torch: take bfloat16")
-        by = product.by(s.weight, s.bias)
-        return Int8Stage(s.weight, s.bias, s.norm, s.degree, s.shared, s.phi, s.groups, s.factors, product=by)
+        bound = product.bind(s.weight, s.bias)
+        return Int8Stage(s.weight, s.bias, s.norm, s.degree, s.shared, s.phi, s.groups, s.factors, product=bound)
 
     def affine(a: Affine) -> Affine:
-        return a if a.weight is None else Int8Affine(a.weight, a.bias, product=product.by(a.weight, a.bias))
+        return a if a.weight is None else Int8Affine(a.weight, a.bias, product=product.bind(a.weight, a.bias))
 
     steps = tuple((stage(s), reads) for s, reads in graph.steps)
     return replace(graph, steps=steps, outputs=tuple((v, affine(a)) for v, a in graph.outputs))

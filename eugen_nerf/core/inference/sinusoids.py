@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eugen_nerf.core.encodings.frequency import Encoding, FrequencyEncoding, OffAxisEncoding
+from eugen_nerf.core.encodings.point_encodings import Encoding, FrequencyEncoding, OffAxisEncoding
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Sinusoids:
         return Sinusoids(self.turns.to(device), self.shift.to(device), self.sine.to(device))
 
 
-def sinusoids_of(encoding: Encoding) -> Sinusoids | None:
+def as_sinusoids(encoding: Encoding) -> Sinusoids | None:
     """The table of an encoding; None for kinds that are no plane waves of a point, as grids and Gaussians.
 
     All that is affine before the sine (a centre, a scale, the directions) is multiplied out, in float64.

@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 """Functions that settings may name."""
 
-_FOUND: dict[str, Callable[..., Tensor]] = {
+_CONVERSION_ONLY: dict[str, Callable[..., Tensor]] = {
     "silu": F.silu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "leaky_relu": F.leaky_relu,
@@ -44,15 +44,15 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
     """
     if name in ACTIVATIONS:
         return ACTIVATIONS[name]
-    if name in _FOUND:
-        return _FOUND[name]
+    if name in _CONVERSION_ONLY:
+        return _CONVERSION_ONLY[name]
     if found := re.fullmatch(r"(leaky_relu|elu)\(([-+]?[\d.]+(?:e[-+]?\d+)?)\)", name):
         return partial(_parametrised, found[1], float(found[2]))
     raise ConfigError(f"activation {name!r} is unknown; choose one of {', '.join(sorted(ACTIVATIONS))}")
 
 
 def _parametrised(name: str, parameter: float, x: Tensor) -> Tensor:
-    return _FOUND[name](x, parameter)
+    return _CONVERSION_ONLY[name](x, parameter)
 
 
 def polynomial_fit(name: str, degree: int, *, scale: float = 1.0) -> Tensor:

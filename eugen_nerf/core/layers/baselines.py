@@ -21,7 +21,7 @@ Start = Literal["linear", "kaiming"]
 """First weights of a layer: as `nn.Linear` draws them, or of He et al.'s variance (arXiv 1502.01852, Eq. 10)."""
 
 
-def started(linear: nn.Linear, start: Start) -> nn.Linear:
+def initialised(linear: nn.Linear, start: Start) -> nn.Linear:
     """A linear layer that an activation follows, with its first weights; biases are zero where they are He's.
 
     Raises:
@@ -52,7 +52,7 @@ class DenseLinear(FeatureLayer):
         super().__init__(in_features, out_features)
         activation(function)
         self.function = function
-        linear = started(nn.Linear(in_features, out_features), start)
+        linear = initialised(nn.Linear(in_features, out_features), start)
         self.weight, self.bias = linear.weight, linear.bias
 
     def pieces(self) -> list[tuple[Stage, Affine]]:
@@ -87,7 +87,7 @@ class LowRankLinear(FeatureLayer):
         self.function = function
         self.down = nn.Parameter(torch.empty(rank, in_features))
         nn.init.normal_(self.down, std=1 / math.sqrt(in_features))
-        up = started(nn.Linear(rank, out_features), start)
+        up = initialised(nn.Linear(rank, out_features), start)
         self.up, self.bias = up.weight, up.bias
         share_updates(self.down, self.up)
 
@@ -135,7 +135,7 @@ class MonarchLinear(FeatureLayer):
         columns = math.ceil(in_features / blocks)
         self.first = nn.Parameter(torch.empty(inner, columns))
         nn.init.normal_(self.first, std=1 / math.sqrt(columns))
-        second = started(nn.Linear(inner // blocks, out_features), start)
+        second = initialised(nn.Linear(inner // blocks, out_features), start)
         self.second, self.bias = second.weight, second.bias
         share_updates(self.first, self.second, blocks=blocks)
 
@@ -185,7 +185,7 @@ class SNNKLinear(FeatureLayer):
         if num_features < 1:
             raise ConfigError(f"an SNNK layer needs at least 1 feature, got {num_features}")
         generator = seeded_generator(seed, "SNNK layer")
-        frequency, amplitude, shift = _sample_transform(function, num_features, generator)
+        frequency, amplitude, shift = _sample_fourier_transform(function, num_features, generator)
         self.function, self.norm_factor = function, norm_factor
         scale = frequency.abs().sqrt()
         directions = torch.randn(num_features, in_features, generator=generator, dtype=torch.float64) * scale[:, None]
@@ -223,7 +223,7 @@ class SNNKLinear(FeatureLayer):
         return nn.functional.linear(features, self.weight, self.bias)
 
 
-def _sample_transform(function: str, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def _sample_fourier_transform(function: str, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Frequencies drawn from a density p, and amplitude and phase of `F(t) / p(t)` at each."""
     if function == "gaussian":  # exp(-z^2 / 2) = E[exp(i t z)], t standard normal
         t = torch.randn(count, generator=generator, dtype=torch.float64)

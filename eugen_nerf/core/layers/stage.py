@@ -108,7 +108,7 @@ class MergedStage(Stage):
             u = u + self.input_norm(segments) * self.norm
         if torch.is_grad_enabled():
             return activation(self.phi)(hadamard_products(u, self.degree, self.shared))
-        return features_over(u, self.degree, self.shared, self.phi)
+        return features_in_place(u, self.degree, self.shared, self.phi)
 
     def project(self, joined: Tensor) -> Tensor:
         """Stacked pre-activations `[..., blocks * m]` of joined segments, without the norm's part."""
@@ -178,7 +178,7 @@ def hadamard_products(u: Tensor, degree: int, shared: bool) -> Tensor:
     return torch.cat(products, dim=-1)
 
 
-def features_over(u: Tensor, degree: int, shared: bool, phi: str) -> Tensor:
+def features_in_place(u: Tensor, degree: int, shared: bool, phi: str) -> Tensor:
     """`Phi(hadamard_products(u))` without gradients, in the memory of `u` where there is room: fewer passes over it.
 
     Args:

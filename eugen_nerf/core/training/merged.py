@@ -51,7 +51,7 @@ def merged_for_training(graph: LayerGraph) -> LayerGraph:
     Raises:
         ConfigError: other layers, a fixed G, the norm column, or an EUGen layer that is an output.
     """
-    if (reason := why_not_merged(graph)) is not None:
+    if (reason := unmergeable_reason(graph)) is not None:
         raise ConfigError(reason)
     inputs = len(graph.input_widths)
     layers: dict[str, FeatureLayer] = {}
@@ -77,7 +77,7 @@ def merged_for_training(graph: LayerGraph) -> LayerGraph:
     return LayerGraph(layers, wiring, graph.input_widths, outputs)
 
 
-def why_not_merged(graph: LayerGraph) -> str | None:
+def unmergeable_reason(graph: LayerGraph) -> str | None:
     """What keeps a network from the merged form; None where it has one."""
     for value, name in enumerate(graph.names, start=len(graph.input_widths)):
         layer = graph.layer(name)

@@ -18,19 +18,19 @@ from torch.optim import Optimizer
 from eugen_nerf.core.inference.onednn import has_fast_bfloat16
 from eugen_nerf.core.layers.factors import diagonal_blocks, update_share
 
-LEAST_SIDE = 8
+MIN_SIDE = 8
 """Of a matrix that is orthogonalised: narrower ones are outputs (density, colour, offset) or tables of features."""
-LARGEST_SIDE = 8192
+MAX_SIDE = 8192
 """A longer side belongs to a table of features."""
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b, c of an iteration `a X + (b X X^T + c (X X^T)^2) X` (Jordan et al. 2024)."""
-STEPS = 5
+NEWTON_SCHULZ_STEPS = 5
 """Iterations."""
-BATCHED_SIDES = 64
+SIDE_MULTIPLE = 64
 """Matrices are orthogonalised together whose smaller sides end in the same multiple of it: products of few and small
 matrices are all overhead, and what is filled up costs less."""
-SMALLEST_NORM = 1e-7
+MIN_NORM = 1e-7
 """Frobenius norm, the least that is divided by."""
 
 
@@ -40,7 +40,7 @@ def is_orthogonalised(parameter: Tensor) -> bool:
     Args:
         parameter: of any shape.
     """
-    return parameter.ndim == 2 and min(_block(parameter)) >= LEAST_SIDE and max(parameter.shape) <= LARGEST_SIDE
+    return parameter.ndim == 2 and min(_block(parameter)) >= MIN_SIDE and max(parameter.shape) <= MAX_SIDE
 
 
 def _block(matrix: Tensor) -> tuple[int, int]:
@@ -59,11 +59,11 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     Returns:
         `[batch, r, c]`, of the same dtype.
     """
-    a, b, c = COEFFICIENTS
+    a, b, c = NEWTON_SCHULZ_COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
-    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)
-    for _ in range(STEPS):
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=MIN_NORM)
+    for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
@@ -99,7 +99,7 @@ class BatchedMuon(Optimizer):
             batches: dict[tuple[int, torch.device, torch.dtype], list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    size = math.ceil(min(_block(p)) / BATCHED_SIDES)
+                    size = math.ceil(min(_block(p)) / SIDE_MULTIPLE)
                     batches.setdefault((size, p.device, p.dtype), []).append(p)
             for parameters in batches.values():
                 self._move(group, parameters)

@@ -17,7 +17,7 @@ PARTS = {
     "eugen_nerf.core.layers.baselines": "MLP",
     "eugen_nerf.core.layers.stage": "MLP",
     "eugen_nerf.core.rendering.contraction": "encoding",
-    "eugen_nerf.core.encodings.frequency": "encoding",
+    "eugen_nerf.core.encodings.point_encodings": "encoding",
     "eugen_nerf.core.encodings.integrated": "encoding",
     "eugen_nerf.core.encodings.multisample": "encoding",
     "eugen_nerf.fields": "encoding",

@@ -17,8 +17,8 @@ import torch
 
 from eugen_nerf.benchmarks.network_speed import Family, encoded_inputs, networks_of
 from eugen_nerf.benchmarks.training_speed import training_steps
-from eugen_nerf.core.inference.fused import kernel_problem
-from eugen_nerf.core.inference.packing import why_not
+from eugen_nerf.core.inference.fused import kernel_unavailable_reason
+from eugen_nerf.core.inference.packing import unsupported_reason
 from eugen_nerf.core.inference.plan import PLAN_DTYPES, make_plan
 from eugen_nerf.core.networks.layer_graph import LayerGraph
 from eugen_nerf.gpu_day.day import Day
@@ -41,7 +41,10 @@ class CompileJob(NamedTuple):
 
 def ways_of_plan(name: str, network: LayerGraph, day: Day) -> list[tuple[str, str]]:
     """Backends and dtypes that a network is run by."""
-    fused = kernel_problem(day.target) is None and why_not(network.collapse(), network.input_widths) is None
+    fused = (
+        kernel_unavailable_reason(day.target) is None
+        and unsupported_reason(network.collapse(), network.input_widths) is None
+    )
     found: list[tuple[str, str]] = [("eager", dtype) for dtype in PLAN_DTYPES]
     if day.compiled:
         found += [("compile", dtype) for dtype in PLAN_DTYPES]

@@ -1,4 +1,4 @@
-"""Part "launches": the fused kernel by rows, warps and tiles loaded ahead of a program; `launch_of` chooses from it."""
+"""Part "launches": the fused kernel by rows, warps and tiles loaded ahead; the source of `default_launch`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from eugen_nerf.benchmarks.hardware import matmul_peak
 from eugen_nerf.benchmarks.network_speed import encoded_inputs, networks_of
-from eugen_nerf.core.inference.fused import Launch, kernel_problem, launch_of, run_fused
+from eugen_nerf.core.inference.fused import Launch, default_launch, kernel_unavailable_reason, run_fused
 from eugen_nerf.core.inference.packing import PackedNetwork, pack
 from eugen_nerf.core.timing import medians, time_interleaved
 from eugen_nerf.gpu_day.day import Day
@@ -32,7 +32,7 @@ Work = tuple[int, str, Launch]
 
 def sweep(day: Day, log: RowLog) -> None:
     """Launches are compiled side by side first; those that do not compile or do not fit are named."""
-    if (problem := kernel_problem(day.target)) is not None:
+    if (problem := kernel_unavailable_reason(day.target)) is not None:
         raise RuntimeError(problem)
     networks = [(DRY, "EUGen m=4")] if day.tiny else list(NETWORKS)
     launches = LAUNCHES[:1] if day.tiny else LAUNCHES
@@ -102,7 +102,7 @@ def measure_launches(day: Day, number: int, name: str, problems: dict[Launch, st
     ]
     broken = {str(tuple(launch)): problem for launch, problem in problems.items() if problem is not None}
     return {
-        "chosen": str(tuple(launch_of(packed, device))),
+        "chosen": str(tuple(default_launch(packed, device))),
         "tiles": len(packed.tiles),
         "launches": rows,
         "broken": broken,

@@ -14,7 +14,7 @@ from eugen_nerf.benchmarks.query_speed import measure_peaks, queries_for, rows_o
 from eugen_nerf.benchmarks.render_speed import measure_pictures
 from eugen_nerf.benchmarks.training_speed import measure_training
 from eugen_nerf.core.encodings.hash_grid import HashGrid, pyramid
-from eugen_nerf.core.inference.fused import kernel_problem
+from eugen_nerf.core.inference.fused import kernel_unavailable_reason
 from eugen_nerf.core.inference.plan import make_plan
 from eugen_nerf.core.networks.nerf_mlp import build_nerf
 from eugen_nerf.core.timing import medians, time_interleaved
@@ -105,7 +105,7 @@ def measure_calls(day: Day, missing: set[CompileJob]) -> dict[str, Any]:
     for name in ("dense", *(f"EUGen m={m}" for m in family.features)):
         network = networks_of(family, device)[name]
         one = [x[:1] for x in encoded_inputs(network.input_widths, 256, device)]
-        fused = device.type == "cuda" and kernel_problem(device) is None
+        fused = device.type == "cuda" and kernel_unavailable_reason(device) is None
         for backend in ("eager", "triton") if fused else ("eager",):
             if CompileJob(0, name, backend, "bfloat16") not in missing:
                 plan = make_plan(network, one, backend=backend, dtype="bfloat16")

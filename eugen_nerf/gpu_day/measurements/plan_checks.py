@@ -13,8 +13,8 @@ import torch
 
 from eugen_nerf.benchmarks.network_speed import encoded_inputs, networks_of
 from eugen_nerf.benchmarks.query_speed import measure_peaks
-from eugen_nerf.core.inference.fused import kernel_problem
-from eugen_nerf.core.inference.packing import why_not
+from eugen_nerf.core.inference.fused import kernel_unavailable_reason
+from eugen_nerf.core.inference.packing import unsupported_reason
 from eugen_nerf.core.inference.plan import make_plan
 from eugen_nerf.core.networks.layer_graph import LayerGraph
 from eugen_nerf.gpu_day.day import Day
@@ -85,7 +85,7 @@ def check_network(day: Day, number: int, name: str, missing: set[CompileJob]) ->
         statement, fits = check_plan(network, backend, dtype, device, rows=40 if day.tiny else 1000)
         plans.append({"plan": statement, "ok": fits})
     ok = error < COLLAPSE_TOLERANCE and all(plan["ok"] for plan in plans)
-    reason = kernel_problem(device) or why_not(network.collapse(), network.input_widths)
+    reason = kernel_unavailable_reason(device) or unsupported_reason(network.collapse(), network.input_widths)
     return {"ok": ok, "collapse": error, "plans": plans, "no_kernel": reason}
 
 

@@ -13,17 +13,9 @@ from oracles import randomise
 from random_graphs import random_graph
 from torch import Tensor
 
-from eugen_nerf.core import (
-    ACTIVATIONS,
-    BundleError,
-    CollapsedGraph,
-    EUGenConfig,
-    EUGenLinear,
-    LayerGraph,
-    activation,
-    export_onnx,
-)
+from eugen_nerf.core import BundleError, CollapsedGraph, EUGenConfig, EUGenLinear, LayerGraph, export_onnx
 from eugen_nerf.core.bundles import onnx_export as module
+from eugen_nerf.core.layers.activations import ACTIVATIONS, activation
 from eugen_nerf.core.layers.stage import Affine, MergedStage
 
 onnx = pytest.importorskip("onnx")

@@ -12,7 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from eugen_nerf.core.distributed import _exchange_device, agreed, is_mine, process_count, process_index, summed
+from eugen_nerf.core.distributed import (
+    _exchange_device,
+    first_process_value,
+    is_mine,
+    process_count,
+    process_index,
+    summed,
+)
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fitting.convert_graph import LayerReport, convert_graph
 from eugen_nerf.core.fitting.importance import Batch, gather_moments
@@ -123,7 +130,7 @@ def test_one_process_is_all_there_is() -> None:
     value = torch.ones(3)
     assert summed(value) is value
     assert (process_count(), process_index()) == (1, 0)
-    assert agreed("mine") == "mine"
+    assert first_process_value("mine") == "mine"
     assert all(is_mine(number) for number in range(5))
 
 
@@ -140,7 +147,7 @@ def main(rendezvous: str, rank: int, output: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
     found: dict[str, object] = dict(convert())
     found["batches"] = len(batches())
-    found["said"] = agreed("first" if rank == 0 else "second")
+    found["said"] = first_process_value("first" if rank == 0 else "second")
     try:
         convert_graph(teacher(), batches, {"trunk_0": 3}, ConversionConfig(train_steps=2))
     except ConfigError:

@@ -46,14 +46,14 @@ from eugen_nerf.core.inference.fused import (
     Launch,
     aligned_rows,
     check_fused,
-    kernel_problem,
-    launch_of,
-    programs_of,
+    default_launch,
+    kernel_unavailable_reason,
+    program_count,
     run_twin,
 )
 from eugen_nerf.core.inference.packed_format import FUSED_FUNCTIONS, FUSED_PRECISIONS, FusedPrecision
-from eugen_nerf.core.inference.packing import pack, why_not
-from eugen_nerf.core.inference.sinusoids import sinusoids_of
+from eugen_nerf.core.inference.packing import pack, unsupported_reason
+from eugen_nerf.core.inference.sinusoids import as_sinusoids
 from eugen_nerf.core.layers.stage import Affine
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -278,23 +278,23 @@ def test_networks_that_are_refused(name: str, reason: str) -> None:
     graph = LayerGraph({"a": layers[name]}, {"a": [0]}, [9], ["a"]) if name in layers else network(name)
     with pytest.raises(ConfigError, match=f"{reason}.*: take the backend eager or compile"):
         pack(graph.collapse(), graph.input_widths)
-    assert "\n" not in str(why_not(graph.collapse(), graph.input_widths))
+    assert "\n" not in str(unsupported_reason(graph.collapse(), graph.input_widths))
 
 
 def test_shapes_that_are_refused() -> None:
     def reason(*, width: int = 16, inputs: int = 1, wide_input: int = 8, wide_output: int = 3) -> str:
         layers = {"a": DenseLinear(inputs * wide_input, width), "b": DenseLinear(width, wide_output, "identity")}
         graph = LayerGraph(layers, {"a": list(range(inputs)), "b": ["a"]}, [wide_input] * inputs, ["b"])
-        return why_not(graph.collapse(), graph.input_widths) or ""
+        return unsupported_reason(graph.collapse(), graph.input_widths) or ""
 
     assert reason() == reason(inputs=2) == ""
     assert reason(inputs=3) == "the network has 3 inputs, the fused kernel takes 1 or 2"
     assert "step 0 of the collapsed network has 300 features, the fused kernel takes 1 to 256" in reason(width=300)
     assert "input 0 is 1025 wide" in reason(wide_input=1025)
     assert "output 0 is 257 wide" in reason(wide_output=257)
-    assert "output 0 is input 0 itself" in str(why_not(CollapsedGraph((), ((0, Affine()),)), [4]))
+    assert "output 0 is input 0 itself" in str(unsupported_reason(CollapsedGraph((), ((0, Affine()),)), [4]))
     with pytest.raises(ConfigError, match=r"encodings make inputs of widths \[63, 27\]; the network takes \[9, 5\]"):
-        pack(network("nerf").collapse(), (9, 5), "float32", [sinusoids_of(e) for e in encodings_of("encoded")])
+        pack(network("nerf").collapse(), (9, 5), "float32", [as_sinusoids(e) for e in encodings_of("encoded")])
     with pytest.raises(ConfigError, match="'float8' is unknown; choose one of float32, tf32, bfloat16, float16"):
         pack(network("nerf").collapse(), (9, 5), "float8")  # type: ignore[arg-type]
 
@@ -310,8 +310,8 @@ def test_weights_stay_in_shared_memory_where_they_fit(monkeypatch: pytest.Monkey
         (0, Launch(128, 8, 2)),
     ):
         monkeypatch.setattr("eugen_nerf.core.inference.fused._shared_bytes", lambda device, room=room: room)
-        assert launch_of(packed, cpu) == launch
-    assert programs_of(packed, Launch(64, 4, 1), 129, cpu) == 3
+        assert default_launch(packed, cpu) == launch
+    assert program_count(packed, Launch(64, 4, 1), 129, cpu) == 3
 
 
 @pytest.mark.parametrize(("width", "degree", "rows"), [(32, 1, 256), (16, 2, 256), (48, 1, 128), (32, 2, 128)])
@@ -323,8 +323,8 @@ def test_256_rows_are_for_networks_whose_columns_fit_into_registers(
     replacement = Replacement(("trunk_.*",), (width,), EUGenConfig(degree=degree, norm=False))
     graph = build_variant(NeRFShape(head_width=0), "eugen", replacement).collapse()
     packed = pack(graph, (63,), "bfloat16")
-    assert launch_of(packed, torch.device("cpu")) == Launch(rows, 8, len(packed.tiles))
-    assert launch_of(pack(graph, (63,), "tf32"), torch.device("cpu")).rows == 64
+    assert default_launch(packed, torch.device("cpu")) == Launch(rows, 8, len(packed.tiles))
+    assert default_launch(pack(graph, (63,), "tf32"), torch.device("cpu")).rows == 64
 
 
 def test_networks_of_very_many_tiles_are_refused() -> None:
@@ -337,10 +337,10 @@ def test_networks_of_very_many_tiles_are_refused() -> None:
 def test_why_the_kernel_cannot_be_launched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert "triton has no kernels for cpu" in str(kernel_problem(torch.device("cpu")))
-    assert kernel_problem(torch.device("cuda")) is None
+    assert "triton has no kernels for cpu" in str(kernel_unavailable_reason(torch.device("cpu")))
+    assert kernel_unavailable_reason(torch.device("cuda")) is None
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert kernel_problem(torch.device("cuda")) == "triton is not installed (pip install triton)"
+    assert kernel_unavailable_reason(torch.device("cuda")) == "triton is not installed (pip install triton)"
 
 
 def test_without_triton_a_plan_says_so() -> None:

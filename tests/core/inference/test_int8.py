@@ -51,11 +51,11 @@ def test_errors_of_any_row_are_found_out() -> None:
 def test_fewer_bits_come_before_another_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = {"narrow": lambda bits: stand_in(bits, narrow=True), "wide": lambda bits: stand_in(bits, narrow=False)}
 
-    def by(self: Int8Product, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    def bind(self: Int8Product, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
         multiply = kinds.get(self.engine, lambda bits: lambda x, weight: x @ weight.T + 1)(self.bits)
         return lambda x: multiply(x, weight)
 
-    monkeypatch.setattr(Int8Product, "by", by)
+    monkeypatch.setattr(Int8Product, "bind", bind)
     assert _first_exact(("narrow", "wide")) == Int8Product("narrow", 7)
     assert _first_exact(("wrong", "wide", "narrow")) == Int8Product("wide", 8)
     assert _first_exact(("wrong",)) is None
@@ -63,7 +63,7 @@ def test_fewer_bits_come_before_another_engine(monkeypatch: pytest.MonkeyPatch) 
 
 def test_what_is_taken_here_is_right_and_says_what_it_is() -> None:
     product = exact_int8(CPU)
-    assert is_exact(lambda x, w: product.by(w, None)(x))
+    assert is_exact(lambda x, w: product.bind(w, None)(x))
     assert str(product).startswith(f"int8 weights with a scale a row, inputs in {product.bits} bits")
     assert str(product).endswith(f"by torch's engine {product.engine}")
     assert "cut off on this processor" in str(Int8Product("x86", 7))

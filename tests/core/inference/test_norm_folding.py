@@ -9,7 +9,7 @@ import torch
 from plan_networks import inputs_of, network
 
 from eugen_nerf.core import LayerGraph, make_plan
-from eugen_nerf.core.inference.norm_folding import drop_norms
+from eugen_nerf.core.inference.norm_folding import fold_norms
 
 
 def uses(graph: LayerGraph) -> int:
@@ -18,18 +18,18 @@ def uses(graph: LayerGraph) -> int:
 
 def test_nothing_is_dropped_unless_asked_for() -> None:
     graph = network("norm")
-    left = drop_norms(graph.collapse(), inputs_of(graph), 0.0)
+    left = fold_norms(graph.collapse(), inputs_of(graph), 0.0)
     assert (left.dropped, left.total) == (0, uses(graph))
     assert make_plan(graph, inputs_of(graph)).norms == (0, uses(graph))
     plain = network("nerf")
-    assert drop_norms(plain.collapse(), inputs_of(plain), 0.5).total == 0
+    assert fold_norms(plain.collapse(), inputs_of(plain), 0.5).total == 0
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 0.05, 10.0])
 def test_all_that_was_dropped_together_stays_within_the_tolerance(tolerance: float) -> None:
     graph = network("norm")
     inputs = inputs_of(graph)
-    left = drop_norms(graph.collapse(), inputs, tolerance)
+    left = fold_norms(graph.collapse(), inputs, tolerance)
     expected, found = graph.collapse()(*inputs), left.graph(*inputs)
     largest = max(float(y.abs().max()) for y in expected)
     change = max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True))
@@ -48,7 +48,7 @@ def test_a_column_of_zeros_is_left_out_and_changes_no_bit() -> None:
     ]
     zeroed = replace(collapsed, steps=tuple(steps))
     inputs = inputs_of(network("norm"))
-    left = drop_norms(zeroed, inputs, 0.0)
+    left = fold_norms(zeroed, inputs, 0.0)
     assert left.total > left.dropped == sum(s.norm is not None for i, (s, _) in enumerate(collapsed.steps) if i % 2) > 0
     assert all(torch.equal(a, b) for a, b in zip(left.graph(*inputs), zeroed(*inputs), strict=True))
     assert left.graph.multiply_adds() < zeroed.multiply_adds()
@@ -59,7 +59,7 @@ def test_a_constant_norm_costs_nothing() -> None:
     graph = network("norm")
     inputs = [5 * torch.nn.functional.normalize(x, dim=-1) for x in inputs_of(graph)]
     collapsed = graph.collapse()
-    left = drop_norms(collapsed, inputs, 1e-5)
+    left = fold_norms(collapsed, inputs, 1e-5)
     assert left.graph.steps[0][0].norm is None
 
 

@@ -14,7 +14,7 @@ from plan_networks import ENCODED, NETWORKS, encodings_of, inputs_of, network, p
 
 from eugen_nerf.core import ConfigError, InferencePlan, make_plan
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
-from eugen_nerf.core.encodings.frequency import ContractedEncoding
+from eugen_nerf.core.encodings.point_encodings import ContractedEncoding
 from eugen_nerf.core.inference.chunks import chunk_rows
 
 pytestmark = pytest.mark.processor
@@ -197,8 +197,8 @@ def test_a_network_that_answers_by_a_plan_of_points_is_asked_with_points() -> No
 
 
 def test_the_kernel_is_not_asked_to_compute_other_encodings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eugen_nerf.core.inference.plan.kernel_problem", lambda device: None)
-    monkeypatch.setattr("eugen_nerf.core.inference.plan.sinusoids_of", lambda encoding: None)
+    monkeypatch.setattr("eugen_nerf.core.inference.plan.kernel_unavailable_reason", lambda device: None)
+    monkeypatch.setattr("eugen_nerf.core.inference.plan.as_sinusoids", lambda encoding: None)
     plan = make_plan(network("encoded"), points_of("encoded"), backend="triton", encodings=encodings_of("encoded"))
     assert (plan.backend, plan.fallback) == ("eager", "not triton: the fused kernel computes no frequency encoding")
     _near(plan, points_of("encoded"), truth("encoded"), PHASES)
@@ -222,7 +222,7 @@ def test_without_a_device_triton_falls_back_to_eager(monkeypatch: pytest.MonkeyP
 
 
 def test_a_network_that_the_kernel_refuses_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eugen_nerf.core.inference.plan.kernel_problem", lambda device: None)
+    monkeypatch.setattr("eugen_nerf.core.inference.plan.kernel_unavailable_reason", lambda device: None)
     graph = network("monarch")
     plan = make_plan(graph, inputs_of(graph), backend="triton")
     assert plan.backend == "eager"
@@ -234,7 +234,7 @@ def test_failures_while_a_backend_is_tried_are_stated(monkeypatch: pytest.Monkey
         raise RuntimeError("out of registers\nsecond line")
 
     graph = network("nerf")
-    monkeypatch.setattr("eugen_nerf.core.inference.plan.kernel_problem", lambda device: None)
+    monkeypatch.setattr("eugen_nerf.core.inference.plan.kernel_unavailable_reason", lambda device: None)
     monkeypatch.setattr("eugen_nerf.core.inference.plan.check_fused", fail)
     assert make_plan(graph, inputs_of(graph), backend="triton").fallback == "not triton: out of registers"
     monkeypatch.setattr(torch, "compile", fail)

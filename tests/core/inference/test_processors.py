@@ -11,8 +11,9 @@ from oracles import array
 from plan_networks import inputs_of, network, truth_of
 
 from eugen_nerf.benchmarks.hardware import matmul_peak
-from eugen_nerf.core import ReducedGraph, make_plan
+from eugen_nerf.core import make_plan
 from eugen_nerf.core.inference import onednn
+from eugen_nerf.core.inference.quantized import ReducedGraph
 
 pytestmark = pytest.mark.processor
 CPU = torch.device("cpu")

@@ -13,13 +13,12 @@ from eugen_nerf.core import (
     LayerGraph,
     MonarchLinear,
     NeRFShape,
-    ReducedGraph,
     Replacement,
     build_variant,
     reduce_precision,
 )
 from eugen_nerf.core.inference.int8 import exact_int8
-from eugen_nerf.core.inference.quantized import PRECISIONS
+from eugen_nerf.core.inference.quantized import PRECISIONS, ReducedGraph
 
 pytestmark = pytest.mark.processor
 ENGINES = [engine for engine in torch.backends.quantized.supported_engines if engine != "none"]

@@ -7,12 +7,12 @@ import pytest
 import torch
 from oracles import array, draw
 
-from eugen_nerf.core.encodings.frequency import ContractedEncoding, Encoding, FrequencyEncoding, OffAxisEncoding
-from eugen_nerf.core.inference.sinusoids import Sinusoids, sinusoids_of
+from eugen_nerf.core.encodings.point_encodings import ContractedEncoding, Encoding, FrequencyEncoding, OffAxisEncoding
+from eugen_nerf.core.inference.sinusoids import Sinusoids, as_sinusoids
 
 
 def _table(encoding: Encoding) -> Sinusoids:
-    found = sinusoids_of(encoding)
+    found = as_sinusoids(encoding)
     assert found is not None
     return found
 
@@ -61,4 +61,4 @@ def test_any_leading_shape_and_dtype() -> None:
 
 
 def test_gaussians_are_no_plane_waves_of_a_point() -> None:
-    assert sinusoids_of(ContractedEncoding(torch.eye(3), 2)) is None
+    assert as_sinusoids(ContractedEncoding(torch.eye(3), 2)) is None

@@ -19,9 +19,9 @@ from eugen_nerf.core import (
     LowRankLinear,
     MonarchLinear,
     SNNKLinear,
-    count_parameters,
 )
 from eugen_nerf.core.layers.stage import Affine, Stage
+from eugen_nerf.core.spec import count_parameters
 
 
 @pytest.mark.parametrize(("name", "function"), [("relu", nn.functional.relu), ("gelu", nn.functional.gelu)])

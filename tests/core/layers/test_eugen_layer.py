@@ -10,7 +10,8 @@ import torch
 from oracles import FUNCTIONS, array, default_dtype, draw, eugen_numpy, projections, randomise
 from torch import nn
 
-from eugen_nerf.core import ConfigError, EUGenConfig, EUGenLinear, LayerGraph, polynomial_fit
+from eugen_nerf.core import ConfigError, EUGenConfig, EUGenLinear, LayerGraph
+from eugen_nerf.core.layers.activations import polynomial_fit
 
 SETTINGS = [
     EUGenConfig(0, 0, "relu", "identity", "free"),

@@ -8,15 +8,9 @@ import torch
 from oracles import FUNCTIONS
 from scipy import stats
 
-from eugen_nerf.core import (
-    ACTIVATIONS,
-    PROJECTIONS,
-    ConfigError,
-    activation,
-    polynomial_fit,
-    sample_projection,
-    seeded_generator,
-)
+from eugen_nerf.core import ConfigError
+from eugen_nerf.core.layers.activations import ACTIVATIONS, activation, polynomial_fit
+from eugen_nerf.core.layers.projections import PROJECTIONS, sample_projection, seeded_generator
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -13,7 +13,6 @@ from oracles import array, default_dtype, draw, graph_numpy, randomise
 from torch import Tensor
 
 from eugen_nerf.core import (
-    VARIANTS,
     ConfigError,
     DenseLinear,
     EUGenConfig,
@@ -26,7 +25,7 @@ from eugen_nerf.core import (
     build_variant,
 )
 from eugen_nerf.core.layers.stage import Affine, Stage
-from eugen_nerf.core.networks.nerf_mlp import layer_specs, match_names
+from eugen_nerf.core.networks.nerf_mlp import VARIANTS, layer_specs, match_names
 
 SHAPE = NeRFShape(
     position_width=9,

@@ -8,7 +8,6 @@ from oracles import draw
 from torch import Tensor
 
 from eugen_nerf.core import (
-    VARIANTS,
     ConfigError,
     EUGenConfig,
     EUGenLinear,
@@ -18,9 +17,9 @@ from eugen_nerf.core import (
     Replacement,
     build_nerf,
     build_variant,
-    count_parameters,
 )
-from eugen_nerf.core.networks.nerf_mlp import layer_specs, match_names
+from eugen_nerf.core.networks.nerf_mlp import VARIANTS, layer_specs, match_names
+from eugen_nerf.core.spec import count_parameters
 
 SMALL = NeRFShape(
     position_width=9, direction_width=5, trunk_layers=4, trunk_width=16, skips=(2,), head_layers=2, head_width=8

@@ -11,13 +11,13 @@ from eugen_nerf.core.layers.baselines import LowRankLinear, MonarchLinear
 from eugen_nerf.core.layers.factors import update_share
 from eugen_nerf.core.training.muon import BatchedMuon, orthogonalised
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 SHAPES = [(16, 16), (12, 40), (40, 12), (16, 16), (12, 40)]
 
 
 def reference_direction(update: np.ndarray) -> np.ndarray:
     """Five steps of the quintic iteration on one matrix, as Jordan et al. (2024) have it."""
-    a, b, c = COEFFICIENTS
+    a, b, c = NEWTON_SCHULZ_COEFFICIENTS
     x = update.T if update.shape[0] > update.shape[1] else update
     x = x / np.linalg.norm(x)
     for _ in range(5):

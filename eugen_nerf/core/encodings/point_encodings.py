@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from eugen_nerf.core.bundle_schema import AGAIN, BundleError, Spec, StoredTensors
+from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTensors
 from eugen_nerf.core.encodings.hash_grid import PRECONDITION, HashGrid, _level_size
 from eugen_nerf.core.encodings.integrated import IntegratedEncoding
 from eugen_nerf.core.rendering.contraction import contract, contract_gaussian, contraction_scale
 
-LARGEST = 1e6
+MAX_SETTING = 1e6
 """No setting of an encoding is larger."""
-SMALLEST_WIDTH = 1e-9
+MIN_STANDARD_DEVIATION = 1e-9
 """Standard deviation that stands for 0, as in Zip-NeRF's own encoder."""
 
 
@@ -80,7 +80,7 @@ class FrequencyEncoding(Encoding):
     @classmethod
     def build(cls, spec: Spec, tensors: StoredTensors, prefix: str, width: int) -> FrequencyEncoding:
         """See `Encoding`; it has no tensors."""
-        count = spec.whole("count", 1, 64)
+        count = spec.integer("count", 1, 64)
         return cls(width, count, spec.number("lowest", -64, 64), spec.number("highest", -64, 64))
 
 
@@ -118,7 +118,7 @@ class OffAxisEncoding(Encoding):
     def build(cls, spec: Spec, tensors: StoredTensors, prefix: str, width: int) -> OffAxisEncoding:
         """See `Encoding`."""
         phases = tensors.take(f"{prefix}phases", (width, None))
-        return cls(phases, tensors.take(f"{prefix}centre", (width,)), spec.number("factor", -LARGEST, LARGEST))
+        return cls(phases, tensors.take(f"{prefix}centre", (width,)), spec.number("factor", -MAX_SETTING, MAX_SETTING))
 
 
 class ContractedEncoding(Encoding):
@@ -151,7 +151,7 @@ class ContractedEncoding(Encoding):
     @classmethod
     def build(cls, spec: Spec, tensors: StoredTensors, prefix: str, width: int) -> ContractedEncoding:
         """See `Encoding`."""
-        return cls(tensors.take(f"{prefix}directions", (None, width)), spec.whole("count", 1, 64))
+        return cls(tensors.take(f"{prefix}directions", (None, width)), spec.integer("count", 1, 64))
 
 
 class PyramidEncoding(Encoding):
@@ -171,7 +171,7 @@ class PyramidEncoding(Encoding):
 
     def forward(self, points: Tensor, scale: Tensor) -> Tensor:
         """Features `[..., grid.out_features]` of Gaussians `[..., 3]` with standard deviations `[..., 1]`."""
-        widths = (scale * contraction_scale(points)).clamp_min(SMALLEST_WIDTH)
+        widths = (scale * contraction_scale(points)).clamp_min(MIN_STANDARD_DEVIATION)
         # one Gaussian where a frustum has six; a row number made of NaN would lie outside the table
         middles = ((contract(points) + 2) / 4).nan_to_num(0.5)
         features = self.grid(middles.reshape(-1, 1, 3), (widths / 4).nan_to_num(1.0).reshape(-1, 1))
@@ -254,7 +254,7 @@ def take_box(tensors: StoredTensors, name: str) -> Tensor:
     """
     box = tensors.take(name, (2, 3))
     if not bool((box[0] < box[1]).all()):
-        raise BundleError(f"the box {name!r} is empty: each of its lower corner's numbers must be below; {AGAIN}")
+        raise BundleError(f"the box {name!r} is empty: each of its lower corner's numbers must be below; {ADVICE}")
     return box
 
 
@@ -273,8 +273,8 @@ def _log2(grid: HashGrid) -> int:
 
 
 def _build_grid(spec: Spec, tensors: StoredTensors, prefix: str) -> HashGrid:
-    resolutions = spec.wholes("resolutions", 2, 1 << 20, 32)
-    features, log2 = spec.whole("features", 1, 64), spec.whole("log2_table_size", 3, 26)
+    resolutions = spec.integers("resolutions", 2, 1 << 20, 32)
+    features, log2 = spec.integer("features", 1, 64), spec.integer("log2_table_size", 3, 26)
     start = spec.number("init_range", 0.0, 1.0)
     rows = sum(_level_size(n, 1 << log2) for n in resolutions)
     # the table is as large as the file, so nothing is allocated that the file does not hold

@@ -12,7 +12,7 @@ from eugen_nerf.core.bundle_schema import BundleError
 
 
 @contextmanager
-def new_place(path: Path) -> Iterator[Path]:
+def new_path(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, for a file or folder that takes its name when the block ends well.
 
     Raises:
