@@ -1,79 +1,81 @@
-"""What `eugen_nerf.core` exports."""
+"""The public names of `eugen_nerf.core`: what a user of the library needs, in the groups of the reference page."""
 
 from eugen_nerf.core.bundle_schema import BundleError
 from eugen_nerf.core.bundles.bundle_files import load_bundle, save_bundle
-from eugen_nerf.core.bundles.bundled_field import BundledField, DistanceBundle, RadianceBundle
+from eugen_nerf.core.bundles.bundled_field import DistanceBundle, RadianceBundle
 from eugen_nerf.core.bundles.onnx_export import export_onnx
-from eugen_nerf.core.errors import ConfigError, DataError, EugenError, RunError
+from eugen_nerf.core.encodings.hash_grid import HashGrid
+from eugen_nerf.core.encodings.integrated import IntegratedEncoding
+from eugen_nerf.core.encodings.point_encodings import FrequencyEncoding, OffAxisEncoding
+from eugen_nerf.core.errors import ConfigError, EugenError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.fitting.convert_graph import LayerReport, convert_graph
-from eugen_nerf.core.fitting.importance import Batch, LayerMoments, gather_moments
+from eugen_nerf.core.fitting.importance import Batch
 from eugen_nerf.core.fitting.recipes import ConversionConfig
 from eugen_nerf.core.inference.plan import InferencePlan, make_plan
-from eugen_nerf.core.inference.quantized import ReducedGraph, reduce_precision
-from eugen_nerf.core.layers.activations import ACTIVATIONS, activation, polynomial_fit
+from eugen_nerf.core.inference.quantized import reduce_precision
 from eugen_nerf.core.layers.baselines import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
+from eugen_nerf.core.layers.data_start import start_from_data
 from eugen_nerf.core.layers.feature_layer import FeatureLayer
-from eugen_nerf.core.layers.projections import PROJECTIONS, sample_projection, seeded_generator
-from eugen_nerf.core.least_squares import MomentSums, best_ridge, greedy_columns, ridge_solution
 from eugen_nerf.core.modules.convert_modules import ModuleReport, convert_
 from eugen_nerf.core.modules.rendered_call import rendered_call
 from eugen_nerf.core.modules.shrinking import Weighted
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 from eugen_nerf.core.networks.layer_graph import LayerGraph
-from eugen_nerf.core.networks.nerf_mlp import VARIANTS, NeRFShape, Replacement, build_nerf, build_variant
-from eugen_nerf.core.spec import LayerSpec, count_parameters
+from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Replacement, build_nerf, build_variant
+from eugen_nerf.core.spec import LayerSpec
+from eugen_nerf.core.training.merged import merged_for_training
+from eugen_nerf.core.training.muon import BatchedMuon, is_orthogonalised
 
-__all__ = [
-    "ACTIVATIONS",
-    "PROJECTIONS",
-    "VARIANTS",
-    "Batch",
-    "BundleError",
-    "BundledField",
-    "CollapsedGraph",
-    "ConfigError",
-    "ConversionConfig",
-    "DataError",
-    "DenseLinear",
-    "DistanceBundle",
+__all__ = [  # noqa: RUF022  the groups are the sections of the reference page
+    # Layers
     "EUGenConfig",
     "EUGenLinear",
-    "EugenError",
-    "FeatureLayer",
-    "InferencePlan",
-    "LayerGraph",
-    "LayerMoments",
-    "LayerReport",
-    "LayerSpec",
+    "DenseLinear",
     "LowRankLinear",
-    "ModuleReport",
-    "MomentSums",
     "MonarchLinear",
-    "NeRFShape",
-    "RadianceBundle",
-    "ReducedGraph",
-    "Replacement",
-    "RunError",
     "SNNKLinear",
-    "Weighted",
-    "activation",
-    "best_ridge",
+    "FeatureLayer",
+    "LayerSpec",
+    # Networks and collapse
+    "LayerGraph",
+    "CollapsedGraph",
+    "NeRFShape",
+    "Replacement",
     "build_nerf",
     "build_variant",
+    # Encodings
+    "FrequencyEncoding",
+    "IntegratedEncoding",
+    "OffAxisEncoding",
+    "HashGrid",
+    # Conversion of PyTorch models
     "convert_",
-    "convert_graph",
-    "count_parameters",
-    "export_onnx",
-    "gather_moments",
-    "greedy_columns",
-    "load_bundle",
-    "make_plan",
-    "polynomial_fit",
-    "reduce_precision",
     "rendered_call",
-    "ridge_solution",
-    "sample_projection",
+    "Weighted",
+    "ModuleReport",
+    # Conversion of layer graphs
+    "convert_graph",
+    "ConversionConfig",
+    "Batch",
+    "LayerReport",
+    # Bundles
+    "load_bundle",
     "save_bundle",
-    "seeded_generator",
+    "RadianceBundle",
+    "DistanceBundle",
+    "export_onnx",
+    # Inference plans
+    "make_plan",
+    "InferencePlan",
+    "reduce_precision",
+    # Training
+    "BatchedMuon",
+    "is_orthogonalised",
+    "merged_for_training",
+    "start_from_data",
+    # Errors
+    "EugenError",
+    "ConfigError",
+    "BundleError",
 ]
