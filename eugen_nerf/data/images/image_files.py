@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.images.pixels import ALLOWED, DEEP, MODES, deep_pixels, has_alpha, mask_pixels, pixel_format
 from eugen_nerf.data.images.unknown_files import stranger
 
-ORIENTATION = 0x0112
-"""Number of the EXIF tag that says how a picture is to be turned for display."""
 DARK = 4096
 """Largest value below which images of 16 bits hold 12 bits or fewer, which nothing in the file says."""
 
@@ -179,7 +177,7 @@ def _decode(file: Path) -> ImageFacts:
             if found not in (*MODES, DEEP):
                 raise DataError(f"image '{file}' has the pixel format {found}: {ALLOWED} are read; convert it")
             image.load()
-            orientation = image.getexif().get(ORIENTATION, 1)
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             if found == DEEP:
                 values = deep_pixels(file)
                 alpha = values.shape[-1] == 4

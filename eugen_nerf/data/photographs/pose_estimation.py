@@ -18,17 +18,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from eugen_nerf.core.errors import ConfigError, DataError, RunError
+from eugen_nerf.data.images.file_names import SUFFIXES
 from eugen_nerf.data.photographs.camera_plot import draw_cameras
 
 STEPS = ("find features", "match pairs", "place cameras")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
 ENOUGH = 0.5
 """Share of the photographs that has to be placed: fewer are no capture of one scene."""
-ORIENTATION = 0x0112
-"""EXIF's tag of how a camera was held."""
 LENS = ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2")
 """Names of the parameters of COLMAP's camera model OPENCV in nerfstudio's format, in COLMAP's order; pixels."""
 ADVICE = (
@@ -96,7 +94,7 @@ def copy_upright(files: list[Path], folder: Path, largest: int) -> None:
     for path in files:
         try:
             with Image.open(path) as image:
-                if image.getexif().get(ORIENTATION, 1) in (0, 1) and max(image.size) <= largest:
+                if image.getexif().get(ExifTags.Base.Orientation, 1) in (0, 1) and max(image.size) <= largest:
                     shutil.copyfile(path, folder / path.name)
                     continue
                 upright = ImageOps.exif_transpose(image)
@@ -164,7 +162,9 @@ def make_data_set(files: list[Path], folder: Path, largest: int, report: Report)
 
 
 def write_capture(capture: Capture, folder: Path) -> None:
-    """Writes `transforms.json` beside the folder `images`, and the points as `sparse_pc.ply`."""
+    """Writes `transforms.json` beside the folder `images`, and the coloured points as `sparse_pc.ply`."""
+    import trimesh  # slow to import
+
     shared = capture.lenses[0] if all(lens == capture.lenses[0] for lens in capture.lenses) else {}
     frames = [
         {"file_path": f"images/{name}", "transform_matrix": pose.tolist(), **({} if shared else lens)}
@@ -172,16 +172,8 @@ def write_capture(capture: Capture, folder: Path) -> None:
     ]
     content = {"camera_model": "OPENCV", **shared, "ply_file_path": "sparse_pc.ply", "frames": frames}
     (folder / "transforms.json").write_text(json.dumps(content, indent=1), encoding="utf8")
-    rows = [
-        f"{x:.6f} {y:.6f} {z:.6f} {r} {g} {b}"
-        for (x, y, z), (r, g, b) in zip(capture.points, capture.colours, strict=True)
-    ]
-    channels = [
-        *(f"property float {axis}" for axis in "xyz"),
-        *(f"property uchar {c}" for c in ("red", "green", "blue")),
-    ]
-    header = ["ply", "format ascii 1.0", f"element vertex {len(rows)}", *channels, "end_header"]
-    (folder / "sparse_pc.ply").write_text("\n".join([*header, *rows]) + "\n", encoding="ascii")
+    points = trimesh.PointCloud(capture.points, capture.colours)
+    (folder / "sparse_pc.ply").write_bytes(points.export(file_type="ply"))
 
 
 def _capture(model: Any, names: list[str]) -> Capture:

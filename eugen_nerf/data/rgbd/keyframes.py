@@ -90,13 +90,6 @@ class KeyframeMemory:
         elapsed = step / (s.frame_rate * s.steps_per_frame)
         return max(1, sum(t - self.times[0] <= elapsed + 1e-9 for t in self.times))
 
-    def last_step(self) -> int:
-        """The step at which the last frame is revealed."""
-        s = self.schedule
-        if s.frame_rate == 0:
-            return (len(self.times) - 1) * s.steps_per_frame
-        return math.ceil((self.times[-1] - self.times[0]) * s.frame_rate * s.steps_per_frame - 1e-9)
-
     def advance(
         self,
         step: int,

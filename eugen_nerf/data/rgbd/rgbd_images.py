@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.images.unknown_files import stranger
@@ -17,8 +17,6 @@ from eugen_nerf.data.lenses.undistortion import Lens, Size, undistorted
 
 DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 """PIL's modes of a depth image: one channel of 16 or 32 bits."""
-ORIENTATION = 0x0112
-"""EXIF's number of the tag that says how a camera was held."""
 SAME_VIEW = 0.01
 """Two sizes whose ratios of sides differ by no more show one view: ScanNet has 1296x968 and 640x480."""
 
@@ -178,4 +176,4 @@ def _load_mask(path: Path, size: Size) -> NDArray[np.bool_]:
 
 def _turned_size(image: Image.Image) -> Size:
     width, height = image.size
-    return (height, width) if image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8) else (width, height)
+    return (height, width) if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8) else (width, height)

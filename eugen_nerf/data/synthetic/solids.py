@@ -162,43 +162,6 @@ class Cylinder(Solid):
         return np.array(self.center) + np.stack([ring * np.cos(angle), ring * np.sin(angle), height], axis=-1)
 
 
-@dataclass(frozen=True)
-class HalfSpace(Solid):
-    """All points behind a plane: `normal . (p - point) < 0`. Its surface is endless and cannot be drawn from."""
-
-    point: Vector
-    normal: Vector
-
-    def distance_and_gradient(self, points: Array) -> tuple[Array, Array]:
-        """As in `Solid`."""
-        normal = self._unit()
-        return (points - np.array(self.point)) @ normal, np.broadcast_to(normal, points.shape).copy()
-
-    def crossings(self, origins: Array, directions: Array) -> tuple[Array, Array]:
-        """As in `Solid`."""
-        normal = self._unit()
-        height, slope = (origins - np.array(self.point)) @ normal, directions @ normal
-        with np.errstate(divide="ignore", invalid="ignore"):
-            plane = -height / slope
-        flat = np.where(height < 0.0, -np.inf, np.inf)
-        enter = np.where(slope == 0.0, flat, np.where(slope < 0.0, plane, -np.inf))
-        leave = np.where(slope == 0.0, -flat, np.where(slope < 0.0, np.inf, plane))
-        return enter, leave
-
-    @property
-    def area(self) -> float:
-        """As in `Solid`."""
-        return float("inf")
-
-    def surface_points(self, rng: np.random.Generator, count: int) -> Array:
-        """Not possible: raises ValueError."""
-        raise ValueError("a half-space has no finite surface")
-
-    def _unit(self) -> Array:
-        normal = np.array(self.normal)
-        return normal / np.linalg.norm(normal)
-
-
 def _corner_distance(q: Array) -> tuple[Array, Array]:
     """Distance [N] and its gradient [N, k] to the corner region q <= 0, for the heights q [N, k] over its k faces."""
     beyond = np.maximum(q, 0.0)
