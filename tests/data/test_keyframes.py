@@ -179,7 +179,7 @@ def test_refusals() -> None:
         replace(SCHEDULE, min_agreement=2.0)
     stream = memory(frames=5)
     stream.load_state({"keyframes": [0, 9], "latest": 9, "losses": {}, "due": 0})
-    with pytest.raises(DataError, match="has seen frame 9 of its sequence, this one has 5 frames"):
+    with pytest.raises(DataError, match="was trained on frame 9 of its sequence, this one has 5 frames"):
         stream.advance(30, lambda frame: 1.0)
 
 
