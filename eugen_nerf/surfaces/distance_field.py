@@ -60,7 +60,7 @@ class SignedDistance:
         """Loads a run of `eugen-isdf`.
 
         Args:
-            config_path: its `config.yml`. Loading it can run code: load only runs that you trust.
+            config_path: its `config.yml`.
             device: None uses CUDA if there is a GPU, else the CPU.
             data: directory of the sequence, if it differs from the config.
 

@@ -98,9 +98,9 @@ class Viewed:
         return quantise(image)
 
 
-def open_run(path: Path, name: str, *, device: str | None, data: Path | None) -> Viewed:
+def open_run(path: Path, name: str, *, device: str | None, data: Path | None, trust_config: bool = False) -> Viewed:
     """Loads a run with its training and test views; arguments and errors as `load_run`'s."""
-    run = load_run(path, device=device, data=data)
+    run = load_run(path, device=device, data=data, trust_config=trust_config)
     return Viewed(name, run, run.model)
 
 
