@@ -1,1 +1,1 @@
-"""Data sets: reading, checking, data managers and generated scenes."""
+"""Scene generation and data checks."""

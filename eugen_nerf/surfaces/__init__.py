@@ -1,1 +1,1 @@
-"""Surfaces of trained signed distances: queries at points, meshes, slices, volumes."""
+"""Surfaces out of trained signed distances: queries at points, meshes, slices, volumes."""

@@ -1,11 +1,11 @@
-"""Signed distance on a regular grid, evaluated in slabs, and its file format.
+"""Signed distance on a regular grid, slab by slab, and the file that keeps it.
 
 The file is an `.npz` of numpy with the keys
 
-| key | content |
+| key | what |
 |---|---|
 | `distance` | [nx, ny, nz] float32, metres, negative inside |
-| `origin` | [3] float64, metres: position of `distance[0, 0, 0]` |
+| `origin` | [3] float64, metres: where `distance[0, 0, 0]` is |
 | `spacing` | [3] float64, metres from one index to the next, along each axis |
 | `axes` | "xyz": the order of the indices |
 | `version` | 1 |
@@ -31,17 +31,17 @@ from eugen_nerf.surfaces.files import new_file
 VERSION = 1
 AXES = "xyz"
 SLAB_POINTS = 1 << 22
-"""Approximate number of points of a slab, which is held in memory during extraction."""
+"""Points of a slab, about: what is held in memory while a mesh is made."""
 
 MAX_LAYER_POINTS = 1 << 24
-"""Largest number of points of a layer of a grid: about 1 GiB during evaluation."""
+"""Points of one layer of a grid: about 1 GiB while it is asked."""
 MAX_POINTS = 1 << 29
-"""Largest number of points of a volume: 2 GiB of distances."""
+"""Points of a volume: 2 GiB of distances."""
 
 Distance = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Signed distances [N] in metres at points [N, 3]."""
 Progress = Callable[[float], None]
-"""Called with the completed share, in [0, 1]."""
+"""Is told the share that is done, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Grid:
 
 
 def make_grid(bounds: NDArray[Any], spacing: float) -> Grid:
-    """The grid that covers a box [2, 3] in metres; raises `ConfigError` for an invalid box or spacing."""
+    """The grid that covers a box [2, 3] in metres; raises `ConfigError` for a box or a spacing that makes no sense."""
     low, high = check_box(bounds)
     longest = float((high - low).max())
     if not longest / 8192 <= spacing <= longest / 2:
@@ -110,7 +110,8 @@ def slabs(
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """The grid's distances slab by slab along x: (first layer, values [layers, ny, nz]).
 
-    A slab begins with a copy of the last layer of the one before, so that surfaces of neighbouring slabs meet exactly.
+    A slab begins with the last layer of the one before, taken over and not asked again, so that surfaces made of two of
+    them meet exactly.
     """
     nx, ny, nz = grid.shape
     thick = max(1, SLAB_POINTS // (ny * nz))
@@ -130,16 +131,16 @@ def sample_volume(
     """Distances on the grid that covers a box.
 
     Args:
-        distance: function of points, metres.
+        distance: of points, metres.
         bounds: corners [2, 3], metres.
         spacing: metres.
-        progress: called with the completed share.
+        progress: is told the share done.
 
     Raises:
         ConfigError: an empty box, or a spacing that is impossible or takes too much memory.
     """
     grid = make_grid(bounds, spacing)
-    # the system may grant so much memory and kill the process when it is used
+    # asked of the system, so much memory may be granted and the process killed when it is used
     if math.prod(grid.shape) > MAX_POINTS:
         raise ConfigError(
             f"a spacing of {spacing:g} m makes a volume of {' x '.join(map(str, grid.shape))} points, but at most "
@@ -152,7 +153,7 @@ def sample_volume(
 
 
 def save_volume(volume: Volume, path: Path, *, overwrite: bool = False) -> None:
-    """Writes a volume in the format of this module, completely or not at all. Raises `RunError`."""
+    """Writes a volume as the module describes; the file is whole or absent. Raises `RunError`."""
     with new_file(path, overwrite=overwrite) as partial, partial.open("wb") as file:
         np.savez_compressed(
             file,
@@ -165,14 +166,16 @@ def save_volume(volume: Volume, path: Path, *, overwrite: bool = False) -> None:
 
 
 def load_volume(path: Path) -> Volume:
-    """Reads a file of `save_volume`, without running code in it. Raises `RunError` for any other file."""
+    """Reads what `save_volume` wrote; no code in the file can run. Raises `RunError` for any other file."""
     try:
         with np.load(path, allow_pickle=False) as content:
             version, axes = int(content["version"]), str(content["axes"])
             volume = Volume(content["distance"], content["origin"], content["spacing"])
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RunError(f"{path} is not a readable volume ({reason}): make it again with eugen-sdf volume") from error
+        raise RunError(
+            f"{path} is no volume that can be read ({reason}): make it again with eugen-sdf volume"
+        ) from error
     if version != VERSION or axes != AXES:
         raise RunError(f"{path} has version {version} and axes {axes}; {VERSION} and {AXES} can be read: make it again")
     if volume.distance.ndim != 3 or volume.origin.shape != (3,) or volume.spacing.shape != (3,):

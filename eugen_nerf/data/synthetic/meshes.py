@@ -1,10 +1,7 @@
-"""Triangle meshes of simple solids, in object coordinates.
+"""Triangle meshes of simple solids, in their own object coordinates, made with numpy alone.
 
-Lengths are world units, z points up, faces are counter-clockwise seen from outside. Normals are stored per vertex, so
-a smooth solid shares vertices between faces and a solid with creases repeats them.
-
-These are not trimesh's primitives: trimesh tessellates them differently and weights normals by angle. Generated scenes
-would change, and every published figure with them.
+Lengths are world units, z points up, faces are counter-clockwise seen from outside. Normals are kept per vertex, so a
+smooth solid shares its vertices between faces and a solid with creases repeats them.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ class Mesh:
 
 
 def merge(meshes: Sequence[Mesh]) -> Mesh:
-    """One mesh with all triangles of `meshes`, vertices in the given order."""
+    """One mesh holding every triangle of `meshes`, vertices in the order given."""
     starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
     return Mesh(
         np.concatenate([mesh.vertices for mesh in meshes]),
@@ -63,7 +60,7 @@ def _grid_faces(rows: int, columns: int, *, close_rows: bool = False) -> NDArray
 
 
 def sphere(radius: float, *, rings: int = 48, segments: int = 96) -> Mesh:
-    """A sphere around the origin; vertices lie on it, faces are inside by at most radius * (pi / rings)^2 / 4."""
+    """A sphere around the origin; its vertices lie on it, the mesh is inside by at most radius * (pi / rings)^2 / 4."""
     polar = np.linspace(np.pi, 0.0, rings + 1)[:, None]
     azimuth = np.linspace(0.0, 2.0 * np.pi, segments, endpoint=False)[None]
     normals = np.stack(

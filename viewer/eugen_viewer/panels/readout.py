@@ -39,6 +39,7 @@ class Readout:
         fine: whether it is as fine as it gets.
         mutual: PSNR of one run against the other, dB.
         view: the test view that the camera sits on.
+        note: a line more.
     """
 
     rows: Sequence[ReadoutRow]
@@ -46,6 +47,7 @@ class Readout:
     fine: bool
     mutual: float | None = None
     view: int | None = None
+    note: str = ""
 
     def markdown(self) -> str:
         """As a table with a column a run."""
@@ -67,7 +69,8 @@ class Readout:
             lines.append(f"| {what} | " + " | ".join(cells) + " |")
         where = "free camera" if self.view is None else f"test view {self.view}"
         state = "" if self.fine else ", refining"
-        return "\n".join(lines) + f"\n\n{where}{state}"
+        text = "\n".join(lines) + f"\n\n{where}{state}"
+        return f"{text}\n\n{self.note}" if self.note else text
 
 
 def literal(text: str) -> str:
