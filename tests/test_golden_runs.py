@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from pathlib import Path
@@ -27,8 +28,10 @@ from nerfstudio.utils.eval_utils import eval_setup
 from tiny_runs import batches_in_threads
 from torch import Tensor
 
+from eugen_nerf.core.errors import RunError
 from eugen_nerf.methods.runs.checkpoints import read_latest_checkpoint
 from eugen_nerf.methods.runs.loading import checkpoint_dir, load_run, read_config, without_lpips
+from eugen_nerf.methods.trainer import EugenTrainerConfig
 from eugen_viewer.shown_runs import open_run
 
 RUNS, BUNDLES = sorted(golden_runs(GOLDEN)), sorted(golden_bundles(GOLDEN))
@@ -117,6 +120,8 @@ def test_a_run_trains_on(name: str, moved: Path) -> None:
     config = read_config(onward if onward.exists() else path)
     config.load_dir, config.timestamp, config.max_num_iterations = file.parent, "onward", 1
     config.output_dir = moved / config.output_dir  # nerfstudio's writers outlive the test and its working directory
+    if isinstance(config, EugenTrainerConfig):
+        (file.parent / "step-000000999.ckpt").touch()  # what a process leaves that is killed while it writes
     with torch.random.fork_rng(devices=[]), without_lpips():
         trainer = config.setup(local_rank=0, world_size=1)
         trainer.setup()
@@ -130,6 +135,28 @@ def test_a_run_trains_on(name: str, moved: Path) -> None:
     assert all(bool(torch.isfinite(p).all()) for p in after)
     assert any(not torch.equal(a, b) for a, b in zip(after, before, strict=True))
     assert read_latest_checkpoint(trainer.checkpoint_dir)[1]["step"] == saved["step"] + 1
+
+
+def test_a_full_disk_ends_training_and_loses_nothing(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = golden_runs(moved)["nerf-merged"]
+    file, _ = read_latest_checkpoint(checkpoint_dir(path))
+    before = file.read_bytes()
+    config = read_config(path)
+    config.load_dir, config.max_num_iterations = file.parent, 1  # into the folder that it came from
+    config.output_dir = moved / config.output_dir
+    with torch.random.fork_rng(devices=[]):
+        trainer = config.setup(local_rank=0, world_size=1)
+        trainer.setup()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunError, match="No space left on device; free some space"):
+        trainer.train()
+    assert trainer.checkpoint_dir == file.parent
+    assert [each.name for each in file.parent.iterdir()] == [file.name]
+    assert file.read_bytes() == before
 
 
 def same(found: Any, saved: Any) -> bool:

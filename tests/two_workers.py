@@ -142,7 +142,7 @@ def stream_alone(data: Path, rank: int) -> dict[str, Any]:
     config.steps_on_first = config.steps_on_keyframe = config.steps_on_frame = 1
     config.train_num_rays_per_batch = config.check_rays = 24
     manager: Any = config.setup(device="cpu", test_mode="val", world_size=2, local_rank=rank)
-    manager.watch(lambda bundle, reference: float(rank), lambda: {"weight": torch.zeros(1)})
+    manager.set_map(lambda bundle, reference: float(rank), lambda: {"weight": torch.zeros(1)})
     for step in range(8):
         bundle, _ = manager.next_train(step)
         frames = bundle.metadata["frame"][:, 0]

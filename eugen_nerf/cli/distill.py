@@ -63,7 +63,7 @@ class Distill:
     }
 
     load_config: Path
-    """config.yml of the teacher. It is read as nerfstudio reads it, which can run code: load only runs you trust."""
+    """config.yml of the teacher."""
     fields: tuple[str, ...] = ()
     """Fields to convert: regular expressions on deformation, coarse, fine, or field and proposal_0, ... (default: all
     but proposals). The others stay as they are."""
@@ -128,6 +128,8 @@ class Distill:
     """Where to fit, such as cpu or cuda; a GPU where there is one by default."""
     data: Path | None = None
     """Data set, where it no longer lies where the teacher was trained."""
+    trust_config: bool = False
+    """Read config.yml as nerfstudio does, which runs code that it names: for other plugins' runs that you trust."""
 
     def run(self) -> None:
         """Converts, writes the run and prints what became of each layer."""
@@ -151,7 +153,9 @@ class Distill:
             raise ConfigError("calibration runs in one process: convert first, then calibrate the run alone")
         first = process_index() == 0
         console = Console(quiet=not first)
-        run = load_run(self.load_config, device=self.device, test_mode="val", data=self.data)
+        run = load_run(
+            self.load_config, device=self.device, test_mode="val", data=self.data, trust_config=self.trust_config
+        )
         eugen = EUGenConfig(degree=self.degree, norm=self.norm, projection=self.projection, seed=self.seed)
         conversion = ConversionConfig(
             recipe=self.recipe, eugen=eugen, sweeps=self.sweeps, train_steps=self.train_steps, train_lr=self.train_lr

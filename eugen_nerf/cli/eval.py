@@ -19,8 +19,7 @@ from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_pat
 class EvalCommand:
     """Compare trained runs (ours or stock nerfstudio's) on their test views.
 
-    Renders, scores and times all runs in one process, prints a table, and writes report.json and report.html. A run's
-    config.yml can run code when it is loaded: give only runs whose origin you trust.
+    Renders, scores and times all runs in one process, prints a table, and writes report.json and report.html.
     """
 
     GROUPS: ClassVar = {
@@ -36,7 +35,7 @@ class EvalCommand:
             "skip_empty",
         ),
         "report": ("overwrite", "save_images", "verify", "published", "frames_over_time", "shown_views"),
-        "machine": ("device", "threads", "seed"),
+        "machine": ("device", "threads", "seed", "trust_config"),
     }
 
     load_config: tuple[Path, ...] = ()
@@ -55,6 +54,8 @@ class EvalCommand:
     """A report.json to check instead of measuring: hashes, PSNR and SSIM of the images beside it, computed anew."""
     data: Path | None = None
     """Read the scene from here instead of where the runs' configs say."""
+    trust_config: bool = False
+    """Read config.yml as nerfstudio does, which runs code that it names: for other plugins' runs that you trust."""
     reduced: tuple[str, ...] = ()
     """Runs to compare once more in less precise arithmetic, as RUN:bfloat16 or RUN:int8 (weights and products)."""
     plan_backend: Literal["none", "eager", "compile", "triton"] = "none"
@@ -155,6 +156,7 @@ class EvalCommand:
             timing=timing,
             device=self.device,
             data=self.data,
+            trust_config=self.trust_config,
             reduced=self.reduced,
             inference=Inference(
                 self.plan_backend,

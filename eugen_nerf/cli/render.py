@@ -24,11 +24,11 @@ class RenderCommand:
     GROUPS: ClassVar = {
         "camera": ("view", "path"),
         "time": ("frames", "times", "fps"),
-        "machine": ("device", "data"),
+        "machine": ("device", "data", "trust_config"),
     }
 
     load_config: Path
-    """config.yml of the run. It is read as nerfstudio reads it, which can run code: load only runs you trust."""
+    """config.yml of the run."""
     output: Path
     """NAME.mp4, NAME.gif, NAME.png (frames side by side), or a folder to make."""
     view: int = 0
@@ -48,6 +48,8 @@ class RenderCommand:
     """Where to render, such as cpu or cuda; a GPU where there is one by default."""
     data: Path | None = None
     """Data set, where it no longer lies where the run was trained."""
+    trust_config: bool = False
+    """Read config.yml as nerfstudio does, which runs code that it names: for other plugins' runs that you trust."""
 
     def run(self) -> None:
         """Renders and writes."""
@@ -62,7 +64,7 @@ class RenderCommand:
         from eugen_nerf.evaluation.protocol import Protocol
         from eugen_nerf.methods.runs.loading import load_run
 
-        run = load_run(self.load_config, device=self.device, data=self.data)
+        run = load_run(self.load_config, device=self.device, data=self.data, trust_config=self.trust_config)
         timed = has_times(run)
         if not timed and self.path == "fixed":
             raise ConfigError(

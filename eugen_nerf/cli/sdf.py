@@ -34,6 +34,8 @@ class _OneRun:
     """Box to look at: xmin ymin zmin xmax ymax zmax in metres (default: the box that was mapped)."""
     data: Path | None = None
     """Where the sequence is, if not where the config says."""
+    trust_config: bool = False
+    """Read config.yml as nerfstudio does, which runs code that it names: for other plugins' runs that you trust."""
     device: str | None = None
     """Such as cpu or cuda (default: the GPU where there is one)."""
     overwrite: bool = False
@@ -42,10 +44,7 @@ class _OneRun:
 
 @dataclass(frozen=True, kw_only=True)
 class MeshCommand(_OneRun):
-    """Make a mesh of the surface (PLY, metres) by marching cubes.
-
-    A run's config.yml can run code when it is loaded: give only runs whose origin you trust.
-    """
+    """Make a mesh of the surface (PLY, metres) by marching cubes."""
 
     output: Path = Path("mesh.ply")
     """File to write, ending in .ply."""
@@ -144,8 +143,7 @@ class VolumeCommand(_OneRun):
 class EvaluateCommand:
     """Compare runs of one sequence with the exact signed distance (room.json), or with held-out depth and fusion.
 
-    Prints tables, and writes report.json, report.html and slices.png. A run's config.yml can run code when it is
-    loaded: give only runs whose origin you trust.
+    Prints tables, and writes report.json, report.html and slices.png.
     """
 
     load_config: tuple[Path, ...]
@@ -160,6 +158,8 @@ class EvaluateCommand:
     """Replace an older report in that folder."""
     data: Path | None = None
     """Read the sequence from here instead of where the runs' configs say."""
+    trust_config: bool = False
+    """Read config.yml as nerfstudio does, which runs code that it names: for other plugins' runs that you trust."""
     protocol: SdfProtocol = field(default_factory=SdfProtocol)
     """What is measured."""
     device: str | None = None
@@ -194,6 +194,7 @@ class EvaluateCommand:
             protocol=self.protocol,
             device=self.device,
             data=self.data,
+            trust_config=self.trust_config,
         )
         comparison.published.extend(judged(published, groups_of(comparison.rows)))
         console = Console()
@@ -217,7 +218,13 @@ def _load(command: _OneRun) -> tuple[SignedDistance, Any]:
     from eugen_nerf.methods.runs.loading import load_run
     from eugen_nerf.surfaces.distance_field import SignedDistance
 
-    run = load_run(command.load_config, device=command.device, test_mode="inference", data=command.data)
+    run = load_run(
+        command.load_config,
+        device=command.device,
+        test_mode="inference",
+        data=command.data,
+        trust_config=command.trust_config,
+    )
     return SignedDistance.of_model(run.model), run
 
 

@@ -19,12 +19,11 @@ class ViewCommand:
 
     GROUPS: ClassVar = {
         "server": ("host", "port"),
-        "machine": ("device", "data", "max_size", "timing"),
+        "machine": ("device", "data", "trust_config", "max_size", "timing"),
     }
 
     load_config: tuple[Path, ...]
-    """config.yml of one or more runs, ours or stock. They are read as nerfstudio reads them, which can run code: load
-    only runs you trust. The first one's test views and coordinates are the scene's."""
+    """config.yml of one or more runs, ours or stock. The first one's test views and coordinates are the scene's."""
     names: tuple[str, ...] = ()
     """What the runs are called, one name each (default: the parts of their paths that differ)."""
     host: str = "127.0.0.1"
@@ -41,6 +40,8 @@ class ViewCommand:
     """Where to render, such as cpu or cuda; a GPU where there is one by default."""
     data: Path | None = None
     """Data set of all runs, where it no longer lies where they were trained."""
+    trust_config: bool = False
+    """Read config.yml as nerfstudio does, which runs code that it names: for other plugins' runs that you trust."""
 
     def run(self) -> None:
         """Loads, prints the address, and serves until Ctrl-C."""
@@ -69,7 +70,8 @@ class ViewCommand:
         runs = []
         for path, name in zip(self.load_config, names, strict=True):
             with working(console, f"loading {name}"):
-                runs.append(open_run(path, name, device=self.device, data=self.data))
+                run = open_run(path, name, device=self.device, data=self.data, trust_config=self.trust_config)
+                runs.append(run)
         if self.timing:
             from eugen_viewer.self_timing import print_timing
 

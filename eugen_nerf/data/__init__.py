@@ -1,1 +1,1 @@
-"""Scene generation and data checks."""
+"""Data sets: reading, checking, data managers and generated scenes."""

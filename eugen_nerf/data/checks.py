@@ -1,7 +1,7 @@
-"""Checks of a data set before it is used, so that a user reads one line about the data instead of a traceback.
+"""Checks of a data set before it is used, so that a mistake in the data is reported in one line.
 
-`check_blender_directory` looks at a Blender-format data set without nerfstudio; `check_dataparser_outputs` looks at
-what any data parser returned. Both raise `DataError`.
+`check_blender_directory` checks a Blender-format data set without nerfstudio. `check_dataparser_outputs` checks the
+outputs of any data parser. Both raise `DataError`.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ __all__ = [
 ]
 
 ImageCheck = Literal["all", "first", "none"]
-"""How many images of a split are looked at: in inference mode they may be absent."""
+"""How many images of a split are checked. In inference mode they may be absent."""
 
 
 @dataclass(frozen=True)
-class BlenderSummary:
-    """What a checked data set holds.
+class DataSummary:
+    """Summary of a checked data set.
 
     Arguments:
-        counts: number of frames of each split that the data set names, or of all.
+        counts: number of frames by split; under "all" where the data set names no splits.
         size: (width, height) in pixels of the first split's images.
-        angle_x: horizontal field of view in radians, of the first split (of a pinhole).
+        angle_x: horizontal field of view of the first camera, as a pinhole, in radians.
     """
 
     counts: Mapping[str, int]
@@ -68,16 +68,16 @@ def check_blender_directory(
     *,
     images: ImageCheck = "all",
     times: bool = False,
-) -> BlenderSummary:
+) -> DataSummary:
     """Checks a Blender-format data set: transforms files, images, poses, lenses.
 
     Arguments:
         path: directory of the data set.
-        splits: those that will be read.
-        images: how many images of each split must be there, decode, and have the size of their camera.
-        times: frames need a `time` in [0, 1] too, as the D-NeRF format has it.
+        splits: names of the splits to check.
+        images: how many images of each split must exist, decode and have the size of their camera.
+        times: whether each frame needs a `time` in [0, 1], as in the D-NeRF format.
 
-    Returns what it found. Raises `DataError` about the first thing that is wrong.
+    Returns a summary. Raises `DataError` for the first mistake.
     """
     check_directory(path)
     data = read_blender(path, splits, times=times)
@@ -90,13 +90,13 @@ def check_blender_directory(
     return _summary(data, {split: len(indices) for split, indices in data.splits.items()})
 
 
-def check_image_directory(path: Path) -> BlenderSummary:
-    """Checks a data set in nerfstudio's or COLMAP's format, whose splits are the data parser's choice.
+def check_image_directory(path: Path) -> DataSummary:
+    """Checks a data set in nerfstudio's or COLMAP's format, whose splits the data parser chooses.
 
     Arguments:
         path: directory of the data set.
 
-    Returns what it found. Raises `DataError` about the first thing that is wrong.
+    Returns a summary. Raises `DataError` for the first mistake.
     """
     check_directory(path)
     model = find_model(path)
@@ -119,13 +119,13 @@ def check_image_directory(path: Path) -> BlenderSummary:
     return _summary(data, {"all": len(data.images)})
 
 
-def _summary(data: ImageSet, counts: Mapping[str, int]) -> BlenderSummary:
+def _summary(data: ImageSet, counts: Mapping[str, int]) -> DataSummary:
     lens = data.images[0].lens
-    return BlenderSummary(counts, (lens.width, lens.height), 2.0 * math.atan(0.5 * lens.width / lens.fx))
+    return DataSummary(counts, (lens.width, lens.height), 2.0 * math.atan(0.5 * lens.width / lens.fx))
 
 
 def has_times(path: Path, split: str) -> bool:
-    """Whether a split's first frame has a `time`, as D-NeRF's format has it; False where that cannot be read."""
+    """Whether a split's first frame has a `time`, as in the D-NeRF format; False for an unreadable file."""
     try:
         document = json.loads((path / f"transforms_{split}.json").read_text(encoding="utf-8-sig"))
         return "time" in document["frames"][0]
@@ -134,14 +134,14 @@ def has_times(path: Path, split: str) -> bool:
 
 
 def check_dataparser_outputs(outputs: DataparserOutputs, *, split: str, images: ImageCheck = "all") -> list[ImageFacts]:
-    """Checks what any data parser returned: poses [N, 3, 4], focal lengths [N, 1], and the files against their cameras.
+    """Checks the outputs of any data parser: poses [N, 3, 4], focal lengths [N, 1], files against their cameras.
 
     Arguments:
-        outputs: for one split.
-        split: its name, for the message.
-        images: how many images (and masks) must be there, decode, and have their camera's size.
+        outputs: of one split.
+        split: its name, for error messages.
+        images: how many images (and masks) must exist, decode and have their camera's size.
 
-    Returns what decoding the images showed. Raises `DataError` about the first thing that is wrong.
+    Returns the facts of the decoded images. Raises `DataError` for the first mistake.
     """
     names = [Path(name) for name in outputs.image_filenames]
     if not names:
@@ -174,12 +174,12 @@ def check_files(
     """Checks images and masks of a split against their cameras.
 
     Arguments:
-        files: images.
+        files: image files.
         sizes: (width, height) in pixels of their cameras.
-        masks: one an image, or None.
-        split: its name, for the message.
+        masks: one per image, or None.
+        split: its name, for error messages.
 
-    Returns what decoding the images showed. Raises `DataError` about the first thing that is wrong.
+    Returns the facts of the decoded images. Raises `DataError` for the first mistake.
     """
     check_present(files, split=split, what="image")
     facts = decode_all(files)
@@ -191,14 +191,14 @@ def check_files(
 
 
 def check_images(files: Sequence[Path], *, split: str) -> tuple[int, int] | None:
-    """Checks that image files are there and decode completely to 8-bit grey, RGB or RGBA.
+    """Checks that image files exist and decode completely.
 
     Arguments:
         files: image files.
-        split: name of the split, for the message.
+        split: its name, for error messages.
 
     Returns (width, height) of the first file, None without files. Raises `DataError` naming the first bad file.
     """
     check_present(files, split=split, what="image")
-    found = decode_all(files)
-    return found[0].size if found else None
+    facts = decode_all(files)
+    return facts[0].size if facts else None

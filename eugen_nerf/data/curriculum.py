@@ -1,4 +1,4 @@
-"""Images of a moving scene, revealed in the order of their times, as the curriculum of D-NeRF (arXiv 2011.13961)."""
+"""Curriculum of D-NeRF (arXiv 2011.13961): images of a moving scene are revealed in the order of their times."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.data.manager import EugenDataManager, EugenDataManagerConfig
 
 FIRST_IMAGES = 3
-"""Fewest images at the start: one alone says nothing of a shape."""
+"""Minimum number of images at the start: a single one does not determine a shape."""
 FIRST_SHARE = 0.1
-"""Share of the images, the earliest, that is there from the start."""
+"""Share of the images, the earliest ones, that is available from the start."""
 HOLD_SHARE = 0.25
-"""Share of the steps of the curriculum before further images follow: what moves can be followed only once the scene
-that it moves in is learned."""
+"""Share of the curriculum's steps before further images follow. Motion can be learned only after the scene in which it
+happens."""
 
 
 @dataclass
 class CurriculumDataManagerConfig(EugenDataManagerConfig):
-    """A data manager for scenes that move."""
+    """A data manager for dynamic scenes."""
 
     _target: type = field(default_factory=lambda: CurriculumDataManager)
     """Target class to instantiate."""
     reveal_steps: int = 0
-    """Step at which all training images are revealed; before, they are in the order of their times, the earliest tenth
-    alone for a quarter of those steps. 0: all are there from the start."""
+    """Step at which all training images are revealed. Before it they are revealed in the order of their times; for a
+    quarter of these steps only the earliest tenth is used. 0: all are used from the start."""
 
 
 class CurriculumDataManager(EugenDataManager):
     """`EugenDataManager` that draws the first steps' rays from the earliest images.
 
-    A deformation finds a small movement by gradient descent, and none at all once its objects no longer overlap: from a
-    scene that is learned at time 0, it follows what moves as later images appear.
+    Gradient descent finds a deformation only while an object overlaps its position in the canonical scene. So the scene
+    is learned at time 0 first, and the deformation follows the motion as later images are revealed.
 
     Raises:
         ConfigError: images that are not all kept in memory, or a negative number of steps.
@@ -45,28 +45,30 @@ class CurriculumDataManager(EugenDataManager):
 
     @property
     def reveal_steps(self) -> int:
-        """As configured; 0 for runs that were trained before there was a curriculum, whose configuration is another."""
+        """As configured; 0 for runs trained before the curriculum existed, whose config class has no such field."""
         return self.config.reveal_steps if isinstance(self.config, CurriculumDataManagerConfig) else 0
 
     def setup_train(self) -> None:
-        """As nerfstudio's; images that are revealed by and by are sorted by time once."""
+        """As nerfstudio's; images that are revealed gradually are sorted by time once."""
         if self.reveal_steps < 0:
-            raise ConfigError(f"reveal_steps is {self.reveal_steps}; take 0 (all at once) or more")
+            raise ConfigError(f"reveal_steps is {self.reveal_steps}; set 0 (all at once) or more")
         super().setup_train()
         if self.reveal_steps == 0:
             return
         images, times = self.train_image_dataloader.cached_collated_batch, self.train_dataset.cameras.times
         if times is None:
-            raise DataError("the images have no times to be revealed by: take data with `time`, or reveal_steps 0")
+            raise DataError(
+                "images are revealed by time, but they have none: use data with `time`, or set reveal_steps to 0"
+            )
         if images is None:
             raise ConfigError(
-                "images are revealed out of memory: leave train_num_images_to_sample_from at -1, or take reveal_steps 0"
+                "images are revealed from memory: leave train_num_images_to_sample_from at -1, or set reveal_steps to 0"
             )
         order = torch.argsort(times.flatten().cpu()[images["image_idx"].cpu()], stable=True)
-        self.train_image_dataloader.cached_collated_batch = {key: _taken(v, order) for key, v in images.items()}
+        self.train_image_dataloader.cached_collated_batch = {key: _reordered(v, order) for key, v in images.items()}
 
     def revealed(self, step: int) -> int:
-        """Number of images, the earliest first, that a step draws its rays from."""
+        """Number of images, the earliest first, from which a step draws its rays."""
         count = len(self.train_dataset)
         if step >= self.reveal_steps:
             return count
@@ -75,7 +77,7 @@ class CurriculumDataManager(EugenDataManager):
         return min(count, max(FIRST_IMAGES, int(count * (FIRST_SHARE + (1.0 - FIRST_SHARE) * later))))
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
-        """A batch of rays of the revealed images, and what was seen along them."""
+        """A batch of rays through the revealed images, and their pixels."""
         count = self.revealed(step)
         if count == len(self.train_dataset):
             return super().next_train(step)
@@ -83,9 +85,9 @@ class CurriculumDataManager(EugenDataManager):
         images = {key: values[:count] for key, values in next(self.iter_train_image_dataloader).items()}
         assert self.train_pixel_sampler is not None
         batch = self.train_pixel_sampler.sample(images)
-        return self.train_ray_generator(batch["indices"]), self.sent(batch)
+        return self.train_ray_generator(batch["indices"]), self.send_to_device(batch)
 
 
-def _taken(values: Tensor | list[Tensor], order: Tensor) -> Tensor | list[Tensor]:
-    """Entries in an order; images of different sizes come as a list."""
+def _reordered(values: Tensor | list[Tensor], order: Tensor) -> Tensor | list[Tensor]:
+    """Entries in a new order; images of different sizes are a list."""
     return values[order.to(values.device)] if isinstance(values, Tensor) else [values[i] for i in order.tolist()]

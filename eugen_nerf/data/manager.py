@@ -1,4 +1,4 @@
-"""The data manager of this package's methods: nerfstudio's own, with its data set read and checked first."""
+"""The data manager of this package's methods: nerfstudio's own, which reads and checks the data set first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nerfstudio.data.pixel_samplers import PixelSampler
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from eugen_nerf.data.checks import ImageCheck, check_dataparser_outputs
-from eugen_nerf.data.image_background import KEY, data_background
+from eugen_nerf.data.image_background import BACKGROUND_KEY, data_background
 from eugen_nerf.data.images.image_parser import ImageParser
 from eugen_nerf.data.images.photograph_dataset import MaskedPixelSampler, PhotographDataset
 
@@ -33,10 +33,10 @@ class EugenDataManagerConfig(VanillaDataManagerConfig):
 
 
 class EugenDataManager(VanillaDataManager[InputDataset]):
-    """`VanillaDataManager` that reads what people have, and refuses what cannot be used with one clear line.
+    """`VanillaDataManager` that reads common formats and rejects unusable data with one clear line.
 
-    Common formats are read by `ImageParser` in place of nerfstudio's parsers; what any parser returned is checked
-    before a data set is made of it. In inference mode images may be absent, except one where the data set does not say
+    `ImageParser` reads common formats in place of nerfstudio's parsers. The outputs of any parser are checked before a
+    data set is made from them. In inference mode images may be absent, except one where the data set does not state
     their size.
 
     Arguments:
@@ -51,42 +51,42 @@ class EugenDataManager(VanillaDataManager[InputDataset]):
 
     @cached_property
     def dataset_type(self) -> type[InputDataset]:
-        """Photographs, turned where they have to be."""
+        """Photographs, rotated where their cameras require it."""
         return PhotographDataset
 
     @property
     def dataparser(self) -> DataParser:
-        """What reads the data set."""
+        """The parser that reads the data set."""
         return self._reader
 
     @dataparser.setter
     def dataparser(self, parser: DataParser) -> None:
-        """nerfstudio's constructor sets its parser here, and reads with what it gets back."""
+        """nerfstudio's constructor sets its parser here, and reads with the parser it gets back."""
         own = type(parser).__module__.partition(".")[0] == __name__.partition(".")[0]
         self._reader = parser if own else ImageParser(parser)
 
     def create_train_dataset(self) -> InputDataset:
-        """The training data set, once its parser's outputs are checked; raises `DataError`.
+        """The training data set, after a check of its parser's outputs; raises `DataError`.
 
-        Its metadata, which nerfstudio's pipeline hands to the model, hold the background's colour.
+        Its metadata, which nerfstudio's pipeline passes to the model, hold the background colour.
         """
         self._check(self.train_dataparser_outputs, "train")
         dataset = super().create_train_dataset()
-        if self.test_mode != "inference":  # images may be absent there; a checkpoint has the colour
-            dataset.metadata[KEY] = data_background(dataset)
+        if self.test_mode != "inference":  # images may be absent; the checkpoint has the colour
+            dataset.metadata[BACKGROUND_KEY] = data_background(dataset)
         return dataset
 
     def create_eval_dataset(self) -> InputDataset:
-        """The data set of the validation or test split, once its parser's outputs are checked; raises `DataError`."""
+        """The validation or test data set, after a check of its parser's outputs; raises `DataError`."""
         outputs = self.dataparser.get_dataparser_outputs(split=self.test_split)
         self._check(outputs, self.test_split)
         return self.dataset_type(dataparser_outputs=outputs, scale_factor=self.config.camera_res_scale_factor)
 
-    def check_scoring(self) -> None:
-        """Checks the test split, which a training does not read: a run that cannot be scored is better not begun.
+    def check_test_split(self) -> None:
+        """Checks the test split, which training does not read: a run that cannot be evaluated should not start.
 
         Raises:
-            DataError: it cannot be used.
+            DataError: the split cannot be used.
         """
         assert isinstance(self.eval_dataset, InputDataset)
         outputs = self.dataparser.get_dataparser_outputs(split="test")
@@ -94,40 +94,44 @@ class EugenDataManager(VanillaDataManager[InputDataset]):
             self._check(outputs, "test")
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:
-        """As nerfstudio's, but for a trap: it leaves pixels on the CPU, and a model that copies them waits for all that
-        its forward pass has queued on a GPU.
+        """As nerfstudio's, with the pixels on the device.
+
+        nerfstudio leaves them on the CPU. Copying them later waits for all work that the forward pass has queued on a
+        GPU.
         """
         rays, batch = super().next_train(step)
-        return rays, self.sent(batch)
+        return rays, self.send_to_device(batch)
 
-    def sent(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """A training batch with its pixels on the way to the device; nobody waits for them."""
+    def send_to_device(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A training batch whose pixels are copied to the device asynchronously."""
         if torch.device(self.device).type == "cuda":
             batch["image"] = batch["image"].pin_memory().to(self.device, non_blocking=True)
         return batch
 
     def setup_train(self) -> None:
-        """As nerfstudio's, but it looks at evaluation images too for several sizes, which need another collation."""
+        """As nerfstudio's, but several image sizes among the evaluation images select the other collation too."""
         assert isinstance(self.eval_dataset, InputDataset)
         if self.train_dataset.cameras.is_jagged or self.eval_dataset.cameras.is_jagged:
             self.config.collate_fn = variable_res_collate
         super().setup_train()
 
     def setup_eval(self) -> None:
-        """As nerfstudio's, but for a trap: `ns-render spiral` mixes the focal lengths of its first camera, which
-        Blender's and D-NeRF's parsers make doubles, with poses that are none, and torch refuses.
+        """As nerfstudio's, with float32 focal lengths.
+
+        The Blender and D-NeRF parsers make float64, and `ns-render spiral` would mix them with float32 poses, which
+        torch rejects.
         """
         super().setup_eval()
         cameras = self.eval_dataloader.cameras  # a copy: the data set's own stays as it is
         cameras.fx, cameras.fy = cameras.fx.float(), cameras.fy.float()
 
     def _get_pixel_sampler(self, dataset: InputDataset, num_rays_per_batch: int) -> PixelSampler:
-        """As nerfstudio's, with masks that it stumbles over."""
+        """As nerfstudio's, with support for masks on which its own sampler fails."""
         sampler = super()._get_pixel_sampler(dataset, num_rays_per_batch)
         return MaskedPixelSampler(sampler.config, **sampler.kwargs) if type(sampler) is PixelSampler else sampler
 
     def _check(self, outputs: DataparserOutputs, split: str) -> None:
-        """Poses, lenses and, where they are needed, files; says where EXIF would turn pictures that are not turned."""
+        """Checks poses, lenses and, where they are needed, files. Prints a note where EXIF rotations are ignored."""
         images: ImageCheck = "none" if self.test_mode == "inference" else "all"
         facts = check_dataparser_outputs(outputs, split=split, images=images)
         sizes = zip(

@@ -1,4 +1,4 @@
-"""Checks of a data set's place and of its camera poses, which every format shares."""
+"""Checks that every format shares: the directory of a data set, and camera poses."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def check_pose(pose: ArrayLike, where: str) -> None:
 
     Arguments:
         pose: the matrix.
-        where: names the frame in the message.
+        where: names the frame in error messages.
 
-    Raises `DataError` for any other matrix; scaled rotations are refused too.
+    Raises `DataError` for any other matrix; scaled rotations are rejected too.
     """
     try:
         matrix = np.asarray(pose, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""nerfstudio's data parser of posed RGB-D sequences: metres throughout, poses as they are, frames in temporal order."""
+"""nerfstudio's data parser of posed RGB-D sequences: in metres, with unchanged poses, in temporal order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from eugen_nerf.data.rgbd.rgbd_sequence import Inspection, inspect_sequence, rea
 from eugen_nerf.data.rgbd.rgbd_types import Layout, RGBDFrame, Sequence, SequenceOptions
 
 BOX_QUANTILE = 1e-3
-"""Share of the measured points that the scene box leaves out on each side: sensors measure some points far off."""
+"""Share of the measured points outside the scene box on each side: sensors measure some points far off."""
 
 
 @dataclass
@@ -35,15 +35,15 @@ class EugenRGBDDataParserConfig(DataParserConfig):
     data: Path = Path("data/room")
     """Directory of the sequence."""
     layout: Layout = "auto"
-    """Layout of the files; auto looks what is there."""
+    """Layout of the files; auto detects it."""
     depth_unit: float | None = None
-    """Metres of one stored unit of depth, such as 0.001; None takes what the layout says."""
+    """Metres of one stored unit of depth, such as 0.001; None uses that of the layout."""
     depth_invalid: tuple[float, ...] = (0.0, 65535.0)
     """Stored values that mean "not measured"."""
     depth_max: float = 10.0
     """Depths beyond this are not used, metres."""
     intrinsics: tuple[float, float, float, float] | None = None
-    """fx, fy, cx, cy in pixels from the image's upper left corner; None takes what the layout says, scaled to depth."""
+    """fx, fy, cx, cy in pixels from the image's upper left corner; None uses those of the layout, scaled to depth."""
     axes: Literal["auto", "opencv", "nerfstudio"] = "auto"
     """Axes of the poses' cameras: opencv (y down, z forward) or nerfstudio (y up, z backward)."""
     fps: float = 30.0
@@ -51,14 +51,14 @@ class EugenRGBDDataParserConfig(DataParserConfig):
     max_time_difference: float = 0.02
     """Seconds that colour, depth and pose may be apart, where each has timestamps of its own (tum)."""
     frame_step: int = 1
-    """Take every how many frames."""
+    """Use every n-th frame."""
     eval_interval: int = 8
-    """Every how many frames one is held out for evaluation; 0 holds none out and evaluates on all. Lists of files in
-    the data set, which say it themselves, come first."""
+    """One of every n frames is held out for evaluation; 0 holds none out and evaluates on all. Lists of files in the
+    data set take precedence."""
     train_on_all: bool = False
     """Train on the held-out frames too."""
     box_margin: float = 0.1
-    """Metres that the scene box reaches beyond the measured points and the cameras."""
+    """Margin of the scene box around the measured points and the cameras, metres."""
 
 
 _shared: ContextVar[dict[Hashable, Inspection] | None] = ContextVar("sequences read", default=None)
@@ -66,7 +66,7 @@ _shared: ContextVar[dict[Hashable, Inspection] | None] = ContextVar("sequences r
 
 @contextmanager
 def sequences_read_once() -> Iterator[None]:
-    """Within it, parsers with the same settings share one reading of a sequence; its files must stay as they are."""
+    """Within it, parsers with the same settings read a sequence once; its files must not change meanwhile."""
     token = _shared.set({})
     try:
         yield
@@ -77,11 +77,11 @@ def sequences_read_once() -> Iterator[None]:
 class EugenRGBDDataParser(DataParser):
     """Parses a posed RGB-D sequence.
 
-    Cameras are nerfstudio's (x right, y up, z backward), in metres, neither scaled nor turned, and not moved unless
+    Cameras are nerfstudio's (x right, y up, z backward), in metres, neither scaled nor rotated. They are moved only if
     their coordinates are too large for single precision. `metadata` of the outputs holds `depth_filenames`,
     `depth_masks` (files or None), `lenses` (as photographed: `load_depth_of` and `load_color` undistort),
     `depth_unit_scale_factor` (metres a stored unit), `depth_invalid` (stored values), `depth_max` (metres) and
-    `timestamps` (seconds since the first frame). What was assumed, left out or changed is printed once.
+    `timestamps` (seconds since the first frame). Assumptions, omissions and changes are printed once.
 
     Raises:
         ConfigError: a setting out of its range.
@@ -97,11 +97,11 @@ class EugenRGBDDataParser(DataParser):
                 f"frame_step {config.frame_step}, eval_interval {config.eval_interval} and box_margin "
                 f"{config.box_margin:g} are given, but at least 1, 0 and 0 are needed: correct them"
             )
-        self._found: tuple[Sequence, NDArray[np.float32]] | None = None
+        self._loaded: tuple[Sequence, NDArray[np.float32]] | None = None
 
     def _sequence(self) -> tuple[Sequence, NDArray[np.float32]]:
-        """The sequence and the box [2, 3] around what was measured; read once, because each split asks."""
-        if self._found is None:
+        """The sequence and the box [2, 3] around what was measured; read once for all splits."""
+        if self._loaded is None:
             config = self.config
             options = SequenceOptions(**{f.name: getattr(config, f.name) for f in fields(SequenceOptions)})
             inspection = _read(Path(config.data), options)
@@ -110,8 +110,8 @@ class EugenRGBDDataParser(DataParser):
                 CONSOLE.print(note, markup=False, soft_wrap=True)
             if any(frame.splits is not None for frame in sequence.frames):
                 CONSOLE.print(_listed(sequence.frames), markup=False, soft_wrap=True)
-            self._found = sequence, _box(inspection.points, sequence.frames, config.box_margin)
-        return self._found
+            self._loaded = sequence, _box(inspection.points, sequence.frames, config.box_margin)
+        return self._loaded
 
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs: object) -> DataparserOutputs:
         config = self.config
@@ -159,7 +159,7 @@ class EugenRGBDDataParser(DataParser):
 
 
 def _read(path: Path, options: SequenceOptions) -> Inspection:
-    """The sequence and its measured points: read, or taken from who read them before."""
+    """The sequence and its measured points, read or shared with an earlier parser."""
     shared, key = _shared.get(), (path.resolve(), repr(options))
     if shared is not None and key in shared:
         return shared[key]
@@ -170,9 +170,9 @@ def _read(path: Path, options: SequenceOptions) -> Inspection:
 
 
 def _split(frames: tuple[RGBDFrame, ...], split: str, interval: int, train_on_all: bool) -> list[RGBDFrame]:
-    """Frames of a split: those that the data set lists for it, or else the last of every `interval` frames is held out.
+    """Frames of a split: those that the data set lists, or else the last of every `interval` frames is held out.
 
-    Validation and test take one another's list where their own has no frame.
+    Validation and test use each other's list where their own has no frame.
     """
     if any(frame.splits is not None for frame in frames):
         wanted = [frozenset({split})] if split == "train" else [frozenset({split}), frozenset({"val", "test"})]
@@ -187,11 +187,11 @@ def _split(frames: tuple[RGBDFrame, ...], split: str, interval: int, train_on_al
 
 
 def _listed(frames: tuple[RGBDFrame, ...]) -> str:
-    """A line on what the data set's lists of files make of its frames."""
+    """A line on the splits that the data set's lists of files define."""
     counts = {split: sum(split in (frame.splits or ()) for frame in frames) for split in ("train", "val", "test")}
     text = f"splits by the data set's lists of files: {', '.join(f'{count} {name}' for name, count in counts.items())}"
     unlisted = sum(not frame.splits for frame in frames)
-    return f"{text}; left out {unlisted} frames that are in none" if unlisted else text
+    return f"{text}; left out {unlisted} frames that are in no list" if unlisted else text
 
 
 def _box(points: NDArray[np.float32], frames: tuple[RGBDFrame, ...], margin: float) -> NDArray[np.float32]:
@@ -205,4 +205,4 @@ def _box(points: NDArray[np.float32], frames: tuple[RGBDFrame, ...], margin: flo
 eugen_rgbd = DataParserSpecification(
     EugenRGBDDataParserConfig(), description="Posed RGB-D sequences in metres: 7-Scenes, transforms.json, TUM, Replica."
 )
-"""What nerfstudio finds under the name eugen-rgbd."""
+"""Registered with nerfstudio under the name eugen-rgbd."""

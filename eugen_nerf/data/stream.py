@@ -1,4 +1,4 @@
-"""The data manager of a depth stream: frames revealed step by step, keyframes, and rays with the surface they met."""
+"""The data manager of a depth stream: frames revealed step by step, keyframes, and rays with the measured surface."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from eugen_nerf.data.rgbd.depth_rays import DepthFrame, RGBDDataset, depth_norma
 from eugen_nerf.data.rgbd.keyframes import KeyframeMemory, StreamSchedule, step_seed
 
 Reference = dict[str, Tensor]
-"""Weights of the map that new frames are compared with."""
+"""Weights of the map with which new frames are compared."""
 
 
 @dataclass
@@ -33,15 +33,17 @@ class RGBDStreamConfig(EugenDataManagerConfig):
     _target: type = field(default_factory=lambda: RGBDStreamDataManager)
     """Target class to instantiate."""
     mode: Literal["incremental", "batch"] = "incremental"
-    """incremental: frames come one after the other, and old ones are seen again as keyframes; batch: all at hand."""
+    """incremental: frames arrive one after the other, and old ones are replayed as keyframes; batch: all frames are
+    available."""
     frame_rate: float = 30.0
-    """Frames a second that `steps_per_frame` counts, by the frames' timestamps; 0 goes by frames, not by time."""
+    """Frames per second to which `steps_per_frame` refers, by the frames' timestamps; 0 counts frames instead of
+    time."""
     steps_per_frame: int = 1
-    """Steps the trainer makes while the camera takes one frame: frame rate x this is the steps a second to be real."""
+    """Training steps per camera frame; frame rate times this is the number of steps per second of real time."""
     steps_on_frame: int = 10
-    """Steps after which the newest frame is taken in."""
+    """Steps before the newest frame is added."""
     steps_on_keyframe: int = 60
-    """As `steps_on_frame`, after a frame that became a keyframe; frames that pass meanwhile are never seen."""
+    """As `steps_on_frame`, after a frame that became a keyframe; frames that pass meanwhile are skipped."""
     steps_on_first: int = 200
     """As `steps_on_frame`, after the very first frame."""
     window: int = 5
@@ -49,26 +51,26 @@ class RGBDStreamConfig(EugenDataManagerConfig):
     train_num_rays_per_batch: int = 1000
     """Rays in a batch, divided evenly among its frames."""
     check_rays: int = 400
-    """Rays by which a new frame is compared with the map."""
+    """Number of rays on which a new frame is compared with the map."""
     min_agreement: float = 0.65
     """A frame becomes a keyframe where the map agrees with fewer than this share of its depths."""
     max_gap: float = 5.0
     """Seconds without a new keyframe after which the next frame becomes one."""
     normal_step: int = 2
-    """Pixels between the depths whose differences make normals."""
+    """Distance in pixels of the depths whose differences give normals."""
     seed: int = 0
-    """Of the draws of frames and pixels."""
+    """Seed for drawing frames and pixels."""
 
 
 class RGBDStreamDataManager(EugenDataManager):
-    """Gives rays through pixels with a depth. Metadata of a bundle, beside nerfstudio's `directions_norm`:
+    """Rays through pixels with a depth. Metadata of a bundle, in addition to nerfstudio's `directions_norm`:
 
     * `surface_distance` `[R, 1]`: metres along the ray to the measured surface;
     * `surface_normals` `[R, 3]`: unit normals towards the camera, NaN where unknown;
     * `frame` int64 `[R, 1]`: index into the training (or evaluation) frames.
 
-    Frames, keyframes, losses and the map for comparison are in the module's extra state, so checkpoints hold them. They
-    are the same in all processes of a training.
+    Frames, keyframes, losses and the map for comparison are part of the module's extra state, so checkpoints hold them.
+    They are the same in all processes of a training.
 
     Arguments:
         config, device, test_mode, world_size, local_rank: as in `VanillaDataManager`.
@@ -100,7 +102,7 @@ class RGBDStreamDataManager(EugenDataManager):
         return RGBDDataset
 
     def setup_train(self) -> None:
-        """Prepares rays; depth images are read when they are revealed, colours never."""
+        """Prepares rays. Depth images are read when they are revealed; colour images are never read."""
         self.train_ray_generator = RayGenerator(self.train_dataset.cameras.to(self.device))
 
     def setup_eval(self) -> None:
@@ -109,17 +111,17 @@ class RGBDStreamDataManager(EugenDataManager):
         self.fixed_indices_eval_dataloader = FixedIndicesEvalDataloader(self.eval_dataset, device=self.device)
         self.eval_dataloader = RandIndicesEvalDataloader(self.eval_dataset, device=self.device)
 
-    def watch(self, agreement: Callable[[RayBundle, Reference], float], snapshot: Callable[[], Reference]) -> None:
-        """Lets a map decide which frames are new; without one, every frame is.
+    def set_map(self, agreement: Callable[[RayBundle, Reference], float], snapshot: Callable[[], Reference]) -> None:
+        """Sets the map that decides which frames become keyframes; without one, every frame does.
 
         Args:
-            agreement: share of rays where the map with the weights given finds the surface that was measured.
+            agreement: share of rays on which the map with the given weights finds the measured surface.
             snapshot: a copy of the map's weights.
         """
         self._agreement, self._snapshot = agreement, snapshot
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Tensor]]:
-        """Rays of a step, after the stream has moved on to it; each process has other rays of the same frames.
+        """Rays of a step, after the stream has advanced to it; each process draws other rays of the same frames.
 
         Raises:
             DataError: no frame has depth.
@@ -146,7 +148,7 @@ class RGBDStreamDataManager(EugenDataManager):
         raise DataError("no evaluation frame has a valid depth; check depth_invalid and depth_max of the data parser")
 
     def record(self, frames: Tensor, losses: Tensor) -> None:
-        """Keeps the losses of the rays of the last step, of all processes, for the draw of the next frames.
+        """Stores the last step's losses, of all processes, for drawing the next frames.
 
         Args:
             frames: int64 `[R]`, the rays' frames.
@@ -154,27 +156,30 @@ class RGBDStreamDataManager(EugenDataManager):
         """
         if self.config.mode == "batch":
             return
-        frames, losses = frames.cpu(), losses.detach().float().cpu()  # each of the next lines would wait for a device
+        frames, losses = (
+            frames.cpu(),
+            losses.detach().float().cpu(),
+        )  # otherwise each of the next lines would wait for the device
         present, inverse = frames.unique(return_inverse=True)
         sums = torch.zeros(len(present)).index_add_(0, inverse, losses)
         totals = torch.stack([sums, torch.bincount(inverse).float()])
-        if process_count() > 1:  # over the device, which is what processes on GPUs exchange values by
+        if process_count() > 1:  # over the device: processes on GPUs exchange values there
             totals = summed(totals.to(self.device)).cpu()
         for frame, loss in zip(present.tolist(), (totals[0] / totals[1]).tolist(), strict=True):
             self.memory.record(frame, loss)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Frames, keyframes and losses, and the weights that new frames are compared with."""
+        """Frames, keyframes and losses, and the weights with which new frames are compared."""
         return {"memory": self.memory.state(), "reference": self.reference}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Puts back what `get_extra_state` returned."""
+        """Restores what `get_extra_state` returned."""
         self.memory.load_state(state["memory"])
         reference = state["reference"]
         self.reference = None if reference is None else {k: v.to(self.device) for k, v in reference.items()}
 
     def _check(self, outputs: DataparserOutputs, split: str) -> None:
-        """Poses and cameras only: the data parser has decoded images."""
+        """Checks poses and cameras only: the data parser has decoded the images."""
         check_dataparser_outputs(outputs, split=split, images="none")
 
     def _window(self, step: int) -> list[int]:
@@ -206,24 +211,26 @@ class RGBDStreamDataManager(EugenDataManager):
         if self._agreement is None or self.reference is None:
             return 0.0
         share = None
-        if process_index() == 0:  # one process decides: another GPU may round otherwise, and streams would part
+        if (
+            process_index() == 0
+        ):  # one process decides: another GPU may round differently, and the streams would diverge
             generator = torch.Generator().manual_seed(step_seed(self.config.seed + 1, frame))
             share = self._agreement(self._rays([frame], self.config.check_rays, generator)[0], self.reference)
         return first_process_value(share, self.device)
 
     def _usable(self, index: int) -> bool:
-        """Whether a training frame has any depth; reads it, and says so once where it has none."""
+        """Whether a training frame has any depth. Reads it, and prints a note once where it has none."""
         if index not in self._frames:
             assert isinstance(self.train_dataset, RGBDDataset)
             frame = DepthFrame.of(self.train_dataset.depth(index).to(self.device))
             self._frames[index] = frame if len(frame.valid) else None
             if not len(frame.valid):
                 name = self.train_dataset.metadata["depth_filenames"][index]
-                CONSOLE.print(f"frame {index} is passed over: no valid depth in {name}", markup=False)
+                CONSOLE.print(f"frame {index} is skipped: no valid depth in {name}", markup=False)
         return self._frames[index] is not None
 
     def _rays(self, frames: list[int], count: int, generator: torch.Generator) -> tuple[RayBundle, dict[str, Tensor]]:
-        """`count` rays, divided among frames."""
+        """`count` rays, divided evenly among frames."""
         chosen = []
         for i, index in enumerate(frames):
             if not self._usable(index):
@@ -237,7 +244,7 @@ class RGBDStreamDataManager(EugenDataManager):
     def _bundle(
         self, rays: RayGenerator, chosen: list[tuple[int, DepthFrame, Tensor]]
     ) -> tuple[RayBundle, dict[str, Tensor]]:
-        """Rays through pixels of frames, with what was measured there."""
+        """Rays through pixels of frames, with the depths measured there."""
         indices = torch.cat([torch.cat([torch.full_like(p[:, :1], i), p], dim=1) for i, _, p in chosen])
         bundle = rays(indices)
         stretch = bundle.metadata["directions_norm"]

@@ -83,6 +83,7 @@ def evaluate(
     repeats: int | None = None,
     device: str | None = None,
     data: Path | None = None,
+    trust_config: bool = False,
     reduced: Sequence[str] = (),
     inference: Inference | None = None,
     console: Console | None = None,
@@ -98,6 +99,7 @@ def evaluate(
         repeats: shorthand for ``timing.repeats``.
         device: where all runs are loaded; None takes CUDA where there is a GPU, else the CPU.
         data: read the scene from here instead of where the configs say.
+        trust_config: as in `read_config`.
         reduced: runs to compare once more in less precise arithmetic, such as "dense:bfloat16"; see `reduced`.
         inference: plans and shortcuts for all runs alike; None leaves networks and rendering as the methods have them.
         console: where progress goes; standard error by default.
@@ -120,7 +122,7 @@ def evaluate(
     def load(path: Path) -> Run:
         # data managers shuffle the training images, and all runs train on the same rays
         with seeded(timing.seed, where):
-            return load_run(path, device=where, test_mode=mode, data=data)
+            return load_run(path, device=where, test_mode=mode, data=data, trust_config=trust_config)
 
     runs = []
     with counted("loading runs", len(config_paths), console) as done:

@@ -10,7 +10,7 @@ from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.utils.colors import COLORS_DICT
 from torch import Tensor
 
-from eugen_nerf.data.image_background import KEY
+from eugen_nerf.data.image_background import BACKGROUND_KEY
 
 Background = Literal["data", "random", "last_sample", "black", "white"]
 """Choices of a model's background colour; data is the data set's own."""
@@ -42,5 +42,5 @@ def rgb_renderer(background: Background, metadata: Mapping[str, Any] | None) -> 
         return StoredBackgroundRenderer(COLORS_DICT[background], saved=False)
     if background != "data":
         return RGBRenderer(background_color=background)
-    colour = (metadata or {}).get(KEY)
+    colour = (metadata or {}).get(BACKGROUND_KEY)
     return StoredBackgroundRenderer(torch.ones(3) if colour is None else colour)

@@ -120,7 +120,7 @@ class ISDFModel(GraphModel):
         assert attributes.pipeline is not None
         stream = attributes.pipeline.datamanager
         if isinstance(stream, RGBDStreamDataManager):
-            stream.watch(self.agreement, self.snapshot)
+            stream.set_map(self.agreement, self.snapshot)
 
         def before(step: int) -> None:
             self._step = step

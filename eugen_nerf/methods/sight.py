@@ -77,6 +77,6 @@ def look_first(collider: nn.Module | None, attributes: TrainingCallbackAttribute
     manager = getattr(attributes.pipeline, "datamanager", None)
     if not isinstance(manager, EugenDataManager):
         return
-    manager.check_scoring()
+    manager.check_test_split()
     if isinstance(collider, NearFarCollider):
         check_sight(manager.train_dataset.cameras, collider.near_plane, collider.far_plane, option)

@@ -16,7 +16,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.methods.optimizers import AdamWOptimizerConfig
-from eugen_nerf.methods.runs.checkpoints import atomic_torch_save, checkpoint_files, read_checkpoint
+from eugen_nerf.methods.runs.checkpoints import atomic_torch_save, checkpoint_files, read_latest_checkpoint
 from eugen_nerf.methods.training_device import (
     check_usable,
     device_at_hand,
@@ -55,7 +55,8 @@ class EugenTrainerConfig(TrainerConfig):
 
 
 class EugenTrainer(Trainer):
-    """`Trainer` that says what a training without a GPU means, and refuses a device that is not there."""
+    """`Trainer` that says what a training without a GPU means, refuses a device that is not there, writes checkpoints
+    atomically, and resumes from the newest whole one."""
 
     config: EugenTrainerConfig
 
@@ -75,39 +76,9 @@ class EugenTrainer(Trainer):
             if line is not None:
                 CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
 
-
-@dataclass
-class StreamTrainerConfig(EugenTrainerConfig):
-    """nerfstudio's trainer, with checkpoints by the clock."""
-
-    _target: type = field(default_factory=lambda: StreamTrainer)
-    """Target class to instantiate."""
-    seconds_per_save: float = 10.0
-    """Seconds between checkpoints, beside those of `steps_per_save`; 0 for none by the clock."""
-
-
-class StreamTrainer(EugenTrainer):
-    """`EugenTrainer` that writes checkpoints atomically, also by the clock, and resumes from the newest whole one.
-
-    A checkpoint holds the stream's state (`RGBDStreamDataManager`), so that `--load-dir` goes on in mid-sequence.
-    """
-
-    config: StreamTrainerConfig
-
-    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        """As in nerfstudio; saving by the clock comes after all other callbacks of a step."""
-        super().setup(test_mode)
-        self._saved_at = time.monotonic()
-        self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self._save_when_due))
-
-    def _save_when_due(self, step: int) -> None:
-        interval = self.config.seconds_per_save
-        if interval > 0 and time.monotonic() - self._saved_at >= interval:
-            self.save_checkpoint(step)
-
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
-        """Saves model, stream and optimizers; older files are removed only when the new one is on the disk.
+        """Saves model, data state and optimizers; older files are removed only when the new one is on the disk.
 
         Raises:
             RunError: it cannot be written; the files before are still there.
@@ -122,7 +93,6 @@ class StreamTrainer(EugenTrainer):
             "scalers": self.grad_scaler.state_dict(),
         }
         atomic_torch_save(state, self.checkpoint_dir / f"step-{step:09d}.ckpt")
-        self._saved_at = time.monotonic()
         stale = list(self.checkpoint_dir.glob("tmp-0.*"))  # of a process that was killed while it wrote
         if self.config.save_only_latest_checkpoint:
             stale += checkpoint_files(self.checkpoint_dir)[:-KEPT]
@@ -146,18 +116,48 @@ class StreamTrainer(EugenTrainer):
             self.config = config
 
 
+@dataclass
+class StreamTrainerConfig(EugenTrainerConfig):
+    """nerfstudio's trainer, with checkpoints by the clock."""
+
+    _target: type = field(default_factory=lambda: StreamTrainer)
+    """Target class to instantiate."""
+    seconds_per_save: float = 10.0
+    """Seconds between checkpoints, beside those of `steps_per_save`; 0 for none by the clock."""
+
+
+class StreamTrainer(EugenTrainer):
+    """`EugenTrainer` that saves by the clock too.
+
+    A checkpoint holds the stream's state (`RGBDStreamDataManager`), so that `--load-dir` goes on in mid-sequence.
+    """
+
+    config: StreamTrainerConfig
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        """As in nerfstudio; saving by the clock comes after all other callbacks of a step."""
+        super().setup(test_mode)
+        self._saved_at = time.monotonic()
+        self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self._save_when_due))
+
+    def _save_when_due(self, step: int) -> None:
+        interval = self.config.seconds_per_save
+        if interval > 0 and time.monotonic() - self._saved_at >= interval:
+            self.save_checkpoint(step)
+
+    def save_checkpoint(self, step: int) -> None:
+        """As in `EugenTrainer`; the clock starts anew."""
+        super().save_checkpoint(step)
+        self._saved_at = time.monotonic()
+
+
 def newest_readable(folder: Path) -> int:
     """The step of the newest checkpoint in a folder that can be read; says which ones cannot.
 
     Raises:
         RunError: there is none.
     """
-    files = checkpoint_files(folder)
-    for path in reversed(files):
-        try:
-            return int(read_checkpoint(path)["step"])
-        except RunError as error:
-            CONSOLE.print(f"{error}; the one before it is taken", markup=False)
-    raise RunError(
-        f"no checkpoint (step-*.ckpt) in {folder} can be read; --load-dir takes the nerfstudio_models folder of a run"
-    )
+    try:
+        return int(read_latest_checkpoint(folder)[1]["step"])
+    except RunError as error:
+        raise RunError(f"{error}; --load-dir takes the nerfstudio_models folder of a run") from error

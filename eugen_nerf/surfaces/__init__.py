@@ -1,1 +1,1 @@
-"""Surfaces out of trained signed distances: queries at points, meshes, slices, volumes."""
+"""Surfaces of trained signed distances: queries at points, meshes, slices, volumes."""

@@ -1,4 +1,4 @@
-"""Result files that are whole or absent, and never replace an older one unasked."""
+"""Writes result files completely or not at all, and replaces an older one only on request."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from eugen_nerf.core.errors import RunError
 
 
 def check_new_file(path: Path, *, overwrite: bool) -> None:
-    """Refuses early, before minutes of work, a name that is taken or cannot be written; raises `RunError`."""
+    """Raises `RunError` early, before minutes of work, if a name is taken or cannot be written."""
     try:
         taken = path.exists()
     except OSError as error:
-        raise RunError(f"cannot look at {path}: {error.strerror}; choose another --output") from error
+        raise RunError(f"cannot access {path}: {error.strerror}; choose another --output") from error
     if taken and not overwrite:
         raise RunError(f"{path} exists: choose another --output, or pass --overwrite to replace it")
     try:
@@ -28,9 +28,9 @@ def check_new_file(path: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def new_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary name with the same ending, beside `path`, that takes its name when the block ends well.
+    """A temporary file name with the same suffix beside `path`, renamed to it when the block succeeds.
 
-    Raises `RunError` where the name is taken, or if anything in the block raises OSError or ends without the file.
+    Raises `RunError` if the name is taken, if the block raises OSError, or if it does not write the file.
     """
     check_new_file(path, overwrite=overwrite)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")

@@ -16,7 +16,7 @@ from eugen_nerf.surfaces.volume import Distance, Progress, make_grid, slabs
 
 @dataclass(frozen=True)
 class TriangleMesh:
-    """Triangles in metres, counter-clockwise seen from free space (where the distance is positive).
+    """Triangles in metres, counter-clockwise from free space (where the distance is positive).
 
     Attributes:
         vertices: [V, 3] float32.
@@ -27,7 +27,7 @@ class TriangleMesh:
     faces: NDArray[np.int64]
 
     def cropped(self, keep: NDArray[np.bool_]) -> TriangleMesh:
-        """The faces all of whose vertices are kept (`keep` [V]), without vertices that no face uses."""
+        """The faces whose vertices are all kept (`keep` [V]), without unused vertices."""
         faces = self.faces[keep[self.faces].all(axis=-1)]
         used = np.zeros(len(self.vertices), dtype=bool)
         used[faces] = True
@@ -51,13 +51,13 @@ def extract_mesh(
 ) -> TriangleMesh:
     """The surface inside a box by marching cubes.
 
-    Memory grows with the surface and with two layers of the grid, not with its volume: any resolution will do.
+    Memory grows with the surface and with two layers of the grid, not with the volume.
 
     Args:
-        distance: of points, metres, negative inside.
+        distance: function of points, in metres, negative inside.
         bounds: corners [2, 3] of the box, metres.
         voxel: edge of a grid cell, metres.
-        progress: is told the share done.
+        progress: called with the completed share.
 
     Raises:
         ConfigError: an empty box or an impossible cell.
@@ -72,7 +72,7 @@ def extract_mesh(
     for start, values in slabs(distance, grid, progress):
         if not np.isfinite(values).all():
             raise RunError("the signed distance is not finite in the box: the run has diverged; train it again")
-        # a vertex on a grid point would make faces without area
+        # a vertex on a grid point would give faces without area
         least = np.float32(1e-3 * grid.spacing)
         values = np.where(np.abs(values) < least, least, values)
         if len(values) < 2 or not values.min() < 0.0 < values.max():
@@ -86,7 +86,7 @@ def extract_mesh(
             "there is no surface in the box: the signed distance has one sign everywhere; train longer, or correct "
             "--bounds"
         )
-    # vertices on the layer that two slabs share are there twice, with the same numbers
+    # vertices on the layer shared by two slabs exist twice, with equal coordinates
     unique, inverse = np.unique(np.concatenate(vertices), axis=0, return_inverse=True)
     merged = inverse.reshape(-1)[np.concatenate(faces)]
     points = grid.origin + grid.spacing * unique.astype(np.float64)
@@ -96,7 +96,7 @@ def extract_mesh(
 def write_mesh(
     mesh: TriangleMesh, path: Path, *, normals: NDArray[np.float32] | None = None, overwrite: bool = False
 ) -> None:
-    """Writes a mesh as binary PLY in metres, with normals [V, 3] where given; whole or absent. Raises `RunError`."""
+    """Writes a mesh as binary PLY in metres, with optional normals [V, 3]. Raises `RunError`."""
     import open3d
 
     geometry = to_open3d(mesh)

@@ -1,4 +1,4 @@
-"""Slices through a signed distance as pictures: colours are metres, black lines are surfaces."""
+"""Slices through a signed distance as images: colours are metres, black lines are surfaces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eugen_nerf.surfaces.volume import Distance, check_box
 
 AXES = "xyz"
 MAX_PIXELS = 1 << 24
-COLUMNS = 3
+MAX_COLUMNS = 3
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Slice:
     """Signed distances on a plane across an axis.
 
     Attributes:
-        values: [rows, columns] metres; rows and columns go up with the two other axes, in the order x, y, z: the first
-            of them to the right, the second upwards.
-        axis: 0, 1 or 2: the axis that the plane is across.
-        at: where on it, metres.
-        extent: left, right, bottom, top of the picture, metres.
+        values: [rows, columns] metres; columns and rows increase with the two other axes, in the order x, y, z: the
+            first one to the right, the second one upwards.
+        axis: 0, 1 or 2: the axis perpendicular to the plane.
+        at: position on the axis, metres.
+        extent: left, right, bottom, top of the image, metres.
     """
 
     values: NDArray[np.float32]
@@ -40,7 +40,7 @@ class Slice:
 def slice_points(
     bounds: NDArray[Any], axis: int, at: float, spacing: float
 ) -> tuple[NDArray[np.float64], tuple[float, float, float, float]]:
-    """Points [rows, columns, 3] of a plane inside a box [2, 3], the middles of cells of `spacing` metres; its extent.
+    """Centres [rows, columns, 3] of cells of `spacing` metres on a plane in a box [2, 3], and the extent of the plane.
 
     Raises:
         ConfigError: the box is empty, the plane is outside it, or the cells are too many or too few.
@@ -48,7 +48,7 @@ def slice_points(
     low, high = check_box(bounds)
     if not low[axis] <= at <= high[axis]:
         raise ConfigError(
-            f"a slice at {AXES[axis]} = {at:g} m is asked for, but the box goes from {low[axis]:.3g} to "
+            f"a slice at {AXES[axis]} = {at:g} m is outside the box, which extends from {low[axis]:.3g} to "
             f"{high[axis]:.3g} m: choose --at in between"
         )
     across, up = (i for i in range(3) if i != axis)
@@ -74,19 +74,19 @@ def sample_slice(distance: Distance, bounds: NDArray[Any], axis: int, at: float,
 
 
 def draw_slices(slices: Mapping[str, Slice], path: Path, *, limit: float = 1.0) -> None:
-    """Draws slices side by side under their names into an image file (by its ending: png, svg, pdf).
+    """Draws slices side by side under their names into an image file (png, svg or pdf, by its suffix).
 
     Args:
         slices: by name.
         path: file to write.
-        limit: metres at which the colours end: red is free space, blue is inside.
+        limit: range of the colours in metres: red is free space, blue is inside.
 
-    Raises OSError where the file cannot be written.
+    Raises OSError if the file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns = min(COLUMNS, len(slices))
+    columns = min(MAX_COLUMNS, len(slices))
     rows = math.ceil(len(slices) / columns)
     left, right, bottom, top = next(iter(slices.values())).extent
     panel = 4.0, 4.0 * (top - bottom) / (right - left) + 0.6

@@ -1,11 +1,11 @@
-"""Signed distance on a regular grid, slab by slab, and the file that keeps it.
+"""Signed distance on a regular grid, evaluated in slabs, and its file format.
 
 The file is an `.npz` of numpy with the keys
 
-| key | what |
+| key | content |
 |---|---|
 | `distance` | [nx, ny, nz] float32, metres, negative inside |
-| `origin` | [3] float64, metres: where `distance[0, 0, 0]` is |
+| `origin` | [3] float64, metres: position of `distance[0, 0, 0]` |
 | `spacing` | [3] float64, metres from one index to the next, along each axis |
 | `axes` | "xyz": the order of the indices |
 | `version` | 1 |
@@ -31,17 +31,17 @@ from eugen_nerf.surfaces.files import new_file
 VERSION = 1
 AXES = "xyz"
 SLAB_POINTS = 1 << 22
-"""Points of a slab, about: what is held in memory while a mesh is made."""
+"""Approximate number of points of a slab, which is held in memory during extraction."""
 
 MAX_LAYER_POINTS = 1 << 24
-"""Points of one layer of a grid: about 1 GiB while it is asked."""
+"""Largest number of points of a layer of a grid: about 1 GiB during evaluation."""
 MAX_POINTS = 1 << 29
-"""Points of a volume: 2 GiB of distances."""
+"""Largest number of points of a volume: 2 GiB of distances."""
 
 Distance = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Signed distances [N] in metres at points [N, 3]."""
 Progress = Callable[[float], None]
-"""Is told the share that is done, in [0, 1]."""
+"""Called with the completed share, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Grid:
 
 
 def make_grid(bounds: NDArray[Any], spacing: float) -> Grid:
-    """The grid that covers a box [2, 3] in metres; raises `ConfigError` for a box or a spacing that makes no sense."""
+    """The grid that covers a box [2, 3] in metres; raises `ConfigError` for an invalid box or spacing."""
     low, high = check_box(bounds)
     longest = float((high - low).max())
     if not longest / 8192 <= spacing <= longest / 2:
@@ -110,8 +110,7 @@ def slabs(
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """The grid's distances slab by slab along x: (first layer, values [layers, ny, nz]).
 
-    A slab begins with the last layer of the one before, taken over and not asked again, so that surfaces made of two of
-    them meet exactly.
+    A slab begins with a copy of the last layer of the one before, so that surfaces of neighbouring slabs meet exactly.
     """
     nx, ny, nz = grid.shape
     thick = max(1, SLAB_POINTS // (ny * nz))
@@ -131,16 +130,16 @@ def sample_volume(
     """Distances on the grid that covers a box.
 
     Args:
-        distance: of points, metres.
+        distance: function of points, metres.
         bounds: corners [2, 3], metres.
         spacing: metres.
-        progress: is told the share done.
+        progress: called with the completed share.
 
     Raises:
         ConfigError: an empty box, or a spacing that is impossible or takes too much memory.
     """
     grid = make_grid(bounds, spacing)
-    # asked of the system, so much memory may be granted and the process killed when it is used
+    # the system may grant so much memory and kill the process when it is used
     if math.prod(grid.shape) > MAX_POINTS:
         raise ConfigError(
             f"a spacing of {spacing:g} m makes a volume of {' x '.join(map(str, grid.shape))} points, but at most "
@@ -153,7 +152,7 @@ def sample_volume(
 
 
 def save_volume(volume: Volume, path: Path, *, overwrite: bool = False) -> None:
-    """Writes a volume as the module describes; the file is whole or absent. Raises `RunError`."""
+    """Writes a volume in the format of this module, completely or not at all. Raises `RunError`."""
     with new_file(path, overwrite=overwrite) as partial, partial.open("wb") as file:
         np.savez_compressed(
             file,
@@ -166,16 +165,14 @@ def save_volume(volume: Volume, path: Path, *, overwrite: bool = False) -> None:
 
 
 def load_volume(path: Path) -> Volume:
-    """Reads what `save_volume` wrote; no code in the file can run. Raises `RunError` for any other file."""
+    """Reads a file of `save_volume`, without running code in it. Raises `RunError` for any other file."""
     try:
         with np.load(path, allow_pickle=False) as content:
             version, axes = int(content["version"]), str(content["axes"])
             volume = Volume(content["distance"], content["origin"], content["spacing"])
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise RunError(
-            f"{path} is no volume that can be read ({reason}): make it again with eugen-sdf volume"
-        ) from error
+        raise RunError(f"{path} is not a readable volume ({reason}): make it again with eugen-sdf volume") from error
     if version != VERSION or axes != AXES:
         raise RunError(f"{path} has version {version} and axes {axes}; {VERSION} and {AXES} can be read: make it again")
     if volume.distance.ndim != 3 or volume.origin.shape != (3,) or volume.spacing.shape != (3,):

@@ -34,7 +34,7 @@ def test_scene_then_check(tmp_path: Path, capsys) -> None:
     printed = capsys.readouterr().out
     assert f"{output}: ok: train 2, val 1, test 1 images of 12x8, field of view 0.6911 rad" in printed
     message = refused(capsys, "scene", "--output", str(output), *TINY)
-    assert "choose another place with --output, or pass --overwrite" in message
+    assert "choose another --output, or pass --overwrite" in message
     main(["scene", "--output", str(output), *TINY, "--overwrite"])
     main(["check", str(output), "--splits", "train"])
     assert "ok: train 2 images of 8x8" in capsys.readouterr().out

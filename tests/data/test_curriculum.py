@@ -75,5 +75,5 @@ def test_what_cannot_be_revealed_is_said(data: Path) -> None:
         manager_of(data, reveal_steps=-1)
     with pytest.raises(ConfigError, match="train_num_images_to_sample_from at -1"):
         manager_of(data, reveal_steps=10, train_num_images_to_sample_from=2)
-    with pytest.raises(DataError, match="no times to be revealed by"):
+    with pytest.raises(DataError, match="images are revealed by time, but they have none"):
         manager_of(data, reveal_steps=10, dataparser=BlenderDataParserConfig())

@@ -59,7 +59,7 @@ def test_blender_photographs_of_other_formats_and_splits_of_other_sizes(tmp_path
     assert manager.eval_dataset.cameras.width.unique().tolist() == [8]
     (root / "test/r_1.webp").unlink()
     with pytest.raises(DataError, match="1 of 3 image files of the test split are missing"):
-        manager_of(root, "blender-data").check_scoring()
+        manager_of(root, "blender-data").check_test_split()
 
 
 @pytest.mark.parametrize("missing", ["val", "test"])
@@ -71,7 +71,7 @@ def test_a_held_out_split_serves_for_one_that_is_missing(
     (root / f"transforms_{missing}.json").unlink()
     manager = manager_of(root, parser)
     assert len(manager.eval_dataset) == {"val": 3, "test": 2}[missing]
-    manager.check_scoring()
+    manager.check_test_split()
     assert f"has no {missing} split" in " ".join(capfd.readouterr().out.split())
     (root / "transforms_train.json").unlink()
     assert "transforms_train.json' is missing" in refusal(root, "blender-data")

@@ -69,8 +69,8 @@ def test_photographs_of_mixed_formats_train(tmp_path: Path) -> None:
 
 STRANGERS = {
     "HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0", "is a HEIC photograph: convert it to PNG or JPEG"),
-    "video": (b"\0\0\0\x18ftypisom\0\0\0\0", "is a video: pass a folder of pictures"),
-    "LFS": (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of git LFS, not the picture: run git lfs"),
+    "video": (b"\0\0\0\x18ftypisom\0\0\0\0", "is a video: pass a folder of images"),
+    "LFS": (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of git LFS, not the image: run git lfs"),
     "page": (b"<html>404</html>", "is a page of HTML or XML"),
     "nothing": (b"", "is damaged and cannot be decoded (it has 0 bytes)"),
     "noise": (b"abc", "is damaged and cannot be decoded"),

@@ -15,7 +15,14 @@ from tiny_photos import COUNT, FOCAL, HEIGHT, WIDTH, true_poses, write_corner
 from eugen_nerf.cli.data import main
 from eugen_nerf.core.errors import ConfigError, DataError, RunError
 from eugen_nerf.data.photographs.camera_agreement import compare_cameras
-from eugen_nerf.data.photographs.pose_estimation import copy_upright, import_colmap, photograph_files, place_cameras
+from eugen_nerf.data.photographs.pose_estimation import (
+    Capture,
+    copy_upright,
+    import_colmap,
+    photograph_files,
+    place_cameras,
+    write_capture,
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +68,18 @@ def test_photographs_of_different_things_are_refused(
     assert last.startswith("error: only 0 of 4 photographs could be placed")
     assert "each showing two thirds of what the one before it shows" in last
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_points_are_written_with_their_colours(tmp_path: Path) -> None:
+    import open3d  # an independent reader, and the one that nerfstudio loads points with
+
+    rng = np.random.default_rng(0)
+    points, colours = rng.normal(size=(50, 3)), rng.integers(0, 256, (50, 3)).astype(np.uint8)
+    write_capture(Capture(["a.png"], [], np.eye(4)[None], [{"w": 8, "h": 6}], points, colours, 0.5), tmp_path)
+    cloud = open3d.io.read_point_cloud(str(tmp_path / "sparse_pc.ply"))
+    np.testing.assert_allclose(np.asarray(cloud.points), points, atol=1e-6)
+    np.testing.assert_array_equal(np.rint(255 * np.asarray(cloud.colors)), colours)
+    assert json.loads((tmp_path / "transforms.json").read_text())["ply_file_path"] == "sparse_pc.ply"
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def test_what_was_assumed_is_printed_once_with_its_option(room: Path, capsys: py
     parser = EugenRGBDDataParserConfig(data=room, eval_interval=4).setup()
     parser.get_dataparser_outputs("train")
     parser.get_dataparser_outputs("val")
-    line = "not said by the files, so taken: 0.001 m a stored unit of depth (--depth-unit); 30 frames a second (--fps)"
+    line = "not stated by the files, assumed: 0.001 m a stored unit of depth (--depth-unit); 30 frames a second (--fps)"
     assert capsys.readouterr().out.count(line) == 1
     outputs_of(room, depth_unit=0.001)
     assert "stored unit of depth" not in capsys.readouterr().out
@@ -126,7 +126,7 @@ def test_intrinsics_follow_the_images_they_belong_to(room: Path, capsys: pytest.
             image.resize((2 * SIZE[0], 2 * SIZE[1])).save(file)
     outputs = outputs_of(room)  # now colour has the size that the principal point fits
     assert camera(outputs) == pytest.approx(TRUE)
-    assert "colour of 64x48 pixels is brought to depth's 32x24" in capsys.readouterr().out
+    assert "colour of 64x48 pixels is resized to depth's 32x24" in capsys.readouterr().out
     item = RGBDDataset(outputs)[0]
     assert item["image"].shape == (SIZE[1], SIZE[0], 3)
     assert item["depth_image"].shape == (SIZE[1], SIZE[0], 1)
@@ -157,7 +157,7 @@ def test_colour_is_turned_as_exif_says_where_depth_shows_it(room: Path, capsys: 
             turned.save(file, exif=exif)
     capsys.readouterr()
     np.testing.assert_array_equal(RGBDDataset(outputs_of(room)).get_numpy_image(3), upright)
-    assert "colour is turned as its EXIF tag says, 24x32 to 32x24" in capsys.readouterr().out
+    assert "colour is rotated by its EXIF tag, 24x32 to 32x24" in capsys.readouterr().out
 
 
 def test_masks_take_depth_away(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,7 +203,7 @@ def test_lists_of_files_make_the_splits(room: Path, capsys: pytest.CaptureFixtur
 
     assert (found("train"), found("val"), found("test")) == (files[2:9], files[:2], files[9:11])
     assert found("train", train_on_all=True) == files[:11]
-    line = "splits by the data set's lists of files: 7 train, 2 val, 2 test; left out 1 frames that are in none"
+    line = "splits by the data set's lists of files: 7 train, 2 val, 2 test; left out 1 frames that are in no list"
     assert line in capsys.readouterr().out
     edit(room, lambda d: d.pop("test_filenames"))
     assert found("test") == files[:2]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.lenses.undistortion import Lens, share_shown, undistortion_maps
+from eugen_nerf.data.lenses.undistortion import Lens, undistortion_maps, visible_share
 from eugen_nerf.data.rgbd.depth_rays import RGBDDataset
 from eugen_nerf.data.rgbd.depth_views import depth_views
 from eugen_nerf.data.rgbd_parser import EugenRGBDDataParserConfig
@@ -112,7 +112,7 @@ def test_maps_are_those_of_opencv_and_end_where_a_lens_folds() -> None:
     folding = Lens(30.0, 30.0, 48.0, 36.0, size, "perspective", (-1.0, 0.0, 0.0, 0.0))
     columns, rows = np.meshgrid(np.arange(WIDTH) + 0.5 - 48, np.arange(HEIGHT) + 0.5 - 36)
     shown = np.hypot(columns, rows) / 30 < 1 / np.sqrt(3)
-    assert share_shown(folding) == pytest.approx(shown.mean(), abs=0.002)
+    assert visible_share(folding) == pytest.approx(shown.mean(), abs=0.002)
 
 
 def test_intrinsics_given_by_hand_keep_the_distortion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

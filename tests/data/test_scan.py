@@ -75,7 +75,7 @@ def test_the_room_file_keeps_every_number_and_no_other_file_is_read(tmp_path: Pa
     assert read_room(tmp_path / "r.json") == room
     for text in ("{", "[]", '{"version": 9}', '{"version": 1, "walls": {"kind": "torus"}, "parts": []}'):
         (tmp_path / "bad.json").write_text(text)
-        with pytest.raises(DataError, match=r"^'.*bad\.json' is no room that can be read"):
+        with pytest.raises(DataError, match=r"^'.*bad\.json' is not a readable room"):
             read_room(tmp_path / "bad.json")
 
 
@@ -133,7 +133,7 @@ def test_settings_out_of_range_are_refused(change: dict, expected: str) -> None:
 
 
 def test_a_room_too_full_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"60 objects find no place in a room of 3 x 3 x 2\.6 m"):
+    with pytest.raises(ConfigError, match=r"60 objects do not fit into a room of 3 x 3 x 2\.6 m"):
         make_room(RoomConfig(size=(3.0, 3.0, 2.6), num_objects=60))
 
 

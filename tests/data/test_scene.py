@@ -304,7 +304,7 @@ def test_taken_output_is_refused_and_replaced_only_when_asked(tmp_path: Path) ->
     output = tmp_path / "set"
     output.mkdir()
     generate_scene(output, TINY)  # an empty directory is free
-    with pytest.raises(DataError, match=r"not empty: choose another place with --output, or pass --overwrite"):
+    with pytest.raises(DataError, match=r"not empty: choose another --output, or pass --overwrite"):
         generate_scene(output, TINY)
     (output / "train" / "stale.png").write_bytes(b"")
     generate_scene(output, TINY, overwrite=True)

@@ -75,7 +75,7 @@ def test_frames_are_revealed_step_by_step(sequence: Path) -> None:
         agreed.append(bundle.metadata["frame"].unique())
         return 1.0
 
-    stream.watch(agreement, lambda: {"weight": torch.ones(2)})
+    stream.set_map(agreement, lambda: {"weight": torch.ones(2)})
     seen = [set(stream.next_train(step)[0].metadata["frame"][:, 0].tolist()) for step in range(9)]
     # frames 3 and 7 of 12 are held out, so the fourth training frame was taken after 0.4 s
     assert seen[:4] == [{0}] * 4
@@ -87,7 +87,7 @@ def test_frames_are_revealed_step_by_step(sequence: Path) -> None:
 
 def test_state_goes_through_a_checkpoint(sequence: Path, tmp_path: Path) -> None:
     stream = manager(sequence)
-    stream.watch(lambda bundle, reference: 0.0, lambda: {"weight": torch.full((2,), 7.0)})
+    stream.set_map(lambda bundle, reference: 0.0, lambda: {"weight": torch.full((2,), 7.0)})
     for step in range(8):
         bundle, _ = stream.next_train(step)
         stream.record(bundle.metadata["frame"][:, 0], torch.linspace(1, 2, len(bundle)))
@@ -98,18 +98,18 @@ def test_state_goes_through_a_checkpoint(sequence: Path, tmp_path: Path) -> None
     assert len(stream.memory.keyframes) > 2
     assert other.reference is not None
     assert other.reference["weight"].tolist() == [7.0, 7.0]
-    other.watch(lambda bundle, reference: 0.0, lambda: {})
+    other.set_map(lambda bundle, reference: 0.0, lambda: {})
     assert torch.equal(other.next_train(8)[1]["indices"], stream.next_train(8)[1]["indices"])
 
 
-def test_blind_frames_are_passed_over_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_blind_frames_are_skipped_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stream = manager(write_sequence(tmp_path / "room", ANGLES), mode="batch", window=20)
     depth = stream.train_dataset.depth  # type: ignore[attr-defined]
     stream.train_dataset.depth = lambda i: depth(i) * (float("nan") if i in (0, 2) else 1.0)  # type: ignore[attr-defined]
     for step in range(3):
         frames = stream.next_train(step)[0].metadata["frame"]
         assert set(frames[:, 0].tolist()) == {1, 3, 4, 5, 6, 7, 8}
-    lines = [line for line in capsys.readouterr().out.splitlines() if "passed over" in line]
+    lines = [line for line in capsys.readouterr().out.splitlines() if "is skipped" in line]
     assert len(lines) == 2
     stream._frames.clear()
     stream.train_dataset.depth = lambda i: depth(i) * float("nan")  # type: ignore[attr-defined]
@@ -153,5 +153,5 @@ def test_refusals(sequence: Path) -> None:
     from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 
     config = RGBDStreamConfig(dataparser=NerfstudioDataParserConfig(data=sequence, downscale_factor=1))
-    with pytest.raises(DataError, match=r"gives no .*depth_invalid, depth_max, timestamps"):
+    with pytest.raises(DataError, match=r"provides no .*depth_invalid, depth_max, timestamps"):
         config.setup(device="cpu", test_mode="val", world_size=1, local_rank=0)

@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.methods.runs.checkpoints import allow_numpy_scalars, atomic_torch_save
+from eugen_nerf.methods.runs.checkpoints import (
+    DamagedCheckpointError,
+    allow_numpy_scalars,
+    atomic_torch_save,
+    load_weights,
+    read_checkpoint,
+    read_latest_checkpoint,
+)
 
 
 class NotData:
@@ -87,3 +94,62 @@ def test_write_failure_inside_torch_is_reported(tmp_path: Path, monkeypatch: pyt
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="No such file or directory"):
         atomic_torch_save({}, tmp_path / "absent" / "a.ckpt")
+
+
+def test_the_newest_whole_checkpoint_is_taken_and_damaged_ones_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    atomic_torch_save({"pipeline": {}, "step": 3}, tmp_path / "step-000000003.ckpt")
+    whole = (tmp_path / "step-000000003.ckpt").read_bytes()
+    (tmp_path / "step-000000007.ckpt").write_bytes(b"")
+    (tmp_path / "step-000000005.ckpt").write_bytes(whole[: len(whole) // 2])
+    path, state = read_latest_checkpoint(tmp_path)
+    assert (path.name, state["step"]) == ("step-000000003.ckpt", 3)
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("the one before it is taken") == 2
+    assert "step-000000007.ckpt" in said
+    assert "step-000000005.ckpt" in said
+
+
+def test_only_damaged_checkpoints_are_an_error(tmp_path: Path) -> None:
+    for step in (3, 5):
+        (tmp_path / f"step-{step:09d}.ckpt").write_bytes(b"half")
+    with pytest.raises(DamagedCheckpointError, match=r"step-000000003.*truncated or damaged"):
+        read_latest_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_too_little_memory_is_not_called_damage(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (3, 5):
+        atomic_torch_save({"pipeline": {}, "step": step}, tmp_path / f"step-{step:09d}.ckpt")
+
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", fails)
+    for read in (lambda: read_checkpoint(tmp_path / "step-000000005.ckpt"), lambda: read_latest_checkpoint(tmp_path)):
+        with pytest.raises(RunError, match=r"memory does not hold checkpoint .*step-000000005\.ckpt") as caught:
+            read()
+        assert not isinstance(caught.value, DamagedCheckpointError)
+
+
+def test_weights_that_are_not_numbers_are_refused_by_name(tmp_path: Path) -> None:
+    class Pipeline(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self._model = torch.nn.Linear(2, 2)
+
+    state = Pipeline().state_dict()
+    state["_model.bias"][1] = torch.nan
+    with pytest.raises(RunError, match=r"a\.ckpt: bias holds 1 values that are not numbers"):
+        load_weights(Pipeline(), state, 1, tmp_path / "a.ckpt", check_data_state=False)  # type: ignore[arg-type]

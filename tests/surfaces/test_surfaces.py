@@ -28,10 +28,10 @@ class Ball:
 
     def __init__(self, slope: float = 1.0) -> None:
         self.slope = slope
-        self.asked: list[int] = []
+        self.chunks: list[int] = []
 
     def distance(self, points: Tensor) -> Tensor:
-        self.asked.append(len(points))
+        self.chunks.append(len(points))
         return self.slope * ((points - torch.tensor(CENTER, dtype=torch.float32)).norm(dim=-1) - RADIUS)
 
     def distance_and_gradient(self, points: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
@@ -42,8 +42,8 @@ class Ball:
 BALL = SignedDistance(Ball(), BOX)
 
 
-def test_queries_answer_in_kind_and_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sdf_module, "CHUNK", 7)
+def test_outputs_are_of_the_inputs_kind_and_come_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sdf_module, "CHUNK_POINTS", 7)
     field = Ball(2.0)
     sdf = SignedDistance(field, BOX)
     points = np.random.default_rng(0).uniform(-1, 1, size=(4, 5, 3))
@@ -52,7 +52,7 @@ def test_queries_answer_in_kind_and_in_chunks(monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(found, np.ndarray)
     assert (found.dtype, found.shape) == (np.float32, (4, 5))
     np.testing.assert_allclose(found, truth, atol=1e-6)
-    assert field.asked == [7, 7, 6]
+    assert field.chunks == [7, 7, 6]
     tensor = sdf.distance(torch.from_numpy(points))
     assert isinstance(tensor, Tensor)
     np.testing.assert_array_equal(tensor.numpy(), found)
@@ -177,13 +177,13 @@ def test_volume_is_the_distance_at_its_points_and_survives_the_file(tmp_path: Pa
 
 def test_no_other_file_is_read_as_a_volume(tmp_path: Path) -> None:
     path = tmp_path / "v.npz"
-    with pytest.raises(RunError, match="no volume that can be read"):
+    with pytest.raises(RunError, match="not a readable volume"):
         load_volume(path)
     path.write_bytes(b"PK\x03\x04 no archive")
-    with pytest.raises(RunError, match="no volume that can be read"):
+    with pytest.raises(RunError, match="not a readable volume"):
         load_volume(path)
     np.savez(path, distance=np.array([{}], dtype=object), origin=np.zeros(3), spacing=np.ones(3), axes="xyz", version=1)
-    with pytest.raises(RunError, match="no volume that can be read"):  # a pickle is never opened
+    with pytest.raises(RunError, match="not a readable volume"):  # a pickle is never opened
         load_volume(path)
     np.savez(path, distance=np.zeros((2, 2, 2)), origin=np.zeros(3), spacing=np.ones(3), axes="xyz", version=2)
     with pytest.raises(RunError, match="has version 2 and axes xyz"):
@@ -225,7 +225,7 @@ def test_a_slice_is_the_distance_on_its_plane(axis: int) -> None:
         point[up] = bottom + 0.1 * (row + 0.5)
         assert piece.values[row, column] == pytest.approx(np.linalg.norm(point - CENTER) - RADIUS, abs=1e-5)
     assert top >= BOX[1, up] - 1e-9
-    with pytest.raises(ConfigError, match="= 9 m is asked for, but the box goes from"):
+    with pytest.raises(ConfigError, match="= 9 m is outside the box, which extends from"):
         sample_slice(BALL.distance, BOX, axis, 9.0, 0.1)
     with pytest.raises(ConfigError, match="makes a slice of"):
         sample_slice(BALL.distance, BOX, axis, 0.3, 5.0)

@@ -53,11 +53,6 @@ class Jobs:
         thread.start()
         return True
 
-    def busy(self, title: str) -> bool:
-        """Whether work of this title is running."""
-        thread = self._running.get(title)
-        return thread is not None and thread.is_alive()
-
     def wait(self, title: str, timeout: float | None = None) -> None:
         """Returns when work of this title has ended, or after some seconds."""
         thread = self._running.get(title)

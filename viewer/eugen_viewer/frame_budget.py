@@ -37,10 +37,6 @@ class Pace:
         old = self._seconds.get(name)
         self._seconds[name] = new if old is None else _MEMORY * old + (1 - _MEMORY) * new
 
-    def forget(self, name: str) -> None:
-        """Forgets a model, because another one has its name now."""
-        self._seconds.pop(name, None)
-
     def known(self, name: str) -> bool:
         """Whether a model has been measured."""
         return name in self._seconds

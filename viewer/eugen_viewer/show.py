@@ -186,7 +186,7 @@ class Show:
         first, second = (pictures[n].outputs if n in pictures else None for n in (choice.first, choice.second))
         return compose(choice.look, first, second)
 
-    def readout(self, shot: Shot, note: str = "") -> Readout:
+    def readout(self, shot: Shot) -> Readout:
         """The numbers of a shot; quality is measured on whole and fine pictures only."""
         rows = []
         colours: dict[str, Image8] = {}
@@ -201,7 +201,7 @@ class Show:
             against = None if truth is None else psnr(colours[name], truth)
             rows.append(ReadoutRow(name, picture.whole_seconds, queries, parameters, macs, against))
         mutual = psnr(*colours.values()) if len(colours) == 2 else None
-        return Readout(rows, shot.size, shot.fine, mutual, shot.eye.view, note)
+        return Readout(rows, shot.size, shot.fine, mutual, shot.eye.view)
 
     def _photograph(self, shot: Shot) -> Image8 | None:
         """The photograph of the shot's test view and moment, in the shot's size; None where there is none."""

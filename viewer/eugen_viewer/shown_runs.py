@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.models.base_model import Model
-from numpy.typing import NDArray
 from torch import Tensor
 
 from eugen_nerf.core.errors import EugenError
@@ -36,13 +35,11 @@ class Viewed:
         name: what the viewer calls it.
         run: where it comes from; its data give views and photographs.
         model: in evaluation mode; the run's own, or a preview made of it.
-        preview: whether the model is a preview, which nothing on disk corresponds to.
     """
 
     name: str
     run: Run
     model: Model
-    preview: bool = False
     _costs: tuple[int, int | None] | None = field(default=None, repr=False)
 
     @property
@@ -101,9 +98,9 @@ class Viewed:
         return quantise(image)
 
 
-def open_run(path: Path, name: str, *, device: str | None, data: Path | None) -> Viewed:
+def open_run(path: Path, name: str, *, device: str | None, data: Path | None, trust_config: bool = False) -> Viewed:
     """Loads a run with its training and test views; arguments and errors as `load_run`'s."""
-    run = load_run(path, device=device, data=data)
+    run = load_run(path, device=device, data=data, trust_config=trust_config)
     return Viewed(name, run, run.model)
 
 
@@ -148,8 +145,3 @@ def _counted(method: Any, counts: list[int]) -> Any:
         return method(asked, *args, **kwargs)
 
     return ask
-
-
-def scene_bounds(viewed: Viewed) -> NDArray[np.float64]:
-    """Corners `[2, 3]` of the run's scene box."""
-    return viewed.model.scene_box.aabb.detach().cpu().double().numpy()

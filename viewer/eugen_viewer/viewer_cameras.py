@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -134,8 +134,3 @@ def _copied(camera: Cameras) -> Cameras:
     names = ("camera_to_worlds", "fx", "fy", "cx", "cy", "width", "height", "distortion_params", "camera_type", "times")
     values = {name: None if (v := getattr(camera, name)) is None else v.clone() for name in names}
     return Cameras(**values)  # type: ignore[arg-type]
-
-
-def at_time(eye: Eye, time: float) -> Eye:
-    """The same place at another time."""
-    return replace(eye, time=time)

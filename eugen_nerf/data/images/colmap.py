@@ -1,4 +1,4 @@
-"""COLMAP's reconstructions, in its own layout or in that of ns-process-data."""
+"""COLMAP reconstructions, in COLMAP's own layout or in that of ns-process-data."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from eugen_nerf.data.images.posed import ImageSet, PosedImage, named_images
 from eugen_nerf.data.lenses.lens_reading import read_lens
 from eugen_nerf.data.poses import check_pose
 
-MODELS = ("colmap/sparse/0", "sparse/0", "sparse", "colmap/sparse", "")
-"""Where a reconstruction is looked for, from the data set's directory."""
-LISTS = {
+MODEL_FOLDERS = ("colmap/sparse/0", "sparse/0", "sparse", "colmap/sparse", "")
+"""Folders in which a reconstruction is searched, relative to the data set."""
+SPLIT_LISTS = {
     "train": ("train_list.txt",),
     "val": ("val_list.txt", "validation_list.txt"),
     "test": ("test_list.txt",),
@@ -38,17 +38,17 @@ _PARAMETERS = {
     "RADIAL_FISHEYE": "f cx cy k1 k2",
     "THIN_PRISM_FISHEYE": "fx fy cx cy k1 k2 p1 p2 k3 k4 sx1 sy1",
 }
-"""Parameters of COLMAP's camera models, in their order."""
+"""Parameters of COLMAP's camera models, in COLMAP's order."""
 
 
 def find_model(root: Path, preferred: Path | None = None) -> Path | None:
-    """The directory of a reconstruction below a data set's directory; None where there is none.
+    """The directory of a reconstruction in a data set; None if there is none.
 
     Arguments:
         root: the data set's directory.
-        preferred: looked at first, from `root`.
+        preferred: tried first, relative to `root`.
     """
-    for name in [*([] if preferred is None else [str(preferred)]), *MODELS]:
+    for name in [*([] if preferred is None else [str(preferred)]), *MODEL_FOLDERS]:
         folder = root / name
         if is_model(folder):
             return folder
@@ -74,10 +74,10 @@ def read_colmap(
     Arguments:
         root: the data set's directory.
         model: the reconstruction's, as `find_model` gives it.
-        images, masks: folders of files, from `root`.
-        upright: turn COLMAP's world, whose y points down, so that z points up, as nerfstudio does.
+        images, masks: folders of files, relative to `root`.
+        upright: rotate COLMAP's world, whose y points down, so that z points up, as nerfstudio does.
 
-    Raises `DataError` about the first entry that cannot be used.
+    Raises `DataError` for the first unusable entry.
     """
     cameras, views = _read(model)
     if not views:
@@ -109,7 +109,7 @@ def read_colmap(
                 pose,
                 read_lens([(f"camera {view.camera_id} of '{model}'", _entries(camera, model))]),
                 where,
-                None if masks is None else _beside(finder, masks / view.name, where),
+                None if masks is None else _mask_file(finder, masks / view.name, where),
             )
         )
     splits = _lists(finder, root, images, posed)
@@ -119,7 +119,7 @@ def read_colmap(
 def _lists(finder: ImageFinder, root: Path, images: Path, posed: Sequence[PosedImage]) -> dict[str, list[int]] | None:
     """Splits that files such as train_list.txt name; None without any."""
     splits = {}
-    for split, names in LISTS.items():
+    for split, names in SPLIT_LISTS.items():
         file = next((root / name for name in names if (root / name).is_file()), None)
         if file is None:
             continue
@@ -174,12 +174,12 @@ def _text_images(file: Path) -> dict[int, Any]:
             number, *numbers, camera, name = line.strip().split(maxsplit=9)
             pose = np.array([float(value) for value in numbers])
             found[int(number)] = Image(int(number), pose[:4], pose[4:], int(camera), name, np.empty(0), np.empty(0))
-            next(lines, None)  # points, which may be none
+            next(lines, None)  # the line of points, which may be empty
     return found
 
 
 def _pose(view: Any, where: str) -> np.ndarray:
-    """Camera-to-world [4, 4] in OpenGL's convention, computed as nerfstudio does, to the last bit."""
+    """Camera-to-world [4, 4] in OpenGL's convention, bit for bit as nerfstudio computes it."""
     from nerfstudio.data.utils.colmap_parsing_utils import qvec2rotmat
 
     if not abs(float(np.linalg.norm(view.qvec)) - 1.0) < 1e-3 or not np.isfinite(view.tvec).all():
@@ -196,7 +196,7 @@ def _pose(view: Any, where: str) -> np.ndarray:
 
 
 def _entries(camera: Any, model: Path) -> dict[str, Any]:
-    """A camera under the names of transforms.json."""
+    """A camera with the keys of transforms.json."""
     names = _PARAMETERS.get(camera.model, "").split()
     if len(names) != len(camera.params):
         raise DataError(
@@ -215,7 +215,7 @@ def _entries(camera: Any, model: Path) -> dict[str, Any]:
     }
 
 
-def _beside(finder: ImageFinder, name: Path, where: str) -> Path:
+def _mask_file(finder: ImageFinder, name: Path, where: str) -> Path:
     """The mask of a photograph: COLMAP appends .png to the name, nerfstudio replaces the extension."""
     appended = finder.root / name.with_name(name.name + ".png")
     return appended if appended.is_file() else finder.find(str(name.with_suffix(".png")), "", where)

@@ -1,4 +1,4 @@
-"""The files of photographs and masks: where they are, and whether they can be decoded to what their cameras say."""
+"""Checks of image and mask files: that they exist, decode, and have the size of their cameras."""
 
 from __future__ import annotations
 
@@ -9,27 +9,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.images.pixels import ALLOWED, DEEP, MODES, deep_pixels, has_alpha, mask_pixels, pixel_format
-from eugen_nerf.data.images.unknown_files import stranger
+from eugen_nerf.data.images.pixels import (
+    ALLOWED,
+    MODES,
+    SIXTEEN_BIT,
+    has_alpha,
+    mask_pixels,
+    pixel_format,
+    sixteen_bit_pixels,
+)
+from eugen_nerf.data.images.unknown_files import describe_unknown_file
 
-ORIENTATION = 0x0112
-"""Number of the EXIF tag that says how a picture is to be turned for display."""
-DARK = 4096
-"""Largest value below which images of 16 bits hold 12 bits or fewer, which nothing in the file says."""
+MIN_BRIGHTEST = 4096
+"""Brightest value of 16-bit images below which they hold 12 bits or fewer, which the file does not state."""
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What decoding a file showed.
+    """Properties of a decoded image file.
 
     Attributes:
         size: stored (width, height) in pixels.
         alpha: whether pixels may be transparent.
-        orientation: how display turns it, by EXIF; 1 is as stored.
-        blank: no pixel is anything but 0: of the alpha channel where there is one.
+        orientation: EXIF orientation; 1 is as stored.
+        blank: whether all pixels are 0 (of the alpha channel, if there is one).
         brightest: largest value of an image of 16 bits a channel; None for 8 bits.
     """
 
@@ -40,8 +46,8 @@ class ImageFacts:
     brightest: int | None = None
 
     @property
-    def shown(self) -> tuple[tuple[int, int], ...]:
-        """Sizes that a camera may have: the stored one, and the one that is displayed."""
+    def allowed_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Sizes that its camera may have: as stored, and as rotated by EXIF."""
         return (self.size, self.size[::-1]) if self.orientation >= 5 else (self.size,)
 
 
@@ -56,13 +62,13 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def decode_all(files: Sequence[Path]) -> list[ImageFacts]:
-    """Decodes photographs that exist completely, several at a time; raises `DataError` naming the first bad one."""
+    """Decodes existing images completely, several at a time; raises `DataError` for the first bad one."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(_decode, files))
 
 
 def check_present(files: Sequence[Path], *, split: str, what: str) -> None:
-    """Raises where files are missing, with the first one's name and their number."""
+    """Raises `DataError` if files are missing, with the first one's name and their number."""
     missing = [file for file in files if not file.is_file()]
     if missing:
         of = f" of the {split} split" if split else ""
@@ -75,34 +81,34 @@ def check_present(files: Sequence[Path], *, split: str, what: str) -> None:
 def check_sizes(
     files: Sequence[Path], facts: Sequence[ImageFacts], expected: Sequence[tuple[int, int]], *, split: str
 ) -> None:
-    """Raises `DataError` unless each image has the size of its camera, stored or as EXIF turns it.
+    """Raises `DataError` unless each image has the size of its camera, as stored or as rotated by EXIF.
 
     Arguments:
         files, facts: of the images.
-        expected: (width, height) in pixels that their cameras say.
-        split: for the message.
+        expected: (width, height) of their cameras in pixels.
+        split: its name, for error messages.
     """
-    wrong = [i for i, (fact, size) in enumerate(zip(facts, expected, strict=True)) if size not in fact.shown]
+    wrong = [i for i, (fact, size) in enumerate(zip(facts, expected, strict=True)) if size not in fact.allowed_sizes]
     if not wrong:
         return
     fact, camera = facts[wrong[0]], expected[wrong[0]]
     raise DataError(
         f"image '{files[wrong[0]]}' of the {split} split is {fact.size[0]}x{fact.size[1]} pixels where its camera is "
-        f"{camera[0]}x{camera[1]} ({len(wrong)} of {len(files)} images differ){_likely(fact, camera)}"
+        f"{camera[0]}x{camera[1]} ({len(wrong)} of {len(files)} images differ){_size_advice(fact, camera)}"
     )
 
 
 def check_masks(masks: Sequence[Path], sizes: Sequence[tuple[int, int]], *, split: str) -> None:
-    """Raises `DataError` unless masks are black and white, have the size of their image, and leave a pixel in.
+    """Raises `DataError` unless masks are black and white, have the size of their image, and keep at least one pixel.
 
     Arguments:
         masks: files.
         sizes: (width, height) in pixels of their images.
-        split: for the message.
+        split: its name, for error messages.
     """
     check_present(masks, split=split, what="mask")
 
-    def look(file: Path) -> tuple[tuple[int, ...], bool]:
+    def inspect(file: Path) -> tuple[tuple[int, ...], bool]:
         try:
             used = mask_pixels(file)
         except DataError:
@@ -112,8 +118,8 @@ def check_masks(masks: Sequence[Path], sizes: Sequence[tuple[int, int]], *, spli
         return used.shape[::-1], bool(used.any())
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        looks = list(pool.map(look, masks))
-    for file, (found, any_used), size in zip(masks, looks, sizes, strict=True):
+        inspected = list(pool.map(inspect, masks))
+    for file, (found, any_used), size in zip(masks, inspected, sizes, strict=True):
         if found != size:
             raise DataError(
                 f"mask '{file}' of the {split} split is {found[0]}x{found[1]} pixels where its image is "
@@ -127,7 +133,7 @@ def check_masks(masks: Sequence[Path], sizes: Sequence[tuple[int, int]], *, spli
 
 
 def check_alpha(files: Sequence[Path], facts: Sequence[ImageFacts], *, split: str) -> None:
-    """Raises `DataError` where some images have alpha and others have none, or where nothing is visible."""
+    """Raises `DataError` if only some images have alpha, or if nothing is visible."""
     alpha = [i for i, fact in enumerate(facts) if fact.alpha]
     plain = [i for i, fact in enumerate(facts) if not fact.alpha]
     if alpha and plain:
@@ -139,7 +145,7 @@ def check_alpha(files: Sequence[Path], facts: Sequence[ImageFacts], *, split: st
             "all of them one, or none"
         )
     brightest = [fact.brightest for fact in facts if fact.brightest is not None]
-    if brightest and len(brightest) == len(facts) and max(brightest) < DARK:
+    if brightest and len(brightest) == len(facts) and max(brightest) < MIN_BRIGHTEST:
         raise DataError(
             f"the {len(files)} images of the {split} split have 16 bits a channel and values up to {max(brightest)} of "
             f"65535, so all are nearly black, '{files[0]}' is the first: scale them so that white is 65535, or write "
@@ -152,8 +158,8 @@ def check_alpha(files: Sequence[Path], facts: Sequence[ImageFacts], *, split: st
         )
 
 
-def _likely(fact: ImageFacts, camera: tuple[int, int]) -> str:
-    """What a difference in size most likely is, and the way out."""
+def _size_advice(fact: ImageFacts, camera: tuple[int, int]) -> str:
+    """Likely cause of a difference in size, and advice."""
     width, height = fact.size
     ways = "put back the images that the cameras were computed for, or "
     if (height, width) == camera:
@@ -176,12 +182,12 @@ def _decode(file: Path) -> ImageFacts:
             image.verify()  # checksums, which decoding a PNG ignores; the file must be opened again afterwards
         with Image.open(file) as image:
             found, alpha, size = pixel_format(image), has_alpha(image), image.size
-            if found not in (*MODES, DEEP):
+            if found not in (*MODES, SIXTEEN_BIT):
                 raise DataError(f"image '{file}' has the pixel format {found}: {ALLOWED} are read; convert it")
             image.load()
-            orientation = image.getexif().get(ORIENTATION, 1)
-            if found == DEEP:
-                values = deep_pixels(file)
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            if found == SIXTEEN_BIT:
+                values = sixteen_bit_pixels(file)
                 alpha = values.shape[-1] == 4
                 blank = not (values[..., 3] if alpha else values).any()
                 return ImageFacts(size, alpha, orientation, blank, int(values.max(initial=0)))
@@ -194,6 +200,8 @@ def _decode(file: Path) -> ImageFacts:
 
 
 def _damaged(file: Path, what: str, error: Exception) -> DataError:
-    """What to say of a file that cannot be decoded."""
-    kind = stranger(file) or f"is damaged and cannot be decoded ({error}): copy it again, or remove its frame"
+    """The error for a file that cannot be decoded."""
+    kind = (
+        describe_unknown_file(file) or f"is damaged and cannot be decoded ({error}): copy it again, or remove its frame"
+    )
     return DataError(f"{what} '{file}' {kind}")

@@ -1,4 +1,4 @@
-"""A data parser that stands before nerfstudio's: reads what people have, and says in one line what it cannot."""
+"""A data parser in front of nerfstudio's: it reads common formats, and rejects others in one line."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from nerfstudio.utils.colors import get_color
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from eugen_nerf.core.errors import DataError, EugenError
-from eugen_nerf.data.images.downscaling import Smaller
-from eugen_nerf.data.images.layouts import READ, read_image_set
-from eugen_nerf.data.images.parser_settings import Settings, settings_of
-from eugen_nerf.data.images.placing import FarOutputs, check_astray, place
+from eugen_nerf.data.images.downscaling import DownscaledCopies
+from eugen_nerf.data.images.layouts import SUPPORTED_PARSERS, read_image_set
+from eugen_nerf.data.images.parser_settings import PlacementSettings, placement_settings
+from eugen_nerf.data.images.placing import FarOutputs, check_outliers, orient_and_scale
 from eugen_nerf.data.images.posed import ImageSet, PosedImage
 from eugen_nerf.data.images.splitting import split_indices
 from eugen_nerf.data.lenses.lens_inverse import check_inverse
@@ -29,15 +29,15 @@ from eugen_nerf.data.poses import check_directory
 
 
 class ImageParser(DataParser):
-    """nerfstudio's data parser for the same settings, for the formats of `READ` in our own reading.
+    """nerfstudio's data parser for the same settings; formats of `SUPPORTED_PARSERS` are read by this package.
 
-    On data sets that nerfstudio reads rightly, the outputs are its own to the last bit.
+    On data sets that nerfstudio reads correctly, the outputs equal its own bit for bit.
 
     Arguments:
-        parser: nerfstudio's; other formats than those of `READ` are left to it.
+        parser: nerfstudio's; it reads formats other than those of `SUPPORTED_PARSERS`.
 
     Attributes:
-        downscale_factor: set by nerfstudio's data manager for data without images; None lets the settings choose.
+        downscale_factor: set by nerfstudio's data manager for data without images; None uses the settings.
     """
 
     def __init__(self, parser: DataParser) -> None:
@@ -46,10 +46,10 @@ class ImageParser(DataParser):
         self.includes_time = parser.includes_time
         self.downscale_factor: int | None = None
         self._read: dict[str, ImageSet] = {}
-        self._said: set[str] = set()
+        self._announced: set[str] = set()
 
     def images(self, split: str) -> ImageSet:
-        """The data set as it lies on the disk, with at least a split's images; raises `DataError`."""
+        """The data set as stored, with at least the images of a split; raises `DataError`."""
         key = split if self._settings.like_blender else ""
         if key not in self._read:
             self._read[key] = read_image_set(self.config, split)
@@ -58,7 +58,7 @@ class ImageParser(DataParser):
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs: Any) -> DataparserOutputs:
         """Outputs of a split; raises `DataError` where it cannot be read."""
         path = Path(self.config.data)
-        read_here = isinstance(self.config, READ)
+        read_here = isinstance(self.config, SUPPORTED_PARSERS)
         if not read_here and not path.is_file():  # some parsers read a single file
             check_directory(path)
         try:
@@ -69,34 +69,34 @@ class ImageParser(DataParser):
             return self.parser.get_dataparser_outputs(split=split, **kwargs)
         except EugenError:
             raise
-        except (Exception, SystemExit) as error:  # whatever a format's code raises on a file that it did not expect
-            text = " ".join(str(error).split()) or "no more is known"
+        except (Exception, SystemExit) as error:  # a parser may raise anything on an unexpected file
+            text = " ".join(str(error).split()) or "no details"
             raise DataError(
                 f"{type(self.parser).__name__}, the data parser, cannot read the {split} split of '{path}': "
                 f"{type(error).__name__}: {text}; check the directory and its files, or name another data parser"
             ) from error
 
     def _outputs(self, split: str) -> DataparserOutputs:
-        """Outputs of a split of a data set that is read here."""
+        """Outputs of a split of a data set in a supported format."""
         images, settings = self.images(split), self._settings
         chosen = self._indices(images, split)
-        smaller = self._smaller(images)
+        copies = self._downscaled(images)
         poses = np.stack([image.pose for image in images.images])
-        check_astray(poses[:, :3, 3], [f"{image.where} ('{image.path.name}')" for image in images.images])
-        placed, transform, scale = place(
+        check_outliers(poses[:, :3, 3], [f"{image.where} ('{image.path.name}')" for image in images.images])
+        placed, transform, scale = orient_and_scale(
             poses,
             orientation=images.orientation or settings.orientation,
             centre=settings.centre,
             fit=settings.fit,
             scale=settings.scale,
         )
-        photographs = [smaller.photograph(images.images[i]) for i in chosen]
+        photographs = [copies.photograph(images.images[i]) for i in chosen]
         if images.applied is not None:
             applied = np.concatenate([images.applied, [[0.0, 0.0, 0.0, 1.0]]])
             transform = transform @ torch.from_numpy(applied).to(transform.dtype)
         cameras = make_cameras(photographs, placed[chosen], doubles=settings.like_blender)
         if images.crop_radius is not None and all(image.lens.kind.startswith("FISHEYE") for image in photographs):
-            cameras.metadata = {"fisheye_crop_radius": images.crop_radius / smaller.factor}
+            cameras.metadata = {"fisheye_crop_radius": images.crop_radius / copies.factor}
         outputs = FarOutputs if transform.dtype == torch.float64 else DataparserOutputs
         box = settings.box * (images.box if settings.boxed_by_data else 1.0)
         return outputs(
@@ -111,32 +111,34 @@ class ImageParser(DataParser):
         )
 
     @cached_property
-    def _settings(self) -> Settings:
-        return settings_of(self.config)
+    def _settings(self) -> PlacementSettings:
+        return placement_settings(self.config)
 
-    def _smaller(self, images: ImageSet) -> Smaller:
-        """What takes smaller copies; the factor that the first split finds suitable is that of all."""
+    def _downscaled(self, images: ImageSet) -> DownscaledCopies:
+        """Downscaled copies; the factor chosen for the first split is used for all."""
         if self.downscale_factor is None:
-            smaller = Smaller(images, getattr(self.config, "downscale_factor", 1))
-            self.downscale_factor = smaller.factor
-            return smaller
-        return Smaller(images, self.downscale_factor)
+            copies = DownscaledCopies(images, getattr(self.config, "downscale_factor", 1))
+            self.downscale_factor = copies.factor
+            return copies
+        return DownscaledCopies(images, self.downscale_factor)
 
     def _indices(self, images: ImageSet, split: str) -> list[int]:
-        """Which images a split has; says once which split stands for one that the data set lacks."""
-        chosen, stand_in = split_indices(images, self.config, split)
-        if stand_in is not None and split not in self._said:
-            self._said.add(split)
-            CONSOLE.print(f"'{images.source}' has no {split} split: its {stand_in} split is used for it", markup=False)
+        """Indices of the images of a split. Prints a note once if another split is used in its place."""
+        chosen, substitute = split_indices(images, self.config, split)
+        if substitute is not None and split not in self._announced:
+            self._announced.add(split)
+            CONSOLE.print(
+                f"'{images.source}' has no {split} split: its {substitute} split is used for it", markup=False
+            )
         return chosen
 
     def _alpha_color(self, images: ImageSet) -> torch.Tensor | None:
-        """What alpha is composited on; None leaves it in place."""
+        """Colour on which alpha is composited; None keeps alpha."""
         name = getattr(self.config, "alpha_color", "white" if images.transparent else None)
         return None if name is None else get_color(name)
 
     def _masks(self, images: ImageSet, photographs: Sequence[PosedImage]) -> list[Path] | None:
-        """The masks of a split; None where the data set has none. Raises `DataError` where some images have none."""
+        """The masks of a split; None if the data set has none. Raises `DataError` if only some images have one."""
         without = [image for image in images.images if image.mask is None]
         if len(without) == len(images.images):
             return None
@@ -152,18 +154,18 @@ def make_cameras(photographs: Sequence[PosedImage], poses: torch.Tensor, *, doub
     """nerfstudio's cameras.
 
     Arguments:
-        photographs: whose lenses they have.
+        photographs: one per camera.
         poses: camera-to-world [N, 3, 4].
-        doubles: focal lengths in float64 and no distortion where all is 0, as nerfstudio's Blender parser has them.
+        doubles: float64 focal lengths, and no distortion if all is 0, as in nerfstudio's Blender parser.
 
-    Raises `DataError` for lenses that nerfstudio's rays do not follow.
+    Raises `DataError` for lenses that nerfstudio's ray generation does not support.
     """
     for lens, image in {image.lens: image for image in photographs}.items():
         check_inverse(lens, image.where)
-    lenses = [_off_the_pole(image.lens) for image in photographs]
+    lenses = [_avoid_pixel_centre(image.lens) for image in photographs]
     lengths = {len(lens.distortion) for lens in lenses}
     if len(lengths) > 1:
-        raise DataError("FISHEYE624 lenses stand beside others, which nerfstudio's rays cannot mix: part the data set")
+        raise DataError("FISHEYE624 lenses stand beside others, which nerfstudio cannot mix: split the data set")
     distortion = torch.tensor([lens.distortion for lens in lenses], dtype=torch.float32)
 
     def column(name: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -185,8 +187,8 @@ def make_cameras(photographs: Sequence[PosedImage], poses: torch.Tensor, *, doub
     )
 
 
-def _off_the_pole(lens: PhotographLens) -> PhotographLens:
-    """A fisheye's principal point a little off a pixel's centre, where nerfstudio's ray is 0 / 0."""
+def _avoid_pixel_centre(lens: PhotographLens) -> PhotographLens:
+    """Moves a fisheye's principal point off a pixel's centre, where nerfstudio's ray would be 0 / 0."""
     if lens.kind == "FISHEYE" and lens.cx % 1 == 0.5 and lens.cy % 1 == 0.5:
         return replace(lens, cx=lens.cx + 1e-3)
     return lens

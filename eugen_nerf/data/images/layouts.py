@@ -1,4 +1,4 @@
-"""Which format a directory is in, and the data parsers of nerfstudio that read it."""
+"""Detects the format of a directory, and the nerfstudio data parser for it."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.images.colmap import find_model, read_colmap
-from eugen_nerf.data.images.posed import STAND_IN, ImageSet
+from eugen_nerf.data.images.posed import SUBSTITUTE_SPLITS, ImageSet
 from eugen_nerf.data.images.transforms import SPLITS, read_blender, read_transforms
 from eugen_nerf.data.poses import check_directory
 
-READ = (
+SUPPORTED_PARSERS = (
     BlenderDataParserConfig,
     ColmapDataParserConfig,
     DNeRFDataParserConfig,
     InstantNGPDataParserConfig,
     NerfstudioDataParserConfig,
 )
-"""Settings of nerfstudio's data parsers whose formats are read here."""
-_SIGNS = {
+"""Configs of the nerfstudio data parsers whose formats this package reads."""
+_MARKER_FILES = {
     "transforms.json": "nerfstudio-data",
     "transforms_train.json": "blender-data",
     "meta_data.json": "sdfstudio-data",
     "nerfosr.json": "nerfosr-data",
     "dataset.json": "dycheck-data",
 }
-"""Files that tell a format, and nerfstudio's data parser for it."""
+"""Files that identify a format, and nerfstudio's data parser for it."""
 
 
 def read_image_set(config: DataParserConfig, split: str) -> ImageSet:
-    """The data set of a parser's settings, one of `READ`, with at least a split's images; raises `DataError`.
+    """Reads the data set of a config in `SUPPORTED_PARSERS`, with at least the images of a split; raises `DataError`.
 
-    A parser for JSON or COLMAP reads the other formats too where its own is not there: nothing but the layout of the
-    directory tells a user which one to name.
+    A parser for JSON or COLMAP reads the other formats too if its own is absent, so that a user need not know which
+    parser fits the directory.
     """
     path = Path(config.data)
     if isinstance(config, DNeRFDataParserConfig | BlenderDataParserConfig):
@@ -62,20 +62,20 @@ def read_image_set(config: DataParserConfig, split: str) -> ImageSet:
         return found
     if (path / "transforms_train.json").exists():
         return read_blender(path, [name for name in SPLITS if (path / f"transforms_{name}.json").exists()])
-    raise _unreadable(path, config)
+    raise _wrong_format(path, config)
 
 
 def _read_split(path: Path, config: DataParserConfig, split: str) -> ImageSet:
-    """One JSON file of several; where validation or test has none, that of the other one."""
+    """One JSON file of several; validation and test substitute for each other."""
     if not list(path.glob("transforms_*.json")):
-        raise _unreadable(path, config)
-    others = (split, STAND_IN.get(split, split))
+        raise _wrong_format(path, config)
+    others = (split, SUBSTITUTE_SPLITS.get(split, split))
     name = next((name for name in others if (path / f"transforms_{name}.json").exists()), split)
     return read_blender(path, [name], times=isinstance(config, DNeRFDataParserConfig))
 
 
 def _read_reconstruction(path: Path, config: DataParserConfig) -> ImageSet | None:
-    """COLMAP's reconstruction below a directory; None where there is none."""
+    """The COLMAP reconstruction in a directory; None if there is none."""
     settings = config if isinstance(config, ColmapDataParserConfig) else ColmapDataParserConfig()
     model = find_model(path, settings.colmap_path)
     if model is None:
@@ -94,13 +94,15 @@ def _read_reconstruction(path: Path, config: DataParserConfig) -> ImageSet | Non
     )
 
 
-def _unreadable(path: Path, config: DataParserConfig) -> DataError:
-    """What to say of a directory that a parser's formats are not found in."""
-    other = next((f"'{name}', the format of {parser}" for name, parser in _SIGNS.items() if (path / name).exists()), "")
+def _wrong_format(path: Path, config: DataParserConfig) -> DataError:
+    """The error for a directory without the formats of a parser."""
+    other = next(
+        (f"'{name}', the format of {parser}" for name, parser in _MARKER_FILES.items() if (path / name).exists()), ""
+    )
     moving = isinstance(config, DNeRFDataParserConfig)
     if not other and find_model(path) is not None:
         other = "a COLMAP reconstruction, the format of colmap"
-    if other and not moving:  # no other parser reads times
+    if other and not moving:  # only this parser reads times
         parser = other.rpartition(" ")[2]
         return DataError(
             f"'{path}' holds {other}, which this data parser does not read: write {parser} --data PATH at the end of "
@@ -117,7 +119,7 @@ def _unreadable(path: Path, config: DataParserConfig) -> DataError:
     )
     advice = (
         ""
-        if moving  # what finds cameras gives no times
+        if moving  # pose estimation gives no times
         else "; for photographs alone, eugen-data photos PHOTOS --output DIR finds them (or, where COLMAP and ffmpeg "
         "are installed, ns-process-data images --data PHOTOS --output-dir DIR)"
     )

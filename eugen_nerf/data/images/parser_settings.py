@@ -1,4 +1,4 @@
-"""What the settings of nerfstudio's data parsers ask for, in one form."""
+"""The settings of nerfstudio's data parsers on camera placement, in one form."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from nerfstudio.data.dataparsers.instant_ngp_dataparser import InstantNGPDataPar
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How cameras are placed.
+class PlacementSettings:
+    """Placement of cameras.
 
     Attributes:
         orientation, centre: nerfstudio's methods.
         fit: scale so that cameras lie within +-1.
         scale: further factor.
         box: half the side of the scene box.
-        boxed_by_data: `box` counts in the data set's own unit.
-        like_blender: cameras as nerfstudio's Blender parser makes them.
+        boxed_by_data: whether `box` is in the data set's own unit.
+        like_blender: whether cameras are made as by nerfstudio's Blender parser.
     """
 
     orientation: str = "none"
@@ -33,15 +33,15 @@ class Settings:
     like_blender: bool = False
 
 
-def settings_of(config: Any) -> Settings:
-    """The settings of a parser that is read here."""
+def placement_settings(config: Any) -> PlacementSettings:
+    """The settings of a supported parser."""
     assert isinstance(config, DataParserConfig)
     if isinstance(config, BlenderDataParserConfig | DNeRFDataParserConfig):
-        return Settings(scale=config.scale_factor, box=1.5, like_blender=True)
+        return PlacementSettings(scale=config.scale_factor, box=1.5, like_blender=True)
     if isinstance(config, InstantNGPDataParserConfig):
-        return Settings(scale=config.scene_scale, box=0.5, boxed_by_data=True)
+        return PlacementSettings(scale=config.scene_scale, box=0.5, boxed_by_data=True)
     options: Any = config  # nerfstudio's own or COLMAP's, which have these fields in common
-    return Settings(
+    return PlacementSettings(
         options.orientation_method,
         options.center_method,
         options.auto_scale_poses,

@@ -1,4 +1,4 @@
-"""Photographs as nerfstudio's data set hands them out, and pixels drawn from them."""
+"""nerfstudio's data set for photographs, and its sampler of pixels with masks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from eugen_nerf.data.images.pixels import mask_pixels, photograph_pixels
 class PhotographDataset(InputDataset):
     """`InputDataset` that reads the pixel formats of `pixels.py`.
 
-    A photograph is turned by its EXIF orientation where the camera counts that in: one that is as wide as the stored
-    picture is high, and the reverse, was computed from the turned one.
+    A photograph is rotated by its EXIF orientation if its camera's width and height are swapped against the stored
+    image: such a camera was computed from the rotated image.
     """
 
     def get_numpy_image(self, image_idx: int) -> NDArray[np.uint8]:
@@ -30,7 +30,7 @@ class PhotographDataset(InputDataset):
         return self._scaled(pixels, Image.Resampling.BILINEAR)
 
     def get_data(self, image_idx: int, image_type: Literal["uint8", "float32"] = "float32") -> dict[str, Any]:
-        """An image [H, W, 3 or 4], its mask bool [H, W, 1] where the data set has masks, and its index."""
+        """An image [H, W, 3 or 4], its mask bool [H, W, 1] if the data set has masks, and its index."""
         image = self.get_image_uint8(image_idx) if image_type == "uint8" else self.get_image_float32(image_idx)
         data: dict[str, Any] = {"image_idx": image_idx, "image": image}
         masks = self._dataparser_outputs.mask_filenames
@@ -50,7 +50,7 @@ class PhotographDataset(InputDataset):
 
 
 class MaskedPixelSampler(PixelSampler):
-    """nerfstudio's sampler, but for masks of a single image, and of fewer pixels than a batch has."""
+    """nerfstudio's sampler, which also takes the mask of a single image, and masks with fewer pixels than a batch."""
 
     def rejection_sample_mask(
         self,
@@ -61,7 +61,7 @@ class MaskedPixelSampler(PixelSampler):
         image_width: int,
         device: torch.device | str,
     ) -> Tensor:
-        """Pixels [num_samples, 3] (image, row, column) of a mask [num_images, H, W, 1], perhaps one twice."""
+        """Pixels [num_samples, 3] (image, row, column) of a mask [num_images, H, W, 1], drawn with replacement."""
         mask = mask.reshape(num_images, image_height, image_width).to(device)
         shape = torch.tensor(mask.shape, device=device)
         chosen = (torch.rand((num_samples, 3), device=device) * shape).long()
@@ -71,7 +71,7 @@ class MaskedPixelSampler(PixelSampler):
             if not count:
                 return chosen
             chosen[out] = (torch.rand((count, 3), device=device) * shape).long()
-        out = ~mask[tuple(chosen.T)]  # few pixels are left in: list them
+        out = ~mask[tuple(chosen.T)]  # few pixels are kept: draw from their list
         left = mask.nonzero()
         chosen[out] = left[torch.randint(len(left), (int(out.sum()),), device=device)]
         return chosen

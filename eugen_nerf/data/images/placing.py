@@ -1,4 +1,4 @@
-"""Where a data parser's settings place the cameras: oriented, centred and scaled, precise however far away they are."""
+"""Orients, centres and scales cameras by a data parser's settings, precisely even far from the origin."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from torch import Tensor
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.images.posed import Array
 
-FAR = 100.0
-"""Distance from the origin, in spreads of the cameras, from which float32 no longer holds it beside the spread."""
-PRECISION = 1e-4
-"""Coarsest step of float32 coordinates, in spreads of the cameras."""
+FAR_SPREADS = 100.0
+"""Distance from the origin beyond which float32 loses the relative positions of cameras, in units of their spread."""
+MAX_FLOAT_STEP = 1e-4
+"""Coarsest step of float32 coordinates, in units of the cameras' spread."""
 
 
-ASTRAY = 1000.0
-"""How many times farther than half of the cameras one may stand from their middle."""
+MAX_DISTANCE_RATIO = 1000.0
+"""Largest ratio of a camera's distance from the middle to the median distance."""
 
 
-def check_astray(centres: Array, names: Sequence[str], least: float = 0.0) -> None:
-    """Raises `DataError` where a camera stands so far away that, scaled alike, all others stand at one place.
+def check_outliers(centres: Array, names: Sequence[str], least: float = 0.0) -> None:
+    """Raises `DataError` if a camera is so far away that scaling would move all others to one point.
 
     Arguments:
         centres: of the cameras, [N, 3].
-        names: what they are called in the message.
-        least: distance that is never too far by itself.
+        names: of the cameras, for error messages.
+        least: lower limit of the median distance.
     """
     away = np.linalg.norm(centres - np.median(centres, axis=0), axis=-1)
     usual = float(np.median(away))
-    if usual > 0 and away.max() > ASTRAY * max(usual, least):
+    if usual > 0 and away.max() > MAX_DISTANCE_RATIO * max(usual, least):
         raise DataError(
             f"the camera of {names[int(away.argmax())]} stands {away.max():.3g} from the middle of all cameras, half "
             f"of which are within {usual:.3g}: correct its pose, or remove it"
@@ -51,13 +51,15 @@ class FarOutputs(DataparserOutputs):
         return super().transform_poses_to_original_space(poses.double(), camera_convention)
 
 
-def place(poses: Array, *, orientation: Any, centre: Any, fit: bool, scale: float) -> tuple[Tensor, Tensor, float]:
-    """Cameras as nerfstudio places them; far from the origin they are centred in float64 first.
+def orient_and_scale(
+    poses: Array, *, orientation: Any, centre: Any, fit: bool, scale: float
+) -> tuple[Tensor, Tensor, float]:
+    """Places cameras as nerfstudio does; far from the origin they are centred in float64 first.
 
     Arguments:
         poses: camera-to-world [N, 4, 4].
         orientation, centre: nerfstudio's methods; "none" leaves the world as it is.
-        fit: scale so that cameras lie within +-1.
+        fit: scale the cameras into [-1, 1].
         scale: further factor.
 
     Returns camera-to-world [N, 3, 4] float32, the transform [3, 4] of world coordinates before scaling (float64 where
@@ -74,9 +76,9 @@ def place(poses: Array, *, orientation: Any, centre: Any, fit: bool, scale: floa
             f"{which} at one place: depth shows between places, so at least 2 photographs from several are needed"
         )
     offset = np.zeros(3)
-    if centre != "none" and largest > FAR * spread:
+    if centre != "none" and largest > FAR_SPREADS * spread:
         offset = middle
-    elif largest * np.finfo(np.float32).eps > PRECISION * max(spread, 1.0 if not fit else 0.0):
+    elif largest * np.finfo(np.float32).eps > MAX_FLOAT_STEP * max(spread, 1.0 if not fit else 0.0):
         raise DataError(
             f"cameras lie up to {largest:g} from the origin and {spread:g} from one another, which float32 coordinates "
             "cannot hold: centre them (--center-method poses after the data parser's name), or subtract their mean"

@@ -1,4 +1,4 @@
-"""What every format is read into: images with poses and lenses, and which of them train."""
+"""The common form of all formats: images with poses and lenses, and their splits."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.lenses.lens_reading import PhotographLens
 
 Array = NDArray[np.float64]
-STAND_IN = {"val": "test", "test": "val"}
-"""Splits that serve for one another where a data set has but one of them: neither is trained on."""
+SUBSTITUTE_SPLITS = {"val": "test", "test": "val"}
+"""Splits that substitute for each other if a data set has only one of them: neither is trained on."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class PosedImage:
     Attributes:
         path: its file, which may be missing.
         pose: camera-to-world [4, 4], OpenGL convention (x right, y up, looking along -z).
-        lens: of the photograph in the size that the data set states.
-        where: what its entry is called in a message.
-        mask: white where its pixels are used; None where the data set has none.
-        time: in [0, 1], of a scene that moves.
+        lens: for the image size that the data set states.
+        where: description of its entry, for error messages.
+        mask: file, white where pixels are used; None without masks.
+        time: in [0, 1], for dynamic scenes.
     """
 
     path: Path
@@ -40,20 +40,20 @@ class PosedImage:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A data set as it lies on the disk.
+    """A data set as stored on disk.
 
     Attributes:
         source: the file or directory that describes it.
-        root: what its paths start from.
-        images: all of them, in the order that splits count in.
-        splits: indices by split where the data set says them; else the data parser's settings decide.
+        root: directory to which its paths are relative.
+        images: all of them; splits are indices into this order.
+        splits: indices by split if the data set defines them; None leaves them to the data parser's settings.
         applied: transform [3, 4] that was applied to the cameras when the data set was written, None for none.
         applied_scale: scale that was applied then.
-        orientation: method of orientation that the data set asks for in place of the parser's.
-        transparent: alpha is composited on white where the parser does not say another colour.
-        crop_radius: pixels round the middle of fisheye images that are used; None for all.
-        box: size of the scene that the data set states, in instant-ngp's units (`aabb_scale`).
-        images_folder: folder of the photographs below `root`: smaller copies lie beside it, with `_2`, `_4`, ...
+        orientation: method of orientation that replaces the parser's.
+        transparent: whether alpha is composited on white unless the parser names another colour.
+        crop_radius: radius in pixels of the used part of fisheye images; None for all.
+        box: size of the scene in instant-ngp's units (`aabb_scale`).
+        images_folder: folder of the photographs below `root`: downscaled copies lie beside it, with `_2`, `_4`, ...
     """
 
     source: Path
@@ -69,7 +69,7 @@ class ImageSet:
     images_folder: Path = Path("images")
 
     def __post_init__(self) -> None:
-        """Raises `DataError` where one photograph has two poses at one time."""
+        """Raises `DataError` if one photograph has two poses at one time."""
         first: dict[tuple[Path, float | None], PosedImage] = {}
         for image in self.images:
             other = first.setdefault((image.path, image.time), image)

@@ -1,4 +1,4 @@
-"""Which images train and which are held out."""
+"""Splits of a data set: training images and held-out ones."""
 
 from __future__ import annotations
 
@@ -8,35 +8,34 @@ from typing import Any
 from nerfstudio.data.utils import dataparsers_utils
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.images.posed import STAND_IN, ImageSet
+from eugen_nerf.data.images.posed import SUBSTITUTE_SPLITS, ImageSet
 
 
 def split_indices(images: ImageSet, config: Any, split: str) -> tuple[list[int], str | None]:
     """The images of a split.
 
     Arguments:
-        images: the data set, which may name its splits.
-        config: of the data parser, whose `eval_mode` decides where the data set does not.
-        split: "train", "val" or "test". Of the last two, either serves for the other where the data set names one.
+        images: the data set, which may define its splits.
+        config: of the data parser, whose `eval_mode` applies if the data set defines none.
+        split: "train", "val" or "test". The last two substitute for each other if the data set defines only one.
 
-    Returns indices, and the split that stands for this one (None: itself). Raises `DataError` for a split without
-    images.
+    Returns indices, and the name of the substitute (None if the split exists). Raises `DataError` for an empty split.
     """
-    stand_in = None
+    substitute = None
     if images.splits is not None:
         name = split
-        if split not in images.splits and STAND_IN.get(split) in images.splits:
-            name = stand_in = STAND_IN[split]
+        if split not in images.splits and SUBSTITUTE_SPLITS.get(split) in images.splits:
+            name = substitute = SUBSTITUTE_SPLITS[split]
         chosen = images.splits.get(name, [])
     else:
         chosen = _by_mode(images, config, split)
     if not chosen:
         raise DataError(_empty(images, config, split))
-    return chosen, stand_in
+    return chosen, substitute
 
 
 def _by_mode(images: ImageSet, config: Any, split: str) -> list[int]:
-    """As nerfstudio splits by a parser's settings."""
+    """Splits by a parser's settings, as nerfstudio does."""
     names = [image.path for image in images.images]
     mode = config.eval_mode
     if mode == "fraction":
@@ -57,7 +56,7 @@ def _by_mode(images: ImageSet, config: Any, split: str) -> list[int]:
 
 
 def _empty(images: ImageSet, config: Any, split: str) -> str:
-    """What to say of a split without images."""
+    """Error message for a split without images."""
     count = len(images.images)
     start = f"the {split} split of '{images.source}' is empty"
     if images.splits is not None:

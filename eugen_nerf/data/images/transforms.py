@@ -1,4 +1,4 @@
-"""Data sets described by JSON: nerfstudio's and instant-ngp's transforms.json, Blender's and D-NeRF's one a split."""
+"""Data sets in JSON: transforms.json of nerfstudio and instant-ngp, and one file per split of Blender and D-NeRF."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _AGAIN = "write it again, or pass another data set with --data"
 
 
 def read_transforms(path: Path, *, ordered: bool = True) -> ImageSet:
-    """A data set whose one JSON file lists all frames, and perhaps which ones train.
+    """A data set whose single JSON file lists all frames, and optionally their splits.
 
     Arguments:
         path: the file.
         ordered: sort images by their files, as nerfstudio does before it splits them.
 
-    Raises `DataError` about the first entry that cannot be used.
+    Raises `DataError` for the first unusable entry.
     """
     document = read_document(path)
     frames = _Frames(path, document, path.parent)
@@ -48,7 +48,11 @@ def read_transforms(path: Path, *, ordered: bool = True) -> ImageSet:
         }
     applied = document.get("applied_transform")
     if applied is None and (path.parent / "colmap/sparse/0").exists():
-        applied = [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, -1, 0]]  # what ns-process-data did before it wrote so
+        applied = [
+            [0, 1, 0, 0],
+            [1, 0, 0, 0],
+            [0, 0, -1, 0],
+        ]  # applied by versions of ns-process-data that did not write it
     try:
         box = float(document.get("aabb_scale", 1.0))
         crop = document.get("fisheye_crop_radius")
@@ -74,14 +78,14 @@ def read_transforms(path: Path, *, ordered: bool = True) -> ImageSet:
 
 
 def read_blender(root: Path, splits: Sequence[str] = SPLITS, *, times: bool = False) -> ImageSet:
-    """A data set with one JSON file a split.
+    """A data set with one JSON file per split.
 
     Arguments:
         root: its directory.
-        splits: those that are read.
-        times: frames need a `time` in [0, 1] too, as the D-NeRF format has it.
+        splits: names of the splits to read.
+        times: whether each frame needs a `time` in [0, 1], as in the D-NeRF format.
 
-    Raises `DataError` about the first entry that cannot be used.
+    Raises `DataError` for the first unusable entry.
     """
     images: list[PosedImage] = []
     found: dict[str, list[int]] = {}
@@ -94,7 +98,7 @@ def read_blender(root: Path, splits: Sequence[str] = SPLITS, *, times: bool = Fa
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """A JSON object with a list of frames, whatever byte-order mark it starts with; raises `DataError`."""
+    """A JSON object with a list of frames, with or without a byte-order mark; raises `DataError`."""
     try:
         data = path.read_bytes()
         wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -122,10 +126,10 @@ class _Frames:
 
     Arguments:
         path: the file.
-        document: what it holds.
-        root: what its paths start from.
-        suffix: what the format appends to `file_path`.
-        times: frames need a `time`.
+        document: its content.
+        root: directory to which its paths are relative.
+        suffix: extension that the format appends to `file_path`.
+        times: whether each frame needs a `time`.
     """
 
     def __init__(
@@ -138,7 +142,7 @@ class _Frames:
         self._common_size: tuple[int, int] | None = None
 
     def read(self) -> tuple[PosedImage, ...]:
-        """All frames, in the file's order; raises `DataError` about the first bad one."""
+        """All frames, in the file's order; raises `DataError` for the first bad one."""
         top = {key: value for key, value in self.document.items() if key != "frames"}
         read_top = (f"'{self.path}'", top)
         where_of = [f"frame {index} of '{self.path}'" for index in range(len(self.document["frames"]))]
@@ -179,8 +183,10 @@ class _Frames:
                 )
 
     def _size(self, own: Path | None) -> tuple[int, int]:
-        """(width, height) of a frame whose entries do not say it: of its own file where they say its focal length, else
-        what most of the first, middle and last file that are there have, for all have one lens.
+        """(width, height) of a frame whose entries do not state it.
+
+        It is read from the frame's own file if the frame has its own focal length. Else it is the most frequent size of
+        the first, middle and last existing file, because all frames share one lens.
         """
         if own is not None and own.is_file():
             return self._size_of(own)
@@ -196,7 +202,7 @@ class _Frames:
         return self.sizes[path]
 
     def _mask(self, frame: Mapping[str, Any], where: str) -> Path | None:
-        """The mask of a frame; None where it names none."""
+        """The mask of a frame; None if it has none."""
         value = frame.get("mask_path")
         if value is None or value == "":
             return None
@@ -206,7 +212,7 @@ class _Frames:
 
 
 def _square(pose: Any) -> np.ndarray:
-    """A pose as 4x4, its last row added where the data set leaves it out."""
+    """A pose as 4x4, its last row added if the data set omits it."""
     matrix = np.asarray(_rows(pose), dtype=np.float64)
     return matrix if len(matrix) == 4 else np.concatenate([matrix, [[0.0, 0.0, 0.0, 1.0]]])
 

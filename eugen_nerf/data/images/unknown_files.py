@@ -1,15 +1,15 @@
-"""Files that are no pictures, or pictures in a format that is not read: what they are, by their first bytes."""
+"""Describes files that are no images or are in an unsupported format, by their first bytes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_AGAIN = "copy the picture itself there, or remove its frame"
+_AGAIN = "copy the image itself there, or remove its frame"
 _CONVERT = "convert it to PNG or JPEG (mogrify -format png FILES), keep its name before the extension, and remove it"
-_FRAMES = "pass a folder of pictures instead (ffmpeg -i VIDEO -r 2 images/%05d.png), with a camera for each"
+_FRAMES = "pass a folder of images instead (ffmpeg -i VIDEO -r 2 images/%05d.png), with a camera for each"
 _HEIC = ("heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1")
 _KINDS = (
-    (0, b"version https://git-lfs", "a pointer of git LFS, not the picture", "run git lfs pull"),
+    (0, b"version https://git-lfs", "a pointer of git LFS, not the image", "run git lfs pull"),
     (0, b"v/1\x01", "an OpenEXR image, whose colours have no white", _CONVERT),
     (0, b"\x93NUMPY", "an array of numpy", _CONVERT),
     (0, b"\x1aE\xdf\xa3", "a video", _FRAMES),
@@ -26,11 +26,11 @@ _KINDS = (
     (4, b"ftyp", "a video", _FRAMES),
     (0, b"<", "a page of HTML or XML", _AGAIN),
 )
-"""Position, bytes, what they mean, and what to do; the first that fits counts."""
+"""Position, bytes, meaning and advice; the first match is used."""
 
 
-def stranger(path: Path) -> str | None:
-    """What a file is that no decoder takes, and what to do; None where it may be a damaged picture."""
+def describe_unknown_file(path: Path) -> str | None:
+    """Describes a file that no decoder reads, with advice; None if it may be a damaged image."""
     try:
         with path.open("rb") as file:
             start = file.read(64)

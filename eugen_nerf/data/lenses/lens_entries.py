@@ -1,4 +1,4 @@
-"""The entries that describe a lens: every name that a data set gives them, under one name each."""
+"""The entries that describe a lens, with their many names mapped to one name each."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ NUMBERS = {
 }
 _MATRICES = ("K", "intrinsics", "intrinsic", "intrinsic_matrix", "camera_intrinsics", "camera_matrix", "cam_K")
 _GROUPS = ("camera", "lens", "camera_params", "calibration")
-"""Entries whose own entries describe the lens."""
-_LIST = re.compile(r"d$|dist|.*distort", re.IGNORECASE)
+"""Groups of entries that describe the lens."""
+_DISTORTION_LIST = re.compile(r"d$|dist|.*distort", re.IGNORECASE)
 """Names of lists of distortion coefficients."""
 
 
 def has_focal(entries: Mapping[str, Any]) -> bool:
-    """Whether entries say a focal length in pixels."""
+    """Whether entries contain a focal length in pixels."""
     names = (*NUMBERS["fl_x"], *NUMBERS["fl_y"], *NUMBERS["focal"], *_MATRICES)
     return any(entries.get(name) is not None for name in names)
 
 
 def canonical(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """One level's entries under one name each; raises `DataError` where two of them disagree."""
+    """Entries of one level with canonical names; raises `DataError` if two of them disagree."""
     given: dict[str, dict[str, float]] = {}
-    loose = None
+    unitless = None
     for name, aliases in NUMBERS.items():
         for alias in aliases:
             if entries.get(alias) is not None or (alias in entries and alias.startswith("camera_angle")):
@@ -50,7 +50,7 @@ def canonical(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
     own: dict[str, Any] = {}
     for alias, value in entries.items():
         inner: dict[str, Any] = {}
-        if isinstance(value, Mapping) and (alias in (*_MATRICES, *_GROUPS) or _LIST.match(alias)):
+        if isinstance(value, Mapping) and (alias in (*_MATRICES, *_GROUPS) or _DISTORTION_LIST.match(alias)):
             inner = canonical(value, f"'{alias}' of {where}")
         elif alias in _MATRICES and value is not None:
             inner = dict(_from_matrix(value, alias, where))
@@ -62,17 +62,17 @@ def canonical(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
     for alias in ("shift_x", "shift_y"):  # of Blender's cameras
         if entries.get(alias) not in (None, 0):
             raise DataError(
-                f"'{alias}' of {where} is {entries[alias]!r}, in no unit that is known: write 'cx' and 'cy' in pixels"
+                f"'{alias}' of {where} is {entries[alias]!r}, in an unknown unit: write 'cx' and 'cy' in pixels"
             )
     for alias, value in given.pop("focal", {}).items():
         given.setdefault("fl_x", {})[alias] = value
         given.setdefault("fl_y", {})[alias] = value
-        loose = alias
+        unitless = alias
     for axis in "xy":
         for alias, value in given.pop(f"degrees_{axis}", {}).items():
             given.setdefault(f"angle_{axis}", {})[alias] = math.radians(value)
-    if loose is not None:
-        own["unit"] = loose
+    if unitless is not None:
+        own["unit"] = unitless
     for name, values in given.items():
         first, *others = values.items()
         for alias, value in others:
@@ -93,7 +93,7 @@ def canonical(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
     lists = [
         _vector(value, alias, where)
         for alias, value in entries.items()
-        if _LIST.match(alias) and isinstance(value, list | tuple)
+        if _DISTORTION_LIST.match(alias) and isinstance(value, list | tuple)
     ]
     lists = [values for values in lists if any(values)] or lists[:1]
     if len(lists) > 1:
@@ -107,7 +107,7 @@ def canonical(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _number(value: Any, alias: str, where: str) -> float:
-    """A finite number; a text that is one counts too."""
+    """A finite number, or text that is one."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):

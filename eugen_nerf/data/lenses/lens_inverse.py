@@ -1,4 +1,4 @@
-"""Whether nerfstudio's rays undo a lens's distortion: its iteration is silent where it does not arrive."""
+"""Checks that nerfstudio's undistortion converges for a lens: its iteration fails silently."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from torch import Tensor
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.lenses.lens_reading import PhotographLens
 
-GRID = 33
-"""Points along each side of the image that are looked at."""
-PIXELS = 0.5
-"""Largest error in pixels of a point that is undistorted and distorted again."""
-SHARE = 0.005
-"""Largest share of points beyond it: those of the outermost corners."""
+GRID_POINTS = 33
+"""Points checked along each side of the image."""
+MAX_ERROR_PIXELS = 0.5
+"""Largest error in pixels of a point after undistortion and distortion."""
+MAX_BAD_SHARE = 0.005
+"""Largest share of points beyond this error: those in the outermost corners."""
 
 
 def check_inverse(lens: PhotographLens, where: str) -> None:
-    """Raises `DataError` where rays through more than a few pixels of a lens would not go where it sees.
+    """Raises `DataError` if the undistortion fails for more than a few pixels of a lens.
 
     Arguments:
         lens: with nerfstudio's six coefficients.
-        where: what it is called in a message.
+        where: description of its entry, for error messages.
     """
     if not any(lens.distortion) or len(lens.distortion) != 6:
         return
-    rows, columns = torch.meshgrid(torch.linspace(0, 1, GRID), torch.linspace(0, 1, GRID), indexing="ij")
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, GRID_POINTS), torch.linspace(0, 1, GRID_POINTS), indexing="ij")
     x = (columns * (lens.width - 1) + 0.5 - lens.cx) / lens.fx
     y = (rows * (lens.height - 1) + 0.5 - lens.cy) / lens.fy
-    seen = torch.stack([x, y], dim=-1).reshape(-1, 2)
-    coefficients = torch.tensor(lens.distortion).expand(len(seen), 6)
-    straight = camera_utils.radial_and_tangential_undistort(seen, coefficients)
-    off = ((_distorted(straight, lens) - seen) * torch.tensor([lens.fx, lens.fy])).norm(dim=-1)
-    # a second solution, beyond the point where the distorted radius turns back, is none
-    lost = ~(off <= PIXELS) | (straight.norm(dim=-1) > _turning_point(lens))
-    share = float(lost.float().mean())
-    if share > SHARE:
+    distorted = torch.stack([x, y], dim=-1).reshape(-1, 2)
+    coefficients = torch.tensor(lens.distortion).expand(len(distorted), 6)
+    undistorted = camera_utils.radial_and_tangential_undistort(distorted, coefficients)
+    off = ((_distorted(undistorted, lens) - distorted) * torch.tensor([lens.fx, lens.fy])).norm(dim=-1)
+    # a solution beyond the radius where the distortion turns back is invalid
+    failed = ~(off <= MAX_ERROR_PIXELS) | (undistorted.norm(dim=-1) > _turning_point(lens))
+    share = float(failed.float().mean())
+    if share > MAX_BAD_SHARE:
         values = ", ".join(f"{value:g}" for value in lens.distortion)
         raise DataError(
             f"the distortion of {where} cannot be undone for {100 * share:.1f} % of its image (k1, k2, k3, k4, p1, p2 "
@@ -57,7 +57,7 @@ def _distorted(points: Tensor, lens: PhotographLens) -> Tensor:
 
 
 def _turning_point(lens: PhotographLens) -> float:
-    """The straight radius from which on the distorted one no longer grows; infinite where it always does."""
+    """The undistorted radius from which on the distorted one no longer grows; infinite where it always does."""
     k1, k2, k3, k4, _, _ = lens.distortion
     radius = torch.linspace(0.0, 10.0, 10_001)
     r = radius * radius

@@ -1,4 +1,4 @@
-"""Names of lens models, wherever and however a data set writes them."""
+"""Names of lens models in all spellings of data sets."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _NAMES: dict[Kind, tuple[str, ...]] = {
     "FISHEYE624": ("FISHEYE624",),
 }
 KINDS: dict[str, Kind] = {name: kind for kind, names in _NAMES.items() for name in names}
-"""Camera models by name. FULL_OPENCV, FOV and THIN_PRISM_FISHEYE are usable where their further coefficients are 0."""
+"""Camera models by name. FULL_OPENCV, FOV and THIN_PRISM_FISHEYE are supported if their further coefficients are 0."""
 _KEYS = ("camera_model", "camera_type", "lens_model", "lens_type", "distortion_model", "projection_model")
-"""Entries that name a model and nothing else."""
+"""Entries that name only a model."""
 _PATHS = ("file_path", "mask_path", "depth_file_path")
 _FLAGS: dict[str, Kind] = {
     **dict.fromkeys(("is_fisheye", "fisheye"), "FISHEYE"),
@@ -33,10 +33,10 @@ _FLAGS: dict[str, Kind] = {
 
 
 def named_model(entries: Mapping[str, Any], where: str) -> str | None:
-    """The model that entries name, in capitals; None where they name none.
+    """The model that entries name, in capitals; None if they name none.
 
-    An entry whose own name is not known counts where its value is a model's name. Raises `DataError` for a model that
-    is not known, and for two of different kinds.
+    An entry with an unknown name is used if its value is the name of a model. Raises `DataError` for an unknown model,
+    and for two models of different kinds.
     """
     found: dict[str, str] = {}
     for key, value in entries.items():
@@ -58,6 +58,6 @@ def named_model(entries: Mapping[str, Any], where: str) -> str | None:
 
 
 def flagged_kind(entries: Mapping[str, Any]) -> Kind | None:
-    """The kind that entries such as `is_fisheye` say; None where they say none."""
+    """The kind set by entries such as `is_fisheye`; None if there are none."""
     no = ("", "0", "false", "no", "none", "null")
     return next((kind for key, kind in _FLAGS.items() if str(entries.get(key, "")).strip().lower() not in no), None)

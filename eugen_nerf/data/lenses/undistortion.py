@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 Size = tuple[int, int]
 Model = Literal["perspective", "fisheye"]
-SAME_SHARE, NOT_SCALED = 0.03, 0.3
-"""How alike shares of both sides are that one factor made, and from which factor on that is no lens off its centre."""
+RATIO_TOLERANCE, MIN_RESCALING = 0.03, 0.3
+"""Tolerance of the ratio of both axes, and the smallest change of size that is distinguished from an off-centre
+lens."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,11 @@ class Lens:
     Attributes:
         fx, fy: focal lengths, pixels.
         cx, cy: principal point, pixels.
-        size: (width, height) of the images that these pixels belong to; None where nothing says it.
+        size: (width, height) of the images to which these pixels refer; None if unknown.
         model: perspective, or fisheye (equidistant).
-        radial: factors of r^2, r^4, r^6, r^8 (fisheye: of the angle to the optical axis).
+        radial: coefficients of r^2, r^4, r^6, r^8 (fisheye: of powers of the angle to the optical axis).
         tangential: p1, p2.
-        divisor: factors of r^2, r^4, r^6 of the radial term's divisor (OpenCV's k4, k5, k6).
+        divisor: coefficients of r^2, r^4, r^6 in the radial term's divisor (OpenCV's k4, k5, k6).
     """
 
     fx: float
@@ -42,15 +43,17 @@ class Lens:
     divisor: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @classmethod
-    def of_nerfstudio(cls, numbers: Sequence[float], size: Size | None, model: Model, bent: Sequence[float]) -> Lens:
+    def of_nerfstudio(
+        cls, numbers: Sequence[float], size: Size | None, model: Model, distortion: Sequence[float]
+    ) -> Lens:
         """Of fx, fy, cx, cy and nerfstudio's distortion parameters k1, k2, k3, k4, p1, p2 (or none)."""
         fx, fy, cx, cy = numbers
-        k1, k2, k3, k4, p1, p2 = bent or (0.0,) * 6
+        k1, k2, k3, k4, p1, p2 = distortion or (0.0,) * 6
         return cls(fx, fy, cx, cy, size, model, (k1, k2, k3, k4), (p1, p2))
 
     @property
     def pinhole(self) -> tuple[float, float, float, float]:
-        """fx, fy, cx, cy: of the images once they are undistorted, too."""
+        """fx, fy, cx, cy: also of the undistorted images."""
         return self.fx, self.fy, self.cx, self.cy
 
     def with_pinhole(self, numbers: Sequence[float], size: Size | None) -> Lens:
@@ -60,7 +63,7 @@ class Lens:
 
     @property
     def distorted(self) -> bool:
-        """Whether straight lines are bent."""
+        """Whether straight lines are distorted."""
         return self.model == "fisheye" or any((*self.radial, *self.tangential, *self.divisor))
 
     def scaled_to(self, size: Size) -> Lens:
@@ -69,41 +72,44 @@ class Lens:
         x, y = size[0] / self.size[0], size[1] / self.size[1]
         return replace(self, fx=self.fx * x, fy=self.fy * y, cx=self.cx * x, cy=self.cy * y, size=size)
 
-    def bend(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Where rays meet the image: `x, y` are right and down for one forward; the results are in pixels."""
+    def project(
+        self, x: NDArray[np.float64], y: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Projects rays to pixels: `x, y` are right and down for a unit step forward."""
         distances = np.hypot(x, y)
-        inside = distances < self._last_straight_ray(float(distances.max()))
+        inside = distances < self._max_valid_radius(float(distances.max()))
         if self.model == "fisheye":  # the same formula, with the angle to the axis for its tangent
             angle = np.where(distances > 0, np.arctan(distances) / np.maximum(distances, 1e-12), 1.0)
             x, y = x * angle, y * angle
         s, (p1, p2) = np.square(x) + np.square(y), self.tangential
         factor = _polynomial(self.radial, s) / _polynomial(self.divisor, s)
-        bent_x = x * factor + 2 * p1 * x * y + p2 * (s + 2 * x * x)
-        bent_y = y * factor + 2 * p2 * x * y + p1 * (s + 2 * y * y)
+        image_x = x * factor + 2 * p1 * x * y + p2 * (s + 2 * x * x)
+        image_y = y * factor + 2 * p2 * x * y + p1 * (s + 2 * y * y)
         return tuple(  # type: ignore[return-value]
-            np.where(inside, f * v + c, -np.inf) for f, v, c in ((self.fx, bent_x, self.cx), (self.fy, bent_y, self.cy))
+            np.where(inside, f * v + c, -np.inf)
+            for f, v, c in ((self.fx, image_x, self.cx), (self.fy, image_y, self.cy))
         )
 
-    def _last_straight_ray(self, largest: float) -> float:
-        """Distance from the axis, up to `largest`, where the radial term first turns back: it means nothing beyond."""
+    def _max_valid_radius(self, largest: float) -> float:
+        """Radius, up to `largest`, at which the radial term first decreases: it is invalid beyond."""
         r = np.linspace(0.0, max(largest, 1e-6), 4096, dtype=np.float64)
         t = np.arctan(r) if self.model == "fisheye" else r
-        bent = t * _polynomial(self.radial, np.square(t)) / _polynomial(self.divisor, np.square(t))
-        turns = np.flatnonzero(~(np.diff(bent) > 0))
+        distortion = t * _polynomial(self.radial, np.square(t)) / _polynomial(self.divisor, np.square(t))
+        turns = np.flatnonzero(~(np.diff(distortion) > 0))
         return float(r[turns[0]]) if len(turns) else np.inf
 
 
 @lru_cache(maxsize=8)
 def undistortion_maps(lens: Lens) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """For each pixel of the pinhole image of a lens, column and row of the lens's image as OpenCV counts, `[h, w]`.
+    """Column and row `[h, w]` in the distorted image, in OpenCV's convention, of each pixel of the pinhole image.
 
-    The pinhole image has the same size, focal lengths and principal point. A pixel that the lens does not show has
+    The pinhole image has the same size, focal lengths and principal point. A pixel that the lens does not cover has
     coordinates outside the image.
     """
     assert lens.size is not None
     width, height = lens.size
     x, y = np.meshgrid((np.arange(width) + 0.5 - lens.cx) / lens.fx, (np.arange(height) + 0.5 - lens.cy) / lens.fy)
-    columns, rows = (np.clip(v - 0.5, -1e4, 1e6).astype(np.float32) for v in lens.bend(x, y))
+    columns, rows = (np.clip(v - 0.5, -1e4, 1e6).astype(np.float32) for v in lens.project(x, y))
     return columns, rows
 
 
@@ -111,10 +117,10 @@ def undistorted(image: NDArray[Any], lens: Lens, *, nearest: bool, unknown: floa
     """The pinhole image `[h, w]` or `[h, w, channels]` of an image taken through a lens, of the same size and type.
 
     Arguments:
-        image: as large as the lens's size.
-        lens: as `undistortion_maps` takes it.
-        nearest: take the nearest pixel (depth, masks) instead of a mean.
-        unknown: value of pixels that the lens does not show.
+        image: of the size of the lens.
+        lens: with a known size.
+        nearest: use the nearest pixel (depth, masks) instead of interpolation.
+        unknown: value of pixels that the lens does not cover.
     """
     columns, rows = undistortion_maps(lens)
     method = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
@@ -123,23 +129,23 @@ def undistorted(image: NDArray[Any], lens: Lens, *, nearest: bool, unknown: floa
 
 
 def undistorted_mask(mask: NDArray[np.bool_], lens: Lens, *, unknown: bool) -> NDArray[np.bool_]:
-    """The pinhole image `[h, w]` of a mask: set where any of the four pixels round a place is set."""
+    """The pinhole image `[h, w]` of a mask: set where any of the four nearest pixels is set."""
     found = undistorted(mask.astype(np.float32), lens, nearest=False, unknown=float(unknown))
     return found > 0
 
 
-def scaled_by(centre: tuple[float, float], size: Size) -> float | None:
-    """How many times larger than `size` images are whose middle a principal point is; None where it is no such one.
+def rescaling_factor(centre: tuple[float, float], size: Size) -> float | None:
+    """Ratio to `size` of the images whose middle is a principal point; None if it fits `size`.
 
-    Intrinsics that were not scaled with their images have it: it misses the middle by the same share along both sides.
+    Intrinsics that were not scaled with their images miss the middle by the same share along both sides.
     """
     x, y = 2 * centre[0] / size[0], 2 * centre[1] / size[1]
     ratio = 0.5 * (x + y)
-    return ratio if abs(x - y) <= SAME_SHARE * ratio and abs(ratio - 1) > NOT_SCALED else None
+    return ratio if abs(x - y) <= RATIO_TOLERANCE * ratio and abs(ratio - 1) > MIN_RESCALING else None
 
 
-def share_shown(lens: Lens) -> float:
-    """Share of the pinhole image's pixels that the lens shows."""
+def visible_share(lens: Lens) -> float:
+    """Share of the pinhole image's pixels that the lens covers."""
     assert lens.size is not None
     columns, rows = undistortion_maps(lens)
     shown = (columns > -0.5) & (columns < lens.size[0] - 0.5) & (rows > -0.5) & (rows < lens.size[1] - 0.5)

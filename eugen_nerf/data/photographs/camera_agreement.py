@@ -1,4 +1,4 @@
-"""How well two sets of cameras of the same images agree, whatever coordinates each has."""
+"""Agreement of two sets of cameras of the same images, independent of their coordinates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Agreement:
-    """What is left after the best similarity, one number a camera."""
+    """Differences after alignment by the best similarity transform, one number per camera."""
 
     degrees: Array
     """Angle between the two orientations."""
@@ -21,11 +21,13 @@ class Agreement:
 
 
 def compare_cameras(found: Array, true: Array) -> Agreement:
-    """Aligns camera centres by a rotation, a scale and a shift (Umeyama, 1991) and compares what is left.
+    """Aligns camera centres by a similarity transform (Umeyama, 1991) and measures the remaining differences.
+
+    trimesh's `procrustes` scales by the ratio of the spreads, which is not the least-squares scale.
 
     Args:
         found: camera-to-world matrices [n, 4, 4], n at least 3.
-        true: of the same images in the same order and the same camera axes, in any other coordinates.
+        true: of the same images in the same order, with the same camera axes, in any coordinates.
     """
     a, b = found[:, :3, 3], true[:, :3, 3]
     mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)

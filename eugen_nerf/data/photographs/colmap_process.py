@@ -1,8 +1,8 @@
 """COLMAP's steps in a process of their own: `python -m eugen_nerf.data.photographs.colmap_process IMAGES WORK`.
 
-Apart, because their state is counted in COLMAP's database meanwhile, and two copies of SQLite in one process undo each
-other's locks; because COLMAP writes pages to standard error; and because a crash of it must not end the command without
-a word.
+A separate process, because progress is read from COLMAP's database meanwhile, and two copies of SQLite in one process
+undo each other's locks; because COLMAP writes much to standard error; and because a crash of COLMAP must be reported.
+
 WORK gets `database.db`, a byte in `placed` for every image that is placed, and the best model in the folder `best`.
 """
 
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from PIL import Image
 
-FOR_THE_CENTRE = 30
-"""Images from which the point where a shared lens looks is found too; fewer leave it in the middle."""
+MIN_IMAGES_FOR_CENTRE = 30
+"""Minimum number of images for refining the principal point of a shared lens; fewer keep it in the middle."""
 
 
 def main(images: Path, work: Path) -> None:
-    """Finds features, matches all pairs, places cameras; writes no `best` where nothing can be placed."""
+    """Finds features, matches all pairs, places cameras; writes no `best` if no image can be placed."""
     import pycolmap
 
     database = work / "database.db"
@@ -41,7 +41,7 @@ def main(images: Path, work: Path) -> None:
     best = max(found.values(), key=lambda model: model.num_reg_images(), default=None)
     if best is None:
         return
-    if len(best.cameras) == 1 and best.num_reg_images() >= FOR_THE_CENTRE:
+    if len(best.cameras) == 1 and best.num_reg_images() >= MIN_IMAGES_FOR_CENTRE:
         pycolmap.bundle_adjustment(best, pycolmap.BundleAdjustmentOptions(refine_principal_point=True))
     (work / "best").mkdir()
     best.write(work / "best")

@@ -1,4 +1,4 @@
-"""Photographs without poses become a data set in nerfstudio's format, by COLMAP's Python package alone."""
+"""Makes a data set in nerfstudio's format from photographs without poses, with COLMAP's Python package."""
 
 from __future__ import annotations
 
@@ -18,25 +18,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from eugen_nerf.core.errors import ConfigError, DataError, RunError
+from eugen_nerf.data.images.file_names import SUFFIXES
 from eugen_nerf.data.photographs.camera_plot import draw_cameras
 
 STEPS = ("find features", "match pairs", "place cameras")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp")
-ENOUGH = 0.5
-"""Share of the photographs that has to be placed: fewer are no capture of one scene."""
-ORIENTATION = 0x0112
-"""EXIF's tag of how a camera was held."""
-LENS = ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2")
-"""Names of the parameters of COLMAP's camera model OPENCV in nerfstudio's format, in COLMAP's order; pixels."""
-ADVICE = (
+MIN_PLACED_SHARE = 0.5
+"""Minimum share of photographs with poses: with fewer, they do not show one scene."""
+OPENCV_PARAMETERS = ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2")
+"""nerfstudio's names of the parameters of COLMAP's camera model OPENCV, in COLMAP's order; pixels."""
+CAPTURE_ADVICE = (
     "take 50 to 150 sharp photographs of something that does not move, from all around, each showing two thirds of "
     "what the one before it shows"
 )
-LOOK_EVERY = 0.5
-"""Seconds between two looks at how far COLMAP is."""
+POLL_SECONDS = 0.5
+"""Seconds between two queries of COLMAP's progress."""
 Report = Callable[[str, float], None]
 
 
@@ -45,13 +43,13 @@ class Capture:
     """Photographs with cameras.
 
     Attributes:
-        names: of the images that were placed, in order.
-        left_out: of those that were not.
+        names: of the images with a pose, in order.
+        left_out: names of the images without.
         poses: [n, 4, 4] camera to world; x right, y up, looking along -z.
-        lenses: one mapping an image, of `LENS`, `w` and `h`; pixels.
-        points: [m, 3] that were triangulated.
+        lenses: one mapping per image, of `OPENCV_PARAMETERS`, `w` and `h`; pixels.
+        points: [m, 3], triangulated.
         colours: [m, 3] of the points, 0 to 255.
-        error: mean distance in pixels between where a point is seen and where it should be.
+        error: mean reprojection error in pixels.
     """
 
     names: list[str]
@@ -64,7 +62,7 @@ class Capture:
 
 
 def import_colmap() -> ModuleType:
-    """COLMAP's Python package; raises `ConfigError` where it is not installed."""
+    """COLMAP's Python package; raises `ConfigError` if it is not installed."""
     try:
         import pycolmap
     except ImportError as error:
@@ -75,28 +73,28 @@ def import_colmap() -> ModuleType:
 
 
 def photograph_files(folder: Path) -> list[Path]:
-    """The photographs of a folder; raises `DataError` where there are fewer than three."""
+    """The photographs of a folder; raises `DataError` for fewer than three."""
     if not folder.is_dir():
         raise DataError(f"no folder of photographs at {folder}")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if len(files) < 3:
         raise DataError(
             f"{folder} holds {len(files)} photographs ({', '.join(SUFFIXES)}; export others as JPEG), and 3 is the "
-            f"least: {ADVICE}"
+            f"least: {CAPTURE_ADVICE}"
         )
     return files
 
 
 def copy_upright(files: list[Path], folder: Path, largest: int) -> None:
-    """Copies photographs, turned as their EXIF data say and at most `largest` pixels long; raises `DataError`.
+    """Copies photographs, rotated by EXIF and at most `largest` pixels long; raises `DataError`.
 
-    A file that needs neither stays as it is, bit for bit. Names with folders are not kept, and must differ.
+    A file that needs no change is copied bit for bit. Folders are dropped, so file names must differ.
     """
     folder.mkdir(parents=True)
     for path in files:
         try:
             with Image.open(path) as image:
-                if image.getexif().get(ORIENTATION, 1) in (0, 1) and max(image.size) <= largest:
+                if image.getexif().get(ExifTags.Base.Orientation, 1) in (0, 1) and max(image.size) <= largest:
                     shutil.copyfile(path, folder / path.name)
                     continue
                 upright = ImageOps.exif_transpose(image)
@@ -107,14 +105,14 @@ def copy_upright(files: list[Path], folder: Path, largest: int) -> None:
 
 
 def place_cameras(images: Path, work: Path, report: Report = lambda step, percent: None) -> Capture:
-    """Finds cameras and points of the images in a folder.
+    """Estimates cameras and points of the images in a folder.
 
-    All images of one size share one lens (COLMAP's OPENCV); where sizes differ, those of one camera and size do.
+    Images of a single size share one lens (COLMAP's OPENCV). If sizes differ, images of one camera and size do.
 
     Args:
         images: folder of upright images of one scene.
         work: folder for COLMAP's files.
-        report: is called with one of `STEPS` and how many per cent of it are done.
+        report: called with one of `STEPS` and its progress in per cent.
 
     Raises:
         ConfigError: pycolmap is not installed.
@@ -127,20 +125,20 @@ def place_cameras(images: Path, work: Path, report: Report = lambda step, percen
     _run_colmap(images, work, len(names), report)
     best = colmap.Reconstruction(work / "best") if (work / "best").exists() else None
     count = 0 if best is None else best.num_reg_images()
-    if best is None or count < max(3, ENOUGH * len(names)):
+    if best is None or count < max(3, MIN_PLACED_SHARE * len(names)):
         raise DataError(
             f"only {count} of {len(names)} photographs could be placed, the others share too few points with them: "
-            f"{ADVICE}"
+            f"{CAPTURE_ADVICE}"
         )
     return _capture(best, names)
 
 
 def make_data_set(files: list[Path], folder: Path, largest: int, report: Report) -> Capture:
-    """Makes a data set, whole or not at all: `images`, `transforms.json`, `sparse_pc.ply` and `cameras.png`.
+    """Makes a complete data set or none: `images`, `transforms.json`, `sparse_pc.ply` and `cameras.png`.
 
     Args:
         files: the photographs.
-        folder: is made.
+        folder: to create.
         largest: pixels along the longer side.
         report: as in `place_cameras`.
 
@@ -164,7 +162,9 @@ def make_data_set(files: list[Path], folder: Path, largest: int, report: Report)
 
 
 def write_capture(capture: Capture, folder: Path) -> None:
-    """Writes `transforms.json` beside the folder `images`, and the points as `sparse_pc.ply`."""
+    """Writes `transforms.json` beside the folder `images`, and the coloured points as `sparse_pc.ply`."""
+    import trimesh  # slow to import
+
     shared = capture.lenses[0] if all(lens == capture.lenses[0] for lens in capture.lenses) else {}
     frames = [
         {"file_path": f"images/{name}", "transform_matrix": pose.tolist(), **({} if shared else lens)}
@@ -172,16 +172,8 @@ def write_capture(capture: Capture, folder: Path) -> None:
     ]
     content = {"camera_model": "OPENCV", **shared, "ply_file_path": "sparse_pc.ply", "frames": frames}
     (folder / "transforms.json").write_text(json.dumps(content, indent=1), encoding="utf8")
-    rows = [
-        f"{x:.6f} {y:.6f} {z:.6f} {r} {g} {b}"
-        for (x, y, z), (r, g, b) in zip(capture.points, capture.colours, strict=True)
-    ]
-    channels = [
-        *(f"property float {axis}" for axis in "xyz"),
-        *(f"property uchar {c}" for c in ("red", "green", "blue")),
-    ]
-    header = ["ply", "format ascii 1.0", f"element vertex {len(rows)}", *channels, "end_header"]
-    (folder / "sparse_pc.ply").write_text("\n".join([*header, *rows]) + "\n", encoding="ascii")
+    points = trimesh.PointCloud(capture.points, capture.colours)
+    (folder / "sparse_pc.ply").write_bytes(points.export(file_type="ply"))
 
 
 def _capture(model: Any, names: list[str]) -> Capture:
@@ -193,7 +185,9 @@ def _capture(model: Any, names: list[str]) -> Capture:
         pose[:3] = images[name].cam_from_world().inverse().matrix()
         pose[:3, 1:3] *= -1  # COLMAP's cameras look along +z, y down
         camera = model.cameras[images[name].camera_id]
-        lenses.append({**dict(zip(LENS, camera.params.tolist(), strict=True)), "w": camera.width, "h": camera.height})
+        lenses.append(
+            {**dict(zip(OPENCV_PARAMETERS, camera.params.tolist(), strict=True)), "w": camera.width, "h": camera.height}
+        )
     points = list(model.points3D.values())
     return Capture(
         names=placed,
@@ -207,7 +201,7 @@ def _capture(model: Any, names: list[str]) -> Capture:
 
 
 def _run_colmap(images: Path, work: Path, count: int, report: Report) -> None:
-    """Runs `colmap_process` to its end; raises `RunError` where it crashes."""
+    """Runs `colmap_process`; raises `RunError` if it crashes."""
     totals = dict(zip(STEPS, (count, count * (count - 1) // 2, count), strict=True))
     command = [sys.executable, "-m", "eugen_nerf.data.photographs.colmap_process", str(images), str(work)]
     with (work / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
@@ -216,8 +210,8 @@ def _run_colmap(images: Path, work: Path, count: int, report: Report) -> None:
                 for step, done in zip(STEPS, _progress(work), strict=True):
                     if done:
                         report(step, min(99.0 if step == STEPS[-1] else 100.0, 100.0 * done / totals[step]))
-                time.sleep(LOOK_EVERY)
-        except BaseException:  # Ctrl-C: leave no process behind
+                time.sleep(POLL_SECONDS)
+        except BaseException:  # Ctrl-C: end the process too
             process.terminate()
             raise
     if process.returncode != 0:
@@ -228,7 +222,7 @@ def _run_colmap(images: Path, work: Path, count: int, report: Report) -> None:
 
 
 def _progress(work: Path) -> tuple[int, int, int]:
-    """How many images have features, how many pairs were compared, and how many images were placed."""
+    """Numbers of images with features, of compared pairs, and of images with a pose."""
     rows = []
     for table in ("descriptors", "two_view_geometries"):
         try:

@@ -1,1 +1,1 @@
-"""Posed RGB-D sequences: their layouts on disk, their frames, and rays of their depth."""
+"""Posed RGB-D sequences: layouts on disk, frames, and rays through depth images."""

@@ -1,4 +1,4 @@
-"""Rays of depth images: pixels with a measurement, and surface normals there by finite differences."""
+"""Rays through measured pixels of depth images, and surface normals by finite differences."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from torch import Tensor
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.rgbd.rgbd_images import load_color, load_depth_of
 
-KEYS = (
+METADATA_KEYS = (
     "depth_filenames", "depth_unit_scale_factor", "depth_invalid", "depth_max", "timestamps", "depth_masks", "lenses",
 )  # fmt: skip
 
 
 class RGBDDataset(InputDataset):
-    """Images with depth: items hold `depth_image` too, `[h, w, 1]` along the optical axis in metres, NaN where unknown.
+    """Images with depth: items also hold `depth_image` `[h, w, 1]` along the optical axis, metres, NaN where unknown.
 
     Raises:
-        DataError: the parser gave no depth.
+        DataError: the parser provides no depth.
     """
 
     def __init__(self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0) -> None:
-        missing = [key for key in KEYS if key not in dataparser_outputs.metadata]
+        missing = [key for key in METADATA_KEYS if key not in dataparser_outputs.metadata]
         if missing:
             raise DataError(
-                f"the data parser gives no {', '.join(missing)}: this method needs depth images; use the data parser "
-                "eugen-rgbd"
+                f"the data parser provides no {', '.join(missing)}: this method needs depth images; use the data "
+                "parser eugen-rgbd"
             )
         super().__init__(dataparser_outputs, scale_factor)
 
     def depth(self, index: int) -> Tensor:
-        """Depth along the optical axis, float32 `[h, w]` in metres, NaN where unknown; as large as the camera says.
+        """Depth along the optical axis, float32 `[h, w]` in metres, NaN where unknown; of the size of the camera.
 
         Raises:
             DataError: the file is damaged.
         """
         depth = load_depth_of(self.metadata, index)
-        # the nearest pixel: a mean over an edge would be a surface that is not there
+        # nearest pixel: interpolation across an edge would invent a surface
         return torch.from_numpy(cv2.resize(depth, self._size(index), interpolation=cv2.INTER_NEAREST_EXACT))
 
     def get_numpy_image(self, image_idx: int) -> NDArray[np.uint8]:
@@ -63,7 +63,7 @@ class RGBDDataset(InputDataset):
 
 @dataclass(frozen=True)
 class DepthFrame:
-    """A depth image, and where it is valid."""
+    """A depth image and its valid pixels."""
 
     depth: Tensor  # float32 [h, w], metres along the optical axis, NaN where unknown
     valid: Tensor  # int32 [n], flat indices of pixels with a depth
@@ -74,7 +74,7 @@ class DepthFrame:
         return cls(depth, depth.flatten().isfinite().nonzero()[:, 0].int())
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Pixels with a depth, int64 `[count, 2]` rows and columns, drawn evenly with replacement."""
+        """Pixels with a depth, int64 `[count, 2]` rows and columns, drawn uniformly with replacement."""
         places = torch.randint(len(self.valid), (count,), generator=generator).to(self.valid.device)
         flat = self.valid[places].long()
         return torch.stack([flat // self.depth.shape[1], flat % self.depth.shape[1]], dim=-1)
@@ -83,18 +83,18 @@ class DepthFrame:
 def depth_normals(depth: Tensor, pixels: Tensor, directions: Tensor, camera: Cameras, step: int) -> Tensor:
     """Unit normals towards the camera at pixels of a depth image.
 
-    Along each axis the difference over both neighbours is taken where they continue each other, else that to the nearer
-    one: differences across an edge belong to no surface.
+    Along each axis, the central difference is used if the two one-sided differences agree, else the shorter of the two:
+    a difference across an edge belongs to no surface.
 
     Args:
         depth: `[h, w]`, metres along the optical axis, NaN where unknown.
         pixels: int64 `[R, 2]`, rows and columns.
-        directions: `[R, 3]`, from the camera through the pixels in the world, as long as is one metre of depth.
+        directions: `[R, 3]`, from the camera through the pixels in the world, of the length of one metre of depth.
         camera: one pinhole camera.
         step: distance of the neighbours, pixels.
 
     Returns:
-        `[R, 3]` in the world, NaN where a pixel has no neighbour with a depth along one of the axes.
+        `[R, 3]` in the world, NaN for a pixel without a valid neighbour along one of the axes.
     """
     pose = camera.camera_to_worlds
     right, down = pose[:, 0] / camera.fx, -pose[:, 1] / camera.fy
@@ -116,7 +116,7 @@ def depth_normals(depth: Tensor, pixels: Tensor, directions: Tensor, camera: Cam
 
 
 def _smoother(forward: Tensor, backward: Tensor) -> Tensor:
-    """The mean of two differences `[R, 3]` that continue each other, else the shorter, else the one that is known."""
+    """The mean of two differences `[R, 3]` that agree, else the shorter one, else the known one."""
     a, b = forward.norm(dim=-1, keepdim=True), backward.norm(dim=-1, keepdim=True)
     continues = (forward - backward).norm(dim=-1, keepdim=True) < 0.5 * torch.minimum(a, b)
     nearer = torch.where((a <= b) | b.isnan(), forward, backward)

@@ -1,4 +1,4 @@
-"""Depth images with their cameras: what they measured, and what of space they saw."""
+"""Depth images with their cameras: measured rays, and which points were observed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DepthViews:
         poses: camera-to-world matrices [V, 3, 4] float64, metres.
         lenses: fx, fy, cx, cy [V, 4] in pixels of the depth images.
         depth: along the optical axis [V, h, w] float32 in metres, NaN where nothing was measured.
-        files: colour images, one a view.
+        files: colour images, one per view.
     """
 
     poses: Array
@@ -43,11 +43,11 @@ class DepthViews:
         return len(self.poses)
 
     def measured(self, rng: np.random.Generator, count: int) -> tuple[Array, Array, Array]:
-        """Rays through pixels that have a depth, drawn at random, the same pixel perhaps twice.
+        """Rays through pixels that have a depth, drawn at random with replacement.
 
         Returns origins [count, 3], directions [count, 3] whose length is that of one metre along the optical axis, and
         depths [count] in metres: the measured points are `origins + depths[:, None] * directions`. Raises `DataError`
-        where no pixel has a depth.
+        if no pixel has a depth.
         """
         valid = np.flatnonzero(np.isfinite(self.depth))
         if not len(valid):
@@ -60,15 +60,15 @@ class DepthViews:
         return self.poses[view, :, 3], directions, self.depth.reshape(-1)[chosen].astype(np.float64)
 
     def observed(self, points: NDArray[Any], margin: float = 0.0) -> Mask:
-        """Which points [N, 3] were seen: in some view they are no farther than the depth measured there plus a margin.
+        """Which points [N, 3] were observed: in some view they are no farther than the measured depth plus a margin.
 
         Arguments:
             points: metres.
-            margin: metres behind the measured surface that count as seen.
+            margin: metres behind the measured surface that count as observed.
 
         Returns [N] bool.
         """
-        seen = np.zeros(len(points), dtype=bool)
+        observed = np.zeros(len(points), dtype=bool)
         open_points, index = np.asarray(points, dtype=np.float32), np.arange(len(points))
         height, width = self.depth.shape[1:]
         for pose, lens, depth in zip(self.poses.astype(np.float32), self.lenses, self.depth, strict=True):
@@ -82,10 +82,10 @@ class DepthViews:
             front = front[inside]
             reach = depth[row[inside].astype(np.int64), column[inside].astype(np.int64)]
             hit = front[z[front] <= reach + margin]  # NaN compares as False
-            seen[index[hit]] = True
-            left = ~seen[index]
+            observed[index[hit]] = True
+            left = ~observed[index]
             open_points, index = open_points[left], index[left]
-        return seen
+        return observed
 
 
 def depth_views(outputs: DataparserOutputs, *, stride: int = 1) -> DepthViews:
@@ -93,7 +93,7 @@ def depth_views(outputs: DataparserOutputs, *, stride: int = 1) -> DepthViews:
 
     Arguments:
         outputs: of the data parser.
-        stride: take every how many pixels along both axes (the middle one of each cell); lenses follow.
+        stride: use every n-th pixel along both axes (the middle one of each cell); lenses are adapted.
 
     Raises `DataError`: no depth in these outputs, or a damaged image.
     """
@@ -104,7 +104,7 @@ def depth_views(outputs: DataparserOutputs, *, stride: int = 1) -> DepthViews:
 
 
 def stream_views(outputs: DataparserOutputs, *, stride: int = 1) -> Iterator[DepthViews]:
-    """What `depth_views` returns, a view at a time: one image is in memory, however long the sequence is."""
+    """The views of `depth_views` one at a time, so that only one image is in memory."""
     load = _loader(outputs, stride)
     poses, lenses = _cameras(outputs, stride)
     for index, file in enumerate(outputs.image_filenames):
@@ -113,21 +113,21 @@ def stream_views(outputs: DataparserOutputs, *, stride: int = 1) -> Iterator[Dep
 
 
 def _loader(outputs: DataparserOutputs, stride: int) -> Callable[[int], NDArray[np.float32]]:
-    """Reads a depth image of a split and thins it; raises `DataError` where the split has none."""
+    """A function that reads and subsamples a depth image of a split; raises `DataError` if the split has none."""
     metadata = outputs.metadata
     if "depth_filenames" not in metadata or "depth_masks" not in metadata:
         raise DataError("this data set has no depth images: read it with the data parser eugen-rgbd")
 
     def load(index: int) -> NDArray[np.float32]:
         depth = load_depth_of(metadata, index)
-        # a copy, so that the whole image is let go
+        # a copy, so that the whole image is freed
         return depth[stride // 2 :: stride, stride // 2 :: stride].copy()
 
     return load
 
 
 def _cameras(outputs: DataparserOutputs, stride: int) -> tuple[Array, Array]:
-    """Poses [V, 3, 4] and lenses [V, 4] of a split's thinned images."""
+    """Poses [V, 3, 4] and lenses [V, 4] of a split's subsampled images."""
     cameras = outputs.cameras
     columns = [getattr(cameras, name).double().cpu().numpy().reshape(-1) for name in ("fx", "fy", "cx", "cy")]
     return cameras.camera_to_worlds.double().cpu().numpy(), np.stack(columns, axis=-1) / stride

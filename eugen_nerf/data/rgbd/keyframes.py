@@ -1,7 +1,7 @@
-"""Which frames of a stream a map is trained on: the latest, and keyframes drawn by how badly they fit (iSDF, Sec. IV).
+"""Selects the frames of a stream to train on: the latest, and keyframes drawn by their losses (iSDF, Sec. IV).
 
-No nerfstudio, no images: frames are numbers in temporal order. Everything is decided by the step, the seed and what the
-map answers, so that a run that is resumed decides as the run that was not.
+No nerfstudio, no images: frames are numbers in temporal order. Every decision depends only on the step, the seed
+and the outputs of the map, so that a resumed run makes the same decisions.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from eugen_nerf.core.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class StreamSchedule:
-    """When frames are revealed, looked at and kept; steps are training steps."""
+    """When frames are revealed, trained on and kept; steps are training steps."""
 
     frame_rate: float
-    """Frames a second that `steps_per_frame` counts, by the frames' timestamps; 0 goes by frames, not by time."""
+    """Frames per second to which `steps_per_frame` refers, by the frames' timestamps; 0 counts frames instead of
+    time."""
     steps_per_frame: int
-    """Steps the trainer makes while the camera takes one frame."""
+    """Training steps per camera frame."""
     steps_on_frame: int
-    """Steps after which the newest frame is taken in, where the last one was not kept."""
+    """Steps before the newest frame is added, if the last one was not kept."""
     steps_on_keyframe: int
-    """As `steps_on_frame`, where the last one was kept."""
+    """As `steps_on_frame`, if the last one was kept."""
     steps_on_first: int
     """As `steps_on_frame`, for the very first frame."""
     window: int
     """Frames in a training batch."""
     min_agreement: float
-    """A frame becomes a keyframe where a smaller share of its pixels agrees with the map."""
+    """A frame becomes a keyframe if a smaller share of its pixels agrees with the map."""
     max_gap: float
     """Seconds without a new keyframe after which the next frame becomes one."""
 
@@ -54,12 +55,12 @@ class StreamSchedule:
 
 
 class KeyframeMemory:
-    """The stream's clock, its keyframes, and the losses that they had last.
+    """The state of a stream: its clock, its keyframes and their latest losses.
 
     Args:
         timestamps: seconds of each frame, not decreasing.
         schedule: see `StreamSchedule`.
-        seed: of the draws.
+        seed: for drawing frames.
 
     Raises:
         DataError: no frames, or timestamps that are not finite or go back.
@@ -83,19 +84,12 @@ class KeyframeMemory:
         self.due = 0
 
     def revealed(self, step: int) -> int:
-        """Number of frames that the camera has taken when a step begins; at least 1."""
+        """Number of frames available at the start of a step; at least 1."""
         s = self.schedule
         if s.frame_rate == 0:
             return min(len(self.times), step // s.steps_per_frame + 1)
         elapsed = step / (s.frame_rate * s.steps_per_frame)
         return max(1, sum(t - self.times[0] <= elapsed + 1e-9 for t in self.times))
-
-    def last_step(self) -> int:
-        """The step at which the last frame is revealed."""
-        s = self.schedule
-        if s.frame_rate == 0:
-            return (len(self.times) - 1) * s.steps_per_frame
-        return math.ceil((self.times[-1] - self.times[0]) * s.frame_rate * s.steps_per_frame - 1e-9)
 
     def advance(
         self,
@@ -105,14 +99,15 @@ class KeyframeMemory:
         usable: Callable[[int], bool] = lambda frame: True,
         remember: Callable[[], None] = lambda: None,
     ) -> int | None:
-        """Takes in the newest frame, where it is time for one.
+        """Adds the newest frame if one is due.
 
         Args:
-            step: the step about to be made.
-            agreement: share of a frame's pixels, in [0, 1], where the map as last remembered renders what was measured.
-            usable: whether a frame has anything to train on; frames that have not are passed over.
-            remember: called when the map that `agreement` asks is to be replaced by the present one: before the first
-                frame after a keyframe, so that what is compared has not been trained on what came since.
+            step: the next training step.
+            agreement: share of a frame's pixels, in [0, 1], at which the last remembered map renders the measured
+                depth.
+            usable: whether a frame has any depth; others are skipped.
+            remember: called to replace the map that `agreement` evaluates by the present one. This happens before the
+                first frame after a keyframe, so that the compared map was not trained on later frames.
 
         Returns:
             The frame, or None.
@@ -122,8 +117,8 @@ class KeyframeMemory:
         """
         if self.latest is not None and max(self.latest, *self.keyframes) >= len(self.times):
             raise DataError(
-                f"the checkpoint has seen frame {max(self.latest, *self.keyframes)} of its sequence, this one has "
-                f"{len(self.times)} frames: go on with the data the run was trained on"
+                f"the checkpoint was trained on frame {max(self.latest, *self.keyframes)} of its sequence, this one "
+                f"has {len(self.times)} frames: continue with the data the run was trained on"
             )
         if step < self.due:
             return None
@@ -146,9 +141,10 @@ class KeyframeMemory:
         return newest
 
     def window(self, step: int) -> list[int]:
-        """Frames to train on in a step: the latest, the last keyframe, and others drawn by their last losses.
+        """Frames to train on in a step: the latest, the last keyframe, and others drawn by their latest losses.
 
-        Those are drawn without replacement, with probability proportional to the loss. Empty before the first frame.
+        The others are drawn without replacement, with probability proportional to the loss. Empty before the first
+        frame.
         """
         if self.latest is None:
             return []
@@ -160,17 +156,17 @@ class KeyframeMemory:
         return [*self._draw(rest, room, step), *reversed(sure)]
 
     def shuffled(self, step: int) -> list[int]:
-        """All frames in an order drawn for a step, for training with every frame at hand."""
+        """All frames in random order for a step, for training with all frames available."""
         generator = torch.Generator().manual_seed(step_seed(self.seed, step))
         return torch.randperm(len(self.times), generator=generator).tolist()
 
     def record(self, frame: int, loss: float) -> None:
-        """Keeps a frame's mean loss for the next draws; one that is not finite is not kept."""
+        """Stores a frame's mean loss for the next draws; a loss that is not finite is ignored."""
         if frame in (self.latest, *self.keyframes) and math.isfinite(loss):
             self.losses[frame] = loss
 
     def state(self) -> dict[str, Any]:
-        """Everything that changes, as plain data."""
+        """The mutable state as plain data."""
         return {
             "keyframes": list(self.keyframes),
             "latest": self.latest,
@@ -179,7 +175,7 @@ class KeyframeMemory:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Puts back what `state` returned."""
+        """Restores what `state` returned."""
         self.keyframes = [int(k) for k in state["keyframes"]]
         self.latest = None if state["latest"] is None else int(state["latest"])
         self.losses = {int(k): float(v) for k, v in state["losses"].items()}
@@ -188,7 +184,7 @@ class KeyframeMemory:
     def _draw(self, frames: list[int], count: int, step: int) -> list[int]:
         if len(frames) <= count:
             return frames
-        # a frame without a loss has not been trained on since the loss was lost: it goes first
+        # a frame without a loss was not trained on lately: it gets the highest weight
         highest = max(self.losses.values(), default=1.0)
         weights = torch.tensor([max(self.losses.get(f, highest), 1e-12) for f in frames], dtype=torch.float64)
         generator = torch.Generator().manual_seed(step_seed(self.seed, step))
@@ -196,12 +192,12 @@ class KeyframeMemory:
 
 
 def step_seed(seed: int, step: int, process: int = 0) -> int:
-    """A seed for one step's draws: a resumed run draws as one that was never stopped, with nothing to save.
+    """A seed for one step's draws: a resumed run draws as an uninterrupted one, without stored state.
 
     Args:
         seed: of the run.
         step: the training step.
-        process: which of several processes draws, where each is to draw something else.
+        process: index of the process, if each should draw different numbers.
     """
-    # torch's generator on a CPU takes the low 32 bits alone: processes are spread over those
+    # torch's CPU generator uses only the low 32 bits: processes are spread over those
     return (seed * 1_000_003 + step * 7919 + process * 2_654_435_761 + 1) % (1 << 62)

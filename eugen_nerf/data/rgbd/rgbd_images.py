@@ -1,4 +1,4 @@
-"""Files of an RGB-D frame: depth in metres, masks and colours, all as one pinhole camera shows them."""
+"""Reads the files of an RGB-D frame: depth in metres, masks and colours, as images of one pinhole camera."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.data.images.unknown_files import stranger
+from eugen_nerf.data.images.unknown_files import describe_unknown_file
 from eugen_nerf.data.lenses.undistortion import Lens, Size, undistorted
 
 DEPTH_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 """PIL's modes of a depth image: one channel of 16 or 32 bits."""
-ORIENTATION = 0x0112
-"""EXIF's number of the tag that says how a camera was held."""
-SAME_VIEW = 0.01
-"""Two sizes whose ratios of sides differ by no more show one view: ScanNet has 1296x968 and 640x480."""
+ASPECT_TOLERANCE = 0.01
+"""Largest relative difference of the aspect ratios of two sizes of one view: ScanNet has 1296x968 and 640x480."""
 
 
 def load_depth(
@@ -38,11 +36,11 @@ def load_depth(
         path: PNG or TIFF of one channel of 16 or 32 bits, or .npy [h, w] of any real type.
         unit_scale: metres of one stored unit.
         invalid: stored values that mean "not measured".
-        depth_max: metres; what is farther is not used.
+        depth_max: metres; farther depths are not used.
         mask: image file whose zeros are pixels without a depth, of the same view.
-        lens: of the image; where it is distorted, each pixel of the pinhole image takes the nearest pixel's depth.
+        lens: of the image; if it is distorted, each pixel of the pinhole image takes the nearest pixel's depth.
 
-    Returns depth along the optical axis [h, w] float32 in metres, NaN where there is none. Raises `DataError`.
+    Returns depth along the optical axis [h, w] float32 in metres, NaN where unknown. Raises `DataError`.
     """
     stored = read_stored_depth(path)
     bad = ~(stored > 0.0) | ~np.isfinite(stored)
@@ -59,7 +57,7 @@ def load_depth(
 
 
 def load_depth_of(metadata: Mapping[str, Any], index: int) -> NDArray[np.float32]:
-    """A depth image that the metadata of `EugenRGBDDataParser` describe, as `load_depth` returns it."""
+    """Reads a depth image described by the metadata of `EugenRGBDDataParser`, as `load_depth` does."""
     return load_depth(
         metadata["depth_filenames"][index],
         metadata["depth_unit_scale_factor"],
@@ -71,15 +69,15 @@ def load_depth_of(metadata: Mapping[str, Any], index: int) -> NDArray[np.float32
 
 
 def load_color(path: Path, size: Size, lens: Lens | None = None) -> NDArray[np.uint8]:
-    """A colour image of `size` (width, height), as a pinhole camera shows it: uint8 [h, w, 3 or 4].
+    """Reads a colour image of `size` (width, height) as a pinhole image: uint8 [h, w, 3 or 4].
 
-    It is turned as its EXIF tag says where this alone gives the view of the depth image, reduced by the mean over the
-    pixels that become one, and undistorted where `lens`, of the same size, is distorted.
+    It is rotated by EXIF if only then it has the aspect of the depth image, resized by averaging, and undistorted if
+    `lens`, of the same size, is distorted.
     """
     with Image.open(path) as image:
         turn = not same_view(image.size, size) and same_view(_turned_size(image), size)
-        seen = ImageOps.exif_transpose(image) if turn else image
-        pixels = np.asarray(seen.convert("RGBA" if "A" in seen.mode else "RGB"))
+        turned = ImageOps.exif_transpose(image) if turn else image
+        pixels = np.asarray(turned.convert("RGBA" if "A" in turned.mode else "RGB"))
     if (pixels.shape[1], pixels.shape[0]) != size:
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     if lens is not None and lens.distorted:
@@ -108,7 +106,7 @@ def read_stored_depth(path: Path) -> NDArray[Any]:
             mode = image.mode
             stored = np.asarray(image)
     except Exception as error:  # a damaged file raises whatever its decoder meets: OSError, SyntaxError, zlib.error ...
-        kind = stranger(path)
+        kind = describe_unknown_file(path)
         if kind is not None:
             raise DataError(f"depth '{path}' {kind}") from error
         if isinstance(error, UnidentifiedImageError) and path.suffix.lower() not in (".png", ".tif", ".tiff"):
@@ -122,7 +120,7 @@ def read_stored_depth(path: Path) -> NDArray[Any]:
 
 
 def depth_size(path: Path) -> Size:
-    """(width, height) of a depth file, from its header where there is one; raises `DataError`."""
+    """(width, height) of a depth file, from its header if it has one; raises `DataError`."""
     if path.suffix == ".npy":
         height, width = read_stored_depth(path).shape
         return width, height
@@ -130,12 +128,12 @@ def depth_size(path: Path) -> Size:
 
 
 def color_sizes(path: Path) -> tuple[Size, Size]:
-    """(width, height) of an image file as it is stored, and turned as its EXIF tag says; raises `DataError`."""
+    """(width, height) of an image file as stored, and as rotated by EXIF; raises `DataError`."""
     try:
         with Image.open(path) as image:
             return image.size, _turned_size(image)
     except (OSError, SyntaxError, ValueError) as error:
-        kind = stranger(path)
+        kind = describe_unknown_file(path)
         if kind is not None:
             raise DataError(f"image '{path}' {kind}") from error
         raise DataError(
@@ -144,17 +142,17 @@ def color_sizes(path: Path) -> tuple[Size, Size]:
 
 
 def same_view(one: Size, other: Size) -> bool:
-    """Whether an image of one size can be a resized image of the other: alike but for rounding to whole pixels."""
-    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= SAME_VIEW
+    """Whether an image of one size can be a resized copy of the other, up to rounding to whole pixels."""
+    return abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= ASPECT_TOLERANCE
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its name."""
+    """The first line of an error's text, or the name of its class."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _load_mask(path: Path, size: Size) -> NDArray[np.bool_]:
-    """Which pixels of an image of `size` a mask keeps: those where a colour, and alpha if there is one, is not 0."""
+    """Which pixels of an image of `size` a mask keeps: those whose colour, and alpha if any, is not 0."""
     try:
         with Image.open(path) as image:
             image.load()
@@ -178,4 +176,4 @@ def _load_mask(path: Path, size: Size) -> NDArray[np.bool_]:
 
 def _turned_size(image: Image.Image) -> Size:
     width, height = image.size
-    return (height, width) if image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8) else (width, height)
+    return (height, width) if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8) else (width, height)

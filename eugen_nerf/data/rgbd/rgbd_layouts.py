@@ -2,7 +2,7 @@
 
 Each reader returns frames (times in seconds, poses as the files have them) and metres per stored unit of depth.
 Principal points of TUM and Replica count from the centre of the first pixel, so half a pixel is added; that of 7-Scenes
-is the middle of the image counted from its corner, as nerfstudio counts.
+is the middle of the image counted from its corner, as in nerfstudio.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MILLIMETRES = 1e-3
 
 
 def detect_layout(path: Path) -> str:
-    """The layout of the files in a directory; raises `DataError` where none fits."""
+    """Detects the layout of the files in a directory; raises `DataError` if none matches."""
     if (path / "transforms.json").is_file():
         return "transforms"
     if (path / "rgb.txt").is_file() or (path / "depth.txt").is_file():
@@ -124,7 +124,7 @@ def _matrix_lens(path: Path) -> Lens:
 
 
 def _replica_camera(path: Path, lens: Lens | None, unit: float | None) -> tuple[Lens, float]:
-    """Camera and metres a unit of `cam_params.json`, where the options do not say them."""
+    """Camera and depth unit of `cam_params.json`, unless the options state them."""
     name = next((p for p in (path / "cam_params.json", path.parent / "cam_params.json") if p.is_file()), None)
     if name is None:
         raise DataError(

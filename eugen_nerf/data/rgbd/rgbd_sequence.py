@@ -1,4 +1,4 @@
-"""A posed RGB-D sequence read from disk, checked, and described as one pinhole camera's."""
+"""Reads a posed RGB-D sequence and checks it; all frames become images of one pinhole camera."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.checks import check_images, check_pose
-from eugen_nerf.data.images.placing import check_astray
+from eugen_nerf.data.images.placing import check_outliers
 from eugen_nerf.data.lenses.undistortion import Size
 from eugen_nerf.data.rgbd.rgbd_agreement import check_agreement
 from eugen_nerf.data.rgbd.rgbd_images import color_sizes, depth_size, load_depth, same_view
 from eugen_nerf.data.rgbd.rgbd_layouts import LAYOUTS, detect_layout
 from eugen_nerf.data.rgbd.rgbd_lenses import fit_lenses
-from eugen_nerf.data.rgbd.rgbd_transforms import is_lost
+from eugen_nerf.data.rgbd.rgbd_transforms import tracking_lost
 from eugen_nerf.data.rgbd.rgbd_types import OPENCV_TO_NERFSTUDIO, Array, Reading, RGBDFrame, Sequence, SequenceOptions
 
-FAR = 1e4
-"""Metres beyond which single precision is coarser than a millimetre."""
+FAR_METRES = 1e4
+"""Distance in metres beyond which single precision is coarser than a millimetre."""
 
 
 def read_sequence(path: Path, options: SequenceOptions) -> Sequence:
-    """Reads the list of frames of a sequence and checks all that can be checked without decoding images.
+    """Reads the list of frames of a sequence and makes all checks that need no decoding of images.
 
-    Frames without any finite number in their pose, which is how recorders mark that they lost track, are left out.
+    Frames without any finite number in their pose are left out: recorders mark lost tracking in this way.
 
     Arguments:
         path: directory of the sequence.
-        options: layout, units and cameras, where they are not in the files.
+        options: layout, units and cameras that the files do not state.
 
     Raises `DataError`: missing or unpaired files, poses that are missing, not finite or not rigid, timestamps that do
     not increase, colour and depth that do not show the same view, a camera that does not fit its images.
@@ -44,9 +44,9 @@ def read_sequence(path: Path, options: SequenceOptions) -> Sequence:
     reading = LAYOUTS[layout](path, options)
     if not reading.frames:
         raise DataError(f"the {layout} sequence '{path}' has no frames: at least one is needed")
-    notes = [f"not said by the files, so taken: {'; '.join(reading.assumed)}"] if reading.assumed else []
+    notes = [f"not stated by the files, assumed: {'; '.join(reading.assumed)}"] if reading.assumed else []
     notes += reading.notes
-    lost = [frame for frame in reading.frames if is_lost(frame.pose)]
+    lost = [frame for frame in reading.frames if tracking_lost(frame.pose)]
     if lost:
         notes.append(
             f"left out {len(lost)} of {len(reading.frames)} frames whose pose is not finite (tracking lost), the first "
@@ -67,10 +67,10 @@ def read_sequence(path: Path, options: SequenceOptions) -> Sequence:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What decoding every image of a sequence found.
+    """Result of decoding every image of a sequence.
 
     Attributes:
-        sequence: without frames whose depth is nowhere valid; with notes on what was found.
+        sequence: without frames that have no valid depth; with notes.
         points: measured points [n, 3] float32 in the world, metres.
     """
 
@@ -83,15 +83,15 @@ def inspect_sequence(sequence: Sequence, options: SequenceOptions, *, limit: int
 
     Arguments:
         sequence: as read.
-        options: as it was read with; what they say outright is not doubted.
-        limit: measured points kept of a frame, about.
+        options: with which it was read; stated conventions are not questioned.
+        limit: approximate number of measured points kept per frame.
 
-    Raises `DataError` for a damaged image, if no frame has valid depth, or if the frames' depths agree with one another
-    in another unit or with other axes alone.
+    Raises `DataError` for a damaged image, if no frame has valid depth, or if the frames' depths agree only in another
+    unit or with other axes.
     """
     check_images([frame.color for frame in sequence.frames], split="train")
 
-    def look(frame: RGBDFrame) -> tuple[bool, NDArray[np.float32], NDArray[np.float32], float]:
+    def inspect(frame: RGBDFrame) -> tuple[bool, NDArray[np.float32], NDArray[np.float32], float]:
         lens, mask = frame.lens, frame.mask
         depth = load_depth(frame.depth, sequence.depth_unit, sequence.depth_invalid, np.inf, mask=mask, lens=lens)
         measured = np.isfinite(depth)
@@ -101,9 +101,9 @@ def inspect_sequence(sequence: Sequence, options: SequenceOptions, *, limit: int
         return bool(np.isfinite(depth).any()), points, depths, float(far.sum() / max(1, measured.sum()))
 
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(look, sequence.frames))
-    kept = [frame for frame, (valid, *_) in zip(sequence.frames, found, strict=True) if valid]
-    lost = [frame for frame, (valid, *_) in zip(sequence.frames, found, strict=True) if not valid]
+        inspected = list(pool.map(inspect, sequence.frames))
+    kept = [frame for frame, (valid, *_) in zip(sequence.frames, inspected, strict=True) if valid]
+    lost = [frame for frame, (valid, *_) in zip(sequence.frames, inspected, strict=True) if not valid]
     if not kept:
         raise DataError(
             f"no depth image of the sequence has a valid pixel, the first is '{lost[0].depth}': check the depth unit "
@@ -116,8 +116,8 @@ def inspect_sequence(sequence: Sequence, options: SequenceOptions, *, limit: int
             f"left out frames without valid depth: {len(lost)} of {len(sequence.frames)}, the first is "
             f"{lost[0].depth.name}"
         )
-    notes.append(_measured(np.concatenate([depths for _, _, depths, _ in found]), sequence.depth_unit))
-    far = float(np.mean([share for *_, share in found]))
+    notes.append(_measured(np.concatenate([depths for _, _, depths, _ in inspected]), sequence.depth_unit))
+    far = float(np.mean([share for *_, share in inspected]))
     if far > 0.2:
         notes.append(
             f"warning: {100 * far:.0f} % of the measured depths are beyond {options.depth_max:g} m and not used: check "
@@ -127,15 +127,15 @@ def inspect_sequence(sequence: Sequence, options: SequenceOptions, *, limit: int
     note = check_agreement(sequence, options)
     if note:
         sequence = replace(sequence, notes=(*sequence.notes, note))
-    return Inspection(sequence, np.concatenate([points for _, points, _, _ in found]))
+    return Inspection(sequence, np.concatenate([points for _, points, _, _ in inspected]))
 
 
 def world_points(
     frame: RGBDFrame, depth: NDArray[np.float32], limit: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Points [n, 3] in the world, metres, of pixels that have a depth, and their depths [n] in metres.
+    """World points [n, 3] in metres of pixels with a depth, and their depths [n] in metres.
 
-    All are taken, or evenly chosen ones, at most 2 limit.
+    All of them, or an even subsample of at most 2 limit.
     """
     valid = np.flatnonzero(np.isfinite(depth))
     valid = valid[:: max(1, len(valid) // limit)]
@@ -148,20 +148,20 @@ def world_points(
 
 
 def _measured(depths: NDArray[np.float32], unit: float) -> str:
-    """A line on what the depths are in metres, so that a wrong unit is seen."""
+    """A line with the range of the depths in metres, so that a wrong unit is noticed."""
     low, middle, high = np.quantile(depths, [0.05, 0.5, 0.95])
     text = f"depth: {low:.3g} to {high:.3g} m (5 to 95 %), median {middle:.3g} m, at {unit:g} m a stored unit"
     if middle < 0.2:
-        text = f"warning: {text}: less than a depth camera sees; check --depth-unit"
+        text = f"warning: {text}: less than a depth camera measures; check --depth-unit"
     return text
 
 
 def _posed(reading: Reading, options: SequenceOptions) -> list[RGBDFrame]:
-    """Frames whose pose is not lost, with nerfstudio's axes; raises `DataError` for a pose that is no pose."""
+    """Frames with a valid pose, in nerfstudio's axes; raises `DataError` for an invalid pose."""
     axes = reading.axes if options.axes == "auto" else options.axes
     frames = []
     for frame in reading.frames:
-        if not is_lost(frame.pose):
+        if not tracking_lost(frame.pose):
             check_pose(frame.pose, f"the frame of '{frame.color}'")
             pose = np.eye(4)
             pose[:3] = frame.pose[:3]
@@ -170,16 +170,16 @@ def _posed(reading: Reading, options: SequenceOptions) -> list[RGBDFrame]:
 
 
 def _origin(frames: list[RGBDFrame], notes: list[str]) -> Array:
-    """Where the origin must be for single precision to keep millimetres, [3] whole metres: 0 for usual coordinates."""
+    """The origin [3], in whole metres, for which single precision keeps millimetres: 0 for usual coordinates."""
     places = np.stack([frame.pose[:3, 3] for frame in frames])
-    check_astray(places, [f"'{frame.color}'" for frame in frames], least=1.0)
+    check_outliers(places, [f"'{frame.color}'" for frame in frames], least=1.0)
     largest = float(np.abs(places).max())
-    if largest < FAR:
+    if largest < FAR_METRES:
         return np.zeros(3)
     origin = np.rint(places.mean(axis=0))
     notes.append(
         f"positions reach {largest:.6g} m, where single precision keeps {np.spacing(np.float32(largest)):.2g} m: the "
-        f"origin is moved to {', '.join(f'{value:.0f}' for value in origin)}, so meshes and positions count from there"
+        f"origin is moved to {', '.join(f'{value:.0f}' for value in origin)}; meshes and positions are relative to it"
     )
     return origin
 
@@ -189,7 +189,7 @@ def _turned(pose: Array) -> Array:
 
 
 def _check_times_and_files(frames: list[RGBDFrame]) -> None:
-    """Raises `DataError` for times that do not increase and for missing files; times then begin with 0."""
+    """Raises `DataError` for times that do not increase and for missing files; then shifts times to begin with 0."""
     previous = -np.inf
     for frame in frames:
         if frame.time <= previous:
@@ -207,7 +207,7 @@ def _check_times_and_files(frames: list[RGBDFrame]) -> None:
 
 
 def _sizes(frames: list[RGBDFrame], notes: list[str]) -> tuple[Size, Size]:
-    """(width, height) of all depth images, and of the colour images once they are turned as they are seen."""
+    """(width, height) of all depth images, and of the colour images after rotation by EXIF."""
     size = depth_size(frames[0].depth)
     expected: Size | None = None
     for frame in frames:
@@ -226,7 +226,7 @@ def _sizes(frames: list[RGBDFrame], notes: list[str]) -> tuple[Size, Size]:
                 "depth to colour where they were recorded, or crop both alike and pass --intrinsics"
             )
         if expected is None and color != stored:
-            notes.append(f"colour is turned as its EXIF tag says, {stored[0]}x{stored[1]} to {color[0]}x{color[1]}")
+            notes.append(f"colour is rotated by its EXIF tag, {stored[0]}x{stored[1]} to {color[0]}x{color[1]}")
         expected = expected or color
         if color != expected:
             raise DataError(
@@ -235,5 +235,5 @@ def _sizes(frames: list[RGBDFrame], notes: list[str]) -> tuple[Size, Size]:
             )
     assert expected is not None
     if expected != size:
-        notes.append(f"colour of {expected[0]}x{expected[1]} pixels is brought to depth's {size[0]}x{size[1]}")
+        notes.append(f"colour of {expected[0]}x{expected[1]} pixels is resized to depth's {size[0]}x{size[1]}")
     return size, expected

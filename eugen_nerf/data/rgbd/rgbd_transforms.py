@@ -1,4 +1,4 @@
-"""RGB-D sequences in nerfstudio's transforms.json, with the keys that other programs write there."""
+"""RGB-D sequences in nerfstudio's transforms.json, including the keys of other programs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from eugen_nerf.data.rgbd.rgbd_types import Reading, RGBDFrame, SequenceOptions
 
 DEPTH_KEYS = ("depth_file_path", "depth_path")
 UNIT_KEYS = ("depth_unit_scale_factor", "integer_depth_scale", "depth_scale", "depth_factor", "png_depth_scale")
-"""Metres a stored unit; of the later ones a number above 1 is stored units a metre."""
+"""Metres per stored unit; from the third key on, a number above 1 is stored units per metre."""
 MATRIX_KEYS = ("K", "intrinsics", "intrinsic_matrix", "camera_intrinsics")
 LENS_KEYS = (("fl_x", "fx"), ("fl_y", "fy"), ("cx",), ("cy",))
 SPLITS = ("train", "val", "test")
@@ -31,7 +31,7 @@ def read_transforms(path: Path, options: SequenceOptions) -> Reading:
 
     Beyond nerfstudio's keys: `depth_unit_scale_factor` (metres a unit, 0.001 by default, as nerfstudio's), `timestamp`
     of every frame (seconds) or `fps`; without either the option's frame rate. Frames keep the order of the file.
-    `mask_path` and the lists `train_filenames`, `val_filenames`, `test_filenames` are heeded.
+    `mask_path` and the lists `train_filenames`, `val_filenames`, `test_filenames` are used.
     """
     name = path / "transforms.json"
     document = read_object(name)
@@ -57,7 +57,7 @@ def read_transforms(path: Path, options: SequenceOptions) -> Reading:
         mask_key = ("mask_path",) if entry.get("mask_path") is not None else ()
         files = {key: _file(finder, entry[key], key, where) for key in ("file_path", depth_key, *mask_key)}
         pose = entry["transform_matrix"]
-        if not is_lost(pose):
+        if not tracking_lost(pose):
             check_pose(pose, where)
         lens = read_lens({**document, **entry}, files["file_path"], where, options)
         splits = None
@@ -77,8 +77,8 @@ def read_transforms(path: Path, options: SequenceOptions) -> Reading:
     return Reading(frames, options.depth_unit or unit, "nerfstudio", tuple(assumed), _notes(frames))
 
 
-def is_lost(pose: Any) -> bool:
-    """Whether a pose has no finite number in its upper three rows: so recorders mark a frame they could not place."""
+def tracking_lost(pose: Any) -> bool:
+    """Whether a pose has no finite number in its upper three rows: recorders mark lost tracking in this way."""
     try:
         matrix = np.asarray(pose, dtype=np.float64)
     except (TypeError, ValueError):
@@ -87,13 +87,13 @@ def is_lost(pose: Any) -> bool:
 
 
 def read_lens(values: Mapping[str, Any], color: Path, where: str, options: SequenceOptions) -> Lens:
-    """The lens of a frame's keys, of document and frame together; raises `DataError` for a type that is not known.
+    """The lens of a frame's keys, of document and frame together; raises `DataError` for an unknown type.
 
     Focal lengths and principal point are `fl_x`, `fl_y`, `cx`, `cy`, a 3x3 matrix `K`, or, from `camera_angle_x`
-    alone, in the middle of the image. The factors `k1` to `k4`, `p1`, `p2` are nerfstudio's; where the camera model is
-    FULL_OPENCV, or there are `k5` or `k6`, they are OpenCV's.
+    alone, in the middle of the image. The coefficients `k1` to `k4`, `p1`, `p2` are nerfstudio's; if the camera model
+    is FULL_OPENCV, or there are `k5` or `k6`, they are OpenCV's.
     """
-    bent = _distortion(values, where)
+    distortion = _distortion(values, where)
     size = None
     if _first_key(values, ("w", "width")) and _first_key(values, ("h", "height")):
         width, height = (
@@ -102,7 +102,7 @@ def read_lens(values: Mapping[str, Any], color: Path, where: str, options: Seque
         )
         size = round(width), round(height)
     if options.intrinsics is not None:
-        return bent.with_pinhole(options.intrinsics, None)
+        return distortion.with_pinhole(options.intrinsics, None)
     matrix = _first_key(values, MATRIX_KEYS)
     has_focal = _first_key(values, LENS_KEYS[0]) is not None
     if not has_focal and matrix is not None:
@@ -117,11 +117,11 @@ def read_lens(values: Mapping[str, Any], color: Path, where: str, options: Seque
             numbers = tuple(float(values[_first_key(values, keys) or keys[0]]) for keys in LENS_KEYS)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{where} lacks a number fl_x, fl_y, cx or cy: add it, or pass --intrinsics") from error
-    return bent.with_pinhole(numbers, size)
+    return distortion.with_pinhole(numbers, size)
 
 
 def _distortion(values: Mapping[str, Any], where: str) -> Lens:
-    """Model and distortion of a lens, its focal lengths and principal point still 1 and 0."""
+    """Model and distortion of a lens, with focal lengths 1 and principal point 0."""
     name = named_model(values, where) or ""
     kind = KINDS.get(name, flagged_kind(values) or "PERSPECTIVE")
     if kind not in ("PERSPECTIVE", "FISHEYE") or name in ("FOV", "THIN_PRISM_FISHEYE"):
@@ -177,7 +177,7 @@ def _split_lists(document: Mapping[str, Any], name: Path, finder: ImageFinder) -
 
 
 def _check_lists(lists: Mapping[str, set[Path]], frames: list[RGBDFrame], name: Path) -> None:
-    """Raises `DataError` where a list names a file that no frame has."""
+    """Raises `DataError` if a list names a file of no frame."""
     known = {frame.color for frame in frames}
     for split, listed in lists.items():
         strange = sorted(listed - known)
@@ -189,7 +189,7 @@ def _check_lists(lists: Mapping[str, set[Path]], frames: list[RGBDFrame], name: 
 
 
 def _notes(frames: list[RGBDFrame]) -> tuple[str, ...]:
-    """What masks and lists of files do to the frames."""
+    """Notes on the masks of the frames."""
     notes = []
     masked = sum(frame.mask is not None for frame in frames)
     if masked:

@@ -21,12 +21,12 @@ KINECT_UNIT = 1.0 / 5000.0
 def read_tum(path: Path, options: SequenceOptions) -> Reading:
     """`rgb.txt`, `depth.txt` (time, file) and `groundtruth.txt` (time, translation, quaternion xyzw; OpenCV axes).
 
-    Each colour image is taken with the depth image and the pose nearest in time; where one of them is farther than
-    `max_time_difference`, or the depth image is nearer to another colour image, it is left out, as the benchmark's own
-    tools do. The layout has no camera: without `intrinsics`, images must be a Kinect's 640x480.
+    Each colour image is matched with the depth image and the pose nearest in time. It is left out if one of them is
+    farther than `max_time_difference`, or if the depth image is nearer to another colour image, as in the benchmark's
+    own tools. The layout has no camera: without `intrinsics`, images must be a Kinect's 640x480.
     """
     colors, depths = _timed_lines(path / "rgb.txt"), _timed_lines(path / "depth.txt")
-    poses = [line for line in _timed_lines(path / "groundtruth.txt") if not _is_lost(line[1])]
+    poses = [line for line in _timed_lines(path / "groundtruth.txt") if not _tracking_lost(line[1])]
     if not poses:
         raise DataError(f"'{path / 'groundtruth.txt'}' has no finite pose: at least one is needed")
     times, depth_times, pose_times = (np.array([time for time, _ in lines]) for lines in (colors, depths, poses))
@@ -60,7 +60,7 @@ def read_tum(path: Path, options: SequenceOptions) -> Reading:
 
 
 def _camera(depth: Path, options: SequenceOptions) -> tuple[Lens, tuple[str, ...]]:
-    """The lens, and what was assumed of it; raises `DataError` for images that are no Kinect's."""
+    """The lens, and the assumptions made; raises `DataError` for images that are not a Kinect's."""
     if options.intrinsics is not None:
         return Lens(*options.intrinsics), ()
     size = depth_size(depth) if depth.is_file() else KINECT.size
@@ -77,7 +77,7 @@ def _camera(depth: Path, options: SequenceOptions) -> tuple[Lens, tuple[str, ...
 def _dropped(
     near_depth: NDArray[np.bool_], near_pose: NDArray[np.bool_], kept: int, pose_times: Array, limit: float
 ) -> tuple[str, ...]:
-    """How many colour images were left out, and why."""
+    """A note on the number of colour images left out, and the reasons."""
     count, lost = len(near_depth), int((~near_pose).sum())
     if kept == count:
         return ()
@@ -94,15 +94,15 @@ def _dropped(
 
 
 def _nearest(times: Array, wanted: Array) -> NDArray[np.int64]:
-    """Index of the nearest of increasing times [n], for each wanted time [m]; the earlier of two as near."""
+    """Index of the nearest of increasing times [n], for each wanted time [m]; the earlier one of a tie."""
     after = np.clip(np.searchsorted(times, wanted), 1, max(1, len(times) - 1))
     if len(times) == 1:
         return np.zeros(len(wanted), dtype=np.int64)
     return after - (wanted - times[after - 1] <= times[after] - wanted)
 
 
-def _is_lost(fields: list[str]) -> bool:
-    """Whether a pose has no finite number: so recorders mark what they could not place."""
+def _tracking_lost(fields: list[str]) -> bool:
+    """Whether a pose has no finite number: recorders mark lost tracking in this way."""
     try:
         return len(fields) >= 7 and not np.isfinite([float(value) for value in fields]).any()
     except ValueError:
@@ -136,7 +136,7 @@ def _quaternion_pose(fields: list[str], where: str) -> Array:
 
 
 def _timed_lines(path: Path) -> list[tuple[float, list[str]]]:
-    """(time, further fields) of each line that is no comment; times must increase."""
+    """(time, further fields) of each line except comments; times must increase."""
     lines: list[tuple[float, list[str]]] = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         fields = line.split()

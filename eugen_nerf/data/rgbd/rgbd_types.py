@@ -1,4 +1,4 @@
-"""Posed RGB-D sequences: colour, depth and camera-to-world poses in metres, in the order they were taken.
+"""Posed RGB-D sequences: colour, depth and camera-to-world poses in metres, in temporal order.
 
 Whatever the layout on disk (`rgbd_layouts.py`), a `Sequence` has nerfstudio's cameras (x right, y up, looking along
 -z), metres, seconds, and pixels counted from the image's upper left corner: the first pixel's centre is (0.5, 0.5).
@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 Layout = Literal["auto", "7scenes", "transforms", "tum", "replica"]
 Axes = Literal["opencv", "nerfstudio"]
 OPENCV_TO_NERFSTUDIO = np.diag([1.0, -1.0, -1.0, 1.0])
-"""On the right of a camera-to-world matrix: from y down, z forward to y up, z backward."""
+"""Multiplied from the right to a camera-to-world matrix: from y down, z forward to y up, z backward."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,10 @@ class RGBDFrame:
         color: image file.
         depth: file of the depth along the optical axis, aligned with the colour image.
         pose: camera-to-world matrix [4, 4] float64, metres.
-        lens: in pixels of the depth image once the sequence is read; its size may be another or unknown before.
+        lens: in pixels of the depth image once the sequence is read; before, its size may differ or be unknown.
         time: seconds since the sequence began.
-        mask: image file whose zeros are pixels to leave out; None uses all.
-        splits: names of the splits whose lists of files have this frame; None where there are no such lists.
+        mask: image file, zero at pixels to ignore; None uses all.
+        splits: names of the splits whose lists of files contain this frame; None without such lists.
     """
 
     color: Path
@@ -48,14 +48,14 @@ class RGBDFrame:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a layout's reader found, before it is checked.
+    """Result of a layout's reader, before the checks.
 
     Attributes:
-        frames: as the files have them.
+        frames: as stored.
         depth_unit: metres of one stored unit of depth.
-        axes: of the poses' cameras, where the options do not say them.
-        assumed: what the files do not say, each with the value taken and the option that changes it.
-        notes: what else a user should know, such as frames that were left out.
+        axes: of the poses' cameras, unless the options state them.
+        assumed: what the files do not state, each with the assumed value and the option that changes it.
+        notes: further lines for the user, such as frames left out.
     """
 
     frames: list[RGBDFrame]
@@ -74,8 +74,9 @@ class Sequence:
         size: (width, height) in pixels of all depth images.
         depth_unit: metres of one stored unit of depth.
         depth_invalid: stored values that mean "not measured".
-        notes: what was assumed, left out or changed, a line each.
-        origin: place in the files' world, metres, that is the origin here; 0 unless coordinates are very large.
+        notes: assumptions, omissions and changes, one line each.
+        origin: position in the files' coordinates, metres, that is the origin here; 0 unless coordinates are very
+            large.
     """
 
     frames: tuple[RGBDFrame, ...]
@@ -88,14 +89,14 @@ class Sequence:
 
 @dataclass(frozen=True)
 class SequenceOptions:
-    """How a sequence is read; None leaves it to the layout. Raises `ConfigError` for a value out of its range."""
+    """Options for reading a sequence; None uses the value of the layout. Raises `ConfigError` for a bad value."""
 
     layout: Layout = "auto"
-    """Layout of the files; auto looks what is there."""
+    """Layout of the files; auto detects it."""
     depth_unit: float | None = None
     """Metres of one stored unit of depth, such as 0.001."""
     depth_invalid: tuple[float, ...] = (0.0, 65535.0)
-    """Stored values that mean "not measured"; what is negative, NaN or infinite never is a measurement."""
+    """Stored values that mean "not measured"; negative, NaN and infinite values are never valid."""
     depth_max: float = 10.0
     """Depths beyond this are not used, metres."""
     intrinsics: tuple[float, float, float, float] | None = None

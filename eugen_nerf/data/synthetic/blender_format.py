@@ -1,7 +1,7 @@
-"""Writing a data set in the Blender format of the NeRF paper, complete or not at all.
+"""Writes a data set in the Blender format of the NeRF paper, completely or not at all.
 
 Layout: `transforms_{split}.json` with `camera_angle_x` (radians) and frames `{file_path, transform_matrix}`, images at
-`file_path` + ".png" below the data set's directory. In D-NeRF's format frames have a `time` too.
+`file_path` + ".png" below the data set's directory. In D-NeRF's format frames also have a `time`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def write_split(
         directory: existing directory of the data set.
         split: "train", "val" or "test": the image folder and the name of the transforms file.
         views: cameras with their images [H, W, 4] uint8; at least one, all with the same horizontal field of view. They
-            are taken one at a time, so a generator keeps one image in memory.
+            are consumed one at a time, so a generator keeps one image in memory.
         times: of the views, in [0, 1].
 
     Raises OSError where a file cannot be written.
@@ -61,16 +61,16 @@ def write_split(
 def complete_directory(
     output: Path, *, overwrite: bool = False, marker: str = "transforms_train.json"
 ) -> Iterator[Path]:
-    """A temporary directory beside `output` that takes its name when the block ends well, and else disappears.
+    """A temporary directory beside `output`, renamed to it when the block succeeds, else removed.
 
-    A process that is killed leaves at most a hidden directory `.NAME.partial-...`; under the name itself there is what
-    was there before or the complete new directory. Replacing an old directory takes two renames: killed between them,
-    the old one is left as `.NAME.replaced-...`.
+    A killed process leaves at most a hidden directory `.NAME.partial-...`. The name itself always refers to the old
+    directory or to the complete new one. Replacing an old directory takes two renames: a process killed between them
+    leaves the old one as `.NAME.replaced-...`.
 
     Arguments:
-        output: directory to make; its parents are made too.
+        output: directory to create, with its parents.
         overwrite: replace an existing data set. A directory without the marker is never replaced.
-        marker: name of a file that shows that a directory is such a data set.
+        marker: name of a file that identifies such a data set.
 
     Raises `DataError` if `output` is taken, or if anything in the block raises OSError (disk full, no permission).
     """
@@ -94,7 +94,7 @@ def complete_directory(
         reason = error.strerror or str(error)
         raise DataError(
             f"could not write the data set '{output}': {reason}; nothing half-written was left: "
-            "free some space, or choose another place with --output"
+            "free some space, or choose another --output"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -102,23 +102,23 @@ def complete_directory(
 
 
 def _refuse_taken(output: Path, final: Path, *, overwrite: bool, marker: str) -> None:
-    """Raises `DataError` where the name is taken by something that must not be replaced, or not without being asked."""
+    """Raises `DataError` if the name is taken by something that must not be replaced, or only with `overwrite`."""
     try:
         if not final.exists():
             return
         if not final.is_dir():
-            raise DataError(f"'{output}' is a file, not a directory: choose another place with --output")
+            raise DataError(f"'{output}' is a file, not a directory: choose another --output")
         entries = os.listdir(final)  # noqa: PTH208
     except OSError as error:
-        raise DataError(f"cannot look at '{output}': {error.strerror}; choose another place with --output") from error
+        raise DataError(f"cannot access '{output}': {error.strerror}; choose another --output") from error
     if not entries:
         return
     if not overwrite:
         raise DataError(
-            f"'{output}' exists and is not empty: choose another place with --output, or pass --overwrite to replace it"
+            f"'{output}' exists and is not empty: choose another --output, or pass --overwrite to replace it"
         )
     if marker not in entries:
         raise DataError(
             f"'{output}' exists and is no data set (it has no {marker}), so --overwrite does not replace it: "
-            "choose another place with --output, or empty it yourself"
+            "choose another --output, or empty it yourself"
         )

@@ -1,7 +1,7 @@
-"""A scene that moves, in D-NeRF's format: frames with `time` in [0, 1], each of a camera and a moment of its own.
+"""A scene that moves, in D-NeRF's format: frames with `time` in [0, 1], each with its own camera and time.
 
-A ball rolls round a plate, a body bends and stretches in its middle, posts stand still. Every texture sticks to its
-object, so that a deformation back to the canonical scene exists; the moving shadows are no part of one.
+A ball rolls around a plate, a body in its middle bends and stretches, posts stand still. Every texture moves with its
+object, so a deformation back to the canonical scene exists, except for the moving shadows.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BALL_DISTANCE = 0.78
 
 @dataclass(frozen=True)
 class DynamicConfig(SceneConfig):
-    """What to generate, as `SceneConfig` says it; every view is at a time of its own."""
+    """What to generate, as in `SceneConfig`; every view has its own time."""
 
     num_val: int = 5
     """Number of validation views, at least 1."""
@@ -50,7 +50,7 @@ class DynamicConfig(SceneConfig):
 
 
 def dynamic_times(config: DynamicConfig) -> dict[str, list[float]]:
-    """Times of each split's views, increasing: training from 0 to 1, n others at the middles of n equal parts."""
+    """Times of each split's views, increasing: training from 0 to 1, n others in the middles of n equal intervals."""
     times = {"train": np.linspace(0.0, 1.0, config.num_train).tolist()}
     for split in ("val", "test"):
         count = config.counts[split]
@@ -59,10 +59,10 @@ def dynamic_times(config: DynamicConfig) -> dict[str, list[float]]:
 
 
 def dynamic_scene(seed: int, time: float) -> Scene:
-    """The scene at a moment.
+    """The scene at a time.
 
     Arguments:
-        seed: non-negative, of layout, colours and light; the same seed gives the same scene.
+        seed: non-negative, for layout, colours and light; the same seed gives the same scene.
         time: in [0, 1].
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, 7]))
@@ -102,7 +102,7 @@ def generate_dynamic(output: Path, config: DynamicConfig | None = None, *, overw
         task = progress.add_task("rendering", total=sum(config.counts.values()))
 
         def views(split: str) -> Iterator[tuple[Camera, NDArray[np.uint8]]]:
-            # neighbouring places are seen at times far apart, or a moving camera would explain a moving object
+            # neighbouring cameras have distant times, or a moving camera could explain a moving object
             order = np.random.default_rng(np.random.SeedSequence([config.seed, 11])).permutation(len(cameras[split]))
             for index, time in zip(order, times[split], strict=True):
                 tracer = Tracer(dynamic_scene(config.seed, time))
@@ -128,7 +128,7 @@ def _plate(hue: float) -> SceneObject:
 
 
 def _posts(hue: float, start: float) -> list[SceneObject]:
-    """What stands still: three posts with pointed roofs, in the half that the ball does not reach."""
+    """Static objects: three posts with pointed roofs, in the half that the ball does not reach."""
     objects = []
     for number in range(3):
         angle = start + 3.9 + 0.8 * number
@@ -142,12 +142,12 @@ def _posts(hue: float, start: float) -> list[SceneObject]:
 
 
 def _ball(hue: float, start: float, time: float) -> SceneObject:
-    """A ball that rolls along a third of a circle without slipping: turned by way over radius about a moving axis."""
+    """A ball that rolls along a third of a circle without slipping: its rotation is distance over radius."""
     angle = start + 2.1 * time
     across, along = np.array([np.cos(angle), np.sin(angle), 0.0]), 2.1 * time * BALL_DISTANCE
     roll = along / BALL_RADIUS
     place = np.eye(4)
-    # in the frame that goes round with it, it turns about the axis that points outwards
+    # in its moving frame, it rotates about the axis that points outwards
     cos, sin = np.cos(-roll), np.sin(-roll)
     frame = np.stack([across, np.cross([0.0, 0.0, 1.0], across), [0.0, 0.0, 1.0]], axis=-1)
     place[:3, :3] = frame @ np.array([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]])

@@ -1,4 +1,4 @@
-"""A furnished room by seed: pieces of boxes, cylinders and balls, placed beside one another and clear of a path."""
+"""A furnished room by seed: pieces made of boxes, cylinders and balls, apart from each other and from a path."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from eugen_nerf.data.synthetic.room import Room, RoomPart
 from eugen_nerf.data.synthetic.solids import Array, Box, Cylinder, Sphere, Vector
 from eugen_nerf.data.synthetic.textures import hsv
 
-SUNK = 0.02
-"""Metres that pieces reach into floor and walls, so that no two faces coincide."""
-GAP = 0.06
-"""Metres kept free between pieces."""
-TRIES = 400
+OVERLAP = 0.02
+"""Overlap of pieces with floor and walls in metres, so that no two faces coincide."""
+MIN_GAP = 0.06
+"""Minimum distance between pieces, metres."""
+MAX_TRIES = 400
 
 Piece = tuple[list[RoomPart], float]
-"""Parts around the origin, standing on the floor and looking along +x, and the radius of the circle they need."""
+"""Parts around the origin, standing on the floor and facing +x, and the radius of the circle they occupy."""
 
 
 def furnished_room(size: Vector, num_objects: int, path: Array, clearance: float, rng: np.random.Generator) -> Room:
@@ -26,12 +26,12 @@ def furnished_room(size: Vector, num_objects: int, path: Array, clearance: float
 
     Arguments:
         size: width (x), depth (y) and height (z) in metres.
-        num_objects: pieces to place; every other one stands against a wall.
+        num_objects: number of pieces; every other one stands against a wall.
         path: points [N, 3] in metres that must stay clear.
-        clearance: metres between the path and anything placed.
+        clearance: minimum distance to the path, metres.
         rng: the same state gives the same room.
 
-    Raises `ConfigError` where a piece finds no place.
+    Raises `ConfigError` if there is no space for a piece.
     """
     walls = Box((0.0, 0.0, 0.5 * size[2]), (0.5 * size[0], 0.5 * size[1], 0.5 * size[2]))
     hue = float(rng.uniform())
@@ -42,16 +42,16 @@ def furnished_room(size: Vector, num_objects: int, path: Array, clearance: float
     for number in range(num_objects):
         kind, at_wall = number // 2, number % 2 == 0
         makers = leaning if at_wall else standing
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             piece, radius = makers[kind % len(makers)](rng, hue + number / num_objects)
             x, y, turn = _at_wall(rng, size, piece) if at_wall else _free(rng, size, radius)
             placed = [_moved(part, x, y, turn) for part in piece]
-            crowded = any(np.hypot(x - a, y - b) < radius + r + GAP for a, b, r in taken)
+            crowded = any(np.hypot(x - a, y - b) < radius + r + MIN_GAP for a, b, r in taken)
             if not crowded and min(part.solid.distance(path).min() for part in placed) >= clearance:
                 break
         else:
             raise ConfigError(
-                f"{num_objects} objects find no place in a room of {size[0]:g} x {size[1]:g} x {size[2]:g} m: give a "
+                f"{num_objects} objects do not fit into a room of {size[0]:g} x {size[1]:g} x {size[2]:g} m: give a "
                 "smaller --num-objects, a larger --size, or another --seed"
             )
         parts += placed
@@ -60,17 +60,17 @@ def furnished_room(size: Vector, num_objects: int, path: Array, clearance: float
 
 
 def _free(rng: np.random.Generator, size: Vector, radius: float) -> tuple[float, float, float]:
-    """A place (x, y in metres, turn in radians) away from the walls."""
+    """A position (x, y in metres, rotation in radians) away from the walls."""
     x, y = rng.uniform(-1.0, 1.0, size=2) * (np.array(size[:2]) / 2 - radius - 0.1)
     return float(x), float(y), float(rng.uniform(0.0, 2.0 * np.pi))
 
 
 def _at_wall(rng: np.random.Generator, size: Vector, piece: list[RoomPart]) -> tuple[float, float, float]:
-    """A place with the piece's back (its lowest x) a little inside one of the four walls."""
-    turn = int(rng.integers(4))  # looks along +x, +y, -x, -y
+    """A position with the piece's back (its lowest x) slightly inside one of the four walls."""
+    turn = int(rng.integers(4))  # facing +x, +y, -x, -y
     back = -min(_lowest_x(part) for part in piece)
     away, along = size[turn % 2] / 2, size[1 - turn % 2] / 2 - 0.6
-    normal = -(away - back + SUNK) * (1.0 if turn < 2 else -1.0)
+    normal = -(away - back + OVERLAP) * (1.0 if turn < 2 else -1.0)
     side = float(rng.uniform(-along, along))
     x, y = (normal, side) if turn % 2 == 0 else (side, normal)
     return x, y, turn * np.pi / 2
@@ -83,7 +83,7 @@ def _lowest_x(part: RoomPart) -> float:
 
 
 def _moved(part: RoomPart, x: float, y: float, turn: float) -> RoomPart:
-    """The part turned around the vertical axis, then moved over the floor."""
+    """The part rotated around the vertical axis, then moved horizontally."""
     solid = part.solid
     c, s = np.cos(turn), np.sin(turn)
     assert isinstance(solid, Box | Cylinder | Sphere)
@@ -97,16 +97,16 @@ def _moved(part: RoomPart, x: float, y: float, turn: float) -> RoomPart:
 
 
 def _block(name: str, low: Vector, high: Vector, color: Vector, yaw: float = 0.0) -> RoomPart:
-    """A box between two corners; one that starts at the floor is sunk into it."""
-    bottom = low[2] - SUNK if low[2] == 0.0 else low[2]
+    """A box between two corners; one that starts at the floor extends into it."""
+    bottom = low[2] - OVERLAP if low[2] == 0.0 else low[2]
     center = tuple((a + b) / 2 for a, b in zip((*low[:2], bottom), high, strict=True))
     half = tuple((b - a) / 2 for a, b in zip((*low[:2], bottom), high, strict=True))
     return RoomPart(name, Box(center, half, yaw), color)  # type: ignore[arg-type]
 
 
 def _post(name: str, x: float, y: float, low: float, high: float, radius: float, color: Vector) -> RoomPart:
-    """An upright cylinder; one that starts at the floor is sunk into it."""
-    bottom = low - SUNK if low == 0.0 else low
+    """An upright cylinder; one that starts at the floor extends into it."""
+    bottom = low - OVERLAP if low == 0.0 else low
     return RoomPart(name, Cylinder((x, y, (bottom + high) / 2), radius, (high - bottom) / 2), color)
 
 
@@ -126,7 +126,7 @@ def _stool(rng: np.random.Generator, hue: float) -> Piece:
 
 def _ball(rng: np.random.Generator, hue: float) -> Piece:
     radius = float(rng.uniform(0.18, 0.32))
-    return [RoomPart("ball", Sphere((0.0, 0.0, radius - SUNK), radius), hsv(hue, 0.85, 0.85))], radius
+    return [RoomPart("ball", Sphere((0.0, 0.0, radius - OVERLAP), radius), hsv(hue, 0.85, 0.85))], radius
 
 
 def _crates(rng: np.random.Generator, hue: float) -> Piece:
@@ -134,7 +134,7 @@ def _crates(rng: np.random.Generator, hue: float) -> Piece:
     h = rng.uniform(0.34, 0.46)
     lower = _block("crates", (-a, -a, 0.0), (a, a, h), hsv(hue, 0.6, 0.75))
     top = h + rng.uniform(0.25, 0.35)
-    upper = _block("crates", (-b, -b, h - SUNK), (b, b, top), hsv(hue + 0.1, 0.7, 0.6), float(rng.uniform(0.2, 0.7)))
+    upper = _block("crates", (-b, -b, h - OVERLAP), (b, b, top), hsv(hue + 0.1, 0.7, 0.6), float(rng.uniform(0.2, 0.7)))
     return [lower, upper], float(a * np.sqrt(2.0))
 
 
@@ -171,7 +171,7 @@ def _sofa(rng: np.random.Generator, hue: float) -> Piece:
 def _cabinet(rng: np.random.Generator, hue: float) -> Piece:
     width, height = rng.uniform(0.4, 0.6), rng.uniform(0.7, 1.0)
     body = _block("cabinet", (-0.2, -width, 0.0), (0.2, width, height), hsv(hue, 0.4, 0.8))
-    vase = _post("cabinet", 0.02, float(width * 0.5), height - SUNK, height + 0.28, 0.07, hsv(hue + 0.5, 0.8, 0.6))
+    vase = _post("cabinet", 0.02, float(width * 0.5), height - OVERLAP, height + 0.28, 0.07, hsv(hue + 0.5, 0.8, 0.6))
     bowl = RoomPart("cabinet", Sphere((0.0, float(-width * 0.4), float(height + 0.08)), 0.13), hsv(hue + 0.3, 0.7, 0.9))
     return [body, vase, bowl], float(np.hypot(0.2, width))
 

@@ -1,7 +1,10 @@
-"""Triangle meshes of simple solids, in their own object coordinates, made with numpy alone.
+"""Triangle meshes of simple solids, in object coordinates.
 
-Lengths are world units, z points up, faces are counter-clockwise seen from outside. Normals are kept per vertex, so a
-smooth solid shares its vertices between faces and a solid with creases repeats them.
+Lengths are world units, z points up, faces are counter-clockwise seen from outside. Normals are stored per vertex, so
+a smooth solid shares vertices between faces and a solid with creases repeats them.
+
+These are not trimesh's primitives: trimesh tessellates them differently and weights normals by angle. Generated scenes
+would change, and every published figure with them.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ class Mesh:
 
 
 def merge(meshes: Sequence[Mesh]) -> Mesh:
-    """One mesh holding every triangle of `meshes`, vertices in the order given."""
+    """One mesh with all triangles of `meshes`, vertices in the given order."""
     starts = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
     return Mesh(
         np.concatenate([mesh.vertices for mesh in meshes]),
@@ -60,7 +63,7 @@ def _grid_faces(rows: int, columns: int, *, close_rows: bool = False) -> NDArray
 
 
 def sphere(radius: float, *, rings: int = 48, segments: int = 96) -> Mesh:
-    """A sphere around the origin; its vertices lie on it, the mesh is inside by at most radius * (pi / rings)^2 / 4."""
+    """A sphere around the origin; vertices lie on it, faces are inside by at most radius * (pi / rings)^2 / 4."""
     polar = np.linspace(np.pi, 0.0, rings + 1)[:, None]
     azimuth = np.linspace(0.0, 2.0 * np.pi, segments, endpoint=False)[None]
     normals = np.stack(

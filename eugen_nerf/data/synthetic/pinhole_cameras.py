@@ -8,6 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+HEIGHT_BAND = (0.12, 0.94)
+"""Lowest and highest camera of a scene, as shares of the radius."""
+JITTER = 0.5
+"""Random displacement of a camera, as a share of its cell on the sphere."""
 
 
 @dataclass(frozen=True)
@@ -65,18 +69,17 @@ def look_at(position: Array, target: Array) -> Array:
     return pose
 
 
-def hemisphere_positions(
-    rng: np.random.Generator, count: int, radius: float, *, low: float = 0.12, high: float = 0.94, jitter: float = 0.5
-) -> Array:
+def hemisphere_positions(rng: np.random.Generator, count: int, radius: float) -> Array:
     """Positions [count, 3] spread over the upper part of a sphere around the origin.
 
-    A Fibonacci lattice (equal areas of the band low <= z / radius <= high, azimuth in steps of the golden angle) turned
-    by a random angle, each point then moved within its cell by `jitter` (0: none, 1: the whole cell).
+    A Fibonacci lattice of equal areas in `HEIGHT_BAND`, its azimuth in steps of the golden angle, is turned by a random
+    angle. Then each point is moved at random within its cell.
     """
-    index = np.arange(count) + 0.5 + jitter * rng.uniform(-0.5, 0.5, size=count)
+    low, high = HEIGHT_BAND
+    index = np.arange(count) + 0.5 + JITTER * rng.uniform(-0.5, 0.5, size=count)
     z = low + (high - low) * index / count
     golden = np.pi * (3.0 - np.sqrt(5.0))
     azimuth = rng.uniform(0.0, 2.0 * np.pi) + golden * np.arange(count)
-    azimuth = azimuth + jitter * rng.uniform(-0.5, 0.5, size=count) * np.sqrt(2.0 * np.pi / count)
+    azimuth = azimuth + JITTER * rng.uniform(-0.5, 0.5, size=count) * np.sqrt(2.0 * np.pi / count)
     across = np.sqrt(1.0 - z**2)
     return radius * np.stack([across * np.cos(azimuth), across * np.sin(azimuth), z], axis=-1)

@@ -1,7 +1,7 @@
-"""Ray-cast shading of a described scene: objects and a light in, the RGBA image of one camera out.
+"""Renders RGBA images of a described scene of objects and a light, by ray casting.
 
-open3d's ray caster (Embree, float32) finds the hits; everything after that is numpy float64, so an image depends on
-nothing but the description, the camera and the supersampling. open3d is imported when a `Tracer` is built, not before.
+open3d's ray caster (Embree, float32) finds the hits; everything after that is numpy float64, so an image depends only
+on the description, the camera and the supersampling. open3d is imported when a `Tracer` is built.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SHADOW_OFFSET = 2e-3
 class SceneObject:
     """A mesh in object coordinates, the affine object-to-world matrix [4, 4] float64, and its material.
 
-    A deformed mesh has the texture of where its vertices were before, `rest` [V, 3]; None where they are the same.
+    `rest` [V, 3] are the vertices before a deformation: they have the texture coordinates. None without a deformation.
     """
 
     mesh: Mesh
@@ -54,7 +54,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Scene:
-    """What there is to see: objects in world coordinates (z up) and the light on them."""
+    """Objects in world coordinates (z up) and the light on them."""
 
     objects: tuple[SceneObject, ...]
     light: Light
@@ -62,7 +62,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Hits:
-    """First intersections of N rays, of which M hit something.
+    """First intersections of N rays, M of which hit something.
 
     Arguments:
         mask: [N] bool, which rays hit.
@@ -82,12 +82,12 @@ class Hits:
 
 
 class Tracer:
-    """A scene made ready for ray casting: all meshes in one acceleration structure."""
+    """A scene prepared for ray casting: all meshes in one acceleration structure."""
 
     def __init__(self, scene: Scene) -> None:
         """Builds the acceleration structure; `scene` needs at least one object.
 
-        Raises `DataError` where open3d does not load: it needs system libraries that a bare machine lacks.
+        Raises `DataError` if open3d does not load: it needs system libraries that a bare machine lacks.
         """
         try:
             import open3d  # slow to import, and needed here only
@@ -120,25 +120,25 @@ class Tracer:
 
     def cast(self, origins: Array, directions: Array) -> Hits:
         """First hits of rays with origins [N, 3] and unit directions [N, 3] (world coordinates)."""
-        answer = self._caster.cast_rays(self._rays(origins, directions))
-        reach = answer["t_hit"].numpy()
+        result = self._caster.cast_rays(self._rays(origins, directions))
+        reach = result["t_hit"].numpy()
         mask = np.isfinite(reach)
-        face = answer["primitive_ids"].numpy()[mask].astype(np.int64)
-        uv = answer["primitive_uvs"].numpy()[mask].astype(np.float64)
+        face = result["primitive_ids"].numpy()[mask].astype(np.int64)
+        uv = result["primitive_uvs"].numpy()[mask].astype(np.float64)
         weights = np.column_stack([1.0 - uv.sum(-1), uv])[..., None]
         corners = self.faces[face]
         position, local, normal = (
             (weights * values[corners]).sum(axis=1) for values in (self.vertices, self.local, self.normals)
         )
         normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-30)
-        # The face decides which side is seen: at a silhouette the interpolated normal may already point away.
-        flat = answer["primitive_normals"].numpy()[mask].astype(np.float64)
-        seen = np.einsum("nd,nd->n", flat, directions[mask]) * np.einsum("nd,nd->n", flat, normal)
-        normal = np.where((seen > 0.0)[:, None], -normal, normal)
+        # The face decides which side is visible: at a silhouette the interpolated normal may already point away.
+        flat = result["primitive_normals"].numpy()[mask].astype(np.float64)
+        facing = np.einsum("nd,nd->n", flat, directions[mask]) * np.einsum("nd,nd->n", flat, normal)
+        normal = np.where((facing > 0.0)[:, None], -normal, normal)
         return Hits(mask, reach[mask].astype(np.float64), self.owners[face], position, local, normal)
 
     def occluded(self, origins: Array, directions: Array) -> NDArray[np.bool_]:
-        """Whether each ray [N, 3] meets anything at all, as [N] bool: the shadow test."""
+        """Whether each ray [N, 3] hits anything, [N] bool: the shadow test."""
         return self._caster.test_occlusions(self._rays(origins, directions)).numpy()
 
     def shade(self, hits: Hits, directions: Array) -> Array:
@@ -180,7 +180,7 @@ def render_rgba(tracer: Tracer, camera: Camera, *, supersample: int = 3) -> NDAr
     """The image of one camera with straight (not premultiplied) alpha, as Blender writes it.
 
     Each pixel averages the premultiplied linear colour and the coverage of supersample^2 rays on a regular grid; the
-    colour is then divided by the coverage, encoded as sRGB and rounded to 8 bits. Pixels that see nothing are 0.
+    colour is then divided by the coverage, encoded as sRGB and rounded to 8 bits. Pixels without a hit are 0.
 
     Returns [height, width, 4] uint8.
     """

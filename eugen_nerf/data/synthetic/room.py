@@ -1,7 +1,7 @@
-"""A room of solids with its exact signed distance, and the file that keeps it.
+"""A room of solids with its exact signed distance, and its file format.
 
 Metres, z up, the floor at z = 0, the room's middle over the origin. The signed distance is positive in free space and
-negative in walls and objects, as the methods learn it; it is exact in free space (`solids.py` says why).
+negative in walls and objects, as in the methods; it is exact in free space (see `solids.py`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from eugen_nerf.data.synthetic.solids import Array, Box, Cylinder, Solid, Sphere
 ROOM_NAME = "room.json"
 FORMAT_VERSION = 1
 KINDS: dict[str, type[Solid]] = {"box": Box, "cylinder": Cylinder, "sphere": Sphere}
-CONTACT = 1e-9  # metres: what lies this near a surface is on it, in float64
+SURFACE_TOLERANCE = 1e-9  # metres: a point this near is on the surface, in float64
 
 
 @dataclass(frozen=True)
 class RoomPart:
-    """One solid of an object: what it belongs to, its shape, its colour (RGB in [0, 1])."""
+    """One solid of an object: the name of the object, its shape, its colour (RGB in [0, 1])."""
 
     name: str
     solid: Solid
@@ -37,8 +37,8 @@ class Room:
     """A hollow box with solids in it.
 
     Attributes:
-        walls: its inside is where free space can be.
-        parts: solids; they may stand in one another and in the walls.
+        walls: a box that contains all free space.
+        parts: solids; they may overlap each other and the walls.
     """
 
     walls: Box
@@ -63,12 +63,13 @@ class Room:
         return distance, gradient
 
     def cast(self, origins: Array, directions: Array) -> tuple[Array, NDArrayInt]:
-        """First surface along rays that start in free space.
+        """Casts rays that start in free space.
 
         Arguments:
             origins, directions: [N, 3]; directions need not be of unit length.
 
-        Returns the multiple [N] of the direction at which the surface is, and the index [N] of its part, -1 for walls.
+        Returns the distance [N] to the first surface in multiples of the direction, and the index [N] of its part, -1
+        for walls.
         """
         nearest = self.walls.crossings(origins, directions)[1]
         index = np.full(len(origins), -1)
@@ -82,20 +83,20 @@ class Room:
     def surface_points(self, rng: np.random.Generator, count: int) -> Array:
         """Points [count, 3] uniform on the surface of free space.
 
-        Drawn from all faces by area; those that are inside another solid or a wall are drawn again.
+        Drawn from all faces by area; points inside another solid or a wall are drawn again.
         """
         solids: list[Solid] = [self.walls, *(part.solid for part in self.parts)]
         areas = np.array([solid.area for solid in solids])
-        found: list[Array] = []
+        kept: list[Array] = []
         missing = count
         while missing > 0:
             drawn = rng.multinomial(2 * missing, areas / areas.sum())
             points = np.concatenate([solid.surface_points(rng, n) for solid, n in zip(solids, drawn, strict=True)])
-            points = points[np.abs(self.distance(points)) < CONTACT]
+            points = points[np.abs(self.distance(points)) < SURFACE_TOLERANCE]
             points = points[rng.permutation(len(points))][:missing]
-            found.append(points)
+            kept.append(points)
             missing -= len(points)
-        return np.concatenate(found)
+        return np.concatenate(kept)
 
 
 NDArrayInt = np.ndarray[Any, np.dtype[np.int64]]
@@ -104,7 +105,7 @@ NDArrayInt = np.ndarray[Any, np.dtype[np.int64]]
 def write_room(room: Room, path: Path) -> None:
     """Writes a room as plain data (JSON); raises OSError where that fails.
 
-    Keys: `version`, `unit`, `walls` and `parts`; a solid has its `kind` (box, cylinder, sphere) and the numbers of its
+    Keys: `version`, `unit`, `walls` and `parts`; a solid has its `kind` (box, cylinder, sphere) and the fields of its
     class in `solids.py`.
     """
     document = {
@@ -133,9 +134,7 @@ def read_room(path: Path) -> Room:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        raise DataError(
-            f"'{path}' is no room that can be read ({reason}): make it again with eugen-data room"
-        ) from error
+        raise DataError(f"'{path}' is not a readable room ({reason}): make it again with eugen-data room") from error
     return Room(walls, parts)
 
 

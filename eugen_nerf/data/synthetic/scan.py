@@ -1,4 +1,4 @@
-"""Generates a room and a hand-held RGB-D scan of it, with the room's exact signed distance beside the frames.
+"""Generates a room and a hand-held RGB-D scan of it, with the room's exact signed distance.
 
 Layout: nerfstudio's `transforms.json` (with `depth_file_path`, `timestamp` and `depth_unit_scale_factor`), colour as
 PNG, depth along the optical axis as PNG of 16 bits in millimetres (0: not measured), and `room.json`.
@@ -23,7 +23,7 @@ from eugen_nerf.data.synthetic.room import ROOM_NAME, Room, write_room
 from eugen_nerf.data.synthetic.solids import Array, Vector
 
 CLEARANCE = 0.35
-"""Metres that the camera keeps from everything."""
+"""Minimum distance of the camera from all surfaces, metres."""
 DEPTH_UNIT = 1e-3
 LIGHT = np.array([0.4, 0.25, 0.88])
 WALL_COLORS = {"floor": (0.55, 0.45, 0.35), "ceiling": (0.9, 0.9, 0.88), "x": (0.75, 0.8, 0.7), "y": (0.8, 0.72, 0.66)}
@@ -31,7 +31,7 @@ WALL_COLORS = {"floor": (0.55, 0.45, 0.35), "ceiling": (0.9, 0.9, 0.88), "x": (0
 
 @dataclass(frozen=True)
 class RoomConfig:
-    """What to generate; every byte is determined by these numbers.
+    """What to generate; these numbers determine every byte.
 
     Raises `ConfigError` for a value out of its range.
     """
@@ -47,11 +47,11 @@ class RoomConfig:
     fov: float = 75.0
     """Horizontal field of view in degrees, 20 to 120."""
     fps: float = 10.0
-    """Frames per second, 0.1 to 1000: timestamps only, the path does not depend on it."""
+    """Frames per second, 0.1 to 1000; it affects only the timestamps."""
     depth_noise: float = 0.0
-    """Strength of the sensor's errors, 0 to 10: 0 measures exactly, 1 is like a Kinect (`noisy_depth`)."""
+    """Strength of the simulated sensor errors, 0 to 10: 0 is exact, 1 is like a Kinect (`noisy_depth`)."""
     seed: int = 0
-    """Non-negative seed of furniture, colours, path and noise."""
+    """Non-negative seed for furniture, colours, path and noise."""
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
@@ -85,8 +85,8 @@ def generate_room(output: Path, config: RoomConfig | None = None, *, overwrite: 
         config: what to generate, `RoomConfig()` by default.
         overwrite: replace a room that is already there, once the new one is complete.
 
-    Returns `output`. Raises `DataError` if `output` is taken or cannot be written, `ConfigError` where the furniture
-    finds no place.
+    Returns `output`. Raises `DataError` if `output` is taken or cannot be written, `ConfigError` if there is no
+    space for the furniture.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -119,7 +119,7 @@ def generate_room(output: Path, config: RoomConfig | None = None, *, overwrite: 
 
 
 def make_room(config: RoomConfig) -> tuple[Room, list[Camera]]:
-    """The room and the cameras of its scan. Raises `ConfigError` where the furniture finds no place."""
+    """The room and the cameras of its scan. Raises `ConfigError` if there is no space for the furniture."""
     rng = np.random.default_rng(np.random.SeedSequence([config.seed, 0]))
     cameras = scan_path(config, rng)
     path = np.stack([camera.pose[:3, 3] for camera in cameras])
@@ -128,7 +128,7 @@ def make_room(config: RoomConfig) -> tuple[Room, list[Camera]]:
 
 
 def scan_path(config: RoomConfig, rng: np.random.Generator) -> list[Camera]:
-    """A hand-held walk: once around the middle of the room while the view turns twice, with slow sway and shake."""
+    """A hand-held walk once around the middle of the room while the camera turns twice, with slow sway and shake."""
     width, height = config.resolution
     t = np.linspace(0.0, 1.0, config.num_frames)
     start, turn = rng.uniform(0.0, 2.0 * np.pi, size=2)
@@ -179,16 +179,17 @@ def noisy_depth(depth: Array, incidence: Array, strength: float, rng: np.random.
     * Gaussian error of the standard deviation that Nguyen, Izadi and Lovell (3DIMPVT 2012) fitted to a Kinect:
       0.0012 + 0.0019 (z - 0.4)^2 + 0.0001 / sqrt(z) * a^2 / (pi/2 - a)^2 metres, a the angle to the normal.
     * Steps of inverse depth of 2.85e-3 / m: the resolution that Khoshelham and Elberink (Sensors 2012) give.
-    * Dropouts, ours: none below 65 degrees to the normal, all above 85; none up to 3.5 m, all beyond 5.5 m or nearer
-      than 0.4 m; between, with a probability that rises linearly. Their rates do not depend on the strength.
+    * Dropouts (our own model): none below 65 degrees to the normal, all above 85; none up to 3.5 m, all beyond 5.5 m or
+    nearer
+      than 0.4 m; in between, the probability rises linearly. Their rates do not depend on the strength.
 
     Arguments:
         depth: [h, w] metres along the optical axis.
         incidence: [h, w] cosine of the angle between ray and normal.
         strength: factor of the error and of the step.
-        rng: of the errors.
+        rng: for the errors.
 
-    Returns depth [h, w] in metres, 0 where nothing is measured.
+    Returns depth [h, w] in metres, 0 where not measured.
     """
     angle = np.arccos(np.clip(incidence, 1e-3, 1.0))
     grazing = 1e-4 / np.sqrt(depth) * angle**2 / (np.pi / 2 - angle) ** 2
@@ -202,7 +203,7 @@ def noisy_depth(depth: Array, incidence: Array, strength: float, rng: np.random.
 
 
 def _normals(room: Room, points: Array, index: NDArray[np.int64]) -> Array:
-    """Unit normals [N, 3] of the surfaces that were hit, out of the solid."""
+    """Unit normals [N, 3] of the hit surfaces, out of the solid."""
     normals = -room.walls.distance_and_gradient(points)[1]
     for number in np.unique(index[index >= 0]):
         hit = index == number
@@ -218,7 +219,7 @@ def _shade(room: Room, points: Array, normals: Array, index: NDArray[np.int64]) 
     wall = np.where(upright[:, None], level, side)
     palette = np.array([part.color for part in room.parts] or [(0.0, 0.0, 0.0)])
     color = np.where((index < 0)[:, None], wall, palette[np.maximum(index, 0)])
-    # cells start off the planes of walls and floor, where rounding would decide
+    # cells are shifted off the planes of walls and floor, where rounding would decide
     cells = np.floor((points + 0.083) / np.where(index < 0, 0.5, 0.12)[:, None]).sum(-1) % 2
     light = 0.62 + 0.38 * normals @ (LIGHT / np.linalg.norm(LIGHT))
     return (255.0 * color * (light * (1.0 - 0.18 * cells))[:, None]).round().astype(np.uint8)

@@ -1,9 +1,9 @@
 """Convex solids with exact signed distances: negative inside, in the unit of the coordinates, float64.
 
-For each solid |d| is the distance to the nearest point of its surface, inside and outside alike. Compositions keep that
-where it is said: `Room` is a hollow box with solids in it, and the minimum of their distances is exact in free space.
-In the solids and walls themselves it is never larger in magnitude than the truth, and smaller where solids overlap or
-stand in a wall, because the faces between them are no surface of the whole.
+For each solid |d| is the distance to the nearest point of its surface, inside and outside alike. `Room` is a hollow
+box with solids in it, and the minimum of their distances is exact in free space. Inside solids and walls its magnitude
+is a lower bound: it is too small where solids overlap each other or a wall, because the faces between them are not part
+of the surface of the whole.
 
 Formulas of the distances: Inigo Quilez, "distance functions" (iquilezles.org); the gradients are their derivatives.
 """
@@ -27,12 +27,13 @@ class Solid(ABC):
     def distance_and_gradient(self, points: Array) -> tuple[Array, Array]:
         """Signed distance [N] and its gradient [N, 3] of unit length at points [N, 3].
 
-        Where the nearest surface point is not unique (the axes of a box, a centre) the gradient is one of the choices.
+        If the nearest surface point is not unique (on the axes of a box, at a centre) the gradient is one of the
+        choices.
         """
 
     @abstractmethod
     def crossings(self, origins: Array, directions: Array) -> tuple[Array, Array]:
-        """Where lines run through the solid: entry and exit [N] as multiples of `directions` [N, 3], entry <= exit.
+        """Intersections of lines with the solid: entry and exit [N] in multiples of `directions` [N, 3], entry <= exit.
 
         A line that misses has entry inf and exit -inf.
         """
@@ -81,7 +82,7 @@ class Sphere(Solid):
 
 @dataclass(frozen=True)
 class Box(Solid):
-    """A box of half extents `half`, turned around the vertical axis by `yaw` radians."""
+    """A box of half extents `half`, rotated around the vertical axis by `yaw` radians."""
 
     center: Vector
     half: Vector
@@ -162,43 +163,6 @@ class Cylinder(Solid):
         return np.array(self.center) + np.stack([ring * np.cos(angle), ring * np.sin(angle), height], axis=-1)
 
 
-@dataclass(frozen=True)
-class HalfSpace(Solid):
-    """All points behind a plane: `normal . (p - point) < 0`. Its surface is endless and cannot be drawn from."""
-
-    point: Vector
-    normal: Vector
-
-    def distance_and_gradient(self, points: Array) -> tuple[Array, Array]:
-        """As in `Solid`."""
-        normal = self._unit()
-        return (points - np.array(self.point)) @ normal, np.broadcast_to(normal, points.shape).copy()
-
-    def crossings(self, origins: Array, directions: Array) -> tuple[Array, Array]:
-        """As in `Solid`."""
-        normal = self._unit()
-        height, slope = (origins - np.array(self.point)) @ normal, directions @ normal
-        with np.errstate(divide="ignore", invalid="ignore"):
-            plane = -height / slope
-        flat = np.where(height < 0.0, -np.inf, np.inf)
-        enter = np.where(slope == 0.0, flat, np.where(slope < 0.0, plane, -np.inf))
-        leave = np.where(slope == 0.0, -flat, np.where(slope < 0.0, np.inf, plane))
-        return enter, leave
-
-    @property
-    def area(self) -> float:
-        """As in `Solid`."""
-        return float("inf")
-
-    def surface_points(self, rng: np.random.Generator, count: int) -> Array:
-        """Not possible: raises ValueError."""
-        raise ValueError("a half-space has no finite surface")
-
-    def _unit(self) -> Array:
-        normal = np.array(self.normal)
-        return normal / np.linalg.norm(normal)
-
-
 def _corner_distance(q: Array) -> tuple[Array, Array]:
     """Distance [N] and its gradient [N, k] to the corner region q <= 0, for the heights q [N, k] over its k faces."""
     beyond = np.maximum(q, 0.0)
@@ -223,7 +187,7 @@ def _slabs(origins: Array, directions: Array, half: Array) -> tuple[Array, Array
 
 
 def _quadratic(origins: Array, directions: Array, radius: float) -> tuple[Array, Array]:
-    """Crossings of lines with |x| <= radius, `origins` and `directions` [N, k]; parallel ones by where they are."""
+    """Crossings of lines with |x| <= radius, `origins` and `directions` [N, k]."""
     a = (directions * directions).sum(-1)
     b = (origins * directions).sum(-1)
     c = (origins * origins).sum(-1) - radius**2

@@ -22,7 +22,7 @@ CAMERA_ANGLE_X = 0.6911112070083618  # radians, that of the NeRF paper's synthet
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """What to generate; every view is determined by these numbers.
+    """What to generate; these numbers determine every view.
 
     Raises `ConfigError` for a value out of its range.
     """
@@ -36,7 +36,7 @@ class SceneConfig:
     num_test: int = 8
     """Number of test views, at least 1."""
     seed: int = 0
-    """Non-negative seed of the layout, colours, textures, light and cameras."""
+    """Non-negative seed for layout, colours, textures, light and cameras."""
     supersample: int = 3
     """Rays per pixel and axis, 1 to 16: 3 averages 9 rays a pixel."""
 
@@ -68,7 +68,7 @@ class SceneConfig:
 def scene_cameras(config: SceneConfig) -> dict[str, list[Camera]]:
     """The cameras of each split, on the upper half of a sphere with radius 4 around the origin, looking at it.
 
-    Each split has random numbers of its own, so the number of views in one does not move the cameras of another.
+    Each split has its own random numbers, so its number of views does not affect the cameras of another.
     """
     width, height = config.size
     cameras = {}

@@ -72,7 +72,7 @@ def demo_scene(seed: int) -> Scene:
 
 
 def _placed(x: float, y: float, z: float, *, turn: float) -> Array:
-    """Object-to-world matrix [4, 4]: a turn around z by `turn` radians, then a translation."""
+    """Object-to-world matrix [4, 4]: a rotation around z by `turn` radians, then a translation."""
     matrix = np.eye(4)
     matrix[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
     matrix[:3, 3] = (x, y, z)
@@ -80,7 +80,7 @@ def _placed(x: float, y: float, z: float, *, turn: float) -> Array:
 
 
 def _turned(mesh: Mesh, axis: int, angle: float) -> Mesh:
-    """The mesh turned by `angle` radians around a coordinate axis (0: x, 1: y, 2: z)."""
+    """The mesh rotated by `angle` radians around a coordinate axis (0: x, 1: y, 2: z)."""
     u, v = (axis + 1) % 3, (axis + 2) % 3
     matrix = np.eye(3)
     matrix[[u, u, v, v], [u, v, u, v]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
@@ -106,7 +106,7 @@ def _plate(rng: np.random.Generator, hue: float) -> SceneObject:
 
 
 def _centre_piece(rng: np.random.Generator, hue: float) -> list[SceneObject]:
-    """A pedestal with a shiny (2, 3) torus knot above it: the part whose colour depends on the view."""
+    """A pedestal with a shiny (2, 3) torus knot above it: the part with view-dependent colour."""
     profile = [(0.0, -0.1), (0.34, -0.1), (0.30, 0.10), (0.14, 0.20), (0.12, 0.38), (0.24, 0.46), (0.0, 0.48)]
     bands = Stripes(hsv(hue + 0.1, 0.6, 0.85), hsv(hue + 0.62, 0.8, 0.30), (0.0, 0.0, 1.0), 0.16)
     knot = _turned(torus_knot(2, 3, 0.29, 0.095), 0, 0.45 * np.pi)

@@ -1,7 +1,7 @@
 """Procedural textures and materials: linear RGB as a function of the position in object coordinates.
 
 Every texture is a frozen dataclass called with points [N, 3] (float64, object coordinates, world-unit lengths) and
-returns linear RGB [N, 3] in [0, 1]. A texture has no hidden state: the same points give the same colours.
+returns linear RGB [N, 3] in [0, 1]. The same points give the same colours.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Material:
-    """What a surface does with light: a texture as albedo, and a Blinn-Phong lobe where `specular` > 0.
+    """Reflectance of a surface: a texture as albedo, and a Blinn-Phong lobe if `specular` > 0.
 
     `specular` is the lobe's peak in linear radiance under a unit light, `shininess` its exponent.
     """

@@ -93,6 +93,7 @@ def evaluate_sdf(
     protocol: SdfProtocol | None = None,
     device: str | None = None,
     data: Path | None = None,
+    trust_config: bool = False,
     console: Console | None = None,
 ) -> SdfComparison:
     """Load runs of one sequence, measure their signed distances, time them.
@@ -107,6 +108,7 @@ def evaluate_sdf(
         protocol: what is measured.
         device: where all runs are loaded; None takes CUDA where there is a GPU, else the CPU.
         data: read the sequence from here instead of where the configs say.
+        trust_config: as in `read_config`.
         console: where progress goes; standard error by default.
 
     Raises:
@@ -121,7 +123,7 @@ def evaluate_sdf(
     with sequences_read_once():
         for path in config_paths:
             with seeded(protocol.seed, where):
-                runs.append(load_run(path, device=where, test_mode="test", data=data))
+                runs.append(load_run(path, device=where, test_mode="test", data=data, trust_config=trust_config))
         named = dict(zip(_names(names, runs), runs, strict=True))
         baseline = baseline or next(iter(named))
         if baseline not in named:

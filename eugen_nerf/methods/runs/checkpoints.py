@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from nerfstudio.pipelines.base_pipeline import Pipeline
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import nn
 
 from eugen_nerf.core.errors import RunError
 
+_OUT_OF_MEMORY = ("not enough memory", "cannot allocate memory", "can't allocate memory", "out of memory")
 _CHECKPOINT_NAME = re.compile(r"step-(\d+)\.ckpt")
 
 
@@ -93,31 +95,50 @@ def checkpoint_files(folder: Path) -> list[Path]:
     return [steps[step] for step in sorted(steps)]
 
 
+class DamagedCheckpointError(RunError):
+    """A checkpoint that was cut off or changed: one before it may be whole."""
+
+
 def read_latest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint of the highest step in ``folder``, and its content on the CPU.
+    """The newest whole checkpoint in ``folder``, and its content on the CPU; says which newer ones are damaged.
 
     Raises:
-        RunError: there is none, or it cannot be read.
+        RunError: there is none, none is whole, or memory does not hold it.
     """
     files = checkpoint_files(folder)
     if not files:
         raise RunError(f"no checkpoint (step-*.ckpt) in {folder}: train the run further, or copy that folder as well")
-    return files[-1], read_checkpoint(files[-1])
+    for path in reversed(files):
+        try:
+            return path, read_checkpoint(path)
+        except DamagedCheckpointError as error:
+            if path == files[0]:
+                raise
+            CONSOLE.print(f"{error}; the one before it is taken", markup=False, highlight=False, soft_wrap=True)
+    raise AssertionError("unreachable")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU.
 
     Raises:
-        RunError: it cannot be read.
+        DamagedCheckpointError: it was cut off or changed.
+        RunError: memory does not hold it, or it is no checkpoint of nerfstudio's.
     """
     allow_numpy_scalars()
     try:
         # Before add_safe_globals the safe loader cannot read NumPy scalars; config.yml has run as code already.
         safe = hasattr(torch.serialization, "add_safe_globals")
         state = torch.load(path, map_location="cpu", weights_only=safe)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise RunError(f"checkpoint {path} cannot be read (truncated or damaged?): {first_line(error)}") from error
+    except (MemoryError, RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY):
+            raise RunError(
+                f"memory does not hold checkpoint {path} ({path.stat().st_size / 2**20:.0f} MB): close other programs, "
+                "or raise the limit (ulimit -v)"
+            ) from error
+        raise DamagedCheckpointError(
+            f"checkpoint {path} cannot be read (truncated or damaged?): {first_line(error)}"
+        ) from error
     if not isinstance(state, dict) or not {"pipeline", "step"} <= set(state):
         raise RunError(f"{path} is not a nerfstudio checkpoint: it holds no `pipeline` and `step`")
     return state
@@ -136,7 +157,7 @@ def load_weights(
         check_data_state: whether tensors outside of the model have to match as well.
 
     Raises:
-        RunError: any tensor is missing, unexpected or of another shape.
+        RunError: any tensor is missing, unexpected or of another shape, or holds values that are not numbers.
     """
     state = {key.removeprefix("module."): value for key, value in saved.items()}
     model_state = {key.removeprefix("_model."): value for key, value in state.items() if key.startswith("_model.")}
@@ -144,6 +165,7 @@ def load_weights(
         model_state = {key.removeprefix("module."): value for key, value in model_state.items()}
     data_state = {key: value for key, value in state.items() if not key.startswith("_model.")}
 
+    _check_finite(model_state, path)
     model = pipeline.model
     model.update_to_step(step)
     own = model.state_dict()
@@ -163,6 +185,16 @@ def load_weights(
         raise _other_architecture(path, differences)
     if check_data_state and data_state:
         nn.Module.load_state_dict(pipeline, data_state, strict=False)  # the model's tensors are in place already
+
+
+def _check_finite(state: Mapping[str, Any], path: Path) -> None:
+    """Raises `RunError` for the first tensor with NaN in it: every image of such a run would be wrong."""
+    for key, value in state.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and bool(value.isnan().any()):
+            raise RunError(
+                f"checkpoint {path}: {key} holds {int(value.isnan().sum())} values that are not numbers (NaN): the "
+                "training diverged; train again with a lower rate, or keep an older checkpoint alone in that folder"
+            )
 
 
 def _differences(own: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:

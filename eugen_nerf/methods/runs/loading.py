@@ -29,6 +29,7 @@ from eugen_nerf.core.errors import EugenError, RunError
 from eugen_nerf.fields.deformation import DeformedField, times_of
 from eugen_nerf.methods.checked_model import GraphModel
 from eugen_nerf.methods.runs.checkpoints import first_line, load_weights, read_latest_checkpoint
+from eugen_nerf.methods.runs.config_loader import RefusedConfigError, load_config
 from eugen_nerf.methods.runs.run_paths import check_config_paths
 
 
@@ -63,23 +64,23 @@ def load_run(
     device: str | torch.device | None = None,
     test_mode: Literal["test", "val", "inference"] = "test",
     data: Path | None = None,
+    trust_config: bool = False,
 ) -> Run:
     """Load the latest checkpoint of a nerfstudio run.
-
-    ``config.yml`` is read with ``yaml.Loader``, as nerfstudio itself does: it can name any Python object, so **loading
-    a stranger's config.yml runs their code**. Load only runs whose origin you trust.
 
     Args:
         config_path: the ``config.yml`` of the run; checkpoints are looked for beside it, in ``nerfstudio_models/``.
         device: where the pipeline goes; None takes CUDA where there is a GPU, else the CPU.
         test_mode: nerfstudio's: "test" and "val" load the training images and that split, "inference" no images.
         data: use this data set instead of the one named in the config.
+        trust_config: as in `read_config`.
 
     Raises:
-        RunError: no config, not a config, no or broken checkpoint, data gone, or a checkpoint of another architecture.
+        RunError: no config, not a config, one that names code of others, no or broken checkpoint, data gone, or a
+            checkpoint of another architecture.
     """
     config_path = Path(config_path)
-    config = read_config(config_path)
+    config = read_config(config_path, trust=trust_config)
     if data is not None:
         _set_data(config, Path(data))
     _check_data(config, config_path)
@@ -163,15 +164,28 @@ def checkpoint_dir(config_path: Path, relative: Path = Path("nerfstudio_models")
     return Path(config_path).parent / relative
 
 
-def read_config(config_path: Path) -> TrainerConfig:
-    """Read a ``config.yml`` (which can run code: see `load_run`); every call returns a configuration of its own.
+def read_config(config_path: Path, *, trust: bool = False) -> TrainerConfig:
+    """Read a ``config.yml``; every call returns a configuration of its own.
+
+    No code that the file names is run: it may hold configurations of nerfstudio and of this package (`load_config`).
+
+    Args:
+        config_path: the file.
+        trust: read it with ``yaml.Loader`` as nerfstudio itself does, which **runs whatever code the file names**: for
+            runs of other plugins whose origin you know.
 
     Raises:
-        RunError: no such file, not YAML, an object that this installation lacks, or not a training configuration.
+        RunError: no such file, not YAML, an object that does not belong to a configuration or that this installation
+            lacks, a value of a wrong type, or not a training configuration.
     """
     check_config_paths([config_path])
     try:
-        config = yaml.load(config_path.read_text(encoding="utf8"), Loader=yaml.Loader)
+        text = config_path.read_text(encoding="utf8")
+        config = yaml.load(text, Loader=yaml.Loader) if trust else load_config(text)
+    except RefusedConfigError as error:
+        raise RunError(
+            f"{config_path} is refused: {error}; if you know who made this run and trust them, give --trust-config"
+        ) from error
     except (yaml.YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
         raise RunError(f"{config_path} is not a configuration that can be read: {first_line(error)}") from error
     if not isinstance(config, TrainerConfig):

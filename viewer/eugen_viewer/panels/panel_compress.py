@@ -78,7 +78,7 @@ class CompressPanel:
             self.text.content = f"*{literal(teacher.name)}* cannot be compressed by hand; the line above says why."
             raise
         assert compression.student is not None
-        self.preview = Viewed(f"{teacher.name} (preview)", teacher.run, compression.student, preview=True)
+        self.preview = Viewed(f"{teacher.name} (preview)", teacher.run, compression.student)
         self.app.show.add(self.preview)
         self.text.content = TITLE.format(name=literal(teacher.name))
         with self._tab:

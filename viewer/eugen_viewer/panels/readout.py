@@ -39,7 +39,6 @@ class Readout:
         fine: whether it is as fine as it gets.
         mutual: PSNR of one run against the other, dB.
         view: the test view that the camera sits on.
-        note: a line more.
     """
 
     rows: Sequence[ReadoutRow]
@@ -47,7 +46,6 @@ class Readout:
     fine: bool
     mutual: float | None = None
     view: int | None = None
-    note: str = ""
 
     def markdown(self) -> str:
         """As a table with a column a run."""
@@ -69,8 +67,7 @@ class Readout:
             lines.append(f"| {what} | " + " | ".join(cells) + " |")
         where = "free camera" if self.view is None else f"test view {self.view}"
         state = "" if self.fine else ", refining"
-        text = "\n".join(lines) + f"\n\n{where}{state}"
-        return f"{text}\n\n{self.note}" if self.note else text
+        return "\n".join(lines) + f"\n\n{where}{state}"
 
 
 def literal(text: str) -> str:
