@@ -208,6 +208,26 @@ def test_registration_and_fields_need_no_heavy_or_absent_package() -> None:
     assert notice.startswith("tinycudann is not installed")
 
 
+def _files_with(text: str) -> set[str]:
+    return {str(p.relative_to(PACKAGE)) for p in _sources(PACKAGE) if text in p.read_text()}
+
+
+def test_the_mode_of_an_evaluation_is_handed_down() -> None:
+    """PyTorch's gradient switch is read where the mode is made of it, and where the autograd graph itself matters."""
+    assert _files_with("is_grad_enabled") == {
+        "core/networks/evaluation_mode.py",
+        "core/layers/stage.py",  # products in the memory of their operands would spoil a graph
+        "core/inference/plan.py",  # refuses inputs whose gradients it would lose
+    }
+    assert _files_with("EvaluationMode.current()") == {
+        "core/networks/layer_graph.py",  # a network called alone
+        "fields/radiance_field.py",  # what nerfstudio calls of a field: forward, get_density
+        "fields/deformation.py",
+        "fields/isdf.py",
+        "methods/checked_model.py",  # what it calls of a model: get_outputs
+    }
+
+
 def test_files_stay_short() -> None:
     folders = [PACKAGE, VIEWER, ROOT / "scripts", ROOT / "tests"]
     long = {

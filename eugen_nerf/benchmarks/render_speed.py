@@ -165,7 +165,7 @@ def measure_pictures(
                 samples = encoded_inputs(network.input_widths if encode else (3, 3), 1024, device)
                 encodings = None if encode else (POSITIONS, VIEWS)
                 plan = make_plan(network, samples, backend=backend, dtype=dtype, encodings=encodings)  # type: ignore[arg-type]
-                network.evaluation, rows = plan, plan.chunk or rows
+                network.plan, rows = plan, plan.chunk or rows
             picture = TimedPicture(networks[0], networks[1], side, device, rows, encode=encode)
             pictures[f"{name}, {backend} plan {dtype}"] = picture
     work: Mapping[str, Callable[[], None]] = {n: lambda p=p: _discard(p) for n, p in pictures.items()}  # type: ignore[misc]

@@ -11,6 +11,7 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor, nn
 
 from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Variant
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 
@@ -66,7 +67,7 @@ class DeformationField(GraphField):
         self.position_encoding = _encoding(3, config.position_frequencies, config.position_max_exponent)
         self.time_encoding = _encoding(1, config.time_frequencies, config.time_max_exponent)
 
-    def encode(self, ray_samples: RaySamples) -> tuple[Tensor]:
+    def encode(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None = None) -> tuple[Tensor]:
         """The network's input, encoded positions and times `[..., 84]` at the default sizes.
 
         Raises:
@@ -75,18 +76,26 @@ class DeformationField(GraphField):
         positions = self.position_encoding(ray_samples.frustums.get_positions())
         return (torch.cat([positions, self.time_encoding(times_of(ray_samples))], dim=-1),)
 
-    def forward(self, ray_samples: RaySamples, compute_normals: bool = False) -> Tensor:  # type: ignore[override]
-        """Offsets `[..., 3]` of the samples, in scene units.
+    def offsets(self, ray_samples: RaySamples, mode: EvaluationMode) -> Tensor:
+        """Offsets `[..., 3]` of samples with times, in scene units.
+
+        Args:
+            ray_samples: `[...]`.
+            mode: differentiable or inference, as the caller renders.
 
         Raises:
             RunError: samples without times.
         """
-        (offsets,) = self.query(ray_samples)
-        return offsets * times_of(ray_samples) if self.anchored else offsets
+        (raw,) = self.raw_outputs(ray_samples, mode)
+        return raw * times_of(ray_samples) if self.anchored else raw
+
+    def forward(self, ray_samples: RaySamples, compute_normals: bool = False) -> Tensor:  # type: ignore[override]
+        """`offsets` in PyTorch's current mode."""
+        return self.offsets(ray_samples, EvaluationMode.current())
 
     def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
         """A deformation has none."""
-        raise NotImplementedError("a deformation has no density; ask the field that it leads to")
+        raise NotImplementedError("a deformation has no density: evaluate the canonical field at the displaced samples")
 
     def get_outputs(
         self, ray_samples: RaySamples, density_embedding: Tensor | None = None
@@ -96,7 +105,7 @@ class DeformationField(GraphField):
 
 
 class DeformedField(nn.Module):
-    """A canonical field asked where a deformation leads: what one query of a dynamic scene takes.
+    """A canonical field evaluated at displaced samples: what one query of a dynamic scene takes.
 
     Args:
         deformation: from ray samples to offsets `[..., 3]`.
@@ -108,7 +117,7 @@ class DeformedField(nn.Module):
         self.deformation, self.field = deformation, field
 
     def forward(self, ray_samples: RaySamples) -> dict[FieldHeadNames, Tensor]:
-        """What the canonical field puts out for samples `[...]` with times."""
+        """Outputs of the canonical field for samples `[...]` with times."""
         return self.field(displaced(ray_samples, self.deformation(ray_samples)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Variant
 from eugen_nerf.fields.encoders import FrustumEncoder, direction_encoding
-from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
+from eugen_nerf.fields.graph_field import GraphFieldConfig
+from eugen_nerf.fields.radiance_field import FieldOutputs, RadianceField
 
 
 @dataclass
@@ -56,7 +58,7 @@ class UnboundedFieldConfig(GraphFieldConfig):
         )
 
 
-class UnboundedField(GraphField):
+class UnboundedField(RadianceField):
     """Density and colour of conical frustums in contracted space.
 
     Args:
@@ -71,40 +73,21 @@ class UnboundedField(GraphField):
         self.direction_encoding = direction_encoding(config.direction_frequencies) if config.head_width else None
         self.density_bias, self.rgb_padding = config.density_bias, config.rgb_padding
 
-    def encode(self, ray_samples: RaySamples) -> tuple[Tensor, ...]:
-        """The encoded frustums and, where there is a head, directions."""
+    def encode(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
+        """The encoded frustums and, for the colour, directions."""
         features = self.encoder(ray_samples)
-        if self.direction_encoding is None:
+        if self.direction_encoding is None or self.network.needed_inputs(outputs) == (0,):
             return (features,)
         return features, self.direction_encoding(ray_samples.frustums.directions)
-
-    def encode_needed(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None) -> tuple[Tensor, ...]:
-        """As the base class; directions are not encoded for the density alone."""
-        if self.network.needed_inputs(outputs) == (0,):
-            return (self.encoder(ray_samples),)
-        return self.encode(ray_samples)
 
     def density_activation(self, raw: Tensor) -> Tensor:
         """Density from the network's raw output plus `density_bias`."""
         return F.softplus(raw)
 
-    def density_of(self, raw: Tensor, ray_samples: RaySamples) -> Tensor:
-        """Density `[..., 1]` from the network's output for samples."""
-        return self.density_activation(raw + self.density_bias)
-
-    def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
-        """Density `[..., 1]`, and the raw colour `[..., 3]` that came with it, where there is a head."""
-        raw, *colour = self.query(ray_samples)
-        return self.density_of(raw, ray_samples), (colour[0] if colour else None)
-
-    def density_alone(self, ray_samples: RaySamples) -> Tensor:
-        """Density `[..., 1]`; neither directions nor colours are computed."""
-        return self.density_of(self.query(ray_samples, (0,))[0], ray_samples)
-
-    def get_outputs(
-        self, ray_samples: RaySamples, density_embedding: Tensor | None = None
-    ) -> dict[FieldHeadNames, Tensor]:
-        """Colour `[..., 3]` from what `get_density` returned, in [-padding, 1 + padding]."""
-        assert density_embedding is not None
-        colour = torch.sigmoid(density_embedding) * (1 + 2 * self.rgb_padding) - self.rgb_padding
-        return {FieldHeadNames.RGB: colour}
+    def activate(self, raw: Sequence[Tensor]) -> FieldOutputs:
+        """Density by `density_activation`, colour in [-padding, 1 + padding] by the sigmoid."""
+        density, *colour = raw
+        outputs = {FieldHeadNames.DENSITY: self.density_activation(density + self.density_bias)}
+        if colour:
+            outputs[FieldHeadNames.RGB] = torch.sigmoid(colour[0]) * (1 + 2 * self.rgb_padding) - self.rgb_padding
+        return outputs

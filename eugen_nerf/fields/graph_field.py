@@ -1,4 +1,7 @@
-"""What every field here shares: a graph of layers, the settings that choose its layers, and what a query costs."""
+"""What every field here shares: a graph of layers, the settings that choose its layers, and what a query costs.
+
+A field encodes ray samples and runs its network on them (`raw_outputs`), in the mode that its caller hands down.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,18 @@ import torch
 import tyro
 from nerfstudio.cameras.rays import RaySamples
 from nerfstudio.data.scene_box import SceneBox
-from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.fields.base_field import Field, FieldConfig
 from torch import Tensor
 
 from eugen_nerf.core.encodings.point_encodings import FrequencyEncoding
 from eugen_nerf.core.eugen import EUGenConfig
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.networks.layer_graph import LayerGraph
 from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Replacement, Variant, build_variant
 from eugen_nerf.core.spec import LayerSpec
 from eugen_nerf.core.training.merged import merged_for_training, unmergeable_reason
 from eugen_nerf.core.training.mixed_precision import Arithmetic, full_precision, network_products
 from eugen_nerf.core.training.tf32 import float32_products, tf32_backward
-
-Indices = tuple[Tensor, ...]
-"""Some of samples `[rays, samples]`, as `mask.nonzero(as_tuple=True)` gives them: rays int64 `[n]` and places on these
-int64 `[n]`. The mask itself would make the host wait for their number at every use."""
 
 
 @dataclass
@@ -107,63 +106,95 @@ class GraphField(Field, ABC):
         self.train_precision = config.train_precision
         self.arithmetic: Arithmetic | None = None
         """The model's, which sets it; without one, products are as torch and an autocast outside have them."""
-        self.evaluation_rows: int | None = None
-        """Samples that are encoded and asked at a time where no gradients are asked for; None for all at once."""
+        self.inference_rows: int | None = None
+        """Samples that are encoded and evaluated at a time in inference mode; None for all at once."""
         shape = replace(config.shape(), start=config.dense_start)
         self.network: LayerGraph = build_variant(shape, variant, config.replacement())
         if config.train_merged and variant == "eugen" and unmergeable_reason(self.network) is None:
             self.network = merged_for_training(self.network)
 
     def input_encodings(self) -> tuple[FrequencyEncoding, ...] | None:
-        """What makes each of the network's inputs of a point, which stands in its last columns, for plans that encode
+        """For each of the network's inputs, what encodes the point in its last columns, for plans that encode
         (`core/inference/plan.py`); None where the field's inputs are made otherwise."""
         return None
 
-    @property
-    def plan_encodes(self) -> bool:
-        """Whether the network is asked with points now: it answers by a plan that encodes them."""
-        return bool(getattr(self.network.evaluation, "encodes", False)) and not torch.is_grad_enabled()
-
     @abstractmethod
-    def encode(self, ray_samples: RaySamples) -> tuple[Tensor, ...]:
-        """The network's inputs at the samples, `[..., d_i]` each."""
+    def encode(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
+        """The network's inputs at the samples, `[..., d_i]` each: those that the outputs depend on.
 
-    def encode_needed(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None) -> tuple[Tensor, ...]:
-        """Those of the network's inputs that some of its outputs depend on."""
-        inputs = self.encode(ray_samples)
-        return tuple(inputs[i] for i in self.network.needed_inputs(outputs))
+        Args:
+            ray_samples: `[...]`.
+            outputs: numbers of the network's outputs; all by default.
+        """
 
-    def run_network(self, *inputs: Tensor, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
+    def network_inputs(
+        self, ray_samples: RaySamples, mode: EvaluationMode, outputs: tuple[int, ...] | None
+    ) -> tuple[Tensor, ...]:
+        """What the network takes in a mode: what `encode` makes, or what a plan encodes itself."""
+        return self.encode(ray_samples, outputs)
+
+    @full_precision()
+    def raw_outputs(
+        self, ray_samples: RaySamples, mode: EvaluationMode, outputs: tuple[int, ...] | None = None
+    ) -> tuple[Tensor, ...]:
+        """The network's outputs at the samples, float32 `[..., channels]` each, before any activation.
+
+        Args:
+            ray_samples: `[...]`.
+            mode: differentiable or inference, which goes in parts of `inference_rows`.
+            outputs: numbers of the outputs that are returned; all by default.
+        """
+
+        def at_once(samples: RaySamples) -> tuple[Tensor, ...]:
+            return self.run_network(*self.network_inputs(samples, mode, outputs), mode=mode, outputs=outputs)
+
+        if not self.in_parts(mode) or not math.prod(ray_samples.shape):
+            return at_once(ray_samples)
+        rays = max(1, (self.inference_rows or 1) // math.prod(ray_samples.shape[1:]))
+        parts = [at_once(ray_samples[start : start + rays]) for start in range(0, len(ray_samples), rays)]
+        return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
+
+    def in_parts(self, mode: EvaluationMode) -> bool:
+        """Whether samples are evaluated some at a time."""
+        return mode is EvaluationMode.INFERENCE and self.inference_rows is not None
+
+    def plan_encodes(self, mode: EvaluationMode) -> bool:
+        """Whether the network takes points, because a plan runs that encodes them."""
+        return self._runs_plan(mode) and bool(getattr(self.network.plan, "encodes", False))
+
+    def run_network(
+        self, *inputs: Tensor, mode: EvaluationMode, outputs: tuple[int, ...] | None = None
+    ) -> tuple[Tensor, ...]:
         """The network's outputs, float32 `[..., channels]` each, its products as the arithmetic says.
 
         Args:
             inputs: those that the outputs depend on.
-            outputs: numbers of the outputs that are wanted; all by default.
+            mode: differentiable or inference.
+            outputs: numbers of the outputs that are returned; all by default.
         """
-        device = inputs[0].device
-        with self.network_arithmetic(device):
-            found = self.network(*inputs, outputs=outputs) if outputs else self.network(*inputs)
-        self.hasten_backward(found)
+        with self.network_arithmetic(inputs[0].device, mode):
+            found = self.network(*inputs, outputs=outputs, mode=mode)
+        self.hasten_backward(found, mode)
         return tuple(v.float() for v in found)
 
-    def hasten_backward(self, outputs: tuple[Tensor, ...]) -> None:
+    def hasten_backward(self, outputs: tuple[Tensor, ...], mode: EvaluationMode) -> None:
         """Lets the backward pass from these outputs multiply as the forward pass did."""
-        if self._multiplies_tf32(outputs[0].device):
+        if self._multiplies_tf32(outputs[0].device, mode):
             tf32_backward(outputs)
 
     @contextmanager
-    def network_arithmetic(self, device: torch.device) -> Iterator[None]:
+    def network_arithmetic(self, device: torch.device, mode: EvaluationMode) -> Iterator[None]:
         """Within it products are those of this network: half precision, TF32 or neither."""
-        with network_products(device, self._own_dtype()):
-            if not self._multiplies_tf32(device):
+        with network_products(device, self._own_dtype(mode)):
+            if not self._multiplies_tf32(device, mode):
                 yield
                 return
             with float32_products("tf32"):
                 yield
 
-    def _own_dtype(self) -> torch.dtype | None:
+    def _own_dtype(self, mode: EvaluationMode) -> torch.dtype | None:
         """The dtype of products that is set for this network now; None where an autocast outside decides."""
-        if self._planned():
+        if self._runs_plan(mode):
             return torch.float32
         chosen = self.train_precision if self.training else None
         if chosen is None and self.training and self.arithmetic == "bfloat16":
@@ -172,52 +203,12 @@ class GraphField(Field, ABC):
             chosen = "float32"
         return None if chosen is None else getattr(torch, chosen)
 
-    def _multiplies_tf32(self, device: torch.device) -> bool:
-        return device.type == "cuda" and self.arithmetic in ("fast", "bfloat16") and not self._planned()
+    def _multiplies_tf32(self, device: torch.device, mode: EvaluationMode) -> bool:
+        return device.type == "cuda" and self.arithmetic in ("fast", "bfloat16") and not self._runs_plan(mode)
 
-    def _planned(self) -> bool:
-        """Whether a plan answers now, which brings its own precision."""
-        return self.network.evaluation is not None and not torch.is_grad_enabled()
-
-    @full_precision()
-    def query(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
-        """The network's outputs at the samples, float32 `[..., channels]` each, before any activation.
-
-        Args:
-            ray_samples: `[...]`.
-            outputs: numbers of the outputs that are wanted; all by default.
-        """
-        if torch.is_grad_enabled() or self.evaluation_rows is None or not math.prod(ray_samples.shape):
-            return self._query_at_once(ray_samples, outputs)
-        rays = max(1, self.evaluation_rows // math.prod(ray_samples.shape[1:]))
-        starts = range(0, len(ray_samples), rays)
-        parts = [self._query_at_once(ray_samples[start : start + rays], outputs) for start in starts]
-        return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
-
-    def _query_at_once(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None) -> tuple[Tensor, ...]:
-        inputs = self.encode_needed(ray_samples, outputs)
-        return self.run_network(*inputs, outputs=outputs)
-
-    def density_alone(self, ray_samples: RaySamples) -> Tensor:
-        """Density `[..., 1]`, equal to that of `forward`, by what it takes and nothing else."""
-        return self.get_density(ray_samples)[0]
-
-    def answer(self, ray_samples: RaySamples, *, colours: bool = True) -> dict[FieldHeadNames, Tensor]:
-        """`DENSITY` `[..., 1]` and, unless they are not wanted, `RGB` `[..., 3]`."""
-        return self(ray_samples) if colours else {FieldHeadNames.DENSITY: self.density_alone(ray_samples)}
-
-    def answer_at(
-        self, ray_samples: RaySamples, where: Indices, positions: Tensor, *, colours: bool = True
-    ) -> dict[FieldHeadNames, Tensor]:
-        """`answer` at `n` of the samples, `[n, channels]`.
-
-        Args:
-            ray_samples: samples `[rays, samples]`.
-            where: which of them.
-            positions: those of all samples, `[rays, samples, 3]`, which the caller has at hand.
-            colours: whether they are wanted.
-        """
-        return self.answer(samples_where(ray_samples, where), colours=colours)
+    def _runs_plan(self, mode: EvaluationMode) -> bool:
+        """Whether a plan runs, which brings its own precision."""
+        return mode is EvaluationMode.INFERENCE and self.network.plan is not None
 
     def inference_parameters(self) -> int:
         """Numbers that evaluation keeps: the collapsed network's weights and biases, and what the encoding reads."""
@@ -227,9 +218,3 @@ class GraphField(Field, ABC):
     def macs_per_query(self) -> int:
         """Multiply-adds of the collapsed network for one point."""
         return self.network.multiply_adds()
-
-
-def samples_where(ray_samples: RaySamples, where: Indices) -> RaySamples:
-    """Some samples `[n]`, with what fields read of them: frustums and times."""
-    times = ray_samples.times
-    return RaySamples(frustums=ray_samples.frustums[where], times=None if times is None else times[where])

@@ -8,14 +8,17 @@ import torch
 from nerfstudio.cameras.rays import RaySamples
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.field_components.activations import trunc_exp
+from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 
 from eugen_nerf.core.encodings.hash_grid import PRECONDITION, HashGrid
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.encoders import FrustumEncoder
 from eugen_nerf.fields.frustum_field import UnboundedField
 from eugen_nerf.fields.graph_field import GraphField
+from eugen_nerf.fields.radiance_field import FieldOutputs, Selection
 from eugen_nerf.fields.zipnerf import ZipNeRFFieldConfig
 
 
@@ -66,15 +69,15 @@ class BoxEncoder(FrustumEncoder):
     @full_precision()
     def forward(self, ray_samples: RaySamples) -> Tensor:
         """Features `[..., out_features]`; outside the box those of its border."""
-        unit = self.unit(ray_samples)
+        unit = self.unit(ray_samples.frustums.get_positions())
         points = unit.reshape(-1, 1, 3)
         weights = torch.ones_like(points[..., 0])
         features = self.grid.pool(points, [weights] * len(self.grid.resolutions)) * PRECONDITION
         return features.reshape(*unit.shape[:-1], self.out_features)
 
-    def unit(self, ray_samples: RaySamples) -> Tensor:
-        """Positions `[..., 3]`, the box being [0, 1]^3."""
-        return (ray_samples.frustums.get_positions() - self.aabb[0]) / (self.aabb[1] - self.aabb[0])
+    def unit(self, positions: Tensor) -> Tensor:
+        """Positions `[..., 3]` where the box is [0, 1]^3."""
+        return (positions - self.aabb[0]) / (self.aabb[1] - self.aabb[0])
 
 
 class HashField(UnboundedField):
@@ -96,7 +99,17 @@ class HashField(UnboundedField):
         density: Tensor = trunc_exp(raw)
         return density
 
-    def density_of(self, raw: Tensor, ray_samples: RaySamples) -> Tensor:
-        """Density `[..., 1]` from the network's output, zero outside the box."""
-        unit = self.encoder.unit(ray_samples)
-        return super().density_of(raw, ray_samples) * ((unit >= 0) & (unit <= 1)).all(dim=-1, keepdim=True)
+    def evaluate(
+        self,
+        ray_samples: RaySamples,
+        mode: EvaluationMode,
+        *,
+        density_only: bool = False,
+        selection: Selection | None = None,
+    ) -> FieldOutputs:
+        """As the base class; the density is zero outside the box."""
+        outputs = super().evaluate(ray_samples, mode, density_only=density_only, selection=selection)
+        positions = ray_samples.frustums.get_positions() if selection is None else selection.positions
+        unit = self.encoder.unit(positions)
+        inside = ((unit >= 0) & (unit <= 1)).all(dim=-1, keepdim=True)
+        return {**outputs, FieldHeadNames.DENSITY: outputs[FieldHeadNames.DENSITY] * inside}

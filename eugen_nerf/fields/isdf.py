@@ -13,6 +13,7 @@ from nerfstudio.utils.math import generate_polyhedron_basis
 from torch import Tensor, nn
 
 from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Variant
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.encoders import NUM_DIRECTIONS
@@ -115,9 +116,17 @@ class ISDFField(GraphField):
         self.output_scale = config.output_scale
 
     @full_precision()
-    def distance(self, points: Tensor) -> Tensor:
-        """Signed distances, float32 `[...]` metres, at points `[..., 3]` in metres; differentiable in both."""
-        return self._run(self.encoding(points))
+    def distance(self, points: Tensor, mode: EvaluationMode | None = None) -> Tensor:
+        """Signed distances.
+
+        Args:
+            points: `[..., 3]`, metres.
+            mode: differentiable, in points and weights, or inference; PyTorch's current mode by default.
+
+        Returns:
+            float32 `[...]`, metres.
+        """
+        return self._run(self.encoding(points), EvaluationMode.current() if mode is None else mode)
 
     @full_precision()
     def distance_and_gradient(self, points: Tensor, create_graph: bool = False) -> tuple[Tensor, Tensor]:
@@ -131,31 +140,32 @@ class ISDFField(GraphField):
         Returns:
             `[...]` metres and `[..., 3]`, float32.
         """
+        mode = EvaluationMode.DIFFERENTIABLE  # in the points at least, which an inference plan is not
         with torch.inference_mode(False), torch.enable_grad():
             features = self.encoding(points.detach().clone()).requires_grad_()
             if create_graph:
-                distance = self._run(features)
+                distance = self._run(features, mode)
                 (gradient,) = torch.autograd.grad(distance.sum(), features, create_graph=True)
-                self.hasten_backward((gradient,))
+                self.hasten_backward((gradient,), mode)
             else:
                 # without a graph the collapsed network serves, whose matrices carry no gradient
-                with self.network_arithmetic(points.device):
+                with self.network_arithmetic(points.device, mode):
                     distance = self._scaled(self.network.collapsed()(features)[0])
                     (gradient,) = torch.autograd.grad(distance.sum(), features)
             gradient = self.encoding.pull_back(features.detach(), gradient)
             return (distance, gradient) if create_graph else (distance.detach(), gradient.detach())
 
     def forward_geonetwork(self, inputs: Tensor) -> Tensor:
-        """Signed distances `[N, 1]` at points `[N, 3]`: the name that nerfstudio's marching cubes ask for."""
+        """Signed distances `[N, 1]` at points `[N, 3]`: what nerfstudio's marching cubes call."""
         return self.distance(inputs)[..., None]
 
-    def encode(self, ray_samples: RaySamples) -> tuple[Tensor]:
+    def encode(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None = None) -> tuple[Tensor]:
         """The network's input: encoded positions `[..., 255]` at the default sizes."""
         return (self.encoding(ray_samples.frustums.get_positions()),)
 
     def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
         """Refuses: there is none."""
-        raise RunError("a signed distance field has no density: ask `distance`, or render the model")
+        raise RunError("a signed distance field has no density: call `distance`, or render the model")
 
     def get_outputs(
         self, ray_samples: RaySamples, density_embedding: Tensor | None = None
@@ -168,8 +178,8 @@ class ISDFField(GraphField):
         """As `get_outputs`."""
         return self.get_outputs(ray_samples)
 
-    def _run(self, features: Tensor) -> Tensor:
-        return self._scaled(self.run_network(features)[0])
+    def _run(self, features: Tensor, mode: EvaluationMode) -> Tensor:
+        return self._scaled(self.run_network(features, mode=mode)[0])
 
     def _scaled(self, output: Tensor) -> Tensor:
         return self.output_scale * output[..., 0].float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,9 +13,12 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 
 from eugen_nerf.core.encodings.point_encodings import FrequencyEncoding
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Variant
+from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.encoders import direction_encoding, plain_frequencies
-from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig, Indices
+from eugen_nerf.fields.graph_field import GraphFieldConfig
+from eugen_nerf.fields.radiance_field import FieldOutputs, RadianceField, Selection
 
 
 @dataclass
@@ -53,7 +57,7 @@ class NeRFFieldConfig(GraphFieldConfig):
         )
 
 
-class NeRFField(GraphField):
+class NeRFField(RadianceField):
     """Density and view-dependent colour at points (Mildenhall et al. 2020), the network a graph of layers.
 
     Args:
@@ -72,80 +76,75 @@ class NeRFField(GraphField):
         )
         self.direction_encoding = direction_encoding(config.direction_frequencies)
 
-    def encode(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
-        """The network's inputs: encoded positions `[..., 63]` and directions `[..., 27]` at the default sizes."""
-        positions = ray_samples.frustums.get_positions()
-        return self.position_encoding(positions), self.direction_encoding(ray_samples.frustums.directions)
+    def encode(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
+        """Encoded positions `[..., 63]` and, for the colour, directions `[..., 27]` at the default sizes."""
+        frustums = ray_samples.frustums
+        positions = self.position_encoding(frustums.get_positions())
+        if self.network.needed_inputs(outputs) == (0,):
+            return (positions,)
+        return positions, self.direction_encoding(frustums.directions)
 
     def input_encodings(self) -> tuple[FrequencyEncoding, FrequencyEncoding]:
         """Those of positions and directions."""
         return plain_frequencies(self.position_encoding), plain_frequencies(self.direction_encoding)
 
-    def encode_needed(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None) -> tuple[Tensor, ...]:
-        """As the base class; directions are not encoded for the density alone, and nothing where a plan does that."""
-        inputs = (ray_samples.frustums.get_positions(), ray_samples.frustums.directions)
-        encoders = (self.position_encoding, self.direction_encoding)
-        needed = self.network.needed_inputs(outputs)
-        return tuple(inputs[i] if self.plan_encodes else encoders[i](inputs[i]) for i in needed)
+    def network_inputs(
+        self, ray_samples: RaySamples, mode: EvaluationMode, outputs: tuple[int, ...] | None
+    ) -> tuple[Tensor, ...]:
+        """As the base class; points and directions as they are where a plan encodes them."""
+        if not self.plan_encodes(mode):
+            return self.encode(ray_samples, outputs)
+        points = (ray_samples.frustums.get_positions(), ray_samples.frustums.directions)
+        return tuple(points[i] for i in self.network.needed_inputs(outputs))
 
-    def query(self, ray_samples: RaySamples, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
-        """As the base class; in parts, a ray's direction is encoded once."""
+    def activate(self, raw: Sequence[Tensor]) -> FieldOutputs:
+        """Density by softplus, colour in [0, 1] by the sigmoid."""
+        density, *colour = raw
+        outputs = {FieldHeadNames.DENSITY: F.softplus(density)}
+        return {**outputs, FieldHeadNames.RGB: torch.sigmoid(colour[0])} if colour else outputs
+
+    @full_precision()
+    def evaluate(
+        self,
+        ray_samples: RaySamples,
+        mode: EvaluationMode,
+        *,
+        density_only: bool = False,
+        selection: Selection | None = None,
+    ) -> FieldOutputs:
+        """As the base class; where it goes in parts, a ray's direction is encoded once for all of its samples."""
         directions = ray_samples.frustums.directions
-        if torch.is_grad_enabled() or self.evaluation_rows is None or directions.ndim != 3 or not directions.numel():
-            return super().query(ray_samples, outputs)
-        if not _shared_by_rays(directions):
-            return super().query(ray_samples, outputs)
+        if not self.in_parts(mode) or not _shared_by_rays(directions):
+            return super().evaluate(ray_samples, mode, density_only=density_only, selection=selection)
+        if selection is not None:
+            return self.activate(
+                self._raw_in_parts(selection.positions, directions[:, 0], selection.indices[0], density_only)
+            )
         rays, samples = directions.shape[:2]
         ray = torch.arange(rays, device=directions.device).repeat_interleave(samples)
-        found = self._query_points(ray_samples.frustums.get_positions().reshape(-1, 3), directions[:, 0], ray, outputs)
-        return tuple(v.view(rays, samples, -1) for v in found)
+        points = ray_samples.frustums.get_positions().reshape(-1, 3)
+        raw = self._raw_in_parts(points, directions[:, 0], ray, density_only)
+        return self.activate([v.view(rays, samples, -1) for v in raw])
 
-    def _query_points(
-        self, points: Tensor, directions: Tensor, ray: Tensor, outputs: tuple[int, ...] | None
-    ) -> tuple[Tensor, ...]:
+    def _raw_in_parts(self, points: Tensor, directions: Tensor, ray: Tensor, density_only: bool) -> tuple[Tensor, ...]:
         """Raw outputs `[n, channels]` at points `[n, 3]` of rays number `ray` `[n]` with directions `[rays, 3]`."""
-        rows, parts = self.evaluation_rows or len(points), []
-        with_directions = 1 in self.network.needed_inputs(outputs)
-        encode = not self.plan_encodes
-        asked = self.direction_encoding(directions) if encode and with_directions else directions
+        outputs = self.network_outputs(density_only)
+        coloured = 1 in self.network.needed_inputs(outputs)
+        encode = not self.plan_encodes(EvaluationMode.INFERENCE)
+        if coloured and encode:
+            directions = self.direction_encoding(directions)
+        rows, parts = self.inference_rows or len(points), []
         for start in range(0, len(points), rows):
             part = points[start : start + rows]
             inputs = [self.position_encoding(part) if encode else part]
-            if with_directions:
-                inputs.append(asked.index_select(0, ray[start : start + rows]))
-            parts.append(self.run_network(*inputs, outputs=outputs))
+            if coloured:
+                inputs.append(directions.index_select(0, ray[start : start + rows]))
+            parts.append(self.run_network(*inputs, mode=EvaluationMode.INFERENCE, outputs=outputs))
         return tuple(map(torch.cat, zip(*parts, strict=True)))
-
-    def answer_at(
-        self, ray_samples: RaySamples, where: Indices, positions: Tensor, *, colours: bool = True
-    ) -> dict[FieldHeadNames, Tensor]:
-        """As the base class; without gradients only what the network reads is taken from the samples."""
-        directions = ray_samples.frustums.directions
-        if torch.is_grad_enabled() or self.evaluation_rows is None or not len(where[0]):
-            return super().answer_at(ray_samples, where, positions, colours=colours)
-        if not _shared_by_rays(directions):
-            return super().answer_at(ray_samples, where, positions, colours=colours)
-        density, *colour = self._query_points(positions[where], directions[:, 0], where[0], None if colours else (0,))
-        found = {FieldHeadNames.DENSITY: F.softplus(density)}
-        return {**found, FieldHeadNames.RGB: torch.sigmoid(colour[0])} if colours else found
-
-    def density_alone(self, ray_samples: RaySamples) -> Tensor:
-        """Density `[..., 1]`; neither directions nor colours are computed."""
-        return F.softplus(self.query(ray_samples, (0,))[0])
-
-    def get_density(self, ray_samples: RaySamples) -> tuple[Tensor, Tensor]:
-        """Density `[..., 1]` at the samples, and the raw colour `[..., 3]` that came with it."""
-        density, colour = self.query(ray_samples)
-        return F.softplus(density), colour
-
-    def get_outputs(
-        self, ray_samples: RaySamples, density_embedding: Tensor | None = None
-    ) -> dict[FieldHeadNames, Tensor]:
-        """Colour in [0, 1], `[..., 3]`, from what `get_density` returned."""
-        assert density_embedding is not None
-        return {FieldHeadNames.RGB: torch.sigmoid(density_embedding)}
 
 
 def _shared_by_rays(directions: Tensor) -> bool:
-    """Whether all samples of a ray have its direction: directions `[rays, samples, 3]`."""
+    """Whether directions are `[rays, samples, 3]`, some, and all samples of a ray have its direction."""
+    if directions.ndim != 3 or not directions.numel():
+        return False
     return directions.stride(1) == 0 or torch.equal(directions, directions[:, :1].expand_as(directions))

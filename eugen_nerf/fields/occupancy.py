@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from nerfstudio.cameras.rays import RaySamples
-from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eugen_nerf.fields.graph_field import GraphField
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
+from eugen_nerf.fields.radiance_field import FieldOutputs, RadianceField, Selection
 
 
 class OccupancyGrid(nn.Module):
@@ -56,39 +56,44 @@ class Overlap:
 
     def occupied(self, positions: Tensor) -> Tensor:
         """As `OccupancyGrid.occupied`."""
-        found = self.grids[0].occupied(positions)
+        occupied = self.grids[0].occupied(positions)
         for grid in self.grids[1:]:
-            found = found & grid.occupied(positions)
-        return found
+            occupied = occupied & grid.occupied(positions)
+        return occupied
 
 
-def query_occupied(
-    field: GraphField, ray_samples: RaySamples, grid: OccupancyGrid | Overlap | None, *, colours: bool = True
-) -> dict[FieldHeadNames, Tensor]:
-    """Density and colour at samples `[rays, samples]`, the field asked only where the grid is occupied.
+def evaluate_occupied(
+    field: RadianceField,
+    ray_samples: RaySamples,
+    grid: OccupancyGrid | Overlap | None,
+    mode: EvaluationMode,
+    *,
+    density_only: bool = False,
+) -> FieldOutputs:
+    """Density and colour at samples `[rays, samples]`, the field evaluated only where the grid is occupied.
 
     Args:
         field: any field with density and colour.
         ray_samples: samples along rays.
-        grid: None asks the field everywhere.
-        colours: whether they are wanted.
+        grid: None evaluates the field everywhere.
+        mode: as `RadianceField.evaluate`.
+        density_only: likewise.
 
     Returns:
         `DENSITY` `[rays, samples, 1]` and `RGB` `[rays, samples, 3]`, zero in empty cells.
     """
     if grid is None:
-        return field.answer(ray_samples, colours=colours)
+        return field.evaluate(ray_samples, mode, density_only=density_only)
     positions = ray_samples.frustums.get_positions()
     shape = positions.shape[:-1]
-    where = grid.occupied(positions).nonzero(as_tuple=True)  # the one wait for the device
-    keys = (FieldHeadNames.DENSITY, FieldHeadNames.RGB) if colours else (FieldHeadNames.DENSITY,)
-    if not len(where[0]):
+    selection = Selection(grid.occupied(positions).nonzero(as_tuple=True), positions)  # the one wait for the device
+    if not len(selection):
         # nerfstudio's encodings cannot take an empty batch, and a training step needs a graph to go back through
-        found = field.answer(ray_samples[:1, :1], colours=colours)
-        return {key: 0 * found[key].expand(*shape, -1) for key in keys}
-    found = field.answer_at(ray_samples, where, positions, colours=colours)
-    rows = where[0] * shape[1] + where[1]
+        outputs = field.evaluate(ray_samples[:1, :1], mode, density_only=density_only)
+        return {key: 0 * value.expand(*shape, -1) for key, value in outputs.items()}
+    outputs = field.evaluate(ray_samples, mode, density_only=density_only, selection=selection)
+    rows = selection.indices[0] * shape[1] + selection.indices[1]
     return {
-        key: found[key].new_zeros(shape.numel(), found[key].shape[-1]).index_copy_(0, rows, found[key]).view(*shape, -1)
-        for key in keys
+        key: value.new_zeros(shape.numel(), value.shape[-1]).index_copy_(0, rows, value).view(*shape, -1)
+        for key, value in outputs.items()
     }

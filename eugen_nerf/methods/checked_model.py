@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from eugen_nerf.core.distributed import summed
 from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.training.mixed_precision import Arithmetic, full_precision
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid
@@ -50,7 +51,7 @@ class GraphModel(Model):
     makes_pictures = True
     """Whether its outputs for rays hold colours that depend on its fields differentiably, `rgb` among them."""
     shortcuts = Shortcuts()
-    """What rendering leaves out; heeded where no gradients are asked for, and no part of a checkpoint."""
+    """What rendering leaves out in inference mode; no part of a checkpoint."""
     _batches = 0
 
     def __init__(self, config: GraphModelConfig, *args: Any, **kwargs: Any) -> None:
@@ -62,6 +63,23 @@ class GraphModel(Model):
     def forward(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
         """As in nerfstudio. Under its mixed precision networks multiply in half, and nothing else does."""
         return super().forward(ray_bundle)  # type: ignore[return-value]
+
+    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:  # type: ignore[override]
+        """`render` in PyTorch's current mode: the one place where rendering looks at it."""
+        return self.render(ray_bundle, EvaluationMode.current())
+
+    def render(self, ray_bundle: RayBundle, mode: EvaluationMode) -> dict[str, Any]:
+        """Outputs for rays, `[rays, channels]` each.
+
+        Args:
+            ray_bundle: rays `[rays]`, near and far planes set.
+            mode: handed down to the fields; `shortcuts` apply to inference alone.
+        """
+        raise NotImplementedError
+
+    def shortcuts_in(self, mode: EvaluationMode) -> Shortcuts:
+        """What rendering leaves out in a mode."""
+        return self.shortcuts if mode is EvaluationMode.INFERENCE else Shortcuts()
 
     def trial_loss(self, cameras: Cameras, rays: int) -> Tensor:
         """A scalar that costs about what a training step of so many rays does, losses apart, backwards as well.

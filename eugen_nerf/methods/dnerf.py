@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.fields.deformation import DeformationField, DeformationFieldConfig, DeformedGraphField, displaced
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 from eugen_nerf.methods.background_renderers import Background
@@ -74,19 +75,19 @@ class EugenDNerfModel(EugenNerfModel):
         """The fine field behind the deformation."""
         return DeformedGraphField(self.deformation, self.field_fine)
 
-    def place(self, ray_samples: RaySamples) -> RaySamples:
-        """The samples, displaced to where they are in the canonical scene.
+    def displace(self, ray_samples: RaySamples, mode: EvaluationMode) -> RaySamples:
+        """The samples at their positions in the canonical scene.
 
         Raises:
             RunError: rays without times.
         """
-        return displaced(ray_samples, self.deformation(ray_samples))
+        return displaced(ray_samples, self.deformation.offsets(ray_samples, mode))
 
     def field_samples(self, ray_bundle: RayBundle, name: str) -> tuple[tuple[Tensor, ...], Tensor]:
-        """As `EugenNerfModel`; the deformation is asked at the fine samples, the coarse ones among them."""
+        """As `EugenNerfModel`; for the deformation, along the fine samples, the coarse ones among them."""
         if name != "deformation":
             return super().field_samples(ray_bundle, name)
-        coarse, _, weights = self.sample_coarse(ray_bundle)
-        samples, _, weights = self.sample_fine(ray_bundle, coarse, weights)
+        coarse, _, weights = self.sample_coarse(ray_bundle, EvaluationMode.INFERENCE)
+        samples, _, weights = self.sample_fine(ray_bundle, coarse, weights, EvaluationMode.INFERENCE)
         samples = displaced(samples, None)
         return self.deformation.encode(samples.flatten()), weights.flatten()

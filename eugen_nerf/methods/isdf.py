@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from eugen_nerf.core.distributed import process_index
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.rendering.sdf_losses import BoundMethod, distance_loss, eikonal_loss, gradient_loss, sdf_bounds
 from eugen_nerf.core.rendering.sphere_tracing import first_crossing, surface_samples
@@ -149,7 +151,11 @@ class ISDFModel(GraphModel):
         surface = ray_bundle.metadata["surface_distance"][:, 0]
         near = self._near(ray_bundle, surface)
         t, hit = first_crossing(
-            self._recalled[1].distance, ray_bundle.origins, ray_bundle.directions, near, surface + CHECK_MARGIN
+            partial(self._recalled[1].distance, mode=EvaluationMode.INFERENCE),
+            ray_bundle.origins,
+            ray_bundle.directions,
+            near,
+            surface + CHECK_MARGIN,
         )
         agrees = hit & ((t - surface).abs() < self.config.agreement_tolerance * surface)
         return float(agrees.float().mean())
@@ -161,10 +167,8 @@ class ISDFModel(GraphModel):
         return distance.mean() + gradient.square().mean()
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
-        """Losses of samples `[rays, samples]` for rays that know their surface, else a rendering `[rays, channels]`."""
-        if "surface_distance" in ray_bundle.metadata:
-            return self._fit(ray_bundle)
-        return self._render(ray_bundle)
+        """Losses of samples `[rays, samples]` for rays with a measured surface, else `render`."""
+        return self._fit(ray_bundle) if "surface_distance" in ray_bundle.metadata else super().get_outputs(ray_bundle)
 
     def _fit(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
         config, surface = self.config, ray_bundle.metadata["surface_distance"][:, 0]
@@ -213,15 +217,16 @@ class ISDFModel(GraphModel):
         self.refuse_divergence(error)
         return {"surface_cm": 100 * error}
 
-    def _render(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
+    def render(self, ray_bundle: RayBundle, mode: EvaluationMode) -> dict[str, Tensor]:
+        """The first surface along rays, its depth and its normals; in either mode without gradients."""
         origins, directions = ray_bundle.origins, ray_bundle.directions
         t, hit = self._first_surface(ray_bundle)
         normals = torch.zeros_like(directions)
-        found = hit.nonzero()[:, 0]  # once: as an index, the mask would make the host wait each time
-        if len(found):
-            points = origins[found] + t[found][:, None] * directions[found]
+        rays = hit.nonzero()[:, 0]  # once: as an index, the mask would make the host wait each time
+        if len(rays):
+            points = origins[rays] + t[rays][:, None] * directions[rays]
             gradient = self.field.distance_and_gradient(points)[1]
-            normals[found] = torch.nn.functional.normalize(gradient, dim=-1)
+            normals[rays] = torch.nn.functional.normalize(gradient, dim=-1)
         lit = (0.15 + 0.85 * (normals * directions).sum(dim=-1, keepdim=True).abs()) * hit[:, None]
         stretch = ray_bundle.metadata.get("directions_norm", torch.ones_like(t[:, None]))
         return {
@@ -237,7 +242,8 @@ class ISDFModel(GraphModel):
         near, far = ray_bundle.nears, ray_bundle.fars
         assert near is not None
         assert far is not None
-        return first_crossing(self.field.distance, ray_bundle.origins, ray_bundle.directions, near[:, 0], far[:, 0])
+        distance = partial(self.field.distance, mode=EvaluationMode.INFERENCE)
+        return first_crossing(distance, ray_bundle.origins, ray_bundle.directions, near[:, 0], far[:, 0])
 
     def _near(self, ray_bundle: RayBundle, surface: Tensor) -> Tensor:
         """Where sampling begins: the near plane, but never behind the surface."""
@@ -260,17 +266,18 @@ class ISDFModel(GraphModel):
         )
 
     def field_samples(self, ray_bundle: RayBundle, name: str) -> tuple[tuple[Tensor, ...], Tensor]:
-        """What the network is asked along rays as in training, with the rendered surface in place of a measured one.
+        """The network's inputs along rays as in training, with the rendered surface in place of a measured one.
 
         Samples weigh `exp(-|distance| / truncation)`. Rays that meet nothing are left out where others meet something.
         """
         t, hit = self._first_surface(ray_bundle)
-        found = hit.nonzero()[:, 0]
-        if len(found):
-            ray_bundle, t = ray_bundle[found], t[found]
+        rays = hit.nonzero()[:, 0]
+        if len(rays):
+            ray_bundle, t = ray_bundle[rays], t[rays]
         t = self._samples(ray_bundle, t, step_seed(self.config.seed, 0))
         points = (ray_bundle.origins[:, None] + t[..., None] * ray_bundle.directions[:, None]).flatten(0, 1)
-        weights = torch.exp(-self.field.distance(points).abs() / self.config.truncation)
+        distance = self.field.distance(points, EvaluationMode.INFERENCE)
+        weights = torch.exp(-distance.abs() / self.config.truncation)
         return (self.field.encoding(points),), weights
 
     def get_image_metrics_and_images(

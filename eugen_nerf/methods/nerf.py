@@ -19,15 +19,17 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
 
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.data.visual_hull import carve
-from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig, samples_where
+from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 from eugen_nerf.fields.nerf import NeRFFieldConfig
-from eugen_nerf.fields.occupancy import OccupancyGrid, Overlap, query_occupied
+from eugen_nerf.fields.occupancy import OccupancyGrid, evaluate_occupied
+from eugen_nerf.fields.radiance_field import FieldOutputs, RadianceField, selected_samples
 from eugen_nerf.methods.background_renderers import Background, rgb_renderer
 from eugen_nerf.methods.checked_model import GraphModel, GraphModelConfig
-from eugen_nerf.methods.rendering.shortcuts import front_to_back, trained_occupancy, where_to_ask
+from eugen_nerf.methods.rendering.shortcuts import evaluated_space, front_to_back, trained_occupancy
 from eugen_nerf.methods.sight import look_first
 
 
@@ -72,10 +74,9 @@ class EugenNerfModel(GraphModel):
             self.collider = NearFarCollider(  # type: ignore[assignment]
                 **config.collider_params, reset_near_plane=config.reset_near_plane
             )
-        self.field_coarse = config.network.build(config.variant, self.scene_box)
+        self.field_coarse = self._build_field(config.network)
         # other random projections than the coarse field's
-        other = replace(config.network, seed=config.network.seed + 1000)
-        self.field_fine = other.build(config.variant, self.scene_box)
+        self.field_fine = self._build_field(replace(config.network, seed=config.network.seed + 1000))
         self.occupancy = (
             OccupancyGrid(self.scene_box.aabb, config.occupancy_resolution) if config.occupancy == "hull" else None
         )
@@ -85,6 +86,11 @@ class EugenNerfModel(GraphModel):
         self.renderer_accumulation = AccumulationRenderer()
         self.renderer_depth = DepthRenderer()
         self.rgb_loss = MSELoss()
+
+    def _build_field(self, settings: GraphFieldConfig) -> RadianceField:
+        field = settings.build(self.config.variant, self.scene_box)
+        assert isinstance(field, RadianceField), f"{type(settings).__name__} describes no field of density and colour"
+        return field
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """All parameters in the group `fields`."""
@@ -116,40 +122,57 @@ class EugenNerfModel(GraphModel):
         """`coarse` and `fine`."""
         return {"coarse": self.field_coarse, "fine": self.field_fine}
 
+    def render(self, ray_bundle: RayBundle, mode: EvaluationMode) -> dict[str, Tensor]:
+        """`rgb`, `depth`, `accumulation`, and the coarse field's as `*_coarse`; `[rays, channels]`."""
+        samples_coarse, coarse, weights_coarse = self.sample_coarse(ray_bundle, mode)
+        samples_fine, fine, weights = self.sample_fine(ray_bundle, samples_coarse, weights_coarse, mode)
+        outputs = {
+            "rgb": self.renderer_rgb(rgb=fine[FieldHeadNames.RGB], weights=weights),
+            "accumulation": self.renderer_accumulation(weights),
+            "depth": self.renderer_depth(weights, samples_fine),
+        }
+        if self.shortcuts_in(mode).extras:
+            outputs["rgb_coarse"] = self.renderer_rgb(rgb=coarse[FieldHeadNames.RGB], weights=weights_coarse)
+            outputs["accumulation_coarse"] = self.renderer_accumulation(weights_coarse)
+            outputs["depth_coarse"] = self.renderer_depth(weights_coarse, samples_coarse)
+        return outputs
+
+    def sample_coarse(self, ray_bundle: RayBundle, mode: EvaluationMode) -> tuple[RaySamples, FieldOutputs, Tensor]:
+        """Coarse samples of rays, the coarse field there, and the samples' rendering weights `[rays, samples, 1]`."""
+        shortcuts = self.shortcuts_in(mode)
+        samples = self.displace(self.sampler_uniform(ray_bundle), mode)
+        grid = evaluated_space(self.occupancy, shortcuts.empty)
+        outputs = evaluate_occupied(self.field_coarse, samples, grid, mode, density_only=not shortcuts.extras)
+        return samples, outputs, samples.get_weights(outputs[FieldHeadNames.DENSITY])
+
+    def sample_fine(
+        self, ray_bundle: RayBundle, samples: RaySamples, weights: Tensor, mode: EvaluationMode
+    ) -> tuple[RaySamples, FieldOutputs, Tensor]:
+        """As `sample_coarse` for the fine field, by the coarse samples and their weights."""
+        shortcuts = self.shortcuts_in(mode)
+        samples = self.displace(self.sampler_pdf(ray_bundle, samples, weights), mode)
+        grid = evaluated_space(self.occupancy, shortcuts.empty)
+        evaluate = partial(evaluate_occupied, self.field_fine, grid=grid, mode=mode)
+        outputs = front_to_back(evaluate, samples, shortcuts.opaque)
+        return samples, outputs, samples.get_weights(outputs[FieldHeadNames.DENSITY])
+
+    def displace(self, ray_samples: RaySamples, mode: EvaluationMode) -> RaySamples:
+        """The samples at the positions where the fields are evaluated: on their rays, unless a method bends them."""
+        return ray_samples
+
     def field_samples(self, ray_bundle: RayBundle, name: str) -> tuple[tuple[Tensor, ...], Tensor]:
-        """What a field's network is asked along rays, empty cells left out, and the samples' rendering weights."""
-        samples, _, weights = self.sample_coarse(ray_bundle)
+        """Inputs of a field's network along rays, empty cells left out, and the samples' rendering weights."""
+        samples, _, weights = self.sample_coarse(ray_bundle, EvaluationMode.INFERENCE)
         if name == "fine":
-            samples, _, weights = self.sample_fine(ray_bundle, samples, weights)
+            samples, _, weights = self.sample_fine(ray_bundle, samples, weights, EvaluationMode.INFERENCE)
         field = self.graph_fields()[name]
         if self.occupancy is None:
             return field.encode(samples.flatten()), weights.flatten()
         mask = self.occupancy.occupied(samples.frustums.get_positions())
         # an empty batch breaks nerfstudio's encodings; one sample of empty space does no harm to a fit
         mask[0, 0] |= ~mask.any()
-        where = mask.nonzero(as_tuple=True)
-        return field.encode(samples_where(samples, where)), weights[..., 0][where]
-
-    def sample_coarse(self, ray_bundle: RayBundle) -> tuple[RaySamples, dict[FieldHeadNames, Tensor], Tensor]:
-        """Coarse samples of rays, the coarse field there, and the samples' rendering weights `[rays, samples, 1]`."""
-        samples = self.place(self.sampler_uniform(ray_bundle))
-        outputs = query_occupied(self.field_coarse, samples, self._grid(), colours=self._extras())
-        return samples, outputs, samples.get_weights(outputs[FieldHeadNames.DENSITY])
-
-    def sample_fine(
-        self, ray_bundle: RayBundle, samples: RaySamples, weights: Tensor
-    ) -> tuple[RaySamples, dict[FieldHeadNames, Tensor], Tensor]:
-        """As `sample_coarse` for the fine field, by the coarse samples and their weights."""
-        samples = self.place(self.sampler_pdf(ray_bundle, samples, weights))
-        ask = partial(query_occupied, self.field_fine, grid=self._grid())
-        outputs = front_to_back(ask, samples, 0.0 if torch.is_grad_enabled() else self.shortcuts.opaque)
-        return samples, outputs, samples.get_weights(outputs[FieldHeadNames.DENSITY])
-
-    def _extras(self) -> bool:
-        return torch.is_grad_enabled() or self.shortcuts.extras
-
-    def _grid(self) -> OccupancyGrid | Overlap | None:
-        return where_to_ask(self.occupancy, None if torch.is_grad_enabled() else self.shortcuts.empty)
+        indices = mask.nonzero(as_tuple=True)
+        return field.encode(selected_samples(samples, indices)), weights[..., 0][indices]
 
     def scene_occupancy(self, box: Tensor, resolution: int) -> OccupancyGrid:
         """A grid over a box `[2, 3]` of the cells in which the coarse or the fine field has density, canonical ones."""
@@ -157,30 +180,9 @@ class EugenNerfModel(GraphModel):
 
     def sampled_box(self, ray_bundle: RayBundle) -> Tensor:
         """Corners `[2, 3]` of the box of all coarse samples' positions, canonical ones."""
-        positions = self.place(self.sampler_uniform(ray_bundle)).frustums.get_positions().reshape(-1, 3)
+        samples = self.displace(self.sampler_uniform(ray_bundle), EvaluationMode.INFERENCE)
+        positions = samples.frustums.get_positions().reshape(-1, 3)
         return torch.stack([positions.amin(dim=0), positions.amax(dim=0)])
-
-    def place(self, ray_samples: RaySamples) -> RaySamples:
-        """The samples where the fields are asked: along the rays, unless a method bends them."""
-        return ray_samples
-
-    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
-        """Renders rays: `rgb`, `depth`, `accumulation`, and the coarse field's as `*_coarse`; `[rays, channels]`.
-
-        Without gradients, `shortcuts` say what is left out.
-        """
-        samples_coarse, coarse, weights_coarse = self.sample_coarse(ray_bundle)
-        samples_fine, fine, weights = self.sample_fine(ray_bundle, samples_coarse, weights_coarse)
-        outputs = {
-            "rgb": self.renderer_rgb(rgb=fine[FieldHeadNames.RGB], weights=weights),
-            "accumulation": self.renderer_accumulation(weights),
-            "depth": self.renderer_depth(weights, samples_fine),
-        }
-        if self._extras():
-            outputs["rgb_coarse"] = self.renderer_rgb(rgb=coarse[FieldHeadNames.RGB], weights=weights_coarse)
-            outputs["accumulation_coarse"] = self.renderer_accumulation(weights_coarse)
-            outputs["depth_coarse"] = self.renderer_depth(weights_coarse, samples_coarse)
-        return outputs
 
     @full_precision()
     def get_loss_dict(

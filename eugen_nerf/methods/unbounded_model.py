@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.frustum_field import UnboundedField, UnboundedFieldConfig
@@ -111,7 +113,7 @@ class UnboundedModel(GraphModel):
         return {"fields": [*self.field.parameters()], "proposal_networks": [*self.proposals.parameters()]}
 
     def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
-        """Tells the sampler how much of training is done."""
+        """Sets the sampler's fraction of training before each step."""
         look_first(self.collider, attributes, "--pipeline.model.near-plane, --pipeline.model.far-plane")
         trainer = attributes.trainer
         steps = trainer.config.max_num_iterations if trainer is not None else 0
@@ -121,39 +123,40 @@ class UnboundedModel(GraphModel):
 
         return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], follow)]
 
-    def densities(self) -> list[Callable[[RaySamples], Tensor]]:
+    def densities(self, mode: EvaluationMode) -> list[Callable[[RaySamples], Tensor]]:
         """Density function of each proposal round; one proposal serves all rounds where there is only one."""
         count = len(self.config.num_proposal_samples)
         fields = [self.proposals[min(i, len(self.proposals) - 1)] for i in range(count)]
-        return [lambda samples, f=f: f.get_density(samples)[0] for f in fields]  # type: ignore[misc]
+        return [lambda samples, f=f: _density(f, samples, mode) for f in fields]  # type: ignore[misc]
 
-    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:  # type: ignore[override]
-        """Renders rays: `rgb`, `depth`, `accumulation` `[rays, channels]`; `rounds` for the losses while training."""
-        rounds, samples = self.sampler(ray_bundle, self.densities())
-        found = front_to_back(self.field, samples, 0.0 if torch.is_grad_enabled() else self.shortcuts.opaque)
-        weights = samples.get_weights(found[FieldHeadNames.DENSITY])
+    def render(self, ray_bundle: RayBundle, mode: EvaluationMode) -> dict[str, Any]:
+        """`rgb`, `depth`, `accumulation` `[rays, channels]`; `rounds` for the losses while training."""
+        shortcuts = self.shortcuts_in(mode)
+        rounds, samples = self.sampler(ray_bundle, self.densities(mode))
+        field = front_to_back(partial(self.field.evaluate, mode=mode), samples, shortcuts.opaque)
+        weights = samples.get_weights(field[FieldHeadNames.DENSITY])
         outputs: dict[str, Any] = {
-            "rgb": self.renderer_rgb(rgb=found[FieldHeadNames.RGB], weights=weights),
+            "rgb": self.renderer_rgb(rgb=field[FieldHeadNames.RGB], weights=weights),
             "accumulation": self.renderer_accumulation(weights),
             "depth": self.renderer_depth(weights, samples),
         }
         if self.training:
             outputs["rounds"] = [*rounds, Round(samples, weights)]
-        elif torch.is_grad_enabled() or self.shortcuts.extras:
+        elif shortcuts.extras:
             for i, proposal in enumerate(rounds):
                 outputs[f"prop_depth_{i}"] = self.renderer_depth(proposal.weights, proposal.samples)
         return outputs
 
     def field_samples(self, ray_bundle: RayBundle, name: str) -> tuple[tuple[Tensor, ...], Tensor]:
-        """What a field's network is asked along rays, and the samples' rendering weights."""
-        densities = self.densities()
+        """Inputs of a field's network along rays, and the samples' rendering weights."""
+        densities = self.densities(EvaluationMode.INFERENCE)
         if name == "field":
             _, samples = self.sampler(ray_bundle, densities)
-            weights = samples.get_weights(self.field.get_density(samples)[0])
+            weights = samples.get_weights(_density(self.field, samples, EvaluationMode.INFERENCE))
         else:
-            # a proposal that serves several rounds is fitted on what the last one asks
-            asked = int(name.removeprefix("proposal_"))
-            number = len(densities) - 1 if len(self.proposals) == 1 else asked
+            # a proposal that serves several rounds is fitted on the samples of the last one
+            index = int(name.removeprefix("proposal_"))
+            number = len(densities) - 1 if len(self.proposals) == 1 else index
             samples, weights = self.sampler(ray_bundle, densities, rounds=number + 1)[0][number]
         inputs = self.graph_fields()[name].encode(samples)
         return tuple(v.flatten(0, -2) for v in inputs), weights.flatten()
@@ -176,6 +179,10 @@ class UnboundedModel(GraphModel):
             losses["interlevel_loss"] = self.config.interlevel_loss_mult * self.interlevel_loss(rounds)
             losses["distortion_loss"] = self.config.distortion_loss_mult * distortion_loss(weights, samples)
         return losses
+
+
+def _density(field: UnboundedField, samples: RaySamples, mode: EvaluationMode) -> Tensor:
+    return field.evaluate(samples, mode, density_only=True)[FieldHeadNames.DENSITY]
 
 
 def edges(samples: RaySamples) -> Tensor:

@@ -19,10 +19,11 @@ from eugen_nerf.conversion.bundle_export import bundle_of, write_bundle
 from eugen_nerf.core import ConfigError, load_bundle, save_bundle
 from eugen_nerf.core.bundle_schema import BundleError
 from eugen_nerf.core.bundles.bundled_field import BundledField
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.rendering.contraction import contract, contraction_scale
 from eugen_nerf.fields.encoders import MultisampleEncoder
 from eugen_nerf.fields.hash import BoxEncoder
-from eugen_nerf.fields.occupancy import query_occupied
+from eugen_nerf.fields.occupancy import evaluate_occupied
 from eugen_nerf.methods.checked_model import GraphModel
 from eugen_nerf.methods.dnerf import EugenDNerfModel
 
@@ -218,7 +219,7 @@ def test_fields_by_name() -> None:
 
 
 def model_samples(model: GraphModel, samples: RaySamples) -> RaySamples:
-    return model.place(samples)  # type: ignore[attr-defined]
+    return model.displace(samples, EvaluationMode.INFERENCE)  # type: ignore[attr-defined]
 
 
 def test_outside_a_hash_fields_box_there_is_nothing() -> None:
@@ -234,7 +235,8 @@ def test_empty_cells_stay_empty() -> None:
     model, samples = make_model("eugen-nerf", occupancy="hull", occupancy_resolution=6), make_samples(0.5)
     model.occupancy.cells.copy_(torch.rand(6, 6, 6, generator=torch.Generator().manual_seed(0)) < 0.5)
     with torch.no_grad():
-        truth = query_occupied(model.field_fine, samples, model.occupancy)[FieldHeadNames.DENSITY]
+        outputs = evaluate_occupied(model.field_fine, samples, model.occupancy, EvaluationMode.INFERENCE)
+        truth = outputs[FieldHeadNames.DENSITY]
     assert 0 < (truth == 0).float().mean() < 1
     agree(ask(bundle_of(model), samples)[0], truth)
 

@@ -21,6 +21,7 @@ from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.fitting.recipes import ConversionConfig
 from eugen_nerf.core.layers.baselines import DenseLinear
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.evaluation.compare import evaluate
 from eugen_nerf.evaluation.protocol import Timing
 from eugen_nerf.fields.graph_field import GraphField
@@ -176,8 +177,9 @@ def test_proposals_with_every_row_kept_are_the_teachers(name: str, dense_path: P
     assert all(layer.relative_error < 1e-4 for report in reports for layer in report.layers)
     rays = run.pipeline.datamanager.eval_dataset.cameras.generate_rays(camera_indices=0).flatten()
     with torch.no_grad():
-        rounds, _ = run.model.sampler(run.model.collider(rays), run.model.densities())
-        for done, ours, theirs in zip(rounds, student.densities(), run.model.densities(), strict=True):
+        mine, teachers = (m.densities(EvaluationMode.INFERENCE) for m in (student, run.model))
+        rounds, _ = run.model.sampler(run.model.collider(rays), teachers)
+        for done, ours, theirs in zip(rounds, mine, teachers, strict=True):
             expected = theirs(done.samples)
             assert expected.std() > 0.05 * expected.mean()
             torch.testing.assert_close(ours(done.samples), expected, rtol=1e-2, atol=1e-4)

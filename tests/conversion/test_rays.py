@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, choose_rays, network_inputs, training_views
 from eugen_nerf.conversion.teacher import teacher_of
 from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.methods.runs.loading import Run, load_run
 
 FOCAL = 8 / np.tan(0.35)  # of the tiny data set: 16 pixels, 0.7 rad
@@ -154,7 +155,7 @@ def test_inputs_are_what_rendering_asks_of_proposals_and_field(method: str, trai
     ]
     with torch.no_grad():
         bundle = views.generate_rays(camera_indices=part[:, :1], coords=part[:, 1:] + 0.5)
-        rounds, samples = model.sampler(model.collider(bundle), model.densities())
+        rounds, samples = model.sampler(model.collider(bundle), model.densities(EvaluationMode.INFERENCE))
         density, _ = model.field.get_density(samples)
     for handle in handles:
         handle.remove()

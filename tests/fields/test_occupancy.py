@@ -6,8 +6,9 @@ import torch
 from nerfstudio.cameras.rays import Frustums, RaySamples
 from nerfstudio.field_components.field_heads import FieldHeadNames
 
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.fields.nerf import NeRFField, NeRFFieldConfig
-from eugen_nerf.fields.occupancy import OccupancyGrid, query_occupied
+from eugen_nerf.fields.occupancy import OccupancyGrid, evaluate_occupied
 
 BOX = torch.tensor([[-1.0, -2.0, 0.5], [1.5, 2.0, 1.75]])
 BOTH = (FieldHeadNames.DENSITY, FieldHeadNames.RGB)
@@ -96,16 +97,16 @@ def test_a_new_grid_is_occupied_everywhere_and_saved() -> None:
     assert torch.equal(BOX, BOX_before), "the box is a copy"
 
 
-def test_the_field_is_asked_only_where_the_grid_is_occupied() -> None:
+def test_the_field_is_evaluated_only_where_the_grid_is_occupied() -> None:
     grid, field, samples = make_grid(0.5), make_field().eval(), make_samples()
     mask = torch.from_numpy(occupied_by_loops(grid, samples.frustums.get_positions().reshape(-1, 3).numpy()))
     mask = mask.reshape(6, 9)
     assert 0.1 < mask.float().mean() < 0.6
-    asked = []
-    field.register_forward_pre_hook(lambda module, args: asked.append(args[0].shape))
+    evaluated = []
+    field.network.register_forward_pre_hook(lambda module, inputs: evaluated.append(inputs[0].shape[:-1]))
     with torch.no_grad():
-        found = query_occupied(field, samples, grid)
-        assert asked == [(int(mask.sum()),)]
+        found = evaluate_occupied(field, samples, grid, EvaluationMode.INFERENCE)
+        assert evaluated == [(int(mask.sum()),)]
         everywhere = field(samples)
     for key in BOTH:
         assert found[key].shape == everywhere[key].shape
@@ -119,7 +120,7 @@ def test_gradients_are_those_of_the_masked_field() -> None:
     gradients = []
     for masked in (True, False):
         field = make_field().train()
-        outputs = query_occupied(field, samples, grid) if masked else field(samples)
+        outputs = evaluate_occupied(field, samples, grid, EvaluationMode.DIFFERENTIABLE) if masked else field(samples)
         loss = sum((outputs[key] * mask).square().sum() for key in BOTH)
         loss.backward()
         gradients.append([p.grad for p in field.parameters()])
@@ -131,19 +132,19 @@ def test_gradients_are_those_of_the_masked_field() -> None:
 def test_an_empty_batch_works_and_can_be_differentiated(outside: bool) -> None:
     grid = OccupancyGrid(BOX, 4) if outside else make_grid(0.0)
     field, samples = make_field().train(), make_samples(offset=50.0 if outside else 0.0)
-    outputs = query_occupied(field, samples, grid)
+    outputs = evaluate_occupied(field, samples, grid, EvaluationMode.DIFFERENTIABLE)
     assert outputs[FieldHeadNames.DENSITY].shape == (6, 9, 1)
     assert outputs[FieldHeadNames.RGB].shape == (6, 9, 3)
     assert all(outputs[key].abs().max() == 0 for key in BOTH)
     sum(outputs[key].sum() for key in BOTH).backward()
     assert all(p.grad is not None and p.grad.abs().max() == 0 for p in field.parameters())
     with torch.no_grad():
-        outputs = query_occupied(field.eval(), samples, grid)
+        outputs = evaluate_occupied(field.eval(), samples, grid, EvaluationMode.INFERENCE)
     assert all(outputs[key].abs().max() == 0 for key in BOTH)
 
 
-def test_without_a_grid_the_field_is_asked_everywhere() -> None:
+def test_without_a_grid_the_field_is_evaluated_everywhere() -> None:
     field, samples = make_field().eval(), make_samples()
     with torch.no_grad():
-        found, expected = query_occupied(field, samples, None), field(samples)
+        found, expected = evaluate_occupied(field, samples, None, EvaluationMode.INFERENCE), field(samples)
     assert all(torch.equal(found[key], expected[key]) for key in BOTH)

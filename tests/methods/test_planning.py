@@ -13,12 +13,15 @@ from tiny_models import make_model, make_rays
 from tiny_runs import shrink_dnerf
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
+from eugen_nerf.fields.radiance_field import Selection
 from eugen_nerf.methods.checked_model import GraphModel
 from eugen_nerf.methods.dnerf import EugenDNerfModelConfig
 from eugen_nerf.methods.isdf import ISDFModel, ISDFModelConfig
 from eugen_nerf.methods.nerf import EugenNerfModelConfig
 from eugen_nerf.methods.rendering.planning import plan_model, unplan_model
 
+INFERENCE = EvaluationMode.INFERENCE
 METHODS = ("nerf", "dnerf", "mip", "zip", "isdf")
 NORM = {"nerf": True}  # of all, one with the norm
 
@@ -81,7 +84,7 @@ def test_networks_answer_within_what_their_plans_state(method: str, dtype: str) 
 @pytest.mark.parametrize("backend", ["eager", "triton"])
 @pytest.mark.parametrize("method", METHODS)
 def test_renderings_are_the_same_but_for_rounding(method: str, backend: str) -> None:
-    """Without a device triton's plans run eagerly, but are asked with points where the kernel could encode them."""
+    """Without a device triton's plans run eagerly, but take points where the kernel could encode them."""
     model, rays = model_of(method), rays_of(method)
     with torch.no_grad():
         before = model(rays)
@@ -100,7 +103,7 @@ def test_renderings_are_the_same_but_for_rounding(method: str, backend: str) -> 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_plans_step_aside_where_gradients_are_asked_for(method: str) -> None:
+def test_plans_step_aside_where_gradients_are_needed(method: str) -> None:
     """First and second derivatives are those of the network without a plan."""
     model, rays = model_of(method), rays_of(method)
     name = list(model.graph_fields())[-1]
@@ -133,7 +136,7 @@ def test_a_distance_with_its_gradient_is_as_without_a_plan() -> None:
     assert torch.equal(slope, gradient)
     with torch.no_grad():
         planned = model.field.distance(points)
-    plan = model.field.network.evaluation
+    plan = model.field.network.plan
     assert plan is not None
     assert 0 < float((planned - alone).abs().max()) <= 2 * model.field.output_scale * plan.deviation  # type: ignore[attr-defined]
 
@@ -141,21 +144,25 @@ def test_a_distance_with_its_gradient_is_as_without_a_plan() -> None:
 def test_a_rays_direction_is_encoded_once_and_no_result_depends_on_it() -> None:
     model, rays = model_of("nerf"), rays_of("nerf", 5)
     with torch.no_grad():
-        samples, _, weights = model.sample_coarse(rays)
+        samples, _, weights = model.sample_coarse(rays, INFERENCE)
         whole = model.field_fine(samples)
         shapes = []
         model.field_fine.direction_encoding.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
-        model.field_fine.evaluation_rows = 13
+        model.field_fine.inference_rows = 13
         found = model.field_fine(samples)
         assert shapes == [(5, 3)]
-        density = model.field_fine.density_alone(samples)
+        density = model.field_fine.evaluate(samples, INFERENCE, density_only=True)
+        assert density.keys() == {FieldHeadNames.DENSITY}
         assert len(shapes) == 1
         mask = torch.rand(samples.shape, generator=torch.Generator().manual_seed(0)) < 0.4
-        masked = model.field_fine.answer_at(samples, mask.nonzero(as_tuple=True), samples.frustums.get_positions())
+        selection = Selection(mask.nonzero(as_tuple=True), samples.frustums.get_positions())
+        assert len(selection) == mask.sum()
+        masked = model.field_fine.evaluate(samples, INFERENCE, selection=selection)
     for key, value in whole.items():
         torch.testing.assert_close(found[key], value, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(masked[key], value[mask], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(density, whole[FieldHeadNames.DENSITY], rtol=1e-5, atol=1e-6)
+    expected = whole[FieldHeadNames.DENSITY]
+    torch.testing.assert_close(density[FieldHeadNames.DENSITY], expected, rtol=1e-5, atol=1e-6)
     assert math.isfinite(float(weights.sum()))
 
 
@@ -163,4 +170,4 @@ def test_refusals() -> None:
     model, rays = model_of("nerf"), rays_of("nerf")
     with pytest.raises(ConfigError, match="backend 'onnx' is unknown"):
         plan_model(model, rays, backend="onnx")  # type: ignore[arg-type]
-    assert all(f.network.evaluation is None for f in model.graph_fields().values())
+    assert all(f.network.plan is None for f in model.graph_fields().values())

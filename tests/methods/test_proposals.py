@@ -12,6 +12,7 @@ from nerfstudio.model_components.ray_samplers import LinearDisparitySampler, Sam
 from tiny_models import FAR, NEAR, make_model, make_rays
 from torch import Tensor
 
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.methods.proposals import ProposalSampler, power_sampler
 from eugen_nerf.methods.unbounded_model import UnboundedModel, edges
 
@@ -133,26 +134,26 @@ def test_weights_are_annealed_while_training(slope: float, fraction: float, trai
 # ---- which proposal serves which round
 
 
-def asked_of_proposals(model: UnboundedModel, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, torch.Size]]:
-    """Which proposal is asked, for samples of which shape, when rays are rendered; frustums are required."""
-    asked: list[tuple[int, torch.Size]] = []
+def proposal_queries(model: UnboundedModel, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, torch.Size]]:
+    """Which proposal is evaluated, at samples of which shape, when rays are rendered; frustums are required."""
+    queries: list[tuple[int, torch.Size]] = []
     for number, proposal in enumerate(model.proposals):
 
-        def spy(samples: RaySamples, number=number, original=proposal.get_density):
+        def spy(samples: RaySamples, mode: EvaluationMode, number=number, original=proposal.evaluate, **options: bool):
             assert isinstance(samples, RaySamples)
             assert samples.frustums.ends.shape == (*samples.shape, 1)
-            asked.append((number, samples.shape))
-            return original(samples)
+            queries.append((number, samples.shape))
+            return original(samples, mode, **options)
 
-        monkeypatch.setattr(proposal, "get_density", spy)
+        monkeypatch.setattr(proposal, "evaluate", spy)
     model.eval()(make_rays())
-    return asked
+    return queries
 
 
 def test_one_proposal_serves_all_rounds_of_mipnerf360(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model("mip", num_proposal_samples=(8, 6, 4), num_samples=5)
     assert len(model.proposals) == 1
-    assert asked_of_proposals(model, monkeypatch) == [(0, (5, 8)), (0, (5, 6)), (0, (5, 4))]
+    assert proposal_queries(model, monkeypatch) == [(0, (5, 8)), (0, (5, 6)), (0, (5, 4))]
     assert [*model.graph_fields()] == ["proposal_0", "field"]
 
 
@@ -164,7 +165,7 @@ def test_each_round_of_zipnerf_has_a_proposal_of_its_own(monkeypatch: pytest.Mon
         interlevel_blurs=(0.03, 0.01, 0.003),
         num_samples=5,
     )
-    assert asked_of_proposals(model, monkeypatch) == [(0, (5, 8)), (1, (5, 6)), (2, (5, 4))]
+    assert proposal_queries(model, monkeypatch) == [(0, (5, 8)), (1, (5, 6)), (2, (5, 4))]
     assert [p.grid.resolutions[-1] for p in model.proposals] == [16, 32, 64]
     assert [*model.graph_fields()] == ["proposal_0", "proposal_1", "proposal_2", "field"]
     first = [p.grid.table[:100].detach() for p in model.proposals]

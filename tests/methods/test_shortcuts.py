@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from test_planning import model_of, rays_of
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.fields.occupancy import OccupancyGrid, Overlap
-from eugen_nerf.methods.rendering.shortcuts import Shortcuts, front_to_back, samples_at, where_to_ask
+from eugen_nerf.fields.radiance_field import FieldOutputs, RadianceField
+from eugen_nerf.methods.rendering.shortcuts import Shortcuts, evaluated_space, front_to_back, samples_at
 
 BOX = torch.tensor([[-2.0] * 3, [2.0] * 3])
 
@@ -29,7 +32,7 @@ def dense_model(method: str, **changes: Any) -> Any:
 
 
 @pytest.mark.parametrize("method", ["nerf", "dnerf", "mip", "zip"])
-def test_without_extras_weights_and_pictures_are_equal(method: str) -> None:
+def test_without_auxiliary_outputs_images_are_equal(method: str) -> None:
     model, rays = model_of(method), rays_of(method)
     with torch.no_grad():
         whole = model(rays)
@@ -39,7 +42,7 @@ def test_without_extras_weights_and_pictures_are_equal(method: str) -> None:
     assert all(torch.equal(lean[key], whole[key]) for key in lean)
     if method in ("nerf", "dnerf"):
         with torch.enable_grad():
-            assert "rgb_coarse" in model(rays), "gradients are asked for: a conversion needs all"
+            assert "rgb_coarse" in model(rays), "a conversion needs gradients of all"
 
 
 @pytest.mark.parametrize("method", ["nerf", "mip", "zip"])
@@ -47,69 +50,77 @@ def test_without_extras_weights_and_pictures_are_equal(method: str) -> None:
 def test_rays_that_end_early_change_a_channel_by_less_than_is_said(method: str, opaque: float) -> None:
     model, rays = dense_model(method), rays_of(method, 40)
     final = list(model.graph_fields())[-1]
-    asked: list[int] = []
-    model.graph_fields()[final].register_forward_pre_hook(lambda _, args: asked.append(args[0].deltas.numel()))
+    evaluated: list[int] = []
+    network = model.graph_fields()[final].network
+    network.register_forward_pre_hook(lambda _, inputs: evaluated.append(inputs[0][..., 0].numel()))
     with torch.no_grad():
         whole = model(rays)
-        everything = sum(asked)
-        asked.clear()
+        everything = sum(evaluated)
+        evaluated.clear()
         model.shortcuts = Shortcuts(opaque=opaque)
         found = model(rays)
-    assert sum(asked) < everything
+    assert sum(evaluated) < everything
     change = float((found["rgb"] - whole["rgb"]).abs().max())
     assert change <= opaque + 1e-6
     assert method == "zip" or change > 0
 
 
-def test_segments_are_asked_front_to_back() -> None:
-    """Against the sum by hand: once a ray's transmittance is below the bound, nothing more is asked of it."""
+def test_segments_are_evaluated_front_to_back() -> None:
+    """Against the sum by hand: once a ray's transmittance is below the bound, none of its samples are evaluated."""
     rays = rays_of("nerf", 6)
     samples = model_of("nerf").sampler_uniform(rays, num_samples=16)
     densities = torch.rand(6, 16, 1, generator=torch.Generator().manual_seed(0)) * 4
-    asked = torch.zeros(6, 16, dtype=torch.bool)
+    evaluated = torch.zeros(6, 16, dtype=torch.bool)
 
-    def ask(part: RaySamples) -> dict[FieldHeadNames, torch.Tensor]:
+    def evaluate(part: RaySamples) -> dict[FieldHeadNames, torch.Tensor]:
         rows = [int((rays.directions == d).all(dim=1).nonzero()) for d in part.frustums.directions[:, 0]]
         first = int((samples.frustums.starts[0, :, 0] == part.frustums.starts[0, 0, 0]).nonzero())
         columns = slice(first, first + part.shape[1])
-        asked[rows, columns] = True
+        evaluated[rows, columns] = True
         return {
             FieldHeadNames.DENSITY: densities[rows, columns],
             FieldHeadNames.RGB: torch.ones(len(rows), part.shape[1], 3),
         }
 
-    found = front_to_back(ask, samples, 0.1)
+    found = front_to_back(evaluate, samples, 0.1)
     assert samples.deltas is not None
     passed = (densities * samples.deltas)[..., 0].cumsum(dim=1)
     for ray in range(6):
         for segment in range(4):
             before = float(passed[ray, 4 * segment - 1]) if segment else 0.0
             assert (
-                asked[ray, 4 * segment : 4 * segment + 4].tolist()
+                evaluated[ray, 4 * segment : 4 * segment + 4].tolist()
                 == [bool(torch.exp(torch.tensor(-before)) >= 0.1)] * 4
             )
-    assert asked.any(dim=1).all()
-    assert not asked.all()
-    assert torch.equal(found[FieldHeadNames.DENSITY], densities * asked[..., None])
+    assert evaluated.any(dim=1).all()
+    assert not evaluated.all()
+    assert torch.equal(found[FieldHeadNames.DENSITY], densities * evaluated[..., None])
 
 
 @pytest.mark.parametrize("method", ["nerf", "dnerf"])
 def test_a_trained_density_makes_a_grid(method: str) -> None:
-    """A field that is dense in a ball alone: its cells are occupied, distant ones are not, and the picture stays."""
+    """A field that is dense in a ball alone: its cells are occupied, distant ones are not, and the image stays."""
     model, rays = model_of(method), rays_of(method, 30)
 
-    def ball(samples: RaySamples) -> torch.Tensor:
-        return 50.0 * (samples.frustums.get_positions().norm(dim=-1, keepdim=True) < 0.6).float()
+    def ball(field: RadianceField) -> Callable[..., FieldOutputs]:
+        original = field.evaluate
+
+        def evaluate(samples: RaySamples, mode: EvaluationMode, *, selection: Any = None, **options: Any) -> Any:
+            positions = samples.frustums.get_positions() if selection is None else selection.positions
+            inside = positions.norm(dim=-1, keepdim=True) < 0.6
+            outputs = original(samples, mode, selection=selection, **options)
+            return {**outputs, FieldHeadNames.DENSITY: 50.0 * inside.float()}
+
+        return evaluate
 
     for field in (model.field_coarse, model.field_fine):
-        field.density_alone = ball
-        field.get_density = lambda samples, field=field: (ball(samples), field.query(samples)[1])
+        field.evaluate = ball(field)
     grid = model.scene_occupancy(BOX, 20)
     centres = (torch.cartesian_prod(*[torch.arange(20)] * 3) + 0.5) * 0.2 - 2
     far = centres.norm(dim=1)
     assert grid.cells.flatten()[far < 0.6].all()
     assert not grid.cells.flatten()[far > 0.6 + 3 * 0.2].any()
-    assert grid.occupied(torch.tensor([[5.0, 0.0, 0.0]])).all(), "outside of the box the field is asked"
+    assert grid.occupied(torch.tensor([[5.0, 0.0, 0.0]])).all(), "outside of the box the field is evaluated"
     with torch.no_grad():
         whole = model(rays)
         model.shortcuts = Shortcuts(empty=grid)
@@ -132,10 +143,10 @@ def test_grids_overlap() -> None:
     points = torch.tensor([[-1.0, 1, 1], [1, -1, 1], [1, 1, 1], [3, 1, 1]])
     assert Overlap(first, second).occupied(points).tolist() == [False, False, True, False]
     assert second.occupied(points).tolist() == [True, False, True, True]
-    assert where_to_ask(None, None) is None
-    assert where_to_ask(first, None) is first
-    assert where_to_ask(None, second) is second
-    assert isinstance(where_to_ask(first, second), Overlap)
+    assert evaluated_space(None, None) is None
+    assert evaluated_space(first, None) is first
+    assert evaluated_space(None, second) is second
+    assert isinstance(evaluated_space(first, second), Overlap)
     assert torch.equal(samples_at(points).frustums.get_positions()[:, 0], points)
 
 

@@ -12,10 +12,12 @@ import pytest
 import torch
 from test_mixed_precision import make_model, make_rays, step
 
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.core.training.tf32 import float32_products
 from eugen_nerf.fields.graph_field import GraphField
 
+INFERENCE = EvaluationMode.INFERENCE
 SMALL = ["eugen-nerf-small", "eugen-zipnerf-small", "eugen-dnerf-small", "eugen-isdf-small"]
 
 
@@ -38,7 +40,7 @@ def _no_warning_and_nothing_left() -> Iterator[None]:
 @pytest.fixture
 def as_if_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     own = GraphField._multiplies_tf32
-    monkeypatch.setattr(GraphField, "_multiplies_tf32", lambda self, device: own(self, torch.device("cuda")))
+    monkeypatch.setattr(GraphField, "_multiplies_tf32", lambda self, _, mode: own(self, torch.device("cuda"), mode))
 
 
 @pytest.mark.parametrize("arithmetic", ["fast", "exact", "bfloat16"])
@@ -70,18 +72,19 @@ def test_networks_alone_multiply_in_tf32(method: str, arithmetic: str, as_if_cud
 
 def test_a_cpu_and_a_field_without_a_model_never_turn_it(monkeypatch: pytest.MonkeyPatch) -> None:
     field = make_model("eugen-nerf-small").graph_fields()["coarse"]
-    assert not field._multiplies_tf32(torch.device("cpu"))
-    assert field._multiplies_tf32(torch.device("cuda"))
+    assert not field._multiplies_tf32(torch.device("cpu"), INFERENCE)
+    assert field._multiplies_tf32(torch.device("cuda"), INFERENCE)
     field.arithmetic = None
-    assert not field._multiplies_tf32(torch.device("cuda"))
+    assert not field._multiplies_tf32(torch.device("cuda"), INFERENCE)
 
 
 def test_a_plan_brings_its_own_precision() -> None:
     field = make_model("eugen-nerf-small").graph_fields()["coarse"]
-    field.network.evaluation = field.network.collapsed()
-    with torch.no_grad():
-        assert not field._multiplies_tf32(torch.device("cuda"))
-    assert field._multiplies_tf32(torch.device("cuda")), "training goes on without the plan"
+    field.network.plan = field.network.collapsed()
+    assert not field._multiplies_tf32(torch.device("cuda"), INFERENCE)
+    assert field._multiplies_tf32(torch.device("cuda"), EvaluationMode.DIFFERENTIABLE), (
+        "training goes on without the plan"
+    )
 
 
 @pytest.mark.parametrize("legacy", [False, True])

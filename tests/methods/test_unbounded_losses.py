@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nerfstudio.cameras.rays import RaySamples
 from tiny_models import make_model, make_rays
 from torch import Tensor
 
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
+from eugen_nerf.fields.radiance_field import FieldOutputs
 from eugen_nerf.methods.proposals import Round
 from eugen_nerf.methods.unbounded_model import UnboundedModel, edges
 
@@ -151,15 +154,28 @@ def test_training_metric() -> None:
 # ---- rendering
 
 
+def evaluations_of(model: UnboundedModel, monkeypatch: pytest.MonkeyPatch) -> list[tuple[RaySamples, FieldOutputs]]:
+    """Samples and outputs of the final field's evaluations; filled as the model renders."""
+    evaluations: list[tuple[RaySamples, FieldOutputs]] = []
+    original = model.field.evaluate
+
+    def evaluate(samples: RaySamples, mode: EvaluationMode, **options: Any) -> FieldOutputs:
+        outputs = original(samples, mode, **options)
+        evaluations.append((samples, outputs))
+        return outputs
+
+    monkeypatch.setattr(model.field, "evaluate", evaluate)
+    return evaluations
+
+
 @pytest.mark.parametrize("name", BOTH)
-def test_pixels_are_the_samples_composited(name: str) -> None:
+def test_pixels_are_the_samples_composited(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights and colours of the field, by numpy; behind the scene the last sample's colour."""
     model = make_model(name).eval()
-    seen: list[dict] = []
-    model.field.register_forward_hook(lambda field, args, found: seen.append((args[0], found)))
+    evaluations = evaluations_of(model, monkeypatch)
     with torch.no_grad():
         outputs = model(make_rays())
-    ((samples, found),) = seen
+    ((samples, found),) = evaluations
     density, colour = (array(value) for value in found.values())
     if density.shape[-1] == 3:
         density, colour = colour, density
@@ -198,13 +214,13 @@ def test_the_size_of_chunks_does_not_matter(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BOTH)
-def test_the_planes_hold_in_training_and_evaluation(name: str) -> None:
+def test_the_planes_hold_in_training_and_evaluation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model(name, near_plane=0.5, far_plane=7.0)
-    seen: list[Any] = []
-    model.field.register_forward_pre_hook(lambda field, args: seen.append(args[0].frustums))
+    evaluations = evaluations_of(model, monkeypatch)
     for training in (True, False):
         rays = make_rays()
         rays.nears = rays.fars = None
         model.train(training)(rays)
-        assert 0.5 * (1 - 1e-5) <= seen[-1].starts.min() < 3
-        assert 3 < seen[-1].ends.max() <= 7 * (1 + 1e-4)
+        frustums = evaluations[-1][0].frustums
+        assert 0.5 * (1 - 1e-5) <= frustums.starts.min() < 3
+        assert 3 < frustums.ends.max() <= 7 * (1 + 1e-4)

@@ -19,12 +19,13 @@ from eugen_nerf.evaluation.costs.resources import count_parameters, inference_pa
 from eugen_nerf.evaluation.images.ground_truth import composite
 from eugen_nerf.evaluation.images.view_rendering import eval_dataset
 from eugen_nerf.fields.counting import macs_per_query
+from eugen_nerf.fields.radiance_field import Selection
 from eugen_nerf.methods.runs.image_metrics import Image8, quantise
 from eugen_nerf.methods.runs.loading import Run, load_run, query_module
 from eugen_viewer.viewer_cameras import RunFrame
 
-_ASKED = ("get_density", "distance", "distance_and_gradient")
-"""Methods by which a model asks its fields, whichever way it calls them."""
+_EVALUATIONS = ("evaluate", "get_density", "distance", "distance_and_gradient")
+"""Methods by which a model evaluates its fields: the package's, stock ones, those of signed distances."""
 
 
 @dataclass
@@ -118,15 +119,15 @@ def run_names(paths: list[Path], given: tuple[str, ...]) -> list[str]:
 
 @contextmanager
 def counting_queries(model: Model) -> Iterator[list[int]]:
-    """Within it, counts the points that a model's fields are asked for; the list holds one number a call.
+    """Within it, counts the points at which a model's fields are evaluated; the list holds one number a call.
 
     The methods are wrapped on the instances and unwrapped afterwards, because a copy of a wrapped field would go on
-    asking the original.
+    evaluating the original.
     """
     counts: list[int] = []
     wrapped: list[tuple[Any, str]] = []
     for module in model.modules():
-        for name in _ASKED:
+        for name in _EVALUATIONS:
             method = getattr(type(module), name, None)
             if method is not None and name not in vars(module):
                 object.__setattr__(module, name, _counted(getattr(module, name), counts))
@@ -139,9 +140,9 @@ def counting_queries(model: Model) -> Iterator[list[int]]:
 
 
 def _counted(method: Any, counts: list[int]) -> Any:
-    def ask(asked: Any, *args: Any, **kwargs: Any) -> Any:
-        shape = asked.shape[:-1] if isinstance(asked, Tensor) else asked.shape
-        counts.append(int(np.prod(shape)))
-        return method(asked, *args, **kwargs)
+    def evaluate(points: Any, *args: Any, selection: Selection | None = None, **kwargs: Any) -> Any:
+        shape = points.shape[:-1] if isinstance(points, Tensor) else points.shape
+        counts.append(int(np.prod(shape)) if selection is None else len(selection))
+        return method(points, *args, **kwargs, **({} if selection is None else {"selection": selection}))
 
-    return ask
+    return evaluate

@@ -39,8 +39,8 @@ Encodings = tuple[Encoding | None, ...]
 class InferencePlan:
     """A network as it is run for inference; made by `make_plan`.
 
-    It does not follow later changes of the network's weights. A `LayerGraph` answers by a plan once that is its
-    `evaluation`.
+    It does not follow later changes of the network's weights. Set as the `plan` of a `LayerGraph`, it runs in inference
+    mode in place of the collapsed network.
     """
 
     backend: Backend

@@ -90,7 +90,7 @@ def reduce_precision(graph: LayerGraph, precision: Precision) -> str:
     Returns:
         `ReducedGraph.statement`.
     """
-    graph.evaluation = reduced = ReducedGraph(graph, precision)
+    graph.plan = reduced = ReducedGraph(graph, precision)
     return reduced.statement
 
 

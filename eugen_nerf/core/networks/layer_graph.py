@@ -8,6 +8,7 @@ width l in between. Training without the norm column uses the same merged matric
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -17,6 +18,7 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.layers.feature_layer import FeatureLayer
 from eugen_nerf.core.layers.stage import Affine, MergedStage, Stage
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph, Step, cast_affine, cast_stage
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 
 
 class LayerGraph(nn.Module):
@@ -56,11 +58,11 @@ class LayerGraph(nn.Module):
                 raise ConfigError(f"output {name!r} is no layer; there are {', '.join(self.names)}")
         self.reads = {name: tuple(v if isinstance(v, int) else index[v] for v in wiring[name]) for name in self.names}
         self.outputs = tuple(index[name] for name in outputs)
-        self.evaluation: Callable[..., tuple[Tensor, ...]] | None = None
-        """What answers instead of the collapsed graph where no gradients are asked for (`core/inference/plan.py`,
-        `core/inference/quantized.py`); called as `forward` is, or with points where it encodes them itself."""
-        self._plan: CollapsedGraph | None = None
-        self._plan_key: tuple[object, ...] | None = None
+        self.plan: Callable[..., tuple[Tensor, ...]] | None = None
+        """What runs in inference mode in place of the collapsed graph (`core/inference/plan.py`,
+        `core/inference/quantized.py`); takes inputs and `outputs` as `forward`, or points where it encodes them."""
+        self._collapsed: CollapsedGraph | None = None
+        self._collapsed_key: tuple[object, ...] | None = None
         self._parts: dict[tuple[int, ...], CollapsedGraph] = {}
         for position, name in enumerate(self.names):
             if any(v >= index[name] for v in self.reads[name]):
@@ -71,6 +73,17 @@ class LayerGraph(nn.Module):
                     f"layer {name!r} (number {position}) takes {self.layer(name).in_features} inputs, "
                     f"its wiring brings {width}"
                 )
+
+    @property
+    def evaluation(self) -> Callable[..., tuple[Tensor, ...]] | None:
+        """Former name of `plan`."""
+        warnings.warn("LayerGraph.evaluation is called LayerGraph.plan now", DeprecationWarning, stacklevel=2)
+        return self.plan
+
+    @evaluation.setter
+    def evaluation(self, plan: Callable[..., tuple[Tensor, ...]] | None) -> None:
+        warnings.warn("LayerGraph.evaluation is called LayerGraph.plan now", DeprecationWarning, stacklevel=2)
+        self.plan = plan
 
     def layer(self, name: str) -> FeatureLayer:
         """The layer called `name`."""
@@ -108,31 +121,37 @@ class LayerGraph(nn.Module):
         parts = [values[v] for v in self.reads[name]]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
-    def forward(self, *inputs: Tensor, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self, *inputs: Tensor, outputs: tuple[int, ...] | None = None, mode: EvaluationMode | None = None
+    ) -> tuple[Tensor, ...]:
         """Outputs for inputs `[..., d_i]` that share their leading shape.
 
         Args:
             inputs: all of them, or those that `outputs` depend on (`needed_inputs`).
-            outputs: numbers of the outputs that are wanted: without gradients nothing else is computed. All by default.
+            outputs: numbers of the outputs that are returned: inference computes nothing else. All by default.
+            mode: differentiable or inference; that of PyTorch's gradient switch by default.
 
         Raises:
             ConfigError: another number of inputs, other widths, or outputs that there are not.
         """
-        if self.evaluation is not None and not torch.is_grad_enabled():
-            return self.evaluation(*inputs, outputs=outputs) if outputs is not None else self.evaluation(*inputs)
+        mode = EvaluationMode.current() if mode is None else mode
+        if mode is EvaluationMode.INFERENCE and self.plan is not None:
+            return self.plan(*inputs, outputs=outputs) if outputs is not None else self.plan(*inputs)
         widths = [self.input_widths[i] for i in self.needed_inputs(outputs)]
         if [x.shape[-1] for x in inputs] != widths:
             raise ConfigError(f"inputs have widths {[x.shape[-1] for x in inputs]}, expected {widths}")
-        if outputs is not None:
-            if torch.is_grad_enabled():  # all of it: no one trains on a part
-                given = dict(zip(self.needed_inputs(outputs), inputs, strict=True))
-                shape = inputs[0].shape[:-1]
-                filled = [given.get(i, inputs[0].new_zeros(*shape, w)) for i, w in enumerate(self.input_widths)]
-                whole = self(*filled)
-                return tuple(whole[i] for i in outputs)
-            return self._part(outputs)(*inputs)
-        if not torch.is_grad_enabled():
-            return self.collapsed()(*inputs)
+        if mode is EvaluationMode.INFERENCE:
+            return (self.collapsed() if outputs is None else self._part(outputs))(*inputs)
+        if outputs is None:
+            return self._differentiable(inputs)
+        given = dict(zip(self.needed_inputs(outputs), inputs, strict=True))
+        shape = inputs[0].shape[:-1]
+        filled = [given.get(i, inputs[0].new_zeros(*shape, w)) for i, w in enumerate(self.input_widths)]
+        whole = self._differentiable(filled)  # no one trains on a part
+        return tuple(whole[i] for i in outputs)
+
+    def _differentiable(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """All outputs, by matrices merged for this call, or layer by layer where one uses the norm of its input."""
         if any(self.layer(name).uses_norm for name in self.names):
             # the norm needs each layer's output: forming it is cheaper than a QR factorisation with gradients
             values = list(inputs) + list(self.values(*inputs).values())
@@ -146,12 +165,11 @@ class LayerGraph(nn.Module):
         """
         tensors = [*self.parameters(), *self.buffers()]
         key = tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in tensors)
-        if self._plan is None or key != self._plan_key:
-            self._plan = self.collapse()
-            self._plan_key = key
+        if self._collapsed is None or key != self._collapsed_key:
+            self._collapsed = self.collapse()
+            self._collapsed_key = key
             self._parts = {}
-        assert self._plan is not None
-        return self._plan
+        return self._collapsed
 
     def needed_inputs(self, outputs: tuple[int, ...] | None) -> tuple[int, ...]:
         """Numbers of the inputs that outputs (numbers too, None for all) depend on, in order.

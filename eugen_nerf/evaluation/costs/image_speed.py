@@ -46,7 +46,7 @@ class Way:
         self.model.shortcuts = Shortcuts(extras=self.plans is None)
         for name, plan in (self.plans or {}).items():
             field = self.model.graph_fields()[name]
-            field.network.evaluation, field.evaluation_rows = plan, plan.chunk or ROWS_AT_ONCE
+            field.network.plan, field.inference_rows = plan, plan.chunk or ROWS_AT_ONCE
 
     def render(self, camera: Cameras) -> Tensor:
         """`[H, W, 3]`, on the CPU."""

@@ -91,7 +91,7 @@ def apply_inference(
         if not isinstance(model, GraphModel):
             raise ConfigError(f"plans and shortcuts are for runs of the eugen-* methods, and {name!r} is none")
         found[name] = {"plans": None, "shortcuts": None}
-        if inference.backend != "none" and all(f.network.evaluation is None for f in model.graph_fields().values()):
+        if inference.backend != "none" and all(f.network.plan is None for f in model.graph_fields().values()):
             device = run.pipeline.device
             if inference.dtype == "bfloat16" and not has_fast_bfloat16(device):
                 notes.append(f"{device.type} has no bfloat16 products of its own: plans in bfloat16 are slow here")

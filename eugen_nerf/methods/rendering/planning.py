@@ -71,7 +71,7 @@ def plan_model(
             drop_norm=drop_norm,
             encodings=encodings,
         )
-        field.network.evaluation, field.evaluation_rows = plan, plan.chunk or ROWS_AT_ONCE
+        field.network.plan, field.inference_rows = plan, plan.chunk or ROWS_AT_ONCE
         plans[name] = plan
     return plans
 
@@ -79,4 +79,4 @@ def plan_model(
 def unplan_model(model: GraphModel) -> None:
     """Lets every network answer by its collapsed form again, all samples at once."""
     for field in model.graph_fields().values():
-        field.network.evaluation = field.evaluation_rows = None
+        field.network.plan = field.inference_rows = None

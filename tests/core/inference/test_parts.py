@@ -77,7 +77,7 @@ def test_a_plan_of_a_part_stays_within_what_it_states(name: str, dtype: str) -> 
     assert part.input_widths == graph.input_widths[:1]
     truth = truth_of(graph, inputs)[0]
     assert np.abs(array(alone) - truth).max() <= part.deviation + 1e-5 * np.abs(truth).max()
-    graph.evaluation = plan
+    graph.plan = plan
     with torch.inference_mode():
         assert torch.equal(graph(inputs[0], outputs=(0,))[0], alone)
         assert graph(inputs[0][:0], outputs=(0,))[0].shape == (0, 1)

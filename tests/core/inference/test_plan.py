@@ -98,7 +98,7 @@ def test_the_network_stays_and_the_plan_does_not_follow_it() -> None:
     inputs = inputs_of(graph)
     before, truth = copy.deepcopy(graph.state_dict()), truth_of(graph, inputs)
     plans = [make_plan(graph, inputs), make_plan(BundledGraph(graph.collapse(), graph.input_widths), inputs)]
-    assert graph.evaluation is None
+    assert graph.plan is None
     assert all(torch.equal(before[key], value) for key, value in graph.state_dict().items())
     with torch.no_grad():
         for parameter in graph.parameters():
@@ -117,15 +117,25 @@ def test_a_bundled_network_is_copied_too() -> None:
     _near(plan, inputs, truth_of(graph, inputs), 1e-5)
 
 
-def test_a_network_answers_by_its_plan() -> None:
+def test_a_network_runs_its_plan() -> None:
     graph = network("degree 1")
     inputs = inputs_of(graph)
     plan = make_plan(graph, inputs, dtype="bfloat16")
-    graph.evaluation = plan
+    graph.plan = plan
     with torch.no_grad():
         for y, planned in zip(graph(*inputs), plan(*inputs), strict=True):
             assert torch.equal(y, planned)
     assert all(y.requires_grad for y in graph(*inputs))
+
+
+def test_the_former_name_of_a_networks_plan_works_and_warns() -> None:
+    graph = network("degree 1")
+    plan = make_plan(graph, inputs_of(graph))
+    with pytest.warns(DeprecationWarning, match=r"LayerGraph\.evaluation is called LayerGraph\.plan now"):
+        graph.evaluation = plan
+    assert graph.plan is plan
+    with pytest.warns(DeprecationWarning, match="is called"):
+        assert graph.evaluation is plan
 
 
 def test_what_is_not_a_number_is_stated_as_infinite() -> None:
@@ -189,7 +199,7 @@ def test_a_network_that_answers_by_a_plan_of_points_is_asked_with_points() -> No
     graph, points = network("encoded"), points_of("encoded")
     with torch.no_grad():
         expected = graph(*(e(x, x[:, :1]) for e, x in zip(encodings_of("encoded"), points, strict=True)))
-        graph.evaluation = make_plan(graph, points, encodings=encodings_of("encoded"))
+        graph.plan = make_plan(graph, points, encodings=encodings_of("encoded"))
         for y, own in zip(graph(*points), expected, strict=True):
             assert float((y - own).abs().max()) <= 1e-6 * float(own.abs().max())
     with pytest.raises(ConfigError, match=r"inputs have widths \[3, 3\], expected \[63, 27\]"):

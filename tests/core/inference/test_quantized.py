@@ -104,7 +104,7 @@ def test_gradients_and_training_stay_in_float32() -> None:
             assert not torch.equal(graph(*x)[0], exact)
             assert graph(x[0][:0], x[1][:0])[0].shape == (0, 1)
         torch.testing.assert_close(graph(*x)[0], exact, rtol=1e-4, atol=1e-5)
-    graph.evaluation = None
+    graph.plan = None
     with torch.no_grad():
         assert torch.equal(graph(*x)[0], exact)
 

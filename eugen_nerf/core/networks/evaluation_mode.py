@@ -1,0 +1,28 @@
+"""The mode in which a network or a field is evaluated: with a graph for the backward pass, or as fast as possible.
+
+Whoever renders or trains decides it once and hands it down; nothing below looks at PyTorch's gradient switch.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import torch
+
+
+class EvaluationMode(Enum):
+    """How networks and fields compute their outputs."""
+
+    DIFFERENTIABLE = "differentiable"
+    """Outputs carry gradients, of all weights: training, and the gradients that a conversion takes."""
+    INFERENCE = "inference"
+    """Outputs carry none: the collapsed network runs, or the inference plan in its place, in parts where set so."""
+
+    @staticmethod
+    def current() -> EvaluationMode:
+        """The mode that PyTorch's gradient switch stands for.
+
+        For the outermost calls alone: nerfstudio trains and evaluates by the same methods, and the switch is all that
+        tells one from the other (`Model.training` does not: a conversion takes gradients of models in evaluation mode).
+        """
+        return EvaluationMode.DIFFERENTIABLE if torch.is_grad_enabled() else EvaluationMode.INFERENCE
