@@ -224,7 +224,7 @@ def test_the_mode_of_an_evaluation_is_handed_down() -> None:
         "fields/radiance_field.py",  # what nerfstudio calls of a field: forward, get_density
         "fields/deformation.py",
         "fields/isdf.py",
-        "methods/checked_model.py",  # what it calls of a model: get_outputs
+        "methods/graph_model.py",  # what it calls of a model: get_outputs
     }
 
 

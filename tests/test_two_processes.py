@@ -23,7 +23,7 @@ from two_workers import FURTHER, METHODS, STEPS
 
 from eugen_nerf.cli.eval import EvalCommand
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.methods.checked_model import CHECKED
+from eugen_nerf.methods.graph_model import DIVERGENCE_CHECK_INTERVAL
 from eugen_nerf.methods.presets.static import _in_one_line
 from eugen_nerf.methods.runs.loading import Run, load_run
 
@@ -167,7 +167,7 @@ def test_gradients_are_those_of_one_process_with_all_rays(folder: Path, ranks: l
 
 def test_both_refuse_a_training_that_diverged_in_one(ranks: list[dict[str, Any]]) -> None:
     for found in ranks:
-        assert found["divergence"].startswith(f"training has diverged: after {CHECKED} steps")
+        assert found["divergence"].startswith(f"training has diverged: after {DIVERGENCE_CHECK_INTERVAL} steps")
 
 
 def test_the_hull_is_carved_and_one(ranks: list[dict[str, Any]]) -> None:

@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.data.rgbd_parser import EugenRGBDDataParserConfig
 from eugen_nerf.data.stream import RGBDStreamConfig
-from eugen_nerf.methods.checked_model import CHECKED
+from eugen_nerf.methods.graph_model import DIVERGENCE_CHECK_INTERVAL
 from eugen_nerf.methods.runs.loading import without_lpips
 
 METHODS = {
@@ -121,7 +121,7 @@ def averaged_gradients(trainer: Any) -> dict[str, Any]:
 
 def divergence(model: Any, rank: int) -> str:
     """What becomes of a training that has diverged in the second process alone."""
-    model._batches = CHECKED - 1
+    model._batches = DIVERGENCE_CHECK_INTERVAL - 1
     try:
         model.train().refuse_divergence(torch.tensor(float("nan") if rank == 1 else 0.5))
     except RunError as error:

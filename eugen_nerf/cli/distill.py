@@ -186,7 +186,7 @@ class Distill:
         further: dict[str, object] = {"run written": path}
         if self.bundle is not None:
             from eugen_nerf.conversion.bundle_export import write_bundle
-            from eugen_nerf.methods.checked_model import GraphModel
+            from eugen_nerf.methods.graph_model import GraphModel
 
             assert isinstance(done.student, GraphModel)
             write_bundle(done.student, self.bundle, onnx=self.onnx)

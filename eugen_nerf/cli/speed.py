@@ -190,7 +190,7 @@ class SpeedCommand:
 
 def _runs(paths: tuple[Path, ...], device: str) -> tuple[dict[str, Any], Any]:
     from eugen_nerf.evaluation.images.view_rendering import view_camera
-    from eugen_nerf.methods.checked_model import GraphModel
+    from eugen_nerf.methods.graph_model import GraphModel
     from eugen_nerf.methods.runs.loading import load_run
 
     runs = [load_run(path, device=device) for path in paths]

@@ -27,7 +27,7 @@ from eugen_nerf.fields.isdf import ISDFField
 from eugen_nerf.fields.mipnerf360 import MipNeRF360Field
 from eugen_nerf.fields.nerf import NeRFField
 from eugen_nerf.fields.zipnerf import ZipNeRFField
-from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.nerf import EugenNerfModel
 
 

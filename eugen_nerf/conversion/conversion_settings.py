@@ -11,7 +11,7 @@ from eugen_nerf.core.fitting.convert_graph import convertible_layers
 from eugen_nerf.core.fitting.recipes import BY_ROWS, ConversionConfig
 from eugen_nerf.core.networks.nerf_mlp import layer_specs, match_names
 from eugen_nerf.core.spec import LayerSpec
-from eugen_nerf.methods.checked_model import GraphModel, GraphModelConfig
+from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
 
 Plan = Mapping[str, Mapping[str, int]]
 """Numbers of features by field and layer."""

@@ -37,7 +37,7 @@ from eugen_nerf.core.fitting.importance import Batches, gather_moments
 from eugen_nerf.core.fitting.layer_batches import CACHE_BYTES
 from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.core.training.merged import merged_for_training, unmergeable_reason
-from eugen_nerf.methods.checked_model import GraphModel, GraphModelConfig
+from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
 from eugen_nerf.methods.runs.loading import Run
 
 
@@ -68,7 +68,7 @@ class Conversion:
     @property
     def makes_pictures(self) -> bool:
         """Whether there are photographs to compare with."""
-        return self.teacher.makes_pictures
+        return self.teacher.renders_colours
 
     def memory_line(self) -> str:
         """What fitting will hold in memory, in words: known before it starts, and bounded."""

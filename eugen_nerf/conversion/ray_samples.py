@@ -16,7 +16,7 @@ from torch import Tensor
 from eugen_nerf.core.distributed import is_mine
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.importance import Batch
-from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.graph_model import GraphModel
 
 RAYS_PER_BATCH = 64
 SEEN = ("rgb", "rgb_fine", "rgb_coarse")
@@ -118,7 +118,7 @@ def seen_inputs(model: GraphModel, cameras: Cameras, rays: Tensor, name: str) ->
             ones = tuple(batch.inputs[0].new_ones(len(batch.inputs[0]), network.width(v)) for v in network.outputs)
             yield batch._replace(cotangents=ones)
 
-    if not model.makes_pictures:
+    if not model.renders_colours:
         return outputs_alone
 
     def batches() -> Iterator[Batch]:

@@ -8,7 +8,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 
 from eugen_nerf.conversion.stock_copy import copy_stock, is_convertible
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.runs.loading import Run
 
 

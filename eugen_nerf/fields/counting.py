@@ -1,4 +1,4 @@
-"""What a query of a field costs, counted."""
+"""Multiply-adds of a query of a field, counted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def macs_per_query(field: nn.Module, device: str | torch.device) -> tuple[int | 
     """Multiply-adds of matrix products for one query (density and colour) of a field.
 
     Returns:
-        (number, how it was got): the field's own ``macs_per_query()`` where it has one, else the sum over the
+        (number, how it was counted): the field's own ``macs_per_query()`` where it has one, else the sum over the
         ``nn.Linear`` layers that a real query of 8 points runs through; (None, reason) where there is neither.
     """
     own = getattr(field, "macs_per_query", None)

@@ -1,4 +1,4 @@
-"""Where a point of a moving scene lies in the canonical one: the deformation network of D-NeRF (arXiv 2011.13961)."""
+"""From a point of a moving scene to the canonical scene: the deformation network of D-NeRF (arXiv 2011.13961)."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class DeformationFieldConfig(GraphFieldConfig):
 
 
 class DeformationField(GraphField):
-    """Offsets from points at a time to their places in the canonical scene (Sec. 3 of arXiv 2011.13961).
+    """Offsets from points at a time to their positions in the canonical scene (Sec. 3 of arXiv 2011.13961).
 
     Args:
         config: sizes and replaced layers.
-        variant: one of `core.nerf.VARIANTS`.
+        variant: one of `core.networks.nerf_mlp.VARIANTS`.
     """
 
     def __init__(self, config: DeformationFieldConfig, variant: Variant) -> None:
@@ -101,7 +101,7 @@ class DeformationField(GraphField):
         self, ray_samples: RaySamples, density_embedding: Tensor | None = None
     ) -> dict[FieldHeadNames, Tensor]:
         """A deformation has none of these."""
-        raise NotImplementedError("a deformation has no outputs but offsets")
+        raise NotImplementedError("a deformation has no outputs but offsets: call `offsets`")
 
 
 class DeformedField(nn.Module):
@@ -122,7 +122,7 @@ class DeformedField(nn.Module):
 
 
 class DeformedGraphField(DeformedField):
-    """`DeformedField` of graphs of layers, which know what they cost."""
+    """`DeformedField` of graphs of layers, whose costs are counted."""
 
     deformation: GraphField
     field: GraphField

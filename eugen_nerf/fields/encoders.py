@@ -1,4 +1,4 @@
-"""What a network is told of the frustum round a sample: integrated frequencies, or grid features at the right scale."""
+"""Frustum encoders: integrated frequencies, or grid features at the right scale."""
 
 from __future__ import annotations
 

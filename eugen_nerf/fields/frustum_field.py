@@ -63,7 +63,7 @@ class UnboundedField(RadianceField):
 
     Args:
         config: sizes and replaced layers.
-        variant: one of `core.nerf.VARIANTS`.
+        variant: one of `core.networks.nerf_mlp.VARIANTS`.
         encoder: of the frustums.
     """
 

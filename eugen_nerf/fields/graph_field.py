@@ -44,7 +44,7 @@ class GraphFieldConfig(FieldConfig):
     phi: str = "relu"
     """Outer function of the features."""
     norm: bool = False
-    """Whether the features see the input's norm; collapsed it costs about a second matrix, so it is off by default."""
+    """Whether the features depend on the input's norm; collapsed it costs about a second matrix: off by default."""
     projection: str = "gaussian"
     """Distribution of the projections at the start: gaussian, rademacher or orthogonal."""
     train_projection: bool = True
@@ -61,9 +61,9 @@ class GraphFieldConfig(FieldConfig):
     seed: int = 0
     """Seed of the projections and of the replaced layers' first weights; `--machine.seed` is the dense layers'."""
     train_precision: Literal["float32", "bfloat16"] | None = None
-    """Precision of this network's products while training, in place of what the model's arithmetic says. Weights,
-    encodings and evaluation stay float32."""
-    # None and not an empty dictionary: a config.yml from before this field existed finds it as the class's attribute
+    """Precision of this network's products while training, in place of the model's arithmetic. Weights, encodings and
+    evaluation stay float32."""
+    # None, not an empty dictionary: a config.yml without this field falls back to the class's attribute
     specs: Annotated[dict[str, LayerSpec] | None, tyro.conf.Suppress] = None
     """Replaced layers by name, where they are not all alike: a conversion writes it, and it goes before the others."""
 
@@ -76,7 +76,7 @@ class GraphFieldConfig(FieldConfig):
         return self.setup(variant=variant)
 
     def patterns(self) -> tuple[str, ...]:
-        """`layers`, where the word none stands for no pattern: a command line cannot say that well."""
+        """`layers`, or no pattern where it is the one word none, which a command line can hold."""
         return () if tuple(self.layers) == ("none",) else tuple(self.layers)
 
     def replacement(self) -> Replacement:
@@ -98,7 +98,7 @@ class GraphField(Field, ABC):
 
     Args:
         config: sizes and replaced layers.
-        variant: one of `core.nerf.VARIANTS`.
+        variant: one of `core.networks.nerf_mlp.VARIANTS`.
     """
 
     def __init__(self, config: GraphFieldConfig, variant: Variant) -> None:
@@ -165,7 +165,7 @@ class GraphField(Field, ABC):
     def run_network(
         self, *inputs: Tensor, mode: EvaluationMode, outputs: tuple[int, ...] | None = None
     ) -> tuple[Tensor, ...]:
-        """The network's outputs, float32 `[..., channels]` each, its products as the arithmetic says.
+        """The network's outputs, float32 `[..., channels]` each, computed in the field's arithmetic.
 
         Args:
             inputs: those that the outputs depend on.
@@ -173,11 +173,11 @@ class GraphField(Field, ABC):
             outputs: numbers of the outputs that are returned; all by default.
         """
         with self.network_arithmetic(inputs[0].device, mode):
-            found = self.network(*inputs, outputs=outputs, mode=mode)
-        self.hasten_backward(found, mode)
-        return tuple(v.float() for v in found)
+            raw = self.network(*inputs, outputs=outputs, mode=mode)
+        self.set_backward_arithmetic(raw, mode)
+        return tuple(v.float() for v in raw)
 
-    def hasten_backward(self, outputs: tuple[Tensor, ...], mode: EvaluationMode) -> None:
+    def set_backward_arithmetic(self, outputs: tuple[Tensor, ...], mode: EvaluationMode) -> None:
         """Lets the backward pass from these outputs multiply as the forward pass did."""
         if self._multiplies_tf32(outputs[0].device, mode):
             tf32_backward(outputs)

@@ -85,7 +85,7 @@ class HashField(UnboundedField):
 
     Args:
         config: sizes and replaced layers.
-        variant: one of `core.nerf.VARIANTS`.
+        variant: one of `core.networks.nerf_mlp.VARIANTS`.
         aabb: corners of the box, `[2, 3]`.
     """
 

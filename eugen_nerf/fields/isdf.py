@@ -107,7 +107,7 @@ class ISDFField(GraphField):
 
     Args:
         config: sizes and replaced layers.
-        variant: one of `core.nerf.VARIANTS`.
+        variant: one of `core.networks.nerf_mlp.VARIANTS`.
     """
 
     def __init__(self, config: ISDFFieldConfig, variant: Variant) -> None:
@@ -146,7 +146,7 @@ class ISDFField(GraphField):
             if create_graph:
                 distance = self._run(features, mode)
                 (gradient,) = torch.autograd.grad(distance.sum(), features, create_graph=True)
-                self.hasten_backward((gradient,), mode)
+                self.set_backward_arithmetic((gradient,), mode)
             else:
                 # without a graph the collapsed network serves, whose matrices carry no gradient
                 with self.network_arithmetic(points.device, mode):

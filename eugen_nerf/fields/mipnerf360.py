@@ -30,7 +30,7 @@ class MipNeRF360Field(UnboundedField):
 
     Args:
         config: sizes and replaced layers.
-        variant: one of `core.nerf.VARIANTS`.
+        variant: one of `core.networks.nerf_mlp.VARIANTS`.
     """
 
     def __init__(self, config: MipNeRF360FieldConfig, variant: Variant) -> None:

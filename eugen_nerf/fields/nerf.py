@@ -62,7 +62,7 @@ class NeRFField(RadianceField):
 
     Args:
         config: sizes and replaced layers.
-        variant: one of `core.nerf.VARIANTS`.
+        variant: one of `core.networks.nerf_mlp.VARIANTS`.
     """
 
     def __init__(self, config: NeRFFieldConfig, variant: Variant) -> None:

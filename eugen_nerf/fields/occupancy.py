@@ -1,4 +1,4 @@
-"""Empty space known beforehand: samples outside a grid of occupied cells cost no query and have no density."""
+"""Empty space, known before rendering: samples outside a grid of occupied cells cost no query and have no density."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class OccupancyGrid(nn.Module):
 
     def occupied(self, positions: Tensor) -> Tensor:
         """Whether each point `[..., 3]` lies in an occupied cell (or outside, where `outside` is set): `[...]`."""
-        # a border of cells stands for what is outside, and one coordinate at a time is contiguous: faster than
+        # a border of cells represents the outside, and one coordinate at a time is contiguous: faster than
         # comparisons and a look-up by three indices
         sides = self.resolution + 2
         cells = F.pad(self.cells, (1,) * 6, value=self.outside).flatten()
@@ -45,7 +45,7 @@ class OccupancyGrid(nn.Module):
 
 
 class Overlap:
-    """What several grids all have as occupied.
+    """Space that several grids all have as occupied.
 
     Args:
         grids: at least one.

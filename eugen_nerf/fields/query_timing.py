@@ -1,4 +1,4 @@
-"""Timing queries of fields: the same random questions for every field, device and call."""
+"""Timing queries of fields: the same random queries for every field, device and call."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def field_query_callable(
     """A function that evaluates density and colour of a field at ``num_queries`` random points.
 
     Args:
-        field: a nerfstudio field, or what stands for one, in evaluation mode.
+        field: a nerfstudio field, or any module that is called like one, in evaluation mode.
         num_queries: points a call.
         seed: of the points.
         device: where the field is.

@@ -18,18 +18,18 @@ _DEVICES = ("cuda",)
 
 
 def tcnn_grid(resolutions: tuple[int, ...], features: int, log2_table_size: int, *, seed: int) -> HashGrid:
-    """`TcnnHashGrid` where tinycudann is installed, else `HashGrid`, which reads the same checkpoints and says so once.
+    """`TcnnHashGrid` where tinycudann is installed, else `HashGrid`, for the same checkpoints; a notice says so.
 
     Arguments are those of `HashGrid`.
     """
     if TCNN_EXISTS and tcnn is not None:
         return TcnnHashGrid(resolutions, features, log2_table_size, seed=seed)
-    _say_that_torch_stands_in()
+    _print_fallback_once()
     return HashGrid(resolutions, features, log2_table_size, seed=seed)
 
 
 @cache
-def _say_that_torch_stands_in() -> None:
+def _print_fallback_once() -> None:
     CONSOLE.print("tinycudann is not installed: PyTorch interpolates the same hash grids, more slowly", markup=False)
 
 

@@ -66,7 +66,7 @@ class ZipNeRFField(UnboundedField):
 
     Args:
         config: sizes and replaced layers.
-        variant: one of `core.nerf.VARIANTS`.
+        variant: one of `core.networks.nerf_mlp.VARIANTS`.
 
     Raises:
         ConfigError: resolutions that do not double.

@@ -1,4 +1,4 @@
-"""Renderers whose background is a buffer: part of the checkpoint where it is the data's, on the device in any case."""
+"""Renderers whose background is a buffer: on the device, and in the checkpoint where it is the data's colour."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StoredBackgroundRenderer(RGBRenderer):
 
     Args:
         colour: RGB in [0, 1], `[3]`.
-        saved: whether it is part of the checkpoint, so that evaluation renders on what training rendered on.
+        saved: whether it is part of the checkpoint, so that evaluation renders on the background of training.
     """
 
     def __init__(self, colour: Tensor, *, saved: bool = True) -> None:
@@ -35,8 +35,8 @@ def rgb_renderer(background: Background, metadata: Mapping[str, Any] | None) -> 
 
     Args:
         background: the choice.
-        metadata: the training data set's, as nerfstudio's pipeline hands it to a model. Where it does not say the
-            data's background, that is white until a checkpoint is loaded.
+        metadata: the training data set's, as nerfstudio's pipeline hands it to a model. Without an entry for
+            it, the data's background is white until a checkpoint is loaded.
     """
     if background in ("white", "black"):  # nerfstudio keeps it on the CPU: every copy would make the host wait
         return StoredBackgroundRenderer(COLORS_DICT[background], saved=False)

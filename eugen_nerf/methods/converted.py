@@ -66,7 +66,7 @@ class ConvertedPipeline(VanillaPipeline):
 
 
 class _Resized:
-    """Stands for a model's configuration while the pipeline asks it for the model."""
+    """Replaces a model's configuration while the pipeline builds the model from it."""
 
     def __init__(self, config: ModelConfig, linears: Mapping[str, list[int]]) -> None:
         self.config, self.linears = config, linears
@@ -78,7 +78,7 @@ class _Resized:
 
 
 def resize(model: nn.Module, linears: Mapping[str, list[int]]) -> None:
-    """Puts freshly initialised linear layers of other sizes into a model, in place.
+    """Replaces linear layers of a model, in place, by freshly initialised ones of other sizes.
 
     Args:
         model: any.
@@ -97,7 +97,7 @@ def resize(model: nn.Module, linears: Mapping[str, list[int]]) -> None:
             )
         with torch.random.fork_rng(devices=[]):  # the checkpoint's weights come next
             new = nn.Linear(inputs, outputs, bias=bool(bias), dtype=old.weight.dtype).to(old.weight.device)
-        for place, module in every.items():
-            if module is old:  # a layer may hang in several places
-                path, _, attribute = place.rpartition(".")
+        for full_name, module in every.items():
+            if module is old:  # several modules may hold one layer
+                path, _, attribute = full_name.rpartition(".")
                 setattr(model.get_submodule(path), attribute, new)

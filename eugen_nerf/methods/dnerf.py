@@ -1,4 +1,4 @@
-"""eugen-dnerf: D-NeRF (Pumarola et al. 2021) whose deformation and canonical networks are EUGen, dense or a peer."""
+"""eugen-dnerf: D-NeRF (Pumarola et al. 2021) whose networks are EUGen, dense or a baseline, by one flag."""
 
 from __future__ import annotations
 

@@ -27,10 +27,10 @@ from eugen_nerf.data.rgbd.keyframes import step_seed
 from eugen_nerf.data.stream import Reference, RGBDStreamDataManager
 from eugen_nerf.fields.graph_field import GraphField
 from eugen_nerf.fields.isdf import ISDFField, ISDFFieldConfig
-from eugen_nerf.methods.checked_model import GraphModel, GraphModelConfig
+from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
 
 CHECK_MARGIN = 0.8
-"""Metres behind the measured surface within which the map's surface is looked for when a frame is compared with it."""
+"""Metres behind the measured surface within which the map's surface is searched when a frame is compared with it."""
 
 
 @dataclass
@@ -40,7 +40,8 @@ class ISDFModelConfig(GraphModelConfig):
     _target: type = field(default_factory=lambda: ISDFModel)
     """Class to instantiate."""
     variant: Variant = "eugen"
-    """Network: eugen; dense, its twin; or a peer: lowrank, monarch, narrow, shallow at the same multiply-adds, snnk."""
+    """Network: eugen; dense, its twin; or a baseline: lowrank, monarch, narrow, shallow at the same multiply-adds,
+    snnk."""
     network: ISDFFieldConfig = field(default_factory=ISDFFieldConfig)
     """Sizes, and the layers that are replaced."""
     num_stratified_samples: int = 19
@@ -85,7 +86,7 @@ class ISDFModelConfig(GraphModelConfig):
 
 
 class ISDFModel(GraphModel):
-    """Signed distance trained from rays that carry the surface they met (see `RGBDStreamDataManager`).
+    """Signed distance trained from rays with a measured surface (see `RGBDStreamDataManager`).
 
     Rays without that are rendered: `depth` is the distance along the unit ray to the first zero crossing, as
     nerfstudio's is; `z_depth` that along the optical axis; `accumulation` 1 where there is a crossing; `normals` and
@@ -93,7 +94,7 @@ class ISDFModel(GraphModel):
     """
 
     config: ISDFModelConfig
-    makes_pictures = False
+    renders_colours = False
     field: ISDFField
 
     def populate_modules(self) -> None:
@@ -118,7 +119,7 @@ class ISDFModel(GraphModel):
         return {"distance": self.field}
 
     def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
-        """Joins the stream: it asks which frames are new, and is told how badly the rays of a step fitted."""
+        """Connects the stream: it gets the model's agreement with new frames, and after each step the rays' losses."""
         assert attributes.pipeline is not None
         stream = attributes.pipeline.datamanager
         if isinstance(stream, RGBDStreamDataManager):
@@ -143,7 +144,7 @@ class ISDFModel(GraphModel):
 
     @torch.no_grad()
     def agreement(self, ray_bundle: RayBundle, reference: Reference) -> float:
-        """Share of rays on which the map with other weights finds the measured surface, within a relative tolerance."""
+        """Share of rays on which the map with other weights meets the measured surface, within a relative tolerance."""
         if self._recalled is None or self._recalled[0] is not reference:
             field = copy.deepcopy(self.field)
             field.network.load_state_dict(reference)
@@ -283,14 +284,14 @@ class ISDFModel(GraphModel):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Errors of the depth along the optical axis where the image has one, and pictures to look at.
+        """Errors of the depth along the optical axis where the image has one, and images to look at.
 
         `depth_l1_cm` is the mean over valid pixels that the map has a surface for, `depth_missed` the share of valid
         pixels without one, `depth_within_5cm` the share that is right within that; NaN where no pixel is valid.
         """
-        truth, found = batch["depth_image"].to(self.device), outputs["z_depth"].to(self.device)
+        truth, rendered = batch["depth_image"].to(self.device), outputs["z_depth"].to(self.device)
         hit, valid = outputs["accumulation"].to(self.device) > 0.5, batch["depth_image"].to(self.device).isfinite()
-        error = (found - truth).abs()
+        error = (rendered - truth).abs()
         both = valid & hit
         metrics = {
             "depth_l1_cm": float(100 * error[both].mean()),
@@ -300,12 +301,12 @@ class ISDFModel(GraphModel):
         far = float(truth[valid].max()) if valid.any() else 1.0
         shown = [
             colormaps.apply_depth_colormap(d.nan_to_num(0.0), accumulation=a.float(), near_plane=0.0, far_plane=far)
-            for d, a in ((truth, valid), (found, hit))
+            for d, a in ((truth, valid), (rendered, hit))
         ]
         image = batch["image"].to(self.device)[..., :3]
-        pictures = {
+        images = {
             "img": torch.cat([image, outputs["rgb"].to(image)], dim=1),
             "depth": torch.cat(shown, dim=1),
             "normals": outputs["normals"],
         }
-        return metrics, pictures
+        return metrics, images

@@ -1,4 +1,4 @@
-"""eugen-mipnerf360: Mip-NeRF 360 (Barron et al. 2022) whose networks are EUGen, dense or a peer, by one flag."""
+"""eugen-mipnerf360: Mip-NeRF 360 (Barron et al. 2022) whose networks are EUGen, dense or a baseline, by one flag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""eugen-nerf: coarse and fine NeRF (as vanilla-nerf) whose networks are EUGen, dense or a peer, by one flag."""
+"""eugen-nerf: coarse and fine NeRF (as vanilla-nerf) whose networks are EUGen, dense or a baseline, by one flag."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from eugen_nerf.fields.nerf import NeRFFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid, evaluate_occupied
 from eugen_nerf.fields.radiance_field import FieldOutputs, RadianceField, selected_samples
 from eugen_nerf.methods.background_renderers import Background, rgb_renderer
-from eugen_nerf.methods.checked_model import GraphModel, GraphModelConfig
+from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
+from eugen_nerf.methods.plane_check import check_before_training
 from eugen_nerf.methods.rendering.shortcuts import evaluated_space, front_to_back, trained_occupancy
-from eugen_nerf.methods.sight import look_first
 
 
 @dataclass
@@ -40,7 +40,8 @@ class EugenNerfModelConfig(GraphModelConfig):
     _target: type = field(default_factory=lambda: EugenNerfModel)
     """Class to instantiate."""
     variant: Variant = "eugen"
-    """Network: eugen; dense, its twin; or a peer: lowrank, monarch, narrow, shallow at the same multiply-adds, snnk."""
+    """Network: eugen; dense, its twin; or a baseline: lowrank, monarch, narrow, shallow at the same multiply-adds,
+    snnk."""
     network: GraphFieldConfig = field(default_factory=NeRFFieldConfig)
     """Sizes, and the layers that are replaced; coarse and fine fields are alike."""
     num_coarse_samples: int = 64
@@ -98,7 +99,7 @@ class EugenNerfModel(GraphModel):
 
     def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
         """Carves the occupancy grid once, before the first step of a run that starts from nothing."""
-        look_first(self.collider, attributes)
+        check_before_training(self.collider, attributes)
         if self.occupancy is None:
             return []
 

@@ -16,8 +16,8 @@ from eugen_nerf.core.training.muon import BatchedMuon, is_orthogonalised
 Algorithm = Literal["adam", "muon"]
 
 
-class _FusedWhereItExists(Optimizer):
-    """Takes torch's fused step where the parameters' device has one: one launch instead of a dozen.
+class _FusedIfAvailable(Optimizer):
+    """Uses torch's fused step where the parameters' device has one: one launch instead of a dozen.
 
     Args:
         params: as torch takes them.
@@ -45,19 +45,19 @@ _CAN_MARK = hasattr(torch.autograd.graph, "increment_version")
 
 
 def _mark_as_changed(optimizer: Optimizer, *_: Any) -> None:
-    """Counts a fused step as a change of the parameters, which torch does not: what is kept of them (the collapsed
-    network, a grid's spread) would be kept for ever."""
+    """Counts a fused step as a change of the parameters, which torch does not: caches made from them (the
+    collapsed network, a grid's spread) would never be refreshed."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if parameter.grad is not None:
                 torch.autograd.graph.increment_version(parameter)
 
 
-class FusedAdam(_FusedWhereItExists, torch.optim.Adam):
+class FusedAdam(_FusedIfAvailable, torch.optim.Adam):
     """`torch.optim.Adam`, fused where that exists; states of either load into the other."""
 
 
-class FusedAdamW(_FusedWhereItExists, torch.optim.AdamW):
+class FusedAdamW(_FusedIfAvailable, torch.optim.AdamW):
     """`torch.optim.AdamW`, fused where that exists; states of either load into the other."""
 
 
@@ -112,7 +112,7 @@ class MuonAdam(Optimizer):
         return {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Puts back what `state_dict` returned.
+        """Restores what `state_dict` returned.
 
         Raises:
             ValueError: the state of another optimizer.
@@ -138,8 +138,8 @@ class FieldOptimizerConfig(AdamOptimizerConfig):
     _target: type = field(default_factory=lambda: FusedAdam)
     """The optimizer class to use where the algorithm is adam."""
     algorithm: Algorithm = "adam"
-    """muon orthogonalises the steps of matrices; its rate is four to five times Adam's, and EUGen layers want
-    `--pipeline.model.network.train-merged True` with it, as the small presets have."""
+    """muon orthogonalises the steps of matrices; its rate is four to five times Adam's, and EUGen layers train
+    best with `--pipeline.model.network.train-merged True`, as in the small presets."""
     adam_ratio: float = 0.25
     """With muon, Adam's rate for the rest over Muon's, which is `lr`."""
     momentum: float = 0.95

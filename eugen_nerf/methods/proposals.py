@@ -1,6 +1,6 @@
-"""Sampling by proposals that see conical frustums (Sec. 3 of arXiv 2111.12077).
+"""Sampling by proposals on conical frustums (Sec. 3 of arXiv 2111.12077).
 
-nerfstudio's own ProposalNetworkSampler hands positions to its density functions; here they are asked with frustums.
+nerfstudio's own ProposalNetworkSampler hands positions to its density functions; these take frustums.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Trainers: on the machine at hand; and for maps that grow while they are used, saved every few seconds, whole or not
-at all."""
+"""Trainers: on the available device, with atomic checkpoints; for maps used while they grow, on a timer too."""
 
 from __future__ import annotations
 
@@ -18,11 +17,11 @@ from eugen_nerf.core.errors import RunError
 from eugen_nerf.methods.optimizers import AdamWOptimizerConfig
 from eugen_nerf.methods.runs.checkpoints import atomic_torch_save, checkpoint_files, read_latest_checkpoint
 from eugen_nerf.methods.training_device import (
+    available_device,
     check_usable,
-    device_at_hand,
+    default_machine,
     is_usable,
     long_training_line,
-    machine_at_hand,
 )
 
 __all__ = [
@@ -34,28 +33,28 @@ __all__ = [
     "newest_readable",
 ]
 
-KEPT = 2
-"""Checkpoints that stay: should the newest be damaged, the one before is at hand."""
+KEPT_CHECKPOINTS = 2
+"""Checkpoints that stay: should the newest be damaged, training resumes from the one before."""
 
 
 @dataclass
 class EugenTrainerConfig(TrainerConfig):
-    """nerfstudio's trainer, on the machine at hand."""
+    """nerfstudio's trainer, on the available device."""
 
     _target: type = field(default_factory=lambda: EugenTrainer)
     """Target class to instantiate."""
-    machine: MachineConfig = field(default_factory=machine_at_hand)
+    machine: MachineConfig = field(default_factory=default_machine)
     """Machine configuration; the device is the GPU where there is one that torch can use, else the CPU."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """What reads a `config.yml` calls this, a command line does not: runs of another machine's device open here."""
+        """Called for a `config.yml`, not for a command line: runs from a machine with another device open here."""
         self.__dict__.update(state)
         if not is_usable(self.machine.device_type):
-            self.machine = replace(self.machine, device_type=device_at_hand())
+            self.machine = replace(self.machine, device_type=available_device())
 
 
 class EugenTrainer(Trainer):
-    """`Trainer` that says what a training without a GPU means, refuses a device that is not there, writes checkpoints
+    """`Trainer` that prints what to expect without a GPU, refuses a device that is not available, writes checkpoints
     atomically, and resumes from the newest whole one."""
 
     config: EugenTrainerConfig
@@ -65,7 +64,7 @@ class EugenTrainer(Trainer):
         super().__init__(config, local_rank, world_size)
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        """As in nerfstudio. Raises `ConfigError` where the device that was named is not there."""
+        """As in nerfstudio. Raises `ConfigError` where the configured device is not available."""
         without_gpu = self.device == "cpu" and not is_usable("cuda")
         if without_gpu:
             CONSOLE.print("torch finds no GPU here: training on the CPU")
@@ -78,7 +77,7 @@ class EugenTrainer(Trainer):
 
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
-        """Saves model, data state and optimizers; older files are removed only when the new one is on the disk.
+        """Saves model, data state and optimizers; older files are removed once the new one is on the disk.
 
         Raises:
             RunError: it cannot be written; the files before are still there.
@@ -95,12 +94,12 @@ class EugenTrainer(Trainer):
         atomic_torch_save(state, self.checkpoint_dir / f"step-{step:09d}.ckpt")
         stale = list(self.checkpoint_dir.glob("tmp-0.*"))  # of a process that was killed while it wrote
         if self.config.save_only_latest_checkpoint:
-            stale += checkpoint_files(self.checkpoint_dir)[:-KEPT]
+            stale += checkpoint_files(self.checkpoint_dir)[:-KEPT_CHECKPOINTS]
         for path in stale:
             path.unlink(missing_ok=True)
 
     def _load_checkpoint(self) -> None:
-        """As in nerfstudio, but a file that was cut off is passed over for the one before it.
+        """As in nerfstudio, but from the file before the newest where that one was cut off.
 
         Raises:
             RunError: `load_dir` holds no checkpoint, or none that can be read.
@@ -118,16 +117,16 @@ class EugenTrainer(Trainer):
 
 @dataclass
 class StreamTrainerConfig(EugenTrainerConfig):
-    """nerfstudio's trainer, with checkpoints by the clock."""
+    """nerfstudio's trainer, with checkpoints at intervals of time."""
 
     _target: type = field(default_factory=lambda: StreamTrainer)
     """Target class to instantiate."""
     seconds_per_save: float = 10.0
-    """Seconds between checkpoints, beside those of `steps_per_save`; 0 for none by the clock."""
+    """Seconds between checkpoints, in addition to `steps_per_save`; 0 for `steps_per_save` alone."""
 
 
 class StreamTrainer(EugenTrainer):
-    """`EugenTrainer` that saves by the clock too.
+    """`EugenTrainer` that saves on a timer too.
 
     A checkpoint holds the stream's state (`RGBDStreamDataManager`), so that `--load-dir` goes on in mid-sequence.
     """
@@ -135,7 +134,7 @@ class StreamTrainer(EugenTrainer):
     config: StreamTrainerConfig
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
-        """As in nerfstudio; saving by the clock comes after all other callbacks of a step."""
+        """As in nerfstudio; timed saving comes after all other callbacks of a step."""
         super().setup(test_mode)
         self._saved_at = time.monotonic()
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self._save_when_due))

@@ -24,10 +24,10 @@ from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.frustum_field import UnboundedField, UnboundedFieldConfig
 from eugen_nerf.methods.background_renderers import rgb_renderer
-from eugen_nerf.methods.checked_model import GraphModel, GraphModelConfig
+from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
+from eugen_nerf.methods.plane_check import check_before_training
 from eugen_nerf.methods.proposals import ProposalSampler, Round
 from eugen_nerf.methods.rendering.shortcuts import front_to_back
-from eugen_nerf.methods.sight import look_first
 
 
 @dataclass
@@ -35,7 +35,7 @@ class UnboundedModelConfig(GraphModelConfig):
     """Settings that Mip-NeRF 360 and Zip-NeRF share; both add `network` and `proposal`, the fields' settings."""
 
     variant: Variant = "eugen"
-    """Network of the final field: eugen; dense, its twin; or a peer: lowrank, monarch, narrow,
+    """Network of the final field: eugen; dense, its twin; or a baseline: lowrank, monarch, narrow,
     shallow at the same multiply-adds, snnk."""
     proposal_variant: Variant = "dense"
     """Network of the proposals."""
@@ -114,7 +114,7 @@ class UnboundedModel(GraphModel):
 
     def get_training_callbacks(self, attributes: TrainingCallbackAttributes) -> list[TrainingCallback]:
         """Sets the sampler's fraction of training before each step."""
-        look_first(self.collider, attributes, "--pipeline.model.near-plane, --pipeline.model.far-plane")
+        check_before_training(self.collider, attributes, "--pipeline.model.near-plane, --pipeline.model.far-plane")
         trainer = attributes.trainer
         steps = trainer.config.max_num_iterations if trainer is not None else 0
 

@@ -1,4 +1,4 @@
-"""eugen-zipnerf: Zip-NeRF (Barron et al. 2023) whose networks are EUGen, dense or a peer, by one flag."""
+"""eugen-zipnerf: Zip-NeRF (Barron et al. 2023) whose networks are EUGen, dense or a baseline, by one flag."""
 
 from __future__ import annotations
 

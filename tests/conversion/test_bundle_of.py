@@ -24,8 +24,8 @@ from eugen_nerf.core.rendering.contraction import contract, contraction_scale
 from eugen_nerf.fields.encoders import MultisampleEncoder
 from eugen_nerf.fields.hash import BoxEncoder
 from eugen_nerf.fields.occupancy import evaluate_occupied
-from eugen_nerf.methods.checked_model import GraphModel
 from eugen_nerf.methods.dnerf import EugenDNerfModel
+from eugen_nerf.methods.graph_model import GraphModel
 
 BOX = SceneBox(torch.tensor([[-1.5, -1.0, -1.2], [1.5, 1.3, 1.0]]))
 

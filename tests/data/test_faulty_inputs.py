@@ -115,7 +115,7 @@ def load(name: str, method: str) -> Any:
 
     from nerfstudio.configs.method_configs import all_methods
 
-    from eugen_nerf.methods.sight import check_sight
+    from eugen_nerf.methods.plane_check import check_planes
 
     settings = deepcopy(all_methods[method]).pipeline
     config = settings.datamanager
@@ -123,7 +123,7 @@ def load(name: str, method: str) -> Any:
     config.train_num_rays_per_batch = 1024
     manager = config.setup(device="cpu", test_mode="val", world_size=1, local_rank=0)
     if method in BOUNDED:
-        check_sight(manager.train_dataset.cameras, **_planes(settings.model.collider_params))
+        check_planes(manager.train_dataset.cameras, **_planes(settings.model.collider_params))
     return manager
 
 

@@ -18,7 +18,7 @@ from eugen_nerf.cli.eval import EvalCommand
 from eugen_nerf.core import load_bundle
 from eugen_nerf.core.inference.plan import PlanDtype
 from eugen_nerf.evaluation.sdf.sdf_protocol import SdfProtocol
-from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.rendering.planning import plan_model
 from eugen_nerf.methods.runs.loading import load_run
 from eugen_viewer.frame_budget import Pace

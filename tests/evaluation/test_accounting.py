@@ -12,7 +12,7 @@ from torch import nn
 
 from eugen_nerf.evaluation.costs.resources import count_parameters, fit_seconds, peak_memory, tf32_note
 from eugen_nerf.fields.counting import macs_per_query
-from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.graph_model import GraphModel
 
 
 def test_macs_of_a_nerf_field_by_hand() -> None:

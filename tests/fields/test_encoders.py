@@ -1,4 +1,4 @@
-"""What a network is told of a frustum: features and multisamples against moments and formulas in float64 numpy."""
+"""Encodings of a frustum: features and multisamples against moments and formulas in float64 numpy."""
 
 from __future__ import annotations
 
@@ -231,12 +231,12 @@ def test_widths_follow_the_distance_to_the_axis_and_the_contraction(training: bo
 
 
 class Spy(nn.Module):
-    """Stands for a grid: keeps what it is asked, answers with the points' mean and first width."""
+    """In place of a grid: keeps its queries, returns the points' mean and first width."""
 
     out_features = 4
 
     def forward(self, points: Tensor, widths: Tensor) -> Tensor:
-        self.asked = points, widths
+        self.queried = points, widths
         return torch.cat([points.mean(dim=1), widths[:, :1]], dim=-1)
 
 
@@ -245,15 +245,15 @@ def test_the_grid_covers_the_ball_of_radius_two() -> None:
     samples = random_samples(far=40.0)
     features = encoder(samples)
     points, widths = encoder.multisamples(samples.frustums)
-    asked, asked_widths = encoder.grid.asked
-    assert asked.shape == (48, 6, 3)
-    assert asked_widths.shape == (48, 6)
-    torch.testing.assert_close(4 * asked.reshape(6, 8, 6, 3) - 2, points)
-    torch.testing.assert_close(4 * asked_widths.reshape(6, 8, 6), widths)
-    assert 0 < asked.min() < 0.1, "far samples come near the cube's border"
-    assert 0.9 < asked.max() < 1
-    torch.testing.assert_close(features[..., :3], asked.mean(dim=1).reshape(6, 8, 3))
-    torch.testing.assert_close(features[..., 3], asked_widths[:, 0].reshape(6, 8))
+    queried, queried_widths = encoder.grid.queried
+    assert queried.shape == (48, 6, 3)
+    assert queried_widths.shape == (48, 6)
+    torch.testing.assert_close(4 * queried.reshape(6, 8, 6, 3) - 2, points)
+    torch.testing.assert_close(4 * queried_widths.reshape(6, 8, 6), widths)
+    assert 0 < queried.min() < 0.1, "far samples come near the cube's border"
+    assert 0.9 < queried.max() < 1
+    torch.testing.assert_close(features[..., :3], queried.mean(dim=1).reshape(6, 8, 3))
+    torch.testing.assert_close(features[..., 3], queried_widths[:, 0].reshape(6, 8))
 
 
 def test_multisample_features_are_the_grids() -> None:

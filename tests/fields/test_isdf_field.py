@@ -77,7 +77,7 @@ def test_gradient_against_finite_differences(variant: str) -> None:
     step = 1e-5
     for k in range(3):
         shift = step * torch.eye(3, dtype=torch.float64)[k]
-        # `distance` answers in float32
+        # `distance` is float32
         slope = (raw(model, p + shift) - raw(model, p - shift)) / (2 * step)
         torch.testing.assert_close(gradient[:, k].double(), slope, atol=2e-5, rtol=1e-4)
 
@@ -93,8 +93,8 @@ def test_with_and_without_a_graph_and_by_autograd(variant: str) -> None:
     model, p = field(variant), points()
     distance, gradient = model.distance_and_gradient(p)
     with_graph, gradient_with_graph = model.distance_and_gradient(p, create_graph=True)
-    asked = p.clone().requires_grad_()
-    (plain,) = torch.autograd.grad(model.distance(asked).sum(), asked)
+    queried = p.clone().requires_grad_()
+    (plain,) = torch.autograd.grad(model.distance(queried).sum(), queried)
     for other in (gradient_with_graph, plain):
         torch.testing.assert_close(gradient, other.detach(), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(distance, with_graph.detach(), atol=1e-6, rtol=1e-4)
@@ -120,9 +120,9 @@ def test_second_derivatives_reach_the_weights_through_the_encoding(variant: str,
     pulled = torch.autograd.grad(
         loss(model.distance_and_gradient(p, create_graph=True)[1]), parameters, allow_unused=True
     )
-    asked = p.clone().requires_grad_()
-    plain_distance = model.output_scale * model.network(model.encoding(asked))[0].sum()
-    (plain,) = torch.autograd.grad(plain_distance, asked, create_graph=True)
+    queried = p.clone().requires_grad_()
+    plain_distance = model.output_scale * model.network(model.encoding(queried))[0].sum()
+    (plain,) = torch.autograd.grad(plain_distance, queried, create_graph=True)
     expected = torch.autograd.grad(loss(plain), parameters, allow_unused=True)
     assert any(g is not None and g.abs().sum() > 0 for g in expected)
     for a, b in zip(pulled, expected, strict=True):

@@ -1,4 +1,4 @@
-"""Empty space: cells against plain numpy, and a field that is asked only where the grid is occupied."""
+"""Empty space: cells against plain numpy, and a field that is evaluated only where the grid is occupied."""
 
 import numpy as np
 import pytest

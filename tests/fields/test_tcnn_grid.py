@@ -183,7 +183,7 @@ def test_a_field_of_tinycudann_opens_without_it_and_back(
     with monkeypatch.context() as laptop:
         laptop.setattr(tcnn_grid, "TCNN_EXISTS", False)
         laptop.setattr(tcnn_grid, "tcnn", None)
-        tcnn_grid._say_that_torch_stands_in.cache_clear()
+        tcnn_grid._print_fallback_once.cache_clear()
         opened = [config.setup(variant="eugen").eval() for _ in range(2)]
     said = " ".join(capsys.readouterr().out.split())
     assert said == "tinycudann is not installed: PyTorch interpolates the same hash grids, more slowly"

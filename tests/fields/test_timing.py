@@ -70,7 +70,7 @@ def test_queries_are_unit_directions_at_points_in_the_box_and_repeat() -> None:
 
 
 class RecordingField(nn.Module):
-    """Notes the sizes it is asked for."""
+    """Records the sizes of its queries."""
 
     def __init__(self) -> None:
         super().__init__()

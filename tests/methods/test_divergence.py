@@ -7,7 +7,7 @@ import torch
 from tiny_models import make_model
 
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.methods.checked_model import CHECKED
+from eugen_nerf.methods.graph_model import DIVERGENCE_CHECK_INTERVAL
 
 
 def batch_metrics(method: str, colour: float, count: int, *, training: bool = True) -> None:
@@ -20,10 +20,12 @@ def batch_metrics(method: str, colour: float, count: int, *, training: bool = Tr
 @pytest.mark.parametrize("method", ["mip", "zip"])
 @pytest.mark.parametrize("colour", [float("nan"), float("inf")])
 def test_colours_that_are_no_numbers_end_training(method: str, colour: float) -> None:
-    with pytest.raises(RunError, match=f"diverged: after {CHECKED} steps .*optimizer.lr.*start linear"):
-        batch_metrics(method, colour, CHECKED)
+    with pytest.raises(
+        RunError, match=f"diverged: after {DIVERGENCE_CHECK_INTERVAL} steps .*optimizer.lr.*start linear"
+    ):
+        batch_metrics(method, colour, DIVERGENCE_CHECK_INTERVAL)
 
 
 def test_nothing_else_does() -> None:
-    batch_metrics("mip", 0.5, 2 * CHECKED)
-    batch_metrics("mip", float("nan"), 2 * CHECKED, training=False)
+    batch_metrics("mip", 0.5, 2 * DIVERGENCE_CHECK_INTERVAL)
+    batch_metrics("mip", float("nan"), 2 * DIVERGENCE_CHECK_INTERVAL, training=False)

@@ -219,7 +219,7 @@ def test_the_background_comes_from_the_checkpoint_not_from_other_data(
 
 
 def test_a_spiral_goes_along_time(train_tiny_dnerf: Callable) -> None:
-    """What `ns-render spiral` asks of a data manager, and nerfstudio's own path from there."""
+    """What `ns-render spiral` reads of a data manager, and nerfstudio's own path from there."""
     path, _ = train_tiny_dnerf()
     run = load_run(path, device="cpu")
     camera, _ = run.pipeline.datamanager.eval_dataloader.get_camera(image_idx=0)

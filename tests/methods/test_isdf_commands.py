@@ -59,7 +59,7 @@ def test_killed_resumed_and_evaluated(tmp_path: Path, offline: dict[str, str]) -
 
 
 def test_a_dense_run_is_converted(tmp_path: Path) -> None:
-    """What the network is asked near surfaces is enough for the closed form; the result is a run like any other."""
+    """Inputs of the network near surfaces are enough for the closed form; the result is a run like any other."""
 
     def change(config: object) -> None:
         config.pipeline.datamanager.train_num_rays_per_batch = 40  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Metrics against independent float64 implementations, and LPIPS' absence told in one line."""
+"""Metrics against independent float64 implementations, and LPIPS' absence reported in one line."""
 
 from pathlib import Path
 

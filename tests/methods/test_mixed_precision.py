@@ -16,7 +16,7 @@ from tiny_runs import shrink_dnerf, shrink_unbounded
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.graph_model import GraphModel
 
 PRESETS = sorted(name for name in all_methods if name.startswith("eugen-"))
 HALVES = (torch.float16, torch.bfloat16)

@@ -120,16 +120,16 @@ def test_image_metrics_need_no_download(
         "depth": 2 + torch.rand(side, side, 1, generator=generator),
     }
     truth = torch.rand(side, side, 4, generator=generator)
-    found, pictures = model.get_image_metrics_and_images(outputs, {"image": truth})
+    found, images = model.get_image_metrics_and_images(outputs, {"image": truth})
     metrics._cached_lpips.cache_clear()
     assert set(found) == ({"psnr"} if side < 11 else {"psnr", "ssim"})
     # RGBA on white, both rounded to 8 bits
     on_white = truth[..., :3] * truth[..., 3:] + 1 - truth[..., 3:]
     a, b = (np.floor(image.double().numpy() * 255 + 0.5) / 255 for image in (outputs["rgb"], on_white))
     assert found["psnr"] == pytest.approx(-10 * np.log10(((a - b) ** 2).mean()), abs=1e-3)
-    assert pictures["img"].shape == (side, 2 * side, 3)
-    torch.testing.assert_close(pictures["img"][:, side:], outputs["rgb"])
-    assert pictures["depth"].shape == pictures["accumulation"].shape == (side, side, 3)
+    assert images["img"].shape == (side, 2 * side, 3)
+    torch.testing.assert_close(images["img"][:, side:], outputs["rgb"])
+    assert images["depth"].shape == images["accumulation"].shape == (side, side, 3)
 
 
 @pytest.mark.parametrize("method", PRESETS)

@@ -15,8 +15,8 @@ from tiny_runs import shrink_dnerf
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.fields.radiance_field import Selection
-from eugen_nerf.methods.checked_model import GraphModel
 from eugen_nerf.methods.dnerf import EugenDNerfModelConfig
+from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.isdf import ISDFModel, ISDFModelConfig
 from eugen_nerf.methods.nerf import EugenNerfModelConfig
 from eugen_nerf.methods.rendering.planning import plan_model, unplan_model
@@ -62,17 +62,17 @@ def rays_of(method: str, count: int = 7):
 def test_networks_answer_within_what_their_plans_state(method: str, dtype: str) -> None:
     model, rays = model_of(method), rays_of(method)
     with torch.no_grad():
-        asked = {name: model.field_samples(rays, name)[0] for name in model.graph_fields()}
-        expected = {name: field.network(*asked[name]) for name, field in model.graph_fields().items()}
+        queried = {name: model.field_samples(rays, name)[0] for name in model.graph_fields()}
+        expected = {name: field.network(*queried[name]) for name, field in model.graph_fields().items()}
     plans = plan_model(model, rays, dtype=dtype, chunk=32)  # type: ignore[arg-type]
     assert plans.keys() == model.graph_fields().keys()
     for name, field in model.graph_fields().items():
         assert plans[name].dtype == dtype
         with torch.inference_mode():
-            found = field.network(*asked[name])
-            empty = field.network(*(x[:0] for x in asked[name]))
-            single = field.network(*(x[0] for x in asked[name]))
-            spread = field.network(*(torch.stack([x, x], dim=-1)[..., 0] for x in asked[name]))
+            found = field.network(*queried[name])
+            empty = field.network(*(x[:0] for x in queried[name]))
+            single = field.network(*(x[0] for x in queried[name]))
+            spread = field.network(*(torch.stack([x, x], dim=-1)[..., 0] for x in queried[name]))
         for y, own, none, one, strided in zip(found, expected[name], empty, single, spread, strict=True):
             rounding = 1e-5 * float(own.abs().max()) + 1e-6
             assert float((y - own).abs().max()) <= plans[name].deviation + rounding

@@ -1,4 +1,4 @@
-"""Rounds of proposal sampling: what is asked of the proposals, where the next samples lie, and when weights anneal."""
+"""Rounds of proposal sampling: how the proposals are queried, where the next samples lie, and when weights anneal."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Spy:
     """A density with a bump two units from the origin, that remembers its samples."""
 
     def __init__(self) -> None:
-        self.asked: list[RaySamples] = []
+        self.queried: list[RaySamples] = []
         self.height = torch.tensor(0.9, requires_grad=True)
 
     def __call__(self, samples: RaySamples) -> Tensor:
-        self.asked.append(samples)
+        self.queried.append(samples)
         away = samples.frustums.get_gaussian_blob().mean.norm(dim=-1, keepdim=True)
         return self.height * torch.exp(-((away - 2) ** 2)) + 0.01
 
@@ -52,12 +52,12 @@ def test_rounds_of_samples(first: str, training: bool) -> None:
     assert [r.samples.shape for r in rounds] == [(5, 9), (5, 7)]
     assert samples.shape == (5, 5)
     for spy, done in zip(spies, rounds, strict=True):
-        (asked,) = spy.asked
-        assert asked is done.samples
-        assert asked.frustums.directions.shape == (*asked.shape, 3)
-        torch.testing.assert_close(asked.frustums.pixel_area, torch.full((*asked.shape, 1), 1e-4))
-        expected = rendering_weights(world_edges(asked), spy(asked)[..., 0].detach())
-        assert done.weights.shape == (*asked.shape, 1)
+        (queried,) = spy.queried
+        assert queried is done.samples
+        assert queried.frustums.directions.shape == (*queried.shape, 3)
+        torch.testing.assert_close(queried.frustums.pixel_area, torch.full((*queried.shape, 1), 1e-4))
+        expected = rendering_weights(world_edges(queried), spy(queried)[..., 0].detach())
+        assert done.weights.shape == (*queried.shape, 1)
         np.testing.assert_allclose(done.weights[..., 0].detach(), expected, rtol=1e-4, atol=1e-6)
     for found in (*(r.samples for r in rounds), samples):
         distances, normalised = world_edges(found), edges(found)
@@ -92,9 +92,9 @@ def test_fewer_rounds_than_proposals() -> None:
     sampler, spies = make_sampler(), [Spy(), Spy()]
     everything = sampler(make_rays(), spies)[0]
     rounds, samples = sampler(make_rays(), spies, rounds=1)
-    assert [len(spy.asked) for spy in spies] == [2, 1]
+    assert [len(spy.queried) for spy in spies] == [2, 1]
     assert len(rounds) == 1
-    assert torch.equal(edges(samples), edges(everything[1].samples)), "the samples that the next round would ask"
+    assert torch.equal(edges(samples), edges(everything[1].samples)), "the samples of the next round"
     assert torch.equal(rounds[0].weights, everything[0].weights)
 
 

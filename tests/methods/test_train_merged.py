@@ -53,7 +53,7 @@ def test_dense_twins_and_runs_of_before_the_setting_are_as_they_were(train_tiny:
 
 
 def test_layers_that_are_still_dense_are_converted_and_merged_with_the_rest(train_tiny: Callable) -> None:
-    """With every row kept, a picture stays what it was."""
+    """With every row kept, an image stays what it was."""
     path, _ = train_tiny(network__train_merged=True)
     run = load_run(path, device="cpu", test_mode="val")
     head = run.model.field_fine.network.layer("head_0")

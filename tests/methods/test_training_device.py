@@ -14,9 +14,9 @@ from nerfstudio.configs.method_configs import all_methods
 
 from eugen_nerf.core.durations import duration
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.trainer import EugenTrainerConfig
-from eugen_nerf.methods.training_device import TRIED, device_at_hand, long_training_line, small_preset
+from eugen_nerf.methods.training_device import TRIAL_RAYS, available_device, long_training_line, small_preset
 
 OURS = sorted(name for name in all_methods if name.startswith("eugen-"))
 
@@ -25,11 +25,11 @@ def pretend_gpu(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
 
 
-def test_every_preset_takes_the_device_at_hand() -> None:
+def test_every_preset_takes_the_available_device() -> None:
     assert OURS
     for name in OURS:
         assert isinstance(all_methods[name], EugenTrainerConfig), name
-        assert all_methods[name].machine.device_type == device_at_hand(), name
+        assert all_methods[name].machine.device_type == available_device(), name
 
 
 @pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])
@@ -108,7 +108,7 @@ def test_the_time_of_a_step_is_what_each_step_and_each_ray_take(monkeypatch: pyt
         "3,600 steps of eugen-nerf-paper would take at least 10 days on this CPU: eugen-nerf-small is made for a CPU"
     )
     assert pytest.approx(10.5) == 3600 * (2.0 + 0.25 * 1000) / 86400  # rounds to even
-    assert pipeline.model.seen == [TRIED[0], *TRIED]
+    assert pipeline.model.seen == [TRIAL_RAYS[0], *TRIAL_RAYS]
     assert pipeline.model.weight.grad is None
     assert torch.equal(torch.get_rng_state(), state)
     short = long_training_line(pipeline, "eugen-nerf", 10)  # type: ignore[arg-type]

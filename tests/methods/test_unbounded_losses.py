@@ -21,7 +21,7 @@ Array = np.ndarray
 
 
 def step(model: UnboundedModel, rays: int = 24) -> tuple[dict[str, Any], dict[str, Tensor], Tensor]:
-    """Outputs, losses and the colours that were asked for."""
+    """Outputs, losses and the target colours."""
     image = torch.rand(rays, 3, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(0)
     outputs = model(make_rays(rays))

@@ -221,7 +221,7 @@ class Show:
 
 def _makes_pictures(runs: dict[str, Viewed], names: Sequence[str]) -> bool:
     """Whether the outputs `rgb` are colours: those of a signed distance are not."""
-    return all(getattr(runs[name].model, "makes_pictures", True) for name in names)
+    return all(getattr(runs[name].model, "renders_colours", True) for name in names)
 
 
 def _tensor(array: NDArray[np.float32]):  # torch.Tensor

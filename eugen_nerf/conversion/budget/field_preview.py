@@ -13,7 +13,7 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fitting.allocation import Combination, combined_front, pareto_front
 from eugen_nerf.core.fitting.convert_graph import convertible_layers
 from eugen_nerf.core.fitting.importance import LayerMoments
-from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.graph_model import GraphModel
 
 PREVIEW_RAYS = 1024
 """Rays whose derivatives are taken: enough for second moments of a few hundred neurons."""

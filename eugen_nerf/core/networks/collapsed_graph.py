@@ -1,4 +1,4 @@
-"""A network with every affine map multiplied into its consumers: what evaluation runs."""
+"""A network with every affine map multiplied into its consumers: what inference runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CollapsedGraph:
     steps: tuple[Step, ...]
     """Merged stages with the values each one reads; inputs come first, step i makes the i-th value after them."""
     outputs: tuple[tuple[int, Affine], ...]
-    """For each output, the value it comes from and the affine map still owed on it."""
+    """For each output, the value it comes from and the affine map that remains to be applied to it."""
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Outputs for inputs `[..., d_i]` that share their leading shape."""
@@ -37,12 +37,12 @@ class CollapsedGraph:
 
     def tensors(self) -> list[Tensor]:
         """Weights, biases and norm columns and factors: all that evaluation keeps."""
-        found = [t for s, _ in self.steps for t in (s.weight, s.bias, s.norm, *(t for f in s.factors if f for t in f))]
-        found += [t for _, a in self.outputs for t in (a.weight, a.bias)]
-        return [t for t in found if t is not None]
+        kept = [t for s, _ in self.steps for t in (s.weight, s.bias, s.norm, *(t for f in s.factors if f for t in f))]
+        kept += [t for _, a in self.outputs for t in (a.weight, a.bias)]
+        return [t for t in kept if t is not None]
 
     def count_numbers(self) -> int:
-        """How many numbers `tensors` hold."""
+        """Number of elements of all `tensors`."""
         return sum(t.numel() for t in self.tensors())
 
     def pruned(self, inputs: int, outputs: Sequence[int]) -> tuple[CollapsedGraph, tuple[int, ...]]:
@@ -61,22 +61,22 @@ class CollapsedGraph:
             ConfigError: no outputs, or one that the graph has not.
         """
         if not outputs or any(not 0 <= i < len(self.outputs) for i in outputs):
-            raise ConfigError(f"outputs {list(outputs)} were asked of a network that has {len(self.outputs)}")
+            raise ConfigError(f"outputs {list(outputs)} were requested of a network that has {len(self.outputs)}")
         needed = {self.outputs[i][0] for i in outputs}
         for number in reversed(range(len(self.steps))):
             if inputs + number in needed:
                 needed.update(self.steps[number][1])
-        place = {value: position for position, value in enumerate(sorted(needed))}
+        position = {value: number for number, value in enumerate(sorted(needed))}
         steps = tuple(
-            (stage, tuple(place[v] for v in reads))
+            (stage, tuple(position[v] for v in reads))
             for number, (stage, reads) in enumerate(self.steps)
             if inputs + number in needed
         )
-        owed = tuple((place[self.outputs[i][0]], self.outputs[i][1]) for i in outputs)
-        return CollapsedGraph(steps, owed), tuple(v for v in place if v < inputs)
+        ends = tuple((position[self.outputs[i][0]], self.outputs[i][1]) for i in outputs)
+        return CollapsedGraph(steps, ends), tuple(v for v in position if v < inputs)
 
     def ungrouped(self, input_widths: Sequence[int]) -> CollapsedGraph:
-        """The same graph with dense matrices alone, for formats that know no other.
+        """The same graph with dense matrices alone, for formats that support no other.
 
         Args:
             input_widths: width of each input.

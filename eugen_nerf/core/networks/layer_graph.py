@@ -87,12 +87,12 @@ class LayerGraph(nn.Module):
 
     def layer(self, name: str) -> FeatureLayer:
         """The layer called `name`."""
-        found = self.layers[name]
-        assert isinstance(found, FeatureLayer)
-        return found
+        layer = self.layers[name]
+        assert isinstance(layer, FeatureLayer)
+        return layer
 
     def replace_layer(self, name: str, layer: FeatureLayer) -> None:
-        """Puts another layer of the same widths in the place of `name`.
+        """Replaces the layer `name` by another of the same widths.
 
         Raises:
             ConfigError: other widths.
@@ -108,13 +108,13 @@ class LayerGraph(nn.Module):
     def values(self, *inputs: Tensor, upto: str | None = None) -> dict[str, Tensor]:
         """Every layer's output, layer by layer, nothing merged; `upto` is the last one computed."""
         values: list[Tensor] = list(inputs)
-        found: dict[str, Tensor] = {}
+        by_name: dict[str, Tensor] = {}
         for name in self.names:
-            found[name] = self.layer(name)(self.gather(name, values))
-            values.append(found[name])
+            by_name[name] = self.layer(name)(self.gather(name, values))
+            values.append(by_name[name])
             if name == upto:
                 break
-        return found
+        return by_name
 
     def gather(self, name: str, values: Sequence[Tensor]) -> Tensor:
         """The input of layer `name`: what it reads from `values` (inputs, then layers in order), concatenated."""
@@ -161,7 +161,7 @@ class LayerGraph(nn.Module):
     def collapsed(self) -> CollapsedGraph:
         """The collapsed graph of the present weights, kept until a weight changes.
 
-        Changes through `.data` leave no trace that could be seen here: call `collapse` after them.
+        Changes through `.data` move no version counter and go unnoticed: call `collapse` after them.
         """
         tensors = [*self.parameters(), *self.buffers()]
         key = tuple((t.data_ptr(), t._version, t.dtype, t.device) for t in tensors)
@@ -181,7 +181,7 @@ class LayerGraph(nn.Module):
         if outputs is None:
             return tuple(range(first))
         if not outputs or any(not 0 <= i < len(self.outputs) for i in outputs):
-            raise ConfigError(f"outputs {list(outputs)} were asked of a network that has {len(self.outputs)}")
+            raise ConfigError(f"outputs {list(outputs)} were requested of a network that has {len(self.outputs)}")
         needed = {self.outputs[i] for i in outputs}
         for value in reversed(range(first, first + len(self.names))):
             if value in needed:
@@ -208,7 +208,7 @@ class LayerGraph(nn.Module):
         """Multiply-adds of the collapsed network, by the layer whose features they make; they sum to `multiply_adds`.
 
         What an output costs beyond the features of its layer counts for that layer. Layers that are merged into their
-        readers altogether are not in it.
+        consumers altogether are not in it.
         """
         with torch.inference_mode(False), torch.no_grad():
             merged, makers = self._merge_named()
@@ -238,16 +238,16 @@ class LayerGraph(nn.Module):
         steps: list[Step] = []
         makers: list[str] = []
         inputs = len(self.input_widths)
-        # where each value stands among the steps' values, and the affine map still owed on it
-        position, owed = list(range(inputs)), [Affine()] * inputs
+        # for each value its number among the steps' values, and the affine map deferred to its consumers
+        position, deferred = list(range(inputs)), [Affine()] * inputs
         for value, name in enumerate(self.names, start=inputs):
             reads = tuple(position[v] for v in self.reads[name])
-            maps = [owed[v] for v in self.reads[name]]
+            maps = [deferred[v] for v in self.reads[name]]
             widths = [self.width(v) for v in self.reads[name]]
             for number, (stage, affine) in enumerate(pieces[name], start=1):
                 merged = stage.merge(maps, widths)
                 if number == len(pieces[name]) and len(reads) == 1 and stage.linear and affine.weight is None:
-                    maps = [Affine(merged.weight, merged.bias)]  # nothing but a matrix: its readers may take it over
+                    maps = [Affine(merged.weight, merged.bias)]  # nothing but a matrix: its consumers may take it over
                     break
                 steps.append((merged, reads))
                 reads, maps = (inputs + len(steps) - 1,), [affine]
@@ -256,22 +256,22 @@ class LayerGraph(nn.Module):
                 steps.append((_as_stage(maps[0]), reads))
                 reads, maps = (inputs + len(steps) - 1,), [Affine()]
             position.append(reads[0])
-            owed.append(maps[0])
+            deferred.append(maps[0])
             makers += [name] * (len(steps) - len(makers))
-        return CollapsedGraph(tuple(steps), tuple((position[v], owed[v]) for v in self.outputs)), makers
+        return CollapsedGraph(tuple(steps), tuple((position[v], deferred[v]) for v in self.outputs)), makers
 
     def _pays_to_merge(self, value: int, affine: Affine, pieces: Mapping[str, list[tuple[Stage, Affine]]]) -> bool:
-        """Whether reading features through merged matrices costs no more multiply-adds than forming the output once."""
+        """Whether consuming features by merged matrices costs no more multiply-adds than forming the output once."""
         if affine.weight is None:
             return True
-        readers = [pieces[name][0][0] for name in self.names if value in self.reads[name]]
-        if any(stage.groups > 1 for stage in readers):
+        consumers = [pieces[name][0][0] for name in self.names if value in self.reads[name]]
+        if any(stage.groups > 1 for stage in consumers):
             return False
         if value in self.outputs:
-            return not readers
+            return not consumers
         width, features = affine.weight.shape
-        rows = sum(s.weight.shape[0] for s in readers)
-        factors = sum(min(width, features + 1) for s in readers if s.norm is not None)
+        rows = sum(s.weight.shape[0] for s in consumers)
+        factors = sum(min(width, features + 1) for s in consumers if s.norm is not None)
         return features * (rows + factors) <= width * (features + rows)
 
 

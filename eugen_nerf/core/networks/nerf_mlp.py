@@ -1,4 +1,4 @@
-"""The NeRF network as a graph of layers, and the choice of its layers: dense, EUGen or a peer of equal cost."""
+"""The NeRF network as a graph of layers, and the choice of its layers: dense, EUGen or a baseline of equal cost."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Replacement:
 
 
 def match_names(patterns: Sequence[str], names: Sequence[str], what: str = "layer") -> list[str]:
-    """The names that one of the patterns matches in full, in their order; `what` says in errors what they are names of.
+    """The names that one of the patterns matches in full, in their order; errors call them `what`.
 
     Raises:
         ConfigError: a pattern that is no regular expression or matches nothing; it lists what there is.
@@ -153,7 +153,7 @@ def build_nerf(shape: NeRFShape, specs: Mapping[str, LayerSpec] | None = None) -
 
 
 def build_variant(shape: NeRFShape, variant: str, replacement: Replacement) -> LayerGraph:
-    """The network of one variant: `dense`, `eugen`, or a peer whose multiply-adds match those of `eugen`.
+    """The network of one variant: `dense`, `eugen`, or a baseline whose multiply-adds match those of `eugen`.
 
     `lowrank` and `monarch` replace the same layers at the rank or inner width, `narrow` shrinks every width by the
     factor, that come nearest to the collapsed EUGen network; `shallow` has the number of trunk layers that comes

@@ -1,4 +1,4 @@
-"""What a depth ray says about signed distance: bounds, and the losses of iSDF (arXiv 2204.02296) on them.
+"""Bounds on the signed distance from depth rays, and the losses of iSDF (arXiv 2204.02296) on them.
 
 Alphabet: R rays of S samples each; `t` the samples' distances along their unit directions, `depth` that of the measured
 surface, all in metres; `d` a predicted signed distance, negative inside. A *bound* is what the measurement allows at a
@@ -36,7 +36,7 @@ def sdf_bounds(
     Args:
         method: ray: distance to the ray's own surface point. normal: that times the cosine of the angle between ray
             and surface normal, which is the distance to the tangent plane, as far as `reach`; the correction stays
-            constant beyond, where the plane says little. batch: distance to the nearest surface point of all rays.
+            constant beyond, where the plane is a poor bound. batch: distance to the nearest surface point of all rays.
         points: `[R, S, 3]`.
         t: `[R, S]`.
         depth: `[R]`, distance along the ray to the surface.
@@ -75,11 +75,11 @@ def _nearest(points: Tensor, surface: Tensor) -> Tensor:
     centre = surface.mean(dim=0)
     targets = surface - centre
     half_squares = 0.5 * targets.square().sum(dim=-1)
-    found = [
+    nearest = [
         torch.addmm(half_squares, part - centre, targets.T, alpha=-1).argmin(dim=-1)
         for part in points.split(max(1, MAX_PAIRS // len(surface)))
     ]
-    return surface[torch.cat(found)]
+    return surface[torch.cat(nearest)]
 
 
 def free_space_loss(d: Tensor, bound: Tensor, beta: float) -> Tensor:

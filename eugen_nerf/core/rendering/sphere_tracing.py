@@ -1,4 +1,4 @@
-"""Along a ray: where a signed distance is asked for training, and where it first becomes negative."""
+"""Along a ray: samples at which a signed distance is trained, and its first zero crossing."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def surface_samples(
     rays, far = len(depth), depth + margin
     noise = torch.randn(rays, around - 1, generator=generator, device=depth.device, dtype=depth.dtype)
     gaussian = torch.clamp(depth[:, None] + spread * noise, min=near[:, None], max=far[:, None])
-    place = torch.rand(rays, stratified, generator=generator, device=depth.device, dtype=depth.dtype)
-    place = (place + torch.arange(stratified, device=depth.device)) / max(1, stratified)
-    return torch.cat([depth[:, None], gaussian, near[:, None] + place * (far - near)[:, None]], dim=1)
+    fraction = torch.rand(rays, stratified, generator=generator, device=depth.device, dtype=depth.dtype)
+    fraction = (fraction + torch.arange(stratified, device=depth.device)) / max(1, stratified)
+    return torch.cat([depth[:, None], gaussian, near[:, None] + fraction * (far - near)[:, None]], dim=1)
 
 
-SWEEP = 8
-"""Steps of a march on a GPU from one count of the rays that go on to the next: each makes the host wait."""
+STEPS_PER_COUNT = 8
+"""Steps of a march on a GPU between two counts of the active rays: each count makes the host wait."""
 
 
 def first_crossing(
@@ -56,9 +56,9 @@ def first_crossing(
     max_steps: int = 96,
     refinements: int = 2,
 ) -> tuple[Tensor, Tensor]:
-    """Where rays first enter negative distance: sphere tracing until the sign changes, then the false position method.
+    """First zero crossings: sphere tracing until the sign changes, then the false position method.
 
-    Rays that have found their surface, or have left, are not queried any more (on a GPU some are, in vain).
+    Rays that have reached their surface, or have left, are not queried any more (on a GPU some are, in vain).
 
     Args:
         distance: signed distances `[n]` at points `[n, 3]`, metres.
@@ -68,35 +68,35 @@ def first_crossing(
         far: `[R]`, where it ends.
         step_scale: step over distance; below 1, because a learnt distance may be too long.
         min_step: shortest step, metres: what is thinner can be missed, and what is slower to approach is not.
-        max_steps: after which a ray has found nothing.
+        max_steps: after which a ray counts as a miss.
         refinements: evaluations inside the last step.
 
     Returns:
-        Distances along the rays `[R]`, `far` where nothing was found, and whether something was, bool `[R]`.
+        Distances along the rays `[R]`, `far` for misses, and whether each ray hit, bool `[R]`.
     """
     low, high, t = near.clone(), far.clone(), near.clone()
     at_low, at_high = torch.ones_like(near), torch.zeros_like(near)
     hit = torch.zeros_like(near, dtype=torch.bool)
-    sweep = SWEEP if near.is_cuda else 1
+    interval = STEPS_PER_COUNT if near.is_cuda else 1
     active = torch.arange(len(near), device=near.device)
     for step in range(max_steps):
-        if step % sweep == 0:
+        if step % interval == 0:
             active = active[(~hit[active] & (t[active] <= far[active])).nonzero()[:, 0]]
             if not len(active):
                 break
         here = t[active]
         value = distance(torch.addcmul(origins[active], directions[active], here[:, None]))
         searching = ~hit[active] & (here <= far[active])
-        found = searching & (value <= 0)
-        going = searching & ~found
+        crossed = searching & (value <= 0)
+        going = searching & ~crossed
         further = here + (step_scale * value).clamp_min(min_step)
         # where and not a mask as an index, which the host would wait for
         for state, new, changed in (
-            *((high, here, found), (at_high, value, found)),
+            *((high, here, crossed), (at_high, value, crossed)),
             *((low, here, going), (at_low, value, going), (t, further, going)),
         ):
             state[active] = torch.where(changed, new, state[active])
-        hit[active] = hit[active] | found
+        hit[active] = hit[active] | crossed
     chosen = hit.nonzero()[:, 0]
     if len(chosen):
         ends = [state[chosen] for state in (low, high, at_low, at_high)]

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-SHARPEST_BLUR = 1e-8
-"""Half-widths below it blur nothing that float64 could tell from rounding errors, on edges in [0, 1]."""
+MIN_BLUR = 1e-8
+"""Half-widths below it change nothing by more than float64's rounding errors, on edges in [0, 1]."""
 
 
 def power_transform(x: Tensor, exponent: float) -> Tensor:
@@ -29,7 +29,7 @@ def inverse_power_transform(y: Tensor, exponent: float) -> Tensor:
     """The x that `power_transform` maps to y.
 
     A negative exponent has a bound, which y of short dtypes reaches at a finite x already: there the largest x is
-    returned that can be told from infinity.
+    returned that differs from infinity.
 
     Raises:
         ValueError: exponent 0 or 1, where P is a limit.
@@ -74,7 +74,7 @@ def blur_and_resample(t: Tensor, w: Tensor, queries: Tensor, halfwidth: float) -
         piece, past = pieces(q)
         return second.gather(-1, piece) + past * (first.gather(-1, piece) + past * density.gather(-1, piece) / 2)
 
-    if halfwidth <= SHARPEST_BLUR:
+    if halfwidth <= MIN_BLUR:
         piece, past = pieces(queries)
         blurred = first.gather(-1, piece) + past * density.gather(-1, piece)
     else:

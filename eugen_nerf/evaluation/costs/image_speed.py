@@ -19,7 +19,7 @@ from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.timing import medians, speed_ratios, synchronise, time_interleaved
 from eugen_nerf.evaluation.costs.inference_modes import PLAN_RAYS, describe_plan
 from eugen_nerf.evaluation.costs.time_breakdown import ceiling, median_split, split_once
-from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.mipnerf360 import MipNeRF360ModelConfig
 from eugen_nerf.methods.nerf import EugenNerfModelConfig
 from eugen_nerf.methods.rendering.planning import ROWS_AT_ONCE, plan_model, unplan_model

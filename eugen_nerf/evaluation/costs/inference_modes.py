@@ -14,7 +14,7 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.inference.onednn import has_fast_bfloat16
 from eugen_nerf.core.inference.plan import Backend, InferencePlan, PlanDtype
 from eugen_nerf.evaluation.images.view_rendering import render_rgb, view_camera
-from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.rendering.planning import plan_model
 from eugen_nerf.methods.rendering.shortcuts import Shortcuts
 from eugen_nerf.methods.runs.image_metrics import psnr, quantise

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.inference.quantized import PRECISIONS, Precision, reduce_precision
-from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.runs.loading import Run
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.graph_model import GraphModel
 
 PEAK_MEMORY_NOTES = {
     "cuda": "CUDA: rise of torch.cuda.max_memory_allocated while rendering one view, in bytes",

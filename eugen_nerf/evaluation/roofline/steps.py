@@ -23,8 +23,8 @@ from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.evaluation.roofline.batches import ray_source, without_contents
 from eugen_nerf.evaluation.roofline.counter import Counted, OperationCounter, kept_tensors
 from eugen_nerf.fields.graph_field import GraphFieldConfig
-from eugen_nerf.methods.checked_model import GraphModel, GraphModelConfig
 from eugen_nerf.methods.dnerf import EugenDNerfModelConfig
+from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
 
 Mode = Literal["train", "eval"]
 

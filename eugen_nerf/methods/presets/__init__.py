@@ -1,1 +1,1 @@
-"""Specifications that nerfstudio finds through the entry points."""
+"""Method specifications that the entry points register with nerfstudio."""

@@ -1,4 +1,4 @@
-"""Specifications of the signed distance methods, as `register.py` holds those of the others."""
+"""Specifications of the signed distance methods, as `static.py` and `dynamic.py` hold the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nerfstudio finds through the entry points: specifications, nothing else. Imports no optional dependency."""
+"""Method specifications that the entry points register with nerfstudio. Imports no optional dependency."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch.multiprocessing import ProcessRaisedException
 from eugen_nerf.core.errors import EugenError
 from eugen_nerf.data.manager import EugenDataManagerConfig
 from eugen_nerf.fields.nerf import NeRFFieldConfig
-from eugen_nerf.methods.checked_model import GraphModelConfig
+from eugen_nerf.methods.graph_model import GraphModelConfig
 from eugen_nerf.methods.mipnerf360 import MipNeRF360ModelConfig
 from eugen_nerf.methods.nerf import EugenNerfModelConfig
 from eugen_nerf.methods.optimizers import Algorithm, FieldOptimizerConfig
@@ -48,10 +48,10 @@ def _report_errors_in_one_line() -> None:
 
 
 def _in_one_line(error: BaseException) -> str | None:
-    """What is printed in place of a traceback; None where that is wanted."""
+    """The line printed in place of a traceback; None for errors that need one."""
     if isinstance(error, EugenError):
         return str(error)
-    if isinstance(error, ProcessRaisedException):  # of one process of several: a traceback is all that it says
+    if isinstance(error, ProcessRaisedException):  # of one process of several: it brings a traceback alone
         kind, _, message = str(error).strip().splitlines()[-1].partition(": ")
         if kind.startswith(EugenError.__module__):
             return message

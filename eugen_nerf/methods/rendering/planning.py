@@ -1,4 +1,4 @@
-"""Inference plans for all networks of a model, made from what the networks are asked along rays."""
+"""Inference plans for all networks of a model, made from the networks' inputs along rays."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
 from eugen_nerf.core.inference.plan import Backend, InferencePlan, PlanDtype, make_plan
-from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.graph_model import GraphModel
 
-SAMPLES = 4096
+MAX_SAMPLES = 4096
 """Inputs on which a plan's deviation is measured, at most."""
 ROWS_AT_ONCE = 1 << 20
 """Samples that are encoded at a time where the plan takes all rows in one launch."""
@@ -28,19 +28,19 @@ def plan_model(
     drop_norm: float = 0.0,
     seed: int = 0,
 ) -> dict[str, InferencePlan]:
-    """Makes every network of a model answer by a plan wherever no gradients are asked for; others are not touched.
+    """Gives every network of a model a plan, which runs in inference mode; differentiable evaluations are unchanged.
 
-    Fields then encode as many samples at a time as the plan takes. A signed distance that is asked for its gradient
-    goes by the collapsed network as ever. Plans do not follow later changes of weights: `unplan_model` takes them away.
+    Fields then encode as many samples at a time as the plan takes. The gradient of a signed distance is still that of
+    the collapsed network. Plans do not follow later changes of weights: call `unplan_model` after one.
 
     Args:
         model: in evaluation mode, on the device that it is to run on.
-        ray_bundle: rays `[rays]` with near and far planes set, as the model will be asked to render.
+        ray_bundle: rays `[rays]` with near and far planes set, such as the model will render.
         backend: see `make_plan`.
         dtype: likewise.
         chunk: likewise.
         drop_norm: likewise.
-        seed: of the choice of at most `SAMPLES` inputs among those along the rays.
+        seed: of the choice of at most `MAX_SAMPLES` inputs among those along the rays.
 
     Returns:
         The plans by the fields' names, as `graph_fields` has them; their deviations are those of raw outputs.
@@ -50,16 +50,16 @@ def plan_model(
     """
     unplan_model(model)
     generator = torch.Generator().manual_seed(seed)
-    asked = {}
+    inputs_of = {}
     for name in model.graph_fields():
         inputs, _ = model.field_samples(ray_bundle, name)
-        chosen = torch.randperm(len(inputs[0]), generator=generator)[:SAMPLES].to(inputs[0].device)
-        asked[name] = tuple(x[chosen] for x in inputs)
+        chosen = torch.randperm(len(inputs[0]), generator=generator)[:MAX_SAMPLES].to(inputs[0].device)
+        inputs_of[name] = tuple(x[chosen] for x in inputs)
     plans = {}
     for name, field in model.graph_fields().items():
         # points instead of their encodings save the kernel's device most of what it would write and read
         encodings = field.input_encodings() if backend == "triton" else None
-        samples: Sequence[Tensor] = asked[name]
+        samples: Sequence[Tensor] = inputs_of[name]
         if encodings is not None:
             samples = [x[:, -e.width :] for x, e in zip(samples, encodings, strict=True)]
         plan = make_plan(
@@ -77,6 +77,6 @@ def plan_model(
 
 
 def unplan_model(model: GraphModel) -> None:
-    """Lets every network answer by its collapsed form again, all samples at once."""
+    """Takes the plans away: the collapsed networks run again, all samples at once."""
     for field in model.graph_fields().values():
         field.network.plan = field.inference_rows = None

@@ -1,1 +1,1 @@
-"""Finished runs: where they lie, how they are loaded, and how their images are scored."""
+"""Finished runs: their paths, loading, and image metrics."""

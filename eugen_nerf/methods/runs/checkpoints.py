@@ -152,7 +152,7 @@ def load_weights(
     Args:
         pipeline: built from the run's config.
         saved: the checkpoint's ``pipeline``: tensors by name.
-        step: the checkpoint's step; models that grow with training are told of it first.
+        step: the checkpoint's step; set first on models that grow with training.
         path: the checkpoint's file, for messages.
         check_data_state: whether tensors outside of the model have to match as well.
 
@@ -199,13 +199,13 @@ def _check_finite(state: Mapping[str, Any], path: Path) -> None:
 
 def _differences(own: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
     """One text for each tensor that is missing, unexpected or of another shape."""
-    found = [f"{key} (missing)" for key in own if key not in saved]
-    found += [f"{key} (unexpected)" for key in saved if key not in own]
+    mismatches = [f"{key} (missing)" for key in own if key not in saved]
+    mismatches += [f"{key} (unexpected)" for key in saved if key not in own]
     for key in own:
         mine, theirs = getattr(own[key], "shape", None), getattr(saved.get(key), "shape", None)
         if key in saved and mine != theirs:
-            found.append(f"{key} ({_size(theirs)} in the checkpoint, {_size(mine)} in the model)")
-    return found
+            mismatches.append(f"{key} ({_size(theirs)} in the checkpoint, {_size(mine)} in the model)")
+    return mismatches
 
 
 def _other_architecture(path: Path | None, differences: list[str]) -> RunError:

@@ -138,13 +138,13 @@ def image_metrics(prediction: torch.Tensor, truth: torch.Tensor) -> dict[str, fl
     """
     a, b = quantise(prediction), quantise(truth)
     side = min(a.shape[:2])
-    found = {"psnr": psnr(a, b)}
+    metrics = {"psnr": psnr(a, b)}
     if side >= SSIM_WINDOW:
-        found["ssim"] = ssim(a, b)
+        metrics["ssim"] = ssim(a, b)
     lpips = _cached_lpips(side >= _LPIPS_SMALLEST, str(prediction.device))
     if lpips is not None:
-        found["lpips"] = lpips(a, b)
-    return found
+        metrics["lpips"] = lpips(a, b)
+    return metrics
 
 
 @lru_cache(maxsize=2)

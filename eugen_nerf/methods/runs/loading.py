@@ -27,7 +27,7 @@ from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from eugen_nerf.core.errors import EugenError, RunError
 from eugen_nerf.fields.deformation import DeformedField, times_of
-from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.runs.checkpoints import first_line, load_weights, read_latest_checkpoint
 from eugen_nerf.methods.runs.config_loader import RefusedConfigError, load_config
 from eugen_nerf.methods.runs.run_paths import check_config_paths
@@ -38,7 +38,7 @@ class Run:
     """A loaded run.
 
     Attributes:
-        config: the run's configuration as stored (with ``data`` replaced where asked); the pipeline owns a copy of its
+        config: the run's configuration as stored (with ``data`` replaced where given); the pipeline owns a copy of its
             part, so this one can be used again.
         pipeline: the pipeline in evaluation mode with the checkpoint's weights.
         checkpoint: the file the weights came from.
@@ -112,11 +112,11 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
-        torch.empty(1, device=found)
+        usable = torch.device(device)
+        torch.empty(1, device=usable)
     except (RuntimeError, AssertionError) as error:
         raise RunError(f"device {str(device)!r} cannot be used here: {first_line(error)}; try --device cpu") from error
-    return found
+    return usable
 
 
 def fine_field(model: Model) -> nn.Module:
@@ -135,7 +135,7 @@ def fine_field(model: Model) -> nn.Module:
 
 
 def query_module(model: Model) -> nn.Module:
-    """What answers one query of a model, from ray samples to density and colour: its field, behind a deformation too.
+    """The module of one query, from ray samples to density and colour: a model's field, behind its deformation if any.
 
     Raises:
         RunError: the model has no field.
@@ -149,7 +149,7 @@ def query_module(model: Model) -> nn.Module:
 
 
 class _StockDeformation(nn.Module):
-    """nerfstudio's distortion asked as our deformation is."""
+    """nerfstudio's distortion, called as `DeformationField` is."""
 
     def __init__(self, distortion: TemporalDistortion) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ def without_lpips() -> Iterator[None]:
 
 
 class _AbsentNetwork(nn.Module):
-    """Stands where the LPIPS network would be."""
+    """Replaces the LPIPS network."""
 
     def forward(self, *_: Any, **__: Any) -> torch.Tensor:
         raise RunError("a loaded run carries no LPIPS network: score its images with eugen-eval")
@@ -235,7 +235,7 @@ def _data_path(config: TrainerConfig) -> Path | None:
 
 
 def _set_data(config: TrainerConfig, data: Path) -> None:
-    """Point every place that names the data at ``data``."""
+    """Point every setting that names the data at ``data``."""
     manager = config.pipeline.datamanager
     config.data = manager.data = data
     if hasattr(manager, "dataparser"):
@@ -247,4 +247,4 @@ def _check_data(config: TrainerConfig, config_path: Path) -> None:
     if path is None or path.exists():
         return
     where = "" if path.is_absolute() else f" (a relative path, looked for from {Path.cwd()})"
-    raise RunError(f"{config_path}: the data set {path}{where} does not exist; name its place with --data")
+    raise RunError(f"{config_path}: the data set {path}{where} does not exist; give its path with --data")

@@ -1,4 +1,4 @@
-"""The NeRF network: its size, its wiring written by hand, and the peers of equal cost."""
+"""The NeRF network: its size, its wiring written by hand, and the baselines of equal cost."""
 
 from dataclasses import replace
 
@@ -90,9 +90,9 @@ def test_peers_cost_what_eugen_costs(variant: str, m: int, norm: bool) -> None:
     replacement = Replacement(num_features=(m,), eugen=EUGenConfig(norm=norm))
     target = build_variant(NeRFShape(), "eugen", replacement).multiply_adds()
     dense = build_variant(NeRFShape(), "dense", replacement).multiply_adds()
-    peer = build_variant(NeRFShape(), variant, replacement)
+    baseline = build_variant(NeRFShape(), variant, replacement)
     assert target < dense
-    assert abs(peer.multiply_adds() / target - 1) < 0.05
+    assert abs(baseline.multiply_adds() / target - 1) < 0.05
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

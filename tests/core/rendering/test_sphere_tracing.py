@@ -35,15 +35,15 @@ def test_samples_are_those_of_the_generator() -> None:
 
 
 def test_first_crossing_of_a_sphere() -> None:
-    """Against the quadratic formula; rays that miss are said to miss, and the search asks nothing behind a surface."""
+    """Against the quadratic formula; rays that miss count as misses, and nothing is queried behind a surface."""
     generator = torch.Generator().manual_seed(0)
     origins = torch.randn(400, 3, generator=generator)
     origins = 3 * origins / origins.norm(dim=-1, keepdim=True)
     directions = torch.nn.functional.normalize(torch.randn(400, 3, generator=generator) * 0.9 - origins, dim=-1)
-    asked = []
+    queried = []
 
     def sphere(points: Tensor) -> Tensor:
-        asked.append(len(points))
+        queried.append(len(points))
         return points.norm(dim=-1) - 1
 
     b = (origins * directions).sum(-1)
@@ -55,7 +55,7 @@ def test_first_crossing_of_a_sphere() -> None:
     assert 50 < int(hit.sum()) < 350
     torch.testing.assert_close(t[hit & clear], expected[hit & clear], atol=1e-3, rtol=0)
     assert (t[~hit] == 8.0).all()
-    assert sum(asked) < 400 * 40
+    assert sum(queried) < 400 * 40
 
 
 def test_the_nearer_of_two_surfaces_is_found() -> None:

@@ -112,7 +112,7 @@ def test_blurring_against_a_convolution_on_a_fine_grid(cells: int) -> None:
         up_to = np.concatenate([[0.0], np.cumsum(blurred)])
         np.testing.assert_allclose(array(found)[ray], np.diff(up_to[index[ray]]), rtol=0, atol=1e-10)
         sharp = np.diff(integral(array(t)[ray], array(w)[ray], grid[index[ray]]))
-        assert np.abs(array(found)[ray] - sharp).max() > 1e-4  # so the tolerance tells it from no blur
+        assert np.abs(array(found)[ray] - sharp).max() > 1e-4  # so the tolerance distinguishes it from no blur
 
 
 @pytest.mark.parametrize("halfwidth", [1e-4, 0.03, 0.4])

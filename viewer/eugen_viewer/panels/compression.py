@@ -30,7 +30,7 @@ from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.allocation import Combination, within_budget
 from eugen_nerf.core.layers.baselines import DenseLinear
 from eugen_nerf.core.least_squares import greedy_columns
-from eugen_nerf.methods.checked_model import GraphModel
+from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.runs.loading import Run
 from eugen_viewer.panels.refit import fitted_layer
 

@@ -16,8 +16,8 @@ from tiny_runs import shrink_nerf, tiny_config, train_unbounded
 
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.evaluation.images.ground_truth import baseline_images, ground_truth
+from eugen_nerf.methods.plane_check import check_planes, meeting_point
 from eugen_nerf.methods.runs.loading import load_run
-from eugen_nerf.methods.sight import check_sight, meeting_point
 
 
 def ring(distance: float, *, turned: float = 1.0, spread: float = 1.0, **options) -> Cameras:
@@ -49,15 +49,15 @@ def test_axes_meet_where_they_were_made_to() -> None:
 @pytest.mark.parametrize(("distance", "plane", "scale"), [(100.0, "far plane is", "0.04"), (1.0, "near plane is", "4")])
 def test_objects_outside_the_planes_are_said_with_what_suits(distance: float, plane: str, scale: str) -> None:
     with pytest.raises(DataError, match=f"look at a point {distance:g} away.*{plane}.*--scale-factor {scale} "):
-        check_sight(ring(distance), 2.0, 6.0)
-    check_sight(ring(distance * float(scale)), 2.0, 6.0)
-    check_sight(ring(distance), 0.1 * distance, 2 * distance)
+        check_planes(ring(distance), 2.0, 6.0)
+    check_planes(ring(distance * float(scale)), 2.0, 6.0)
+    check_planes(ring(distance), 0.1 * distance, 2 * distance)
 
 
 def test_cameras_that_look_away_are_said(capfd: pytest.CaptureFixture[str]) -> None:
-    check_sight(ring(4.0), 2.0, 6.0)
+    check_planes(ring(4.0), 2.0, 6.0)
     assert not capfd.readouterr().out
-    check_sight(ring(4.0, turned=-1.0), 2.0, 6.0)
+    check_planes(ring(4.0, turned=-1.0), 2.0, 6.0)
     assert "look away from the point where their axes meet" in " ".join(capfd.readouterr().out.split())
 
 

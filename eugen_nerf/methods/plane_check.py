@@ -1,4 +1,4 @@
-"""Whether cameras see anything between a model's near and far plane, said before the first step instead of after."""
+"""Checks, before the first step, whether cameras look at anything between a model's near and far plane."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def meeting_point(cameras: Cameras) -> Tensor | None:
     return depths if bool(passed.median() <= NEARNESS * depths.abs().median()) else None
 
 
-def check_sight(cameras: Cameras, near: float, far: float, option: str = PLANES) -> None:
+def check_planes(cameras: Cameras, near: float, far: float, option: str = PLANES) -> None:
     """Compares what cameras look at with the planes that samples lie between.
 
     Arguments:
@@ -56,7 +56,7 @@ def check_sight(cameras: Cameras, near: float, far: float, option: str = PLANES)
     middle = float(depths.median())
     if middle < 0:
         CONSOLE.print(
-            "cameras look away from the point where their axes meet: right for a place photographed from its middle; "
+            "cameras look away from the point where their axes meet: right for a room photographed from its middle; "
             "for an object, the poses are in OpenCV's convention, and the second and third column must be negated",
             markup=False,
         )
@@ -72,11 +72,13 @@ def check_sight(cameras: Cameras, near: float, far: float, option: str = PLANES)
     )
 
 
-def look_first(collider: nn.Module | None, attributes: TrainingCallbackAttributes, option: str = PLANES) -> None:
-    """`check_sight` of what a training will use, and a look at what it will be scored on; raises `DataError`."""
+def check_before_training(
+    collider: nn.Module | None, attributes: TrainingCallbackAttributes, option: str = PLANES
+) -> None:
+    """`check_planes` of the training cameras, and a check of the images that score the run; raises `DataError`."""
     manager = getattr(attributes.pipeline, "datamanager", None)
     if not isinstance(manager, EugenDataManager):
         return
     manager.check_test_split()
     if isinstance(collider, NearFarCollider):
-        check_sight(manager.train_dataset.cameras, collider.near_plane, collider.far_plane, option)
+        check_planes(manager.train_dataset.cameras, collider.near_plane, collider.far_plane, option)

@@ -1,4 +1,4 @@
-"""What every model here shares: loading that cannot go wrong in silence, image metrics, and what a conversion asks."""
+"""What every model here shares: the mode of an evaluation, strict loading, image metrics, and a conversion's view."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from eugen_nerf.methods.rendering.shortcuts import Shortcuts
 from eugen_nerf.methods.runs.checkpoints import architecture_mismatch
 from eugen_nerf.methods.runs.image_metrics import image_metrics
 
-CHECKED = 100
-"""Training batches from one look at whether training has diverged to the next."""
+DIVERGENCE_CHECK_INTERVAL = 100
+"""Training batches between two checks whether training has diverged: each makes the host wait."""
 
 
 @dataclass
@@ -32,7 +32,7 @@ class GraphModelConfig(ModelConfig):
     """Settings of a model whose fields are graphs of layers."""
 
     arithmetic: Arithmetic = "fast"
-    """What networks multiply in: fast (TF32 on CUDA, float32 on a CPU, half where --mixed-precision asks for it), exact
+    """What networks multiply in: fast (TF32 on CUDA, float32 on a CPU, half with --mixed-precision), exact
     (float32 everywhere), bfloat16 (that while training, on any device, else as fast). All else stays float32."""
 
     def settings_of(self, name: str) -> tuple[GraphFieldConfig, str]:
@@ -48,7 +48,7 @@ class GraphModel(Model):
 
     config: GraphModelConfig
     renderer_rgb: RGBRenderer
-    makes_pictures = True
+    renders_colours = True
     """Whether its outputs for rays hold colours that depend on its fields differentiably, `rgb` among them."""
     shortcuts = Shortcuts()
     """What rendering leaves out in inference mode; no part of a checkpoint."""
@@ -98,19 +98,19 @@ class GraphModel(Model):
         raise NotImplementedError
 
     def displacing_fields(self) -> tuple[str, ...]:
-        """Those of `graph_fields` that decide where later ones are asked; a conversion goes by them as converted."""
+        """Those of `graph_fields` that displace the samples of later ones; a conversion uses them as converted."""
         return ()
 
     def scene_occupancy(self, box: Tensor, resolution: int) -> OccupancyGrid:
         """A grid over a box `[2, 3]` of the cells in which the trained density is, for `Shortcuts.empty`.
 
         Raises:
-            ConfigError: the method knows none, or fewer than 2 cells a side.
+            ConfigError: the method skips no empty space, or fewer than 2 cells a side.
         """
         raise ConfigError(f"{type(self).__name__} skips no empty space: only eugen-nerf and eugen-dnerf runs do")
 
     def sampled_box(self, ray_bundle: RayBundle) -> Tensor:
-        """Corners `[2, 3]` of the box of all positions at which the fields are asked along rays.
+        """Corners `[2, 3]` of the box of all positions at which the fields are evaluated along rays.
 
         Raises:
             ConfigError: as `scene_occupancy`.
@@ -118,14 +118,14 @@ class GraphModel(Model):
         raise ConfigError(f"{type(self).__name__} skips no empty space: only eugen-nerf and eugen-dnerf runs do")
 
     def query_module(self) -> nn.Module:
-        """What answers one query, all networks that it takes included: from ray samples to density and colour.
+        """The module of one query, with all networks that it runs: from ray samples to density and colour.
 
         Evaluation times it and counts its parameters and multiply-adds.
         """
         return list(self.graph_fields().values())[-1]
 
     def field_samples(self, ray_bundle: RayBundle, name: str) -> tuple[tuple[Tensor, ...], Tensor]:
-        """What a field's network is asked along rays, and how much each sample weighs in a picture.
+        """Inputs of a field's network along rays, and how much each sample weighs in an image.
 
         Args:
             ray_bundle: rays `[rays]`, near and far planes set.
@@ -153,13 +153,13 @@ class GraphModel(Model):
 
         Raises:
             RunError: the error of a training batch is not a number, in any of the processes that train together; looked
-                at every `CHECKED` batches, for a device has to be waited for.
+                every `DIVERGENCE_CHECK_INTERVAL` batches.
         """
         if not self.training:
             return
         self._batches += 1
         # one process that ended alone would leave the others waiting for it
-        if self._batches % CHECKED == 0 and not bool(summed(error).isfinite()):
+        if self._batches % DIVERGENCE_CHECK_INTERVAL == 0 and not bool(summed(error).isfinite()):
             raise RunError(
                 f"training has diverged: after {self._batches} steps the error of a batch is not a number. Lower the "
                 "learning rate (--optimizers.fields.optimizer.lr), or start smoother "
@@ -170,22 +170,22 @@ class GraphModel(Model):
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """PSNR, SSIM and (where its weights are at hand) LPIPS of an image, and pictures to look at."""
+        """PSNR, SSIM and (where its weights are at hand) LPIPS of an image, and images to look at."""
         image = self.renderer_rgb.blend_background(batch["image"].to(self.device))
         metrics = image_metrics(outputs["rgb"], image)
         accumulation = colormaps.apply_colormap(outputs["accumulation"])
         depth = colormaps.apply_depth_colormap(outputs["depth"], accumulation=outputs["accumulation"])
-        pictures = {
+        images = {
             "img": torch.cat([image, outputs["rgb"]], dim=1),
             "accumulation": accumulation,
             "depth": depth,
         }
-        return metrics, pictures
+        return metrics, images
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """As in torch, but a checkpoint of another architecture is an error that nerfstudio cannot pass over.
 
-        nerfstudio's pipeline answers torch's RuntimeError by loading again without `strict`, and so leaves weights at
+        nerfstudio's pipeline catches torch's RuntimeError and loads again without `strict`, and so leaves weights at
         random.
 
         Raises:
