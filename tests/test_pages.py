@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
 import subprocess
@@ -78,3 +79,27 @@ def test_titles_are_ordered() -> None:
         assert levels[:1] == [1], f"{name} has no title"
         assert levels.count(1) == 1, f"{name} has several titles"
         assert all(b <= a + 1 for a, b in itertools.pairwise(levels)), f"{name} leaves a level of titles out"
+
+
+def texts() -> list[str]:
+    """Every text of the programs, with a zero byte where a value is put in."""
+    found = []
+    for folder in ("eugen_nerf", "viewer", "scripts"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf8"))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = (part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
+                    found.append("".join(map(str, parts)))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(node.value)
+    return found
+
+
+def test_messages_are_those_of_the_program() -> None:
+    page = (ROOT / "docs/guides/troubleshooting.md").read_text(encoding="utf8")
+    messages = re.findall(r"^> (.*)$", page, re.MULTILINE)
+    assert len(messages) > 20
+    printed = texts()
+    for message in messages:
+        pattern = re.compile(".*".join(re.escape(part) for part in re.split(r"\.\.\.", message)), re.DOTALL)
+        assert any(map(pattern.fullmatch, printed)), f"no program prints {message!r}"
