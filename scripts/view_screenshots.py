@@ -115,10 +115,10 @@ def main() -> None:
             page.get_by_role("tab", name="Surface").click()
             page.get_by_role("button", name="Look from outside").click()
             page.get_by_label("Show slice").click()
-            across = '//*[normalize-space(text())="Across"]/ancestor::*[.//input][1]//input'
+            across = '//*[normalize-space(text())="Slice axis"]/ancestor::*[.//input][1]//input'
             page.locator(f"xpath={across}").first.click()
             page.get_by_role("option", name="y", exact=True).click()
-            drag(page, "At, m", -20)
+            drag(page, "Slice position, m", -20)
             rest(page)
             page.screenshot(path=given.output / "view-surface.jpg", type="jpeg", quality=88)
         browser.close()

@@ -1,4 +1,4 @@
-"""eugen-view: runs side by side in a browser, and compressed by hand."""
+"""eugen-view: opens trained runs in a browser, side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_pat
 
 @dataclass
 class ViewCommand:
-    """Look at trained runs in a browser: side by side, compressed live, along time, as surfaces."""
+    """Opens one or more trained runs in a browser: side by side, compressed live, over time, as surfaces.
+
+    To open a run: eugen-view --load-config outputs/EXPERIMENT/METHOD/TIMESTAMP/config.yml
+
+    To compare two: eugen-view --load-config DENSE/config.yml EUGEN/config.yml --names dense eugen
+
+    It prints the address to open, and an ssh command for a browser on another machine. Ctrl-C ends it. All panels are
+    described in docs/guides/viewer.md.
+    """
 
     GROUPS: ClassVar = {
         "server": ("host", "port"),
@@ -23,23 +31,24 @@ class ViewCommand:
     }
 
     load_config: tuple[Path, ...]
-    """config.yml of one or more runs, ours or stock. The first one's test views and coordinates are the scene's."""
+    """Paths of config.yml, one per run: runs of this package or of nerfstudio. The first run defines test views and
+    coordinates."""
     names: tuple[str, ...] = ()
-    """What the runs are called, one name each (default: the parts of their paths that differ)."""
+    """Names of the runs in the viewer, one each (default: the parts of their paths that differ)."""
     host: str = "127.0.0.1"
-    """Address to listen at; only this machine can connect to 127.0.0.1. 0.0.0.0 lets everyone in who can reach it."""
+    """Address to listen at. 127.0.0.1 accepts only this machine; 0.0.0.0 accepts everyone who can reach it."""
     port: int | None = None
-    """Port to listen at (default: 7007, or the next that is free)."""
+    """Port to listen at (default: 7007, or the next free one)."""
     output: Path = Path("outputs/view")
     """Folder for screenshots, films and meshes."""
     max_size: int = 512
-    """Pixels along the longer side of the finest image; a slider changes it."""
+    """Pixels along the longer side of an image at full resolution; a slider in the viewer changes it."""
     timing: bool = False
-    """Print how long start, frames and refits take, without a browser, and end."""
+    """Measure start, frames and refits without a browser, print the times, and exit."""
     device: str | None = None
-    """Where to render, such as cpu or cuda; a GPU where there is one by default."""
+    """Device for rendering, such as cpu or cuda (default: a GPU if there is one)."""
     data: Path | None = None
-    """Data set of all runs, where it no longer lies where they were trained."""
+    """Directory of the runs' data set, if it was moved since training."""
     trust_config: bool = False
     """Read config.yml as nerfstudio does, which runs code that it names: for other plugins' runs that you trust."""
 
@@ -49,14 +58,14 @@ class ViewCommand:
 
         start = time.perf_counter()
         if not self.load_config:
-            raise ConfigError("no run to look at: give --load-config RUN/config.yml")
+            raise ConfigError("no run to open: give --load-config RUN/config.yml")
         if self.names and (len(self.names) != len(self.load_config) or len(set(self.names)) != len(self.names)):
             raise ConfigError(f"{len(self.names)} names for {len(self.load_config)} runs: give each a name of its own")
         if self.max_size < 16:
             raise ConfigError(f"--max-size must be 16 or more pixels, not {self.max_size}")
         check_config_paths(self.load_config)
         check_data_path(self.data)
-        # what other packages have to say of their own code would scroll the address away
+        # warnings of other packages about their own code would scroll the address away
         warnings.filterwarnings("ignore", module=r"(torch|nerfstudio|splines)\b")
         from rich.console import Console
 
@@ -75,11 +84,11 @@ class ViewCommand:
         if self.timing:
             from eugen_viewer.self_timing import print_timing
 
-            print_timing(runs, console, largest=self.max_size, started=start)
+            print_timing(runs, console, max_size=self.max_size, started=start)
             return
         from eugen_viewer.app import Viewer
 
-        viewer = Viewer(runs, host=self.host, port=port, output=self.output, largest=self.max_size)
+        viewer = Viewer(runs, host=self.host, port=port, output=self.output, max_size=self.max_size)
         print_lines(console, {**address_lines(self.host, port, note), "stop": "Ctrl-C"})
         try:
             viewer.wait()

@@ -21,7 +21,7 @@ from eugen_nerf.evaluation.sdf.sdf_protocol import SdfProtocol
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.rendering.planning import plan_model
 from eugen_nerf.methods.runs.loading import load_run
-from eugen_viewer.frame_budget import Pace
+from eugen_viewer.frame_budget import FrameBudget
 from eugen_viewer.frame_rendering import Renderer
 from eugen_viewer.shown_runs import open_run
 
@@ -120,9 +120,9 @@ def test_a_bundle_is_written_and_queried(device_run: DeviceRun, tmp_path: Path) 
 def test_a_picture_of_the_viewer(device_run: DeviceRun) -> None:
     path = device_run("eugen-nerf-small", "eugen")
     with pretend_cuda():
-        viewed = open_run(path, "a", device="cuda", data=None)
-        assert viewed.cameras is not None
-        picture = Renderer(Pace(largest=64)).render(viewed, viewed.cameras[:1])
+        shown_run = open_run(path, "a", device="cuda", data=None)
+        assert shown_run.cameras is not None
+        picture = Renderer(FrameBudget(max_size=64)).render(shown_run, shown_run.cameras[:1])
     assert picture.whole
     assert picture.outputs["rgb"].shape == (16, 16, 3)
 

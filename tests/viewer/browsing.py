@@ -16,11 +16,11 @@ from PIL import Image
 from eugen_viewer.address import choose_port
 from eugen_viewer.app import Viewer
 from eugen_viewer.session import Session
-from eugen_viewer.shown_runs import Viewed
+from eugen_viewer.shown_runs import ShownRun
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "outputs" / "viewer-tests"
-"""Where screenshots are left to look at; ignored by git."""
+"""Where screenshots are saved; ignored by git."""
 SOFTWARE_GL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
@@ -47,22 +47,22 @@ class Tab:
         return self.session.numbers.content
 
     def fine(self, seconds: float = 40.0) -> None:
-        """Waits for a picture that is as fine as it gets and of what is chosen now."""
-        show = self.viewer.show
+        """Waits for an image that is as fine as it gets and of what is chosen now."""
+        comparison = self.viewer.comparison
 
         def ready() -> bool:
-            shot = self.session.shot
+            frame = self.session.frame
             return (
-                shot is not None
-                and shot.fine
+                frame is not None
+                and frame.fine
                 and self.session.next_action is None
                 and self.session.state == "high"
-                and set(shot.pictures) >= set(show.choice.needed())
-                and abs(shot.eye.time - show.time) < 1e-6
+                and set(frame.images) >= set(comparison.choice.needed())
+                and abs(frame.viewpoint.time - comparison.time) < 1e-6
                 and "refining" not in self.numbers
             )
 
-        until(ready, "a fine picture", seconds)
+        until(ready, "a fine image", seconds)
         time.sleep(0.3)  # for the browser to draw it
         until(lambda: self._width() == self._width(0.2), "the panel has stopped moving")
 
@@ -114,11 +114,11 @@ class Tab:
         self.page.screenshot(path=SHOTS / f"{name}.png")
 
 
-def until(ask: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
     """Waits for something to be so; what it is then."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        found = ask()
+        found = condition()
         if found is not None and found is not False:
             return found
         time.sleep(0.05)
@@ -126,9 +126,9 @@ def until(ask: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
 
 
 @contextmanager
-def viewing(runs: list[Viewed], output: Path, largest: int = 64) -> Iterator[Viewer]:
+def viewing(runs: list[ShownRun], output: Path, max_size: int = 64) -> Iterator[Viewer]:
     """A viewer on a port of its own."""
-    viewer = Viewer(runs, host="127.0.0.1", port=choose_port("127.0.0.1", None)[0], output=output, largest=largest)
+    viewer = Viewer(runs, host="127.0.0.1", port=choose_port("127.0.0.1", None)[0], output=output, max_size=max_size)
     try:
         yield viewer
     finally:
@@ -141,9 +141,9 @@ def change(before: np.ndarray, after: np.ndarray) -> int:
     return int(np.abs(before[:height, :width].astype(int) - after[:height, :width]).max())
 
 
-def shown_pixels(canvas: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """The canvas at the middles of a picture's pixels, which it stretches over all of itself: `[height, width, 3]`."""
-    height, width = picture.shape[:2]
+def shown_pixels(canvas: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The canvas at the middles of an image's pixels, which it stretches over all of itself: `[height, width, 3]`."""
+    height, width = image.shape[:2]
     rows = ((np.arange(height) + 0.5) / height * canvas.shape[0]).astype(int)
     columns = ((np.arange(width) + 0.5) / width * canvas.shape[1]).astype(int)
     return canvas[rows][:, columns]

@@ -16,11 +16,11 @@ from PIL import Image
 
 from eugen_nerf.evaluation.images.view_rendering import render_rgb, view_camera
 from eugen_nerf.methods.runs.image_metrics import quantise
-from eugen_viewer.panels.panel_compress import GATHERING, SAVING
-from eugen_viewer.panels.panel_record import FILMING
-from eugen_viewer.panels.panel_surface import MESHING
-from eugen_viewer.pictures import LINE, padded
-from eugen_viewer.shown_runs import Viewed, open_run
+from eugen_viewer.image_composition import LINE, pad_to_aspect
+from eugen_viewer.panels.panel_compress import GATHER_JOB, SAVE_JOB
+from eugen_viewer.panels.panel_record import FILM_JOB
+from eugen_viewer.panels.panel_surface import MESH_JOB
+from eugen_viewer.shown_runs import ShownRun, open_run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[dev]'")
 if chromium() is None:
@@ -43,25 +43,25 @@ def page(browser: Any) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def pair(tiny_dense_run: Path, tiny_eugen_run: Path) -> list[Viewed]:
+def pair(tiny_dense_run: Path, tiny_eugen_run: Path) -> list[ShownRun]:
     return [open_run(p, n, device="cpu", data=None) for p, n in ((tiny_dense_run, "dense"), (tiny_eugen_run, "eugen"))]
 
 
-def as_jpeg(picture: np.ndarray, quality: int = 95) -> np.ndarray:
+def as_jpeg(image: np.ndarray, quality: int = 95) -> np.ndarray:
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="JPEG", quality=quality)
+    Image.fromarray(image).save(buffer, format="JPEG", quality=quality)
     return np.asarray(Image.open(buffer))
 
 
-def same_within_jpeg(canvas: np.ndarray, picture: np.ndarray) -> None:
-    """The canvas shows a picture, but for what JPEG makes of it and for interpolation between its pixels."""
-    error = np.abs(shown_pixels(canvas, picture).astype(int) - picture).mean()
-    allowed = np.abs(as_jpeg(picture).astype(int) - picture).mean() + 4
+def same_within_jpeg(canvas: np.ndarray, image: np.ndarray) -> None:
+    """The canvas shows an image, but for what JPEG makes of it and for interpolation between its pixels."""
+    error = np.abs(shown_pixels(canvas, image).astype(int) - image).mean()
+    allowed = np.abs(as_jpeg(image).astype(int) - image).mean() + 4
     assert error < allowed, f"mean difference {error:.1f} of 255, allowed {allowed:.1f}"
 
 
-def test_compare_in_a_browser(page: Any, pair: list[Viewed], tmp_path: Path) -> None:
-    with viewing(pair, tmp_path, largest=20) as viewer:
+def test_compare_in_a_browser(page: Any, pair: list[ShownRun], tmp_path: Path) -> None:
+    with viewing(pair, tmp_path, max_size=20) as viewer:
         tab = Tab(page, viewer)
         tab.fine()
         exact = [quantise(render_rgb(v.run, view_camera(v.run, 0))) for v in pair]
@@ -69,7 +69,7 @@ def test_compare_in_a_browser(page: Any, pair: list[Viewed], tmp_path: Path) -> 
         split = np.concatenate([exact[0][:, :8], exact[1][:, 8:]], axis=1)
         split[:, 8] = LINE
         canvas = tab.canvas()
-        same_within_jpeg(canvas, padded(split, aspect))
+        same_within_jpeg(canvas, pad_to_aspect(split, aspect))
         assert "test view 0" in tab.numbers
         assert "PSNR, other run" in tab.numbers
         tab.save("compare")
@@ -82,28 +82,28 @@ def test_compare_in_a_browser(page: Any, pair: list[Viewed], tmp_path: Path) -> 
         page.get_by_text(text).wait_for(state="detached", timeout=10_000)
         tab.fine()
 
-        tab.drag("Split", 60)
-        until(lambda: viewer.show.choice.look.split > 0.6, "the split moves")
+        tab.drag("Split position", 60)
+        until(lambda: viewer.comparison.choice.settings.split > 0.6, "the split moves")
         tab.fine()
         moved = tab.canvas()
         assert change(canvas, moved) > 30
-        edge = round(viewer.show.choice.look.split * 16)
+        edge = round(viewer.comparison.choice.settings.split * 16)
         split = np.concatenate([exact[0][:, :edge], exact[1][:, edge:]], axis=1)
         split[:, edge] = LINE
-        same_within_jpeg(moved, padded(split, aspect))
+        same_within_jpeg(moved, pad_to_aspect(split, aspect))
 
-        tab.choose("Show", "right alone")
-        until(lambda: viewer.show.choice.look.mode == "second", "one run alone is chosen")
+        tab.choose("View", "right only")
+        until(lambda: viewer.comparison.choice.settings.mode == "second", "one run alone is chosen")
         tab.fine()
-        same_within_jpeg(tab.canvas(), padded(exact[1], aspect))
+        same_within_jpeg(tab.canvas(), pad_to_aspect(exact[1], aspect))
 
-        tab.choose("Show", "difference")
-        until(lambda: viewer.show.choice.look.mode == "difference", "the difference is chosen")
+        tab.choose("View", "difference")
+        until(lambda: viewer.comparison.choice.settings.mode == "difference", "the difference is chosen")
         tab.fine()
-        assert viewer.compare.bar.visible
+        assert viewer.compare_panel.bar.visible
         tab.save("difference")
 
-        # another window, the same view: all of the photograph is seen in it
+        # another window, the same view: all of the photograph is visible in it
         page.set_viewport_size({"width": 620, "height": 700})
         until(lambda: abs(tab.session.client.camera.aspect - aspect) > 0.1, "the window's aspect arrives")
         tab.fine()
@@ -123,11 +123,11 @@ def test_compare_in_a_browser(page: Any, pair: list[Viewed], tmp_path: Path) -> 
 
 
 def test_two_tabs_and_one_that_drops_while_it_is_served(
-    browser: Any, page: Any, pair: list[Viewed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    browser: Any, page: Any, pair: list[ShownRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[Any] = []
     monkeypatch.setattr("threading.excepthook", errors.append)
-    with viewing(pair[:1], tmp_path, largest=20) as viewer:
+    with viewing(pair[:1], tmp_path, max_size=20) as viewer:
         first = Tab(page, viewer)
         other = browser.new_page(viewport={"width": 500, "height": 400})
         second = Tab(other, viewer)
@@ -141,7 +141,7 @@ def test_two_tabs_and_one_that_drops_while_it_is_served(
         assert second.session._arrived
         assert (first.session.view, second.session.view) == (0, 2)
         dropped = second.session
-        dropped.ask("move")
+        dropped.request_render("move")
         other.close()
         until(lambda: second.client not in viewer.sessions, "the tab is gone")
         until(lambda: not dropped.is_alive(), "its thread ends")
@@ -151,28 +151,28 @@ def test_two_tabs_and_one_that_drops_while_it_is_served(
         assert not errors
 
 
-def test_compression_in_a_browser(page: Any, pair: list[Viewed], tmp_path: Path) -> None:
-    with viewing(pair[:1], tmp_path, largest=20) as viewer:
+def test_compression_in_a_browser(page: Any, pair: list[ShownRun], tmp_path: Path) -> None:
+    with viewing(pair[:1], tmp_path, max_size=20) as viewer:
         tab = Tab(page, viewer)
         tab.fine()
-        until(lambda: viewer.lines.lines.get(GATHERING) == "", "the preview is ready")
+        until(lambda: viewer.lines.lines.get(GATHER_JOB) == "", "the preview is ready")
         tab.open("Compress")
         until(lambda: tab.slider("trunk_0").is_visible(), "the sliders are there")
-        before, numbers = tab.canvas(), viewer.compress.facts.content
-        layers = viewer.compress.compression
+        before, numbers = tab.canvas(), viewer.compress_panel.facts.content
+        layers = viewer.compress_panel.compression
         assert layers is not None
         tab.drag("trunk_0", -250)
         until(lambda: next(iter(layers.widths.values()))["trunk_0"] < 16, "the layer gets narrower")
-        assert viewer.compress.settled(10)
+        assert viewer.compress_panel.wait_until_idle(10)
         tab.fine()
-        assert viewer.compress.facts.content != numbers
+        assert viewer.compress_panel.facts.content != numbers
         assert "dense (preview)" in tab.numbers
         assert change(before, tab.canvas()) > 5
-        shot = tab.session.shot
-        assert shot is not None
-        picture = viewer.show.compose(shot)
-        assert picture is not None
-        same_within_jpeg(tab.canvas(), padded(picture, tab.session.client.camera.aspect))
+        frame = tab.session.frame
+        assert frame is not None
+        image = viewer.comparison.compose(frame)
+        assert image is not None
+        same_within_jpeg(tab.canvas(), pad_to_aspect(image, tab.session.client.camera.aspect))
         macs = next(line for line in tab.numbers.splitlines() if "multiply-adds" in line).split("|")
         assert int(macs[3].replace(",", "")) < int(macs[2].replace(",", ""))
         tab.save("compress")
@@ -180,11 +180,11 @@ def test_compression_in_a_browser(page: Any, pair: list[Viewed], tmp_path: Path)
         tab.press("Speed-up", "ArrowRight", 8)
         until(lambda: layers.predicted().speedup >= 1.4, "the whole field gets faster")
         page.get_by_role("button", name="Save as run").click()
-        until(lambda: "wrote" in viewer.lines.lines.get(SAVING, ""), "the run is written", 60)
+        until(lambda: "wrote" in viewer.lines.lines.get(SAVE_JOB, ""), "the run is written", 60)
         tab.fine()
         assert "saved" in tab.numbers
         tab.save("saved")
-        path = Path(viewer.lines.lines[SAVING].removeprefix("wrote "))
+        path = Path(viewer.lines.lines[SAVE_JOB].removeprefix("wrote "))
     from eugen_nerf.evaluation.compare import evaluate
     from eugen_nerf.evaluation.protocol import Timing
 
@@ -193,21 +193,21 @@ def test_compression_in_a_browser(page: Any, pair: list[Viewed], tmp_path: Path)
     assert comparison.views
 
 
-def test_recording_in_a_browser(page: Any, pair: list[Viewed], tmp_path: Path) -> None:
-    with viewing(pair, tmp_path, largest=20) as viewer:
+def test_recording_in_a_browser(page: Any, pair: list[ShownRun], tmp_path: Path) -> None:
+    with viewing(pair, tmp_path, max_size=20) as viewer:
         tab = Tab(page, viewer)
         tab.fine()
         tab.open("Record")
         page.get_by_role("button", name="Render film").click()
-        until(lambda: "at least two places" in viewer.lines.lines.get(FILMING, ""), "too short a path is refused")
+        until(lambda: "at least two cameras" in viewer.lines.lines.get(FILM_JOB, ""), "too short a path is refused")
         for view in (0, 1):
             tab.session.go_to_view(view)
             tab.fine()
-            page.get_by_role("button", name="Add place").click()
-            until(lambda view=view: len(viewer.record.path.eyes) == view + 1, "the place is recorded")  # type: ignore[misc]
-        viewer.record.seconds.value, viewer.record.fps.value, viewer.record.height.value = 0.5, 6, 24
+            page.get_by_role("button", name="Add camera").click()
+            until(lambda view=view: len(viewer.record_panel.path.viewpoints) == view + 1, "the place is recorded")  # type: ignore[misc]
+        viewer.record_panel.seconds.value, viewer.record_panel.fps.value, viewer.record_panel.height.value = 0.5, 6, 24
         page.get_by_role("button", name="Render film").click()
-        until(lambda: "3 frames" in viewer.lines.lines[FILMING], "the film is rendered")
+        until(lambda: "3 frames" in viewer.lines.lines[FILM_JOB], "the film is rendered")
         page.get_by_role("button", name="Screenshot").click()
         until(lambda: list(tmp_path.glob("screenshot-*.png")), "the screenshot is saved")
         page.get_by_role("button", name="Save path").click()
@@ -220,55 +220,55 @@ def test_recording_in_a_browser(page: Any, pair: list[Viewed], tmp_path: Path) -
 
 
 def test_time_in_a_browser(page: Any, tiny_dense_dnerf_run: Path, tmp_path: Path) -> None:
-    viewed = open_run(tiny_dense_dnerf_run, "moving", device="cpu", data=None)
+    shown_run = open_run(tiny_dense_dnerf_run, "moving", device="cpu", data=None)
     with torch.no_grad():  # after two steps of training there is little to see and nothing moves
-        for field in viewed.model.graph_fields().values():  # type: ignore[operator]
+        for field in shown_run.model.graph_fields().values():  # type: ignore[operator]
             for name, value in field.network.named_parameters():
                 if value.ndim == 2 and any(part in name for part in ("offset", "rgb", "density")):
                     value.mul_(300 if "offset" in name else 30)
-    with viewing([viewed], tmp_path) as viewer:
+    with viewing([shown_run], tmp_path) as viewer:
         tab = Tab(page, viewer)
         tab.fine()
         aspect, frames = tab.session.client.camera.aspect, {}
         for key, at in (("Home", 0.0), ("End", 1.0)):
             tab.press("Time", key)
-            until(lambda at=at: viewer.show.time == at, "the slider moves")  # type: ignore[misc]
+            until(lambda at=at: viewer.comparison.time == at, "the slider moves")  # type: ignore[misc]
             tab.fine()
-            camera = view_camera(viewed.run, 0)
+            camera = view_camera(shown_run.run, 0)
             camera.times = torch.full_like(camera.times, at)  # type: ignore[arg-type]
-            exact = quantise(render_rgb(viewed.run, camera))
+            exact = quantise(render_rgb(shown_run.run, camera))
             frames[at] = tab.canvas()
-            same_within_jpeg(frames[at], padded(exact, aspect))
+            same_within_jpeg(frames[at], pad_to_aspect(exact, aspect))
             tab.save(f"time-{at:g}")
         assert change(frames[0.0], frames[1.0]) > 20
         page.get_by_role("button", name="Play").click()
-        start = viewer.show.time
-        until(lambda: abs(viewer.show.time - start) > 0.05, "time goes on")
+        start = viewer.comparison.time
+        until(lambda: abs(viewer.comparison.time - start) > 0.05, "time goes on")
         page.get_by_role("button", name="Pause").click()
         time.sleep(0.5)
-        stopped = viewer.show.time
+        stopped = viewer.comparison.time
         time.sleep(0.4)
-        assert viewer.show.time == stopped
+        assert viewer.comparison.time == stopped
         tab.fine()
 
 
 def test_a_surface_in_a_browser(page: Any, tiny_isdf_run: Path, tmp_path: Path) -> None:
-    viewed = open_run(tiny_isdf_run, "room", device="cpu", data=None)
-    with viewing([viewed], tmp_path, largest=24) as viewer:
+    shown_run = open_run(tiny_isdf_run, "room", device="cpu", data=None)
+    with viewing([shown_run], tmp_path, max_size=24) as viewer:
         tab = Tab(page, viewer)
-        surface = viewer.surface
+        surface = viewer.surface_panel
         assert surface is not None
-        until(lambda: viewer.lines.lines.get(MESHING) == "", "the mesh is extracted", 60)
+        until(lambda: viewer.lines.lines.get(MESH_JOB) == "", "the mesh is extracted", 60)
         until(lambda: "faces" in tab.numbers, "the mesh is described")
         time.sleep(1)
         with_mesh = tab.canvas()
-        assert surface.shown.value
+        assert surface.mesh_checkbox.value
         assert len(np.unique(with_mesh.reshape(-1, 3), axis=0)) > 20  # shaded, and not the bare background
         tab.save("mesh")
         tab.open("Surface")
         page.get_by_role("button", name="Look from outside").click()
-        high = viewed.model.scene_box.aabb[1].numpy()
-        until(lambda: (tab.session.eye().pose[:, 3].numpy() > high).any(), "the camera leaves the box")
+        high = shown_run.model.scene_box.aabb[1].numpy()
+        until(lambda: (tab.session.viewpoint().pose[:, 3].numpy() > high).any(), "the camera leaves the box")
         time.sleep(1)
         assert change(with_mesh, tab.canvas()) > 30
         tab.save("outside")
@@ -283,17 +283,17 @@ def test_a_surface_in_a_browser(page: Any, tiny_isdf_run: Path, tmp_path: Path) 
         assert change(plain, tab.canvas()) > 30
         tab.save("slice")
         page.get_by_label("Click to measure").click()
-        until(lambda: "click on" in surface.found.content, "clicks are waited for")
+        until(lambda: "click on" in surface.measurement.content, "clicks are waited for")
 
-        def answered() -> bool:
+        def click_is_measured() -> bool:
             page.mouse.click(150, 300)
             time.sleep(0.5)
-            return "distance" in surface.found.content or "nothing" in surface.found.content
+            return "distance" in surface.measurement.content or "nothing" in surface.measurement.content
 
-        until(answered, "a click is answered")
-        origin, direction = viewed.model.scene_box.get_center().numpy(), np.array([1.0, 0.2, -0.1])
+        until(click_is_measured, "a click is measured")
+        origin, direction = shown_run.model.scene_box.get_center().numpy(), np.array([1.0, 0.2, -0.1])
         surface.measure(origin, direction)
-        assert "gradient" in surface.found.content
+        assert "gradient" in surface.measurement.content
         tab.save("probe")
 
 

@@ -1,4 +1,4 @@
-"""Compression by hand: quick, exact at full width, worse and cheaper with fewer features, and saved as a run."""
+"""Live compression: quick, exact at full width, worse and cheaper with fewer features, and saved as a run."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from eugen_viewer.panels.compression import LiveCompression
 from eugen_viewer.panels.curve_plots import front_plot
 from eugen_viewer.panels.panel_compress import facts
 from eugen_viewer.panels.refit import fitted_layer
-from eugen_viewer.shown_runs import Viewed, open_run
+from eugen_viewer.shown_runs import ShownRun, open_run
 
 
 @pytest.fixture(scope="module")
-def opened(tiny_dense_run: Path) -> Viewed:
+def opened(tiny_dense_run: Path) -> ShownRun:
     return open_run(tiny_dense_run, "dense", device="cpu", data=None)
 
 
 @pytest.fixture
-def live(opened: Viewed, gathered: LiveCompression) -> LiveCompression:
+def live(opened: ShownRun, gathered: LiveCompression) -> LiveCompression:
     fresh = copy.copy(gathered)
     fresh.student = copy.deepcopy(gathered.student)
     fresh.widths = copy.deepcopy(gathered.widths)
@@ -38,11 +38,11 @@ def live(opened: Viewed, gathered: LiveCompression) -> LiveCompression:
 
 
 @pytest.fixture(scope="module")
-def gathered(opened: Viewed) -> LiveCompression:
+def gathered(opened: ShownRun) -> LiveCompression:
     compression = LiveCompression(opened.run)
-    told: list[float] = []
-    compression.gather(lambda share, what: told.append(share))
-    assert told == sorted(told)
+    reported: list[float] = []
+    compression.gather(lambda share, what: reported.append(share))
+    assert reported == sorted(reported)
     return compression
 
 
@@ -58,16 +58,16 @@ def wide_layer() -> tuple[DenseLinear, LayerMoments]:
 def test_a_fit_from_moments_is_least_squares_on_the_samples() -> None:
     layer, moments = wide_layer()
     path = greedy_columns(moments.outputs, 256, moments.metric)
-    fitted = fitted_layer(layer, moments, path, 40)
+    refitted = fitted_layer(layer, moments, path, 40)
     x = torch.randn(4096, 63, generator=torch.Generator().manual_seed(5))
     torch.manual_seed(0)
     DenseLinear(63, 256, "relu")
-    seen = torch.randn(4096, 63)
-    y = layer(seen).double()
+    inputs = torch.randn(4096, 63)
+    y = layer(inputs).double()
     phi = torch.cat([y[:, path[:40]], torch.ones(len(y), 1)], 1)
     exact = torch.linalg.lstsq(phi, y).solution
-    assert torch.allclose(fitted(seen).double(), phi @ exact, atol=2e-3)
-    assert fitted(x).shape == (4096, 256)
+    assert torch.allclose(refitted(inputs).double(), phi @ exact, atol=2e-3)
+    assert refitted(x).shape == (4096, 256)
 
 
 def test_features_are_nested_and_errors_fall_with_their_number() -> None:
@@ -83,7 +83,7 @@ def test_features_are_nested_and_errors_fall_with_their_number() -> None:
     assert errors[-1] == 0
 
 
-def test_at_full_width_the_preview_is_the_dense_run(opened: Viewed, live: LiveCompression) -> None:
+def test_at_full_width_the_preview_is_the_dense_run(opened: ShownRun, live: LiveCompression) -> None:
     rays = opened.run.pipeline.datamanager.eval_dataset.cameras.generate_rays(0, keep_shape=True).flatten()[:50]  # type: ignore[union-attr]
     assert live.student is not None
     with torch.no_grad():
@@ -96,14 +96,14 @@ def test_at_full_width_the_preview_is_the_dense_run(opened: Viewed, live: LiveCo
 
 
 def test_fewer_features_change_picture_and_numbers_and_going_back_restores_them(
-    opened: Viewed, live: LiveCompression
+    opened: ShownRun, live: LiveCompression
 ) -> None:
     rays = opened.run.pipeline.datamanager.eval_dataset.cameras.generate_rays(0, keep_shape=True).flatten()[:50]  # type: ignore[union-attr]
     assert live.student is not None
     (group,) = live.widths
     (layer, *_), before = list(live.widths[group]), live.predicted()
     changed = live.set({group: {layer: 3}})
-    assert changed == [f"{name}.{layer}" for name in live._known().groups[group]]
+    assert changed == [f"{name}.{layer}" for name in live._gathered_preview().groups[group]]
     assert len(changed) == 2  # coarse and fine share their widths
     now = live.predicted()
     assert now.multiply_adds < before.multiply_adds
@@ -117,20 +117,20 @@ def test_fewer_features_change_picture_and_numbers_and_going_back_restores_them(
 
 
 def before_width(live: LiveCompression, group: str, layer: str) -> int:
-    return len(live._known().curves[group][layer]) - 1
+    return len(live._gathered_preview().curves[group][layer]) - 1
 
 
 def test_a_speed_up_wanted_is_reached_at_the_least_predicted_error(live: LiveCompression) -> None:
-    live.set(live.of_speedup(1.3))
+    live.set(live.widths_at_speedup(1.3))
     now = live.predicted()
     assert now.speedup >= 1.3
     best = min(p.error for p in live.front() if p.multiply_adds <= now.multiply_adds)
     assert now.error == pytest.approx(best, rel=1e-6)
     with pytest.raises(ConfigError, match="out of reach"):
-        live.of_speedup(2 * live.most_speedup())
-    picture = front_plot(live.front(), now)
-    assert picture.shape[2] == 3
-    assert (picture != front_plot(live.front(), live.front()[0])).any()
+        live.widths_at_speedup(2 * live.max_speedup())
+    image = front_plot(live.front(), now)
+    assert image.shape[2] == 3
+    assert (image != front_plot(live.front(), live.front()[0])).any()
     assert f"**{now.speedup:.2f}x**" in facts(now, 0.02)
 
 
@@ -147,13 +147,13 @@ def test_widths_that_cannot_be_are_refused(live: LiveCompression) -> None:
         LiveCompression(live.run).predicted()
 
 
-def test_what_is_saved_is_a_run_with_these_widths(live: LiveCompression, opened: Viewed) -> None:
+def test_what_is_saved_is_a_run_with_these_widths(live: LiveCompression, opened: ShownRun) -> None:
     (group,) = live.widths
     wanted = {name: max(2, width // 3) for name, width in live.widths[group].items()}
     live.set({group: wanted})
-    told: list[str] = []
-    path = live.save(lambda share, what: told.append(what))
-    assert len(told) == 1 + 2 * len(wanted)
+    reported: list[str] = []
+    path = live.save(lambda share, what: reported.append(what))
+    assert len(reported) == 1 + 2 * len(wanted)
     run = load_run(path, device="cpu")
     assert query_macs(run.model) == live.predicted().multiply_adds
     record = json.loads(path.with_name("distill.json").read_text())
@@ -162,23 +162,23 @@ def test_what_is_saved_is_a_run_with_these_widths(live: LiveCompression, opened:
 
 
 def test_a_hybrid_offers_its_dense_layers_alone_and_other_runs_say_why_they_offer_none(
-    opened: Viewed, tiny_eugen_run: Path, monkeypatch: pytest.MonkeyPatch
+    opened: ShownRun, tiny_eugen_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hybrid = LiveCompression(load_run(tiny_eugen_run, device="cpu"))
     assert 0 < hybrid.replaceable() < LiveCompression(opened.run).replaceable()
     with pytest.raises(ConfigError, match="nothing"):
         LiveCompression(opened.run, DistillConfig(layers=("nothing",))).replaceable()
     monkeypatch.setattr("eugen_viewer.panels.compression.has_graphs", lambda run: False)
-    with pytest.raises(RunError, match="by eugen-distill alone"):
+    with pytest.raises(RunError, match="by eugen-distill only"):
         hybrid.replaceable()
 
 
 def test_two_runs_saved_at_once_have_two_places(live: LiveCompression) -> None:
-    live.set(live.of_speedup(1.5))
+    live.set(live.widths_at_speedup(1.5))
     assert len({live.save(), live.save()}) == 2
 
 
-def test_a_run_is_not_copied_while_it_is_rendered(opened: Viewed) -> None:
+def test_a_run_is_not_copied_while_it_is_rendered(opened: ShownRun) -> None:
     lock = Lock()
     work = Thread(target=LiveCompression(opened.run, lock=lock).replaceable)
     with lock:
@@ -192,5 +192,5 @@ def test_a_run_is_not_copied_while_it_is_rendered(opened: Viewed) -> None:
 def test_a_stock_run_is_compressed_through_its_copy(tiny_stock_run: Path) -> None:
     live = LiveCompression(load_run(tiny_stock_run, device="cpu"))
     live.gather()
-    live.set(live.of_speedup(2.0))
+    live.set(live.widths_at_speedup(2.0))
     assert live.predicted().speedup >= 2.0

@@ -1,4 +1,4 @@
-"""Where the viewer listens, and a server that gives nothing away but the viewer."""
+"""The address at which the viewer listens, and a server that serves only the viewer."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ DEFAULT_PORT = 7007
 
 
 def choose_port(host: str, port: int | None) -> tuple[int, str | None]:
-    """A port that is free.
+    """Chooses a free port.
 
     Args:
         host: address to listen at.
-        port: the one asked for; None takes `DEFAULT_PORT`, or the next that is free.
+        port: the requested one; None chooses `DEFAULT_PORT`, or the next free one.
 
     Returns:
-        The port, and a line where it is not the usual one.
+        The port, and a note if it is not the default.
 
     Raises:
-        ConfigError: the port that was asked for is taken, or the address is none of this machine's.
+        ConfigError: the requested port is in use, or the address does not belong to this machine.
     """
     wanted = DEFAULT_PORT if port is None else port
     if not 0 < wanted < 1 << 16:
-        raise ConfigError(f"a port lies between 1 and 65535, not at {wanted}")
+        raise ConfigError(f"a port must be between 1 and 65535, not {wanted}")
     if is_free(host, wanted):
         return wanted, None
     following = next((p for p in range(wanted + 1, min(wanted + 1000, 1 << 16)) if is_free(host, p)), None)
@@ -47,10 +47,10 @@ def choose_port(host: str, port: int | None) -> tuple[int, str | None]:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether one can listen there.
+    """Whether the port is free.
 
     Raises:
-        ConfigError: the address is none of this machine's.
+        ConfigError: the address does not belong to this machine.
     """
     try:
         family, kind, *_, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -68,7 +68,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def address_lines(host: str, port: int, note: str | None = None) -> dict[str, str]:
-    """What to type to see the viewer, by what it is for."""
+    """How to open the viewer: a line for each situation, by its name."""
     local = host in LOCAL
     everywhere = host in ("0.0.0.0", "::", "")
     machine = socket.gethostname()
@@ -88,8 +88,8 @@ def address_lines(host: str, port: int, note: str | None = None) -> dict[str, st
 
 
 def start_server(host: str, port: int) -> viser.ViserServer:
-    """A viser server that hands out its own files alone, and talks to pages of its own alone."""
-    with _guarded(), contextlib.redirect_stdout(io.StringIO()):
+    """A viser server that serves only its own files, and accepts only connections of its own pages."""
+    with _refusing_requests(), contextlib.redirect_stdout(io.StringIO()):
         server = viser.ViserServer(host=host, port=port, label="eugen-view", verbose=False)
 
     # viser can publish a server through a tunnel, at the push of a button in any tab; the button itself has to stay,
@@ -103,14 +103,13 @@ def start_server(host: str, port: int) -> viser.ViserServer:
     return server
 
 
-Answer = tuple[HTTPStatus, list[Any], bytes]
+Response = tuple[HTTPStatus, list[Any], bytes]
 
 
-def refusal(path: str, origin: str | None, host: str | None, websocket: bool) -> Answer | None:
-    """The answer to a request that is refused: a path out of the folder of pages, or another site's page.
+def refusal(path: str, origin: str | None, host: str | None, websocket: bool) -> Response | None:
+    """The response that rejects a request outside the folder of pages, or from another site's page; None accepts it.
 
-    viser 0.2 joins the path of a request to a folder as it comes, dots and all; and a browser lets any page open a
-    WebSocket to any address.
+    viser 0.2 joins a request's path to its folder unchecked, and browsers let any page open a WebSocket to any address.
     """
     plain = unquote(path.partition("?")[0])
     if ".." in plain.split("/") or "\\" in plain or plain.startswith("//"):
@@ -121,8 +120,8 @@ def refusal(path: str, origin: str | None, host: str | None, websocket: bool) ->
 
 
 @contextlib.contextmanager
-def _guarded() -> Iterator[None]:
-    """Within it, servers that viser starts refuse what `refusal` says."""
+def _refusing_requests() -> Iterator[None]:
+    """Within it, servers that viser starts reject requests as `refusal` says."""
     server: Any = _infra.websockets.server
     served = server.serve
 

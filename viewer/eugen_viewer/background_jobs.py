@@ -1,4 +1,4 @@
-"""Long work in the background: one piece at a time, with a line and a share for who waits."""
+"""Background jobs with progress reports, and a worker that processes only the newest value."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Generic, TypeVar
 from eugen_nerf.core.errors import EugenError
 
 Progress = Callable[[float | None, str], None]
-"""Is told the share done (None where it is not known) and what is being done."""
+"""Called with the completed share (None if unknown) and a description of the current step."""
 T = TypeVar("T")
 
 
 @dataclass
 class Jobs:
-    """Runs pieces of work in threads of their own.
+    """Runs each job in its own thread.
 
     Attributes:
-        report: is told title, share and line of a piece of work, and at its end a share of 1; an error is a line.
+        report: called with title, share and text of a job; at its end with a share of 1 and its result or error.
     """
 
     report: Callable[[str, float | None, str], None]
     _running: dict[str, threading.Thread] = field(default_factory=dict)
 
     def start(self, title: str, work: Callable[[Progress], str]) -> bool:
-        """Starts work, unless work of the same title is running; whether it was started.
+        """Starts a job unless one with the same title is running; returns whether it was started.
 
         Args:
-            title: what it is called.
-            work: takes a `Progress`, returns the line that is left at its end.
+            title: identifies the job.
+            work: takes a `Progress`; returns the final text.
         """
         thread = self._running.get(title)
         if thread is not None and thread.is_alive():
@@ -54,17 +54,17 @@ class Jobs:
         return True
 
     def wait(self, title: str, timeout: float | None = None) -> None:
-        """Returns when work of this title has ended, or after some seconds."""
+        """Waits until the job of this title has ended, or for some seconds."""
         thread = self._running.get(title)
         if thread is not None:
             thread.join(timeout)
 
 
-class Latest(Generic[T]):
-    """Calls a function in a thread of its own with the newest value; values that a newer one overtakes are skipped.
+class NewestValueWorker(Generic[T]):
+    """Calls a function in its own thread with the newest value; values replaced by a newer one are skipped.
 
     Args:
-        act: is called with a value.
+        act: called with a value.
     """
 
     def __init__(self, act: Callable[[T], None]) -> None:
@@ -75,13 +75,13 @@ class Latest(Generic[T]):
         threading.Thread(target=self._loop, daemon=True).start()
 
     def put(self, value: T) -> None:
-        """Hands a value over."""
+        """Submits a value."""
         with self._changed:
             self._value = [value]
             self._changed.notify_all()
 
-    def settled(self, timeout: float) -> bool:
-        """Waits until there is nothing to do; whether that came within some seconds."""
+    def wait_until_idle(self, timeout: float) -> bool:
+        """Waits until all values are processed; returns whether that happened within some seconds."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._value and not self._busy, timeout)
 

@@ -1,4 +1,4 @@
-"""What panels and sessions know of the viewer that holds them: it imports them, and they do not import it."""
+"""The protocol by which panels and sessions know the viewer. The viewer imports them; they do not import it."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from torch import Tensor
 
 from eugen_nerf.methods.runs.image_metrics import Image8
 from eugen_viewer.background_jobs import Jobs
-from eugen_viewer.show import Shot, Show
-from eugen_viewer.shown_runs import Viewed
-from eugen_viewer.viewer_cameras import Eye
+from eugen_viewer.run_comparison import RenderedFrame, RunComparison
+from eugen_viewer.shown_runs import ShownRun
+from eugen_viewer.viewer_cameras import Viewpoint
 
 
 class TabSession(Protocol):
-    """One browser tab: its last images and where it looks from."""
+    """One browser tab: its last images and its viewpoint."""
 
     @property
-    def shot(self) -> Shot | None:
+    def frame(self) -> RenderedFrame | None:
         """The last rendered images; None before the first."""
 
-    def eye(self) -> Eye:
-        """Where the tab looks from."""
+    def viewpoint(self) -> Viewpoint:
+        """The viewpoint of the tab."""
 
     def go_to_view(self, view: int) -> None:
         """Moves the tab's camera to a test view."""
 
     def go_outside(self, bounds: NDArray[np.float64]) -> None:
-        """Moves the tab's camera to where the whole of a box is in view."""
+        """Moves the tab's camera to a place from which a whole box is visible."""
 
 
-class RunChoice(Protocol):
-    """The choice between runs."""
+class RunSelector(Protocol):
+    """The panel for choosing runs."""
 
-    def offer_runs(self) -> None:
-        """Lets all runs on show be chosen."""
+    def update_runs(self) -> None:
+        """Updates the list of runs to choose from."""
 
 
-class TimeChoice(Protocol):
-    """The choice of a time."""
+class TimeSelector(Protocol):
+    """The panel for choosing a time."""
 
     def set(self, time_: float) -> None:
         """Shows a time in [0, 1]."""
@@ -53,19 +53,19 @@ class TimeChoice(Protocol):
 class ViewerContext(Protocol):
     """The viewer, as its panels and sessions know it."""
 
-    instead: str | None
+    mesh_message: str | None
 
     @property
     def server(self) -> viser.ViserServer:
         """viser's server."""
 
     @property
-    def show(self) -> Show:
-        """What is on show."""
+    def comparison(self) -> RunComparison:
+        """The compared runs and how they are displayed."""
 
     @property
     def jobs(self) -> Jobs:
-        """Work in the background."""
+        """Background jobs."""
 
     @property
     def output(self) -> Path:
@@ -80,36 +80,36 @@ class ViewerContext(Protocol):
         """Sessions by the number of their client."""
 
     @property
-    def compare(self) -> RunChoice:
-        """The choice between runs."""
+    def compare_panel(self) -> RunSelector:
+        """The panel for choosing runs."""
 
     @property
-    def time(self) -> TimeChoice | None:
-        """The choice of a time; None of a still scene."""
+    def time_panel(self) -> TimeSelector | None:
+        """The panel for choosing a time; None for a static scene."""
 
     def get_camera_state(self, client: viser.ClientHandle) -> CameraState:
-        """What nerfstudio's render machine reads."""
+        """Required by nerfstudio's render machine."""
 
     def refresh(self, what: str = "rerender") -> None:
-        """Renders all tabs anew."""
+        """Renders new images in all tabs."""
 
     def recompose(self) -> None:
-        """Shows the last images of all tabs in another way."""
+        """Composes the last images of all tabs anew."""
 
-    def add_run(self, viewed: Viewed, *, beside: str | None = None) -> str:
-        """Takes a run in and shows it; returns its name."""
+    def add_run(self, shown_run: ShownRun, *, beside: str | None = None) -> str:
+        """Adds a run and shows it; returns its name."""
 
-    def offer_outputs(self, names: list[str]) -> None:
-        """Lets outputs be chosen."""
+    def update_outputs(self, names: list[str]) -> None:
+        """Updates the choice of outputs."""
 
-    def depth_of(self, shot: Shot) -> NDArray[np.float32] | None:
-        """Depth for what stands in the scene; None where nothing does."""
+    def scene_depth(self, frame: RenderedFrame) -> NDArray[np.float32] | None:
+        """Depth for objects in the scene; None without objects."""
 
-    def on_display(self, listener: Callable[[Any, Shot, Image8], None]) -> None:
-        """Calls a function with every image that a tab is sent."""
+    def on_display(self, listener: Callable[[Any, RenderedFrame, Image8], None]) -> None:
+        """Registers a function to call with every displayed image."""
 
-    def displayed(self, session: Any, shot: Shot, picture: Image8) -> None:
-        """Called by sessions with every image that they sent."""
+    def notify_displayed(self, session: Any, frame: RenderedFrame, image: Image8) -> None:
+        """Called by sessions with every displayed image."""
 
-    def session_of(self, client: viser.ClientHandle | None) -> TabSession | None:
-        """The session of a tab; any one where the tab is unknown."""
+    def session_for(self, client: viser.ClientHandle | None) -> TabSession | None:
+        """The session of a tab; any session if the tab is unknown."""

@@ -1,4 +1,4 @@
-"""Pictures of models, rendered in small pieces so that they can be given up as soon as the camera moves on."""
+"""Renders a frame: one image of one model, in small pieces so that it can be cancelled when the camera moves on."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from torch import Tensor
 
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.fields.query_timing import synchronise
-from eugen_viewer.frame_budget import Pace
-from eugen_viewer.shown_runs import Viewed, counting_queries
+from eugen_viewer.frame_budget import FrameBudget
+from eugen_viewer.shown_runs import ShownRun, counting_queries
 
 PIECE_SECONDS = 0.05
-"""What one piece of a picture may take: so long can a move of the camera go unnoticed."""
-_PIECES = (64, 1 << 15)
-"""Fewest and most rays of a piece."""
+"""Target time of a piece, and so the delay before a camera movement is noticed."""
+_PIECE_RAYS = (64, 1 << 15)
+"""Minimum and maximum number of rays of a piece."""
 
 Columns = tuple[int, int]
-"""First column of a picture and the one after the last."""
+"""First column of an image and one past the last."""
 
 
-class Abandoned(Exception):
-    """The picture is no longer wanted."""
+class RenderCancelled(Exception):
+    """The image is no longer wanted."""
 
 
 @dataclass(frozen=True)
-class RenderedPicture:
-    """What one model shows.
+class RenderedImage:
+    """The image of one model.
 
     Attributes:
-        outputs: float32 `[height, width, channels]` by name, for 1 or 3 channels; zero outside `columns`.
-        seconds: that the model took, for the columns rendered.
-        queries: points that its fields were asked for; None where that is not known.
-        columns: that were rendered.
+        outputs: float32 `[height, width, channels]` by name, with 1 or 3 channels; zero outside `columns`.
+        seconds: for rendering these columns.
+        queries: number of points at which fields were evaluated; None if unknown.
+        columns: the rendered ones.
     """
 
     outputs: Mapping[str, NDArray[np.float32]]
@@ -63,61 +63,61 @@ class RenderedPicture:
 
     @property
     def whole_seconds(self) -> float:
-        """What all columns would have taken, at the same speed."""
+        """Estimated seconds for all columns, at the same speed."""
         return self.seconds * self.size[1] / max(1, self.columns[1] - self.columns[0])
 
 
 class Renderer:
-    """Renders any model that is on show; one piece at a time, whoever asks.
+    """Renders the shown models, one piece at a time across all sessions.
 
     Args:
-        pace: learns the speeds.
+        budget: receives the measured speeds.
     """
 
-    def __init__(self, pace: Pace) -> None:
-        self.pace = pace
+    def __init__(self, budget: FrameBudget) -> None:
+        self.budget = budget
         self.lock = Lock()
-        """Held while a model works. Who copies or changes a model on show takes it too."""
+        """Held during evaluation of a model, and by code that copies or changes a shown model."""
 
     def render(
         self,
-        viewed: Viewed,
+        shown_run: ShownRun,
         camera: Cameras,
         *,
         columns: Columns | None = None,
         wanted: Callable[[], bool] = lambda: True,
         progress: Callable[[float], None] = lambda share: None,
-    ) -> RenderedPicture:
-        """One picture.
+    ) -> RenderedImage:
+        """Renders one image.
 
         Args:
-            viewed: the model.
+            shown_run: the model.
             camera: `[1]`, in the model's own coordinates.
-            columns: those to render; all where None.
-            wanted: asked before every piece.
-            progress: is told the share done after every piece.
+            columns: to render; None renders all.
+            wanted: called before every piece; False cancels.
+            progress: called with the completed share after every piece.
 
         Raises:
-            Abandoned: it is not wanted any more.
-            RunError: the model fails, or shows nothing.
+            RenderCancelled: the image is no longer wanted.
+            RunError: the model fails, or has no image output.
         """
-        model = viewed.model
+        model = shown_run.model
         camera = camera.to(model.device)
         height, width = int(camera.height[0]), int(camera.width[0])
         first, last = columns or (0, width)
         if type(model).get_outputs_for_camera is not Model.get_outputs_for_camera:
-            return self._at_once(viewed, camera, (height, width))
+            return self._render_whole(shown_run, camera, (height, width))
         bundle = camera.generate_rays(camera_indices=0, keep_shape=True)[:, first:last].flatten()
         parts: dict[str, list[Tensor]] = {}
         done, seconds, queries = 0, 0.0, 0
         while done < len(bundle):
             if not wanted():
-                raise Abandoned
-            piece = bundle[done : done + self._piece(viewed.name)]
+                raise RenderCancelled
+            piece = bundle[done : done + self._piece(shown_run.name)]
             with self.lock:
-                took, asked, outputs = _run(model, piece)
-            self.pace.learn(viewed.name, len(piece), took)
-            seconds, queries, done = seconds + took, queries + asked, done + len(piece)
+                took, queries_of_piece, outputs = _render_piece(model, piece)
+            self.budget.record_speed(shown_run.name, len(piece), took)
+            seconds, queries, done = seconds + took, queries + queries_of_piece, done + len(piece)
             for name, value in outputs.items():
                 parts.setdefault(name, []).append(value)
             progress(done / len(bundle))
@@ -126,48 +126,49 @@ class Renderer:
             whole = np.zeros((height, width, values[0].shape[-1]), dtype=np.float32)
             whole[:, first:last] = torch.cat(values).reshape(height, last - first, -1).numpy()
             shown[name] = whole
-        return RenderedPicture(named(shown), seconds, queries or None, (first, last))
+        return RenderedImage(with_standard_names(shown), seconds, queries or None, (first, last))
 
     def _piece(self, name: str) -> int:
-        # the first piece of all is small: it tells the speed
-        if not self.pace.known(name):
-            return _PIECES[0]
-        return int(min(max(PIECE_SECONDS / max(self.pace.ray_seconds([name]), 1e-9), _PIECES[0]), _PIECES[1]))
+        # the first piece is small: it measures the speed
+        if not self.budget.is_measured(name):
+            return _PIECE_RAYS[0]
+        rays = PIECE_SECONDS / max(self.budget.seconds_per_ray([name]), 1e-9)
+        return int(min(max(rays, _PIECE_RAYS[0]), _PIECE_RAYS[1]))
 
-    def _at_once(self, viewed: Viewed, camera: Cameras, size: tuple[int, int]) -> RenderedPicture:
-        """A picture of a model that takes no rays, such as splats."""
+    def _render_whole(self, shown_run: ShownRun, camera: Cameras, size: tuple[int, int]) -> RenderedImage:
+        """Renders a model without rays, such as splats."""
         with self.lock, torch.no_grad():
-            synchronise(viewed.model.device)
+            synchronise(shown_run.model.device)
             start = time.perf_counter()
-            outputs = _called(lambda: viewed.model.get_outputs_for_camera(camera), viewed.model)
-            synchronise(viewed.model.device)
+            outputs = _call_model(lambda: shown_run.model.get_outputs_for_camera(camera), shown_run.model)
+            synchronise(shown_run.model.device)
             seconds = time.perf_counter() - start
-        self.pace.learn(viewed.name, size[0] * size[1], seconds)
-        shown = {k: v.reshape(*size, -1).numpy() for k, v in _shown(outputs, size[0] * size[1]).items()}
-        return RenderedPicture(named(shown), seconds, None, (0, size[1]))
+        self.budget.record_speed(shown_run.name, size[0] * size[1], seconds)
+        shown = {k: v.reshape(*size, -1).numpy() for k, v in _image_outputs(outputs, size[0] * size[1]).items()}
+        return RenderedImage(with_standard_names(shown), seconds, None, (0, size[1]))
 
 
-def _run(model: Model, piece: RayBundle) -> tuple[float, int, dict[str, Tensor]]:
-    """Seconds, points asked for, and the outputs for a piece of a picture, `[rays, channels]` on the CPU."""
+def _render_piece(model: Model, piece: RayBundle) -> tuple[float, int, dict[str, Tensor]]:
+    """Seconds, number of queries, and outputs `[rays, channels]` on the CPU for a piece of an image."""
     with torch.no_grad(), counting_queries(model) as counts:
         synchronise(model.device)
         start = time.perf_counter()
-        outputs = _called(lambda: model.forward(ray_bundle=piece), model)
+        outputs = _call_model(lambda: model.forward(ray_bundle=piece), model)
         synchronise(model.device)
         seconds = time.perf_counter() - start
-    return seconds, sum(counts), _shown(outputs, len(piece))
+    return seconds, sum(counts), _image_outputs(outputs, len(piece))
 
 
-def _called(ask: Callable[[], Mapping[str, Any]], model: Model) -> Mapping[str, Any]:
+def _call_model(call: Callable[[], Mapping[str, Any]], model: Model) -> Mapping[str, Any]:
     try:
-        return ask()
+        return call()
     except (RuntimeError, ValueError, AssertionError, IndexError, KeyError) as error:
         line = next(iter(str(error).splitlines()), "")
         raise RunError(f"{type(model).__name__} cannot render this view: {type(error).__name__}: {line}") from error
 
 
-def _shown(outputs: Mapping[str, object], rays: int) -> dict[str, Tensor]:
-    """Those outputs that a picture can be made of."""
+def _image_outputs(outputs: Mapping[str, object], rays: int) -> dict[str, Tensor]:
+    """The outputs that can be shown as images."""
     return {
         name: value.detach().float().cpu().reshape(rays, -1)
         for name, value in outputs.items()
@@ -175,17 +176,17 @@ def _shown(outputs: Mapping[str, object], rays: int) -> dict[str, Tensor]:
     }
 
 
-def named(outputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Outputs with `rgb`, `depth` and `accumulation` where a model has them under the names of its fine field alone.
+def with_standard_names(outputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Outputs with `rgb`, `depth` and `accumulation` added if a model has them only under the names of its fine field.
 
     Raises:
-        RunError: there is no picture among them.
+        RunError: there is no image among them.
     """
     found = dict(outputs)
     for name in ("rgb", "depth", "accumulation"):
         if name not in found and f"{name}_fine" in found:
             found[name] = found[f"{name}_fine"]
     if not found:
-        raise RunError("the model has no output that could be shown as a picture")
+        raise RunError("the model has no output that could be shown as an image")
     first = [name for name in ("rgb", "depth", "normals", "accumulation") if name in found]
     return {name: found[name] for name in [*first, *sorted(set(found) - set(first))]}

@@ -1,4 +1,4 @@
-"""How quick the viewer is, without a browser: start, frames while orbiting, refits of the sliders."""
+"""Measures the viewer without a browser: start, frames while orbiting, refits of the sliders."""
 
 from __future__ import annotations
 
@@ -14,91 +14,92 @@ from eugen_nerf.core.fitting.importance import LayerMoments
 from eugen_nerf.core.layers.baselines import DenseLinear
 from eugen_nerf.core.least_squares import MomentSums, greedy_columns
 from eugen_nerf.evaluation.costs.resources import environment
-from eugen_viewer.frame_budget import Pace
+from eugen_viewer.frame_budget import FrameBudget
 from eugen_viewer.frame_rendering import Renderer
 from eugen_viewer.panels.compression import LiveCompression
 from eugen_viewer.panels.refit import fitted_layer
-from eugen_viewer.show import Show
-from eugen_viewer.shown_runs import Viewed
-from eugen_viewer.viewer_cameras import Eye, view_eye
+from eugen_viewer.run_comparison import RunComparison
+from eugen_viewer.shown_runs import ShownRun
+from eugen_viewer.viewer_cameras import Viewpoint, viewpoint_at_view
 
 FRAMES = 24
-"""Of the orbit."""
+"""Frames of the orbit."""
 SIDE = 48
-"""Pixels along the longer side of its pictures; the same for all runs, which take turns."""
+"""Pixels along the longer side of its images, the same for all runs; runs are interleaved."""
 WIDE = 256
 
 
-def print_timing(runs: Sequence[Viewed], console: Console, *, largest: int, started: float) -> None:
-    """Prints seconds from `started` (`time.perf_counter`) to the first picture, milliseconds a frame, and refits.
+def print_timing(runs: Sequence[ShownRun], console: Console, *, max_size: int, started: float) -> None:
+    """Prints seconds from `started` (`time.perf_counter`) to the first image, milliseconds a frame, and refits.
 
     Raises:
-        RunError: a run that cannot render.
+        RunError: a run cannot be rendered.
     """
-    show = Show({viewed.name: viewed for viewed in runs}, Renderer(Pace(largest=largest)))
-    eye = first_eye(show)
-    show.choose(second=None)
-    size = show.sizes(eye, "low_static")[0]
-    show.shoot(eye, size)
+    comparison = RunComparison({run.name: run for run in runs}, Renderer(FrameBudget(max_size=max_size)))
+    viewpoint = first_viewpoint(comparison)
+    comparison.choose(second=None)
+    size = comparison.sizes(viewpoint, "low_static")[0]
+    comparison.render_frame(viewpoint, size)
     first = time.perf_counter() - started
     about = environment(runs[0].model.device, ["float32"])
     machine = f"{about['device_name']}, {about['threads']} thread(s), float32, torch {about['torch']}"
     console.print(machine, highlight=False)
-    console.print(f"start to first picture ({size[1]} x {size[0]}): {first:.1f} s", highlight=False)
-    seconds = orbit_seconds(show, eye)
-    height, width = orbit_size(show, eye)
+    console.print(f"start to first image ({size[1]} x {size[0]}): {first:.1f} s", highlight=False)
+    seconds = orbit_seconds(comparison, viewpoint)
+    height, width = orbit_size(comparison, viewpoint)
     for name, values in seconds.items():
         low, middle, high = 1e3 * np.quantile(values, [0.25, 0.5, 0.75])
         console.print(
             f"orbiting, {width} x {height}: {middle:.0f} ms a frame ({low:.0f} to {high:.0f}), {name}", highlight=False
         )
-        moving = show.renderer.pace.size([name], eye.aspect, show.renderer.pace.moving)
-        console.print(f"  shown while moving: {moving[1]} x {moving[0]} in {show.renderer.pace.moving:g} s, {name}")
-    for viewed in runs:
-        compression = LiveCompression(viewed.run)
+        budget = comparison.renderer.budget
+        moving = budget.size([name], viewpoint.aspect, budget.moving_seconds)
+        console.print(f"  shown while moving: {moving[1]} x {moving[0]} in {budget.moving_seconds:g} s, {name}")
+    for shown_run in runs:
+        compression = LiveCompression(shown_run.run)
         try:
             compression.replaceable()
         except EugenError:
             continue
         for line in refit_lines(compression):
-            console.print(f"{line}, {viewed.name}", highlight=False)
+            console.print(f"{line}, {shown_run.name}", highlight=False)
         break
     console.print(f"refit of a layer {WIDE} -> {WIDE} at half its width: {1e3 * wide_refit():.0f} ms", highlight=False)
 
 
-def first_eye(show: Show) -> Eye:
-    """The first test view, or a place in front of the scene where a run has none."""
-    if show.base.cameras is not None:
-        return view_eye(show.base.cameras, 0, 1.0)
+def first_viewpoint(comparison: RunComparison) -> Viewpoint:
+    """The first test view, or a viewpoint in front of the scene if a run has none."""
+    if comparison.base.cameras is not None:
+        return viewpoint_at_view(comparison.base.cameras, 0, 1.0)
     pose = torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, -3], [0, 1, 0, 0]], dtype=torch.float64)
-    return Eye(pose, 0.8, 1.0)
+    return Viewpoint(pose, 0.8, 1.0)
 
 
-def orbit_size(show: Show, eye: Eye) -> tuple[int, int]:
-    """Height and width of the orbit's pictures."""
-    return SIDE, round(SIDE * eye.aspect)
+def orbit_size(comparison: RunComparison, viewpoint: Viewpoint) -> tuple[int, int]:
+    """Height and width of the orbit's images."""
+    return SIDE, round(SIDE * viewpoint.aspect)
 
 
-def orbit_seconds(show: Show, eye: Eye) -> dict[str, list[float]]:
-    """Seconds of each run's frames on one turn about the scene's vertical axis; the runs take turns."""
-    size = orbit_size(show, eye)
-    seconds: dict[str, list[float]] = {name: [] for name in show.runs}
+def orbit_seconds(comparison: RunComparison, viewpoint: Viewpoint) -> dict[str, list[float]]:
+    """Seconds of each run's frames on an orbit about the scene's vertical axis; runs are interleaved."""
+    size = orbit_size(comparison, viewpoint)
+    seconds: dict[str, list[float]] = {name: [] for name in comparison.runs}
     for number in range(-1, FRAMES):
         angle = torch.tensor(2 * torch.pi * number / FRAMES, dtype=torch.float64)
         turn = torch.eye(3, dtype=torch.float64)
         turn[0, 0] = turn[1, 1] = angle.cos()
         turn[1, 0], turn[0, 1] = angle.sin(), -angle.sin()
-        at = Eye(turn @ eye.pose, eye.fov, eye.aspect, eye.time)
-        for name in show.runs:
-            show.choose(first=name, second=None, mode="first")
-            shot = show.shoot(at, size)
+        at = Viewpoint(turn @ viewpoint.pose, viewpoint.fov, viewpoint.aspect, viewpoint.time)
+        for name in comparison.runs:
+            comparison.choose(first=name, second=None, mode="first")
+            frame = comparison.render_frame(at, size)
             if number >= 0:  # the first frame warms up
-                seconds[name].append(shot.pictures[name].seconds)
+                seconds[name].append(frame.images[name].seconds)
     return seconds
 
 
 def refit_lines(compression: LiveCompression) -> list[str]:
-    """What gathering the moments takes, each layer alone, and all of them."""
+    """Lines on the times of gathering moments, refitting each layer, and refitting all of them."""
     gathered = timed(compression.gather)
     lines = [f"moments gathered once: {gathered:.1f} s"]
     full = {group: dict(layers) for group, layers in compression.widths.items()}
@@ -130,7 +131,7 @@ def wide_refit() -> float:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that a call takes."""
+    """Seconds of a call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start

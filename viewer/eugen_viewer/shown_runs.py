@@ -1,4 +1,4 @@
-"""What is looked at: a model with the run that it belongs to."""
+"""A run with its model, as the viewer shows it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from eugen_nerf.fields.counting import macs_per_query
 from eugen_nerf.fields.radiance_field import Selection
 from eugen_nerf.methods.runs.image_metrics import Image8, quantise
 from eugen_nerf.methods.runs.loading import Run, load_run, query_module
-from eugen_viewer.viewer_cameras import RunFrame
+from eugen_viewer.viewer_cameras import RunCoordinates
 
 _EVALUATIONS = ("evaluate", "get_density", "distance", "distance_and_gradient")
 """Methods by which a model evaluates its fields: the package's, stock ones, those of signed distances."""
 
 
 @dataclass
-class Viewed:
-    """A model on show.
+class ShownRun:
+    """A model that the viewer shows.
 
     Attributes:
-        name: what the viewer calls it.
-        run: where it comes from; its data give views and photographs.
+        name: in the viewer.
+        run: of the model; its data provide test views and photographs.
         model: in evaluation mode; the run's own, or a preview made of it.
     """
 
@@ -45,25 +45,25 @@ class Viewed:
 
     @property
     def cameras(self) -> Cameras | None:
-        """The test views' cameras on the CPU; None where the run has none."""
+        """The test views' cameras on the CPU; None if the run has none."""
         views = getattr(self.run.pipeline.datamanager, "eval_dataset", None)
         return None if views is None or len(views) == 0 else views.cameras
 
     @property
-    def frame(self) -> RunFrame:
-        """How the run's coordinates follow from those of its data."""
+    def coordinates(self) -> RunCoordinates:
+        """Transform from the data's coordinates to the run's."""
         outputs = getattr(self.run.pipeline.datamanager, "train_dataparser_outputs", None)
         if outputs is None:
-            return RunFrame()
-        return RunFrame(outputs.dataparser_transform[:3].double(), float(outputs.dataparser_scale))
+            return RunCoordinates()
+        return RunCoordinates(outputs.dataparser_transform[:3].double(), float(outputs.dataparser_scale))
 
     @property
     def timed(self) -> bool:
-        """Whether the scene moves."""
+        """Whether the scene is dynamic."""
         return self.cameras is not None and self.cameras.times is not None
 
     def costs(self) -> tuple[int, int | None]:
-        """Parameters that evaluation needs, and multiply-adds of a query (None where they cannot be counted)."""
+        """Number of parameters needed for evaluation, and multiply-adds of a query (None if they cannot be counted)."""
         if self._costs is None:
             try:
                 module = query_module(self.model)
@@ -72,25 +72,25 @@ class Viewed:
                 return self._costs
             try:
                 macs = macs_per_query(module, self.model.device)[0]
-            except Exception:  # a stock field may refuse queries that its own model would not ask
+            except Exception:  # a stock field may reject queries that its own model does not make
                 macs = None
             self._costs = inference_parameters(module), macs
         return self._costs
 
     def forget_costs(self) -> None:
-        """To be called when the model's layers have been replaced."""
+        """To be called after layers of the model were replaced."""
         self._costs = None
 
     def photograph(self, view: int, size: tuple[int, int] | None = None) -> Image8:
-        """A test view's photograph, uint8 `[height, width, 3]`, reduced by averaging where another size is asked for.
+        """A test view's photograph, uint8 `[height, width, 3]`, resized by averaging.
 
         Args:
             view: number of the view.
-            size: height and width.
+            size: height and width; None keeps them.
 
         Raises:
-            EugenError: images with alpha and no background.
-            OSError: the file is gone.
+            EugenError: images have alpha but no background.
+            OSError: the file was removed.
         """
         image = composite(self.run, eval_dataset(self.run).get_image_float32(view))
         if size is not None and size != tuple(image.shape[:2]):
@@ -99,14 +99,14 @@ class Viewed:
         return quantise(image)
 
 
-def open_run(path: Path, name: str, *, device: str | None, data: Path | None, trust_config: bool = False) -> Viewed:
+def open_run(path: Path, name: str, *, device: str | None, data: Path | None, trust_config: bool = False) -> ShownRun:
     """Loads a run with its training and test views; arguments and errors as `load_run`'s."""
     run = load_run(path, device=device, data=data, trust_config=trust_config)
-    return Viewed(name, run, run.model)
+    return ShownRun(name, run, run.model)
 
 
 def run_names(paths: list[Path], given: tuple[str, ...]) -> list[str]:
-    """Names for runs: those given, else the shortest trailing parts of the paths that tell them apart."""
+    """Names for runs: those given, else the shortest distinct trailing parts of their paths."""
     if given:
         return list(given)
     folders = [path.resolve().parent.parts for path in paths]
@@ -119,10 +119,10 @@ def run_names(paths: list[Path], given: tuple[str, ...]) -> list[str]:
 
 @contextmanager
 def counting_queries(model: Model) -> Iterator[list[int]]:
-    """Within it, counts the points at which a model's fields are evaluated; the list holds one number a call.
+    """Within it, counts the points at which a model's fields are evaluated; the list has one number per call.
 
-    The methods are wrapped on the instances and unwrapped afterwards, because a copy of a wrapped field would go on
-    evaluating the original.
+    The methods are wrapped on the instances and unwrapped afterwards, because a copy of a wrapped field would
+    evaluate the original.
     """
     counts: list[int] = []
     wrapped: list[tuple[Any, str]] = []

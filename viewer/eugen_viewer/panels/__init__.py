@@ -1,1 +1,1 @@
-"""Panels of the viewer, and what they alone need."""
+"""Tabs of the control panel, and code that only they use."""

@@ -1,8 +1,8 @@
-"""Compression by hand: a dense run's layers with any numbers of features, at once.
+"""Live compression: the layers of a dense run with any numbers of features.
 
-This is the preview of a conversion. Every layer is fitted on the teacher's own values, from moments gathered once
-(`core/fitting/importance.py`), whereas a conversion fits each layer on what its converted predecessors put out, and
-re-solves its rows for that. So the preview is a little worse than what a conversion of the same widths makes.
+This is the preview of a conversion. It fits every layer on the teacher's own values, from moments gathered once
+(`core/fitting/importance.py`). A conversion fits each layer on the outputs of its converted predecessors, and re-solves
+its rows for them. So the preview is slightly worse than a conversion with the same widths.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from eugen_viewer.panels.refit import fitted_layer
 
 Widths = dict[str, dict[str, int]]
 """Numbers of features by group of fields and layer; a layer's whole width where it stays dense."""
-TRUTH_RAYS = 1024
-"""Rays that tell how good the teacher is."""
-LEAST_RAYS = 1024
-"""That are fitted to, where the training views have as many."""
+PHOTOGRAPH_RAYS = 1024
+"""Rays for measuring the teacher against photographs."""
+MIN_FIT_RAYS = 1024
+"""Minimum number of rays for the fits, if the training views have as many."""
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a choice of widths is predicted to be.
+    """Predicted cost and quality for a choice of widths.
 
     Attributes:
         multiply_adds: of a query.
         speedup: the teacher's multiply-adds over these.
         error: predicted mean squared change of a colour channel.
-        drop: dB of PSNR lost against photographs; None for runs without pictures.
+        drop: loss of PSNR against photographs, dB; None for runs without images.
     """
 
     multiply_adds: int
@@ -64,21 +64,21 @@ class LiveCompression:
     """A dense run and its preview.
 
     Attributes:
-        run: the teacher's, with its training views.
+        run: of the teacher, with its training views.
         config: which layers may be replaced, and on which rays.
-        lock: held while the run's model is copied. A model that is being rendered has its fields' methods wrapped, and
-            its copy would go on asking the original.
+        lock: held while the run's model is copied. The methods of a model's fields are wrapped during
+            rendering, and its copy would evaluate the original.
         student: the model that the widths change in place; None before `gather`.
-        seen: predictions for all widths.
-        widths: present ones.
-        refit_seconds: what the last change took to fit.
+        preview: predictions for all widths.
+        widths: the current ones.
+        refit_seconds: duration of the last refit.
     """
 
     run: Run
     config: DistillConfig = field(default_factory=DistillConfig)
     lock: AbstractContextManager[object] = field(default_factory=nullcontext)
     student: GraphModel | None = None
-    seen: Preview | None = None
+    preview: Preview | None = None
     widths: Widths = field(default_factory=dict)
     refit_seconds: float = 0.0
     _moments: dict[str, FieldMoments] = field(default_factory=dict, repr=False)
@@ -87,28 +87,28 @@ class LiveCompression:
     _psnr: float | None = None
 
     def replaceable(self) -> int:
-        """How many layers of different width may be chosen.
+        """Number of layers that can be replaced.
 
         Raises:
             ConfigError: the run has none, or its training views are too few.
-            RunError: it cannot be compressed by hand.
+            RunError: the run cannot be compressed live.
         """
         if not has_graphs(self.run):
             raise RunError(
-                f"{self.run.config.method_name} is converted by eugen-distill alone: only runs of vanilla-nerf, dnerf "
-                "and the methods eugen-* can be compressed by hand"
+                f"{self.run.config.method_name} is converted by eugen-distill only: live compression needs a run of "
+                "vanilla-nerf, dnerf or a method eugen-*"
             )
         return sum(map(len, self._conversion().candidates().values()))
 
     def gather(self, progress: Callable[[float, str], None] = lambda share, what: None) -> None:
-        """Gathers the moments of all layers that may be replaced, in one pass over the rays for each field.
+        """Gathers the moments of all replaceable layers, in one pass over the rays for each field.
 
         Args:
-            progress: is told the share done and what is being done.
+            progress: called with the completed share and the current step.
 
         Raises:
             ConfigError: no dense layer, or too few rays.
-            RunError: a run that cannot be converted.
+            RunError: the run cannot be converted.
         """
         conversion = self._conversion()
         layers = conversion.candidates()
@@ -123,10 +123,10 @@ class LiveCompression:
                 progress((number + min(1.0, done / batches)) / passes, f"moments of {name}")
 
             self._moments[name] = conversion.moments(name, own, tick)
-        seen = graph_preview(conversion.teacher, self._moments, pruned=False)
+        preview = graph_preview(conversion.teacher, self._moments, pruned=False)
         progress(len(layers) / passes, "comparing with photographs")
         if conversion.makes_pictures:
-            error = Photographs(self.run, check_rays(conversion)[:TRUTH_RAYS]).squared_error(conversion.teacher)
+            error = Photographs(self.run, check_rays(conversion)[:PHOTOGRAPH_RAYS]).squared_error(conversion.teacher)
             self._psnr = _psnr(error)
         for name, own_moments in self._moments.items():
             for layer, moments in own_moments.layers.items():
@@ -134,36 +134,36 @@ class LiveCompression:
                 self._paths[name, layer] = greedy_columns(moments.outputs, width, moments.metric)
         self._teacher = conversion.teacher
         self.student = copy.deepcopy(conversion.teacher).eval()
-        self.widths = {g: {n: len(c) - 1 for n, c in seen.curves[g].items()} for g in seen.groups}
-        self.seen = seen
+        self.widths = {g: {n: len(c) - 1 for n, c in preview.curves[g].items()} for g in preview.groups}
+        self.preview = preview
 
-    def of_speedup(self, speedup: float) -> Widths:
-        """The widths with the least predicted error at a speed-up, by multiply-adds, of a query.
+    def widths_at_speedup(self, speedup: float) -> Widths:
+        """The widths with the lowest predicted error for a speed-up of a query, by multiply-adds.
 
         Raises:
-            ConfigError: it is out of reach.
+            ConfigError: the speed-up is not reachable.
         """
-        seen = self._known()
-        point = within_budget(seen.front, seen.teacher_macs / speedup)
+        preview = self._gathered_preview()
+        point = within_budget(preview.front, preview.teacher_macs / speedup)
         return {group: dict(part.num_features) for group, part in point.parts.items()}
 
-    def most_speedup(self) -> float:
-        """The largest speed-up in reach, by multiply-adds."""
-        seen = self._known()
-        return seen.teacher_macs / seen.front[0].multiply_adds
+    def max_speedup(self) -> float:
+        """The largest reachable speed-up, by multiply-adds."""
+        preview = self._gathered_preview()
+        return preview.teacher_macs / preview.front[0].multiply_adds
 
     def set(self, widths: Mapping[str, Mapping[str, int]]) -> list[str]:
-        """Fits anew the layers whose width changes; what is not named stays.
+        """Refits the layers whose width changes; other layers stay unchanged.
 
-        Whoever renders the student must not do so meanwhile.
+        The student must not be rendered meanwhile.
 
         Returns:
-            The layers that changed, as field.layer.
+            The changed layers, as field.layer.
 
         Raises:
-            ConfigError: a layer that is not there, or more features than it has rows.
+            ConfigError: an unknown layer, or more features than it has rows.
         """
-        seen, student = self._known(), self.student
+        preview, student = self._gathered_preview(), self.student
         assert student is not None
         assert self._teacher is not None
         start = time.perf_counter()
@@ -176,7 +176,7 @@ class LiveCompression:
                     raise ConfigError(f"no layer {layer!r} in {group}; there are {', '.join(self.widths[group])}")
                 if self.widths[group][layer] == m:
                     continue
-                for name in seen.groups[group]:
+                for name in preview.groups[group]:
                     network = student.graph_fields()[name].network
                     old = self._teacher.graph_fields()[name].network.layer(layer)
                     assert isinstance(old, DenseLinear)
@@ -184,59 +184,61 @@ class LiveCompression:
                     network.replace_layer(layer, fitted_layer(old, moments, self._paths[name, layer], m))
                     changed.append(f"{name}.{layer}")
                 self.widths[group][layer] = m
-        for name in seen.curves:  # the first picture must not pay for it
+        for name in preview.curves:  # here, to keep the next image fast
             student.graph_fields()[name].network.collapsed()
         if changed:
             self.refit_seconds = time.perf_counter() - start
         return changed
 
     def predicted(self) -> Predicted:
-        """What the present widths are predicted to be."""
-        seen, student = self._known(), self.student
+        """The prediction for the current widths."""
+        preview, student = self._gathered_preview(), self.student
         assert student is not None
         error = sum(
-            float(seen.curves[name][layer][m]) / 3
+            float(preview.curves[name][layer][m]) / 3
             for group, layers in self.widths.items()
-            for name in seen.groups[group]
+            for name in preview.groups[group]
             for layer, m in layers.items()
         )
         macs = query_macs(student)
-        drop = predicted_drop(seen, Combination({}, macs, error), self._psnr)
-        return Predicted(macs, seen.teacher_macs / macs, error, drop)
+        drop = predicted_drop(preview, Combination({}, macs, error), self._psnr)
+        return Predicted(macs, preview.teacher_macs / macs, error, drop)
 
     def front(self) -> list[Predicted]:
-        """The least predicted error for every cost, cheapest first."""
-        seen = self._known()
+        """The lowest predicted error for every cost, cheapest first."""
+        preview = self._gathered_preview()
         return [
             Predicted(
-                p.multiply_adds, seen.teacher_macs / p.multiply_adds, p.error, predicted_drop(seen, p, self._psnr)
+                p.multiply_adds, preview.teacher_macs / p.multiply_adds, p.error, predicted_drop(preview, p, self._psnr)
             )
-            for p in seen.front
+            for p in preview.front
         ]
 
     def plan(self) -> Widths:
-        """The present widths as a conversion takes them, by field: layers that keep their width stay dense."""
-        seen = self._known()
+        """The current widths by field, as a conversion takes them; layers of full width stay dense."""
+        preview = self._gathered_preview()
         return {
-            name: {n: m for n, m in layers.items() if m < len(seen.curves[group][n]) - 1}
+            name: {n: m for n, m in layers.items() if m < len(preview.curves[group][n]) - 1}
             for group, layers in self.widths.items()
-            for name in seen.groups[group]
+            for name in preview.groups[group]
         }
 
     def save(self, progress: Callable[[float, str], None] = lambda share, what: None) -> Path:
-        """The full conversion with the present widths, written as a run beside the teacher's; its config.yml.
+        """Makes the full conversion with the current widths, and writes it as a run beside the teacher's.
+
+        Returns the path of its config.yml.
 
         Args:
-            progress: is told the share done and what is being done.
+            progress: called with the completed share and the current step.
 
         Raises:
             ConfigError: no layer is to be replaced.
             RunError: the run cannot be written.
         """
-        seen, plan, predicted = self._known(), self.plan(), self.predicted()
+        preview, plan, predicted = self._gathered_preview(), self.plan(), self.predicted()
         total = sum(map(len, plan.values()))
         if not total:
-            raise ConfigError("all layers keep their width: lower some numbers of features first")
+            raise ConfigError("all layers have their full width: lower some numbers of features first")
         conversion = self._conversion()
         done = 0
 
@@ -246,30 +248,30 @@ class LiveCompression:
             progress(done / (total + 1), f"{which} {layer}")
 
         progress(0.0, "fitting the first layer")
-        trainer, student, reports = conversion.convert(plan, step, seen.metrics)
+        trainer, student, reports = conversion.convert(plan, step, preview.metrics)
         record = {"viewer": {"num_features": plan, "predicted": vars(predicted)}}
         return write_run(trainer, student, self.run.step, reports, record)
 
     def _conversion(self) -> Conversion:
-        """A conversion whose teacher is a copy: gathering hooks networks, and those on show must stay as they are."""
+        """A conversion whose teacher is a copy: gathering hooks networks, and the shown ones must stay unchanged."""
         config, folder = self.config, self.run.path.resolve().parent
         if config.output_dir is None and folder.parent.name == self.run.config.method_name:
             config = replace(config, output_dir=folder.parents[2])
         cameras = training_views(self.run.pipeline.datamanager).cameras
         pixels = int((cameras.height * cameras.width).sum())
-        # a small set of images would not give enough by the share that eugen-distill takes
-        config = replace(config, ray_fraction=max(config.ray_fraction, min(LEAST_RAYS / pixels, 0.75)))
-        # by the second alone, two conversions of one second would have one place, which the later one refuses
+        # the share of eugen-distill would give too few rays for small images
+        config = replace(config, ray_fraction=max(config.ray_fraction, min(MIN_FIT_RAYS / pixels, 0.75)))
+        # with microseconds, because two conversions within a second must have different folders
         config = replace(config, timestamp=config.timestamp or f"{datetime.now():%Y-%m-%d_%H%M%S_%f}")
         conversion = Conversion(self.run, config)
         with self.lock:
             conversion.teacher = copy.deepcopy(conversion.teacher)
         return conversion
 
-    def _known(self) -> Preview:
-        if self.seen is None:
+    def _gathered_preview(self) -> Preview:
+        if self.preview is None:
             raise RunError("the moments have not been gathered yet")
-        return self.seen
+        return self.preview
 
 
 def _psnr(squared_error: float) -> float:

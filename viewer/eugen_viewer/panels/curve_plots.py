@@ -1,4 +1,4 @@
-"""Plots for the panel, as pictures."""
+"""Plots for the panels, as images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _DOTS = 100
 
 
 def front_plot(front: Sequence[Predicted], now: Predicted) -> Image8:
-    """Predicted loss against cost: the best for every cost as a line, and the present choice as a point.
+    """Predicted loss against cost: the Pareto front as a line, and the current choice as a point.
 
     Args:
         front: cheapest first.
-        now: the present choice.
+        now: the current choice.
 
     Returns:
         uint8 `[height, width, 3]`.
@@ -35,7 +35,7 @@ def front_plot(front: Sequence[Predicted], now: Predicted) -> Image8:
     axes.set_xlabel("thousand multiply-adds a query", color=_INK)
     axes.set_ylabel("predicted dB lost" if decibels else "predicted error", color=_INK)
     if decibels:
-        # beyond some decibels nobody goes on, and the interesting part would be a flat line
+        # limited, because large losses would flatten the interesting part
         axes.set_ylim(-0.05, max(3.0, 1.2 * _height(now, decibels)))
     else:
         axes.set_yscale("symlog", linthresh=1e-9)

@@ -1,4 +1,4 @@
-"""The tab that compresses a dense run by hand, and saves what came of it as a run."""
+"""The tab that compresses a dense run live, and saves the result as a run."""
 
 from __future__ import annotations
 
@@ -8,65 +8,67 @@ from typing import Any
 import viser
 
 from eugen_nerf.core.errors import EugenError
-from eugen_viewer.background_jobs import Latest, Progress
+from eugen_viewer.background_jobs import NewestValueWorker, Progress
 from eugen_viewer.context import ViewerContext
 from eugen_viewer.panels.compression import LiveCompression, Predicted, Widths
 from eugen_viewer.panels.curve_plots import front_plot
-from eugen_viewer.panels.readout import literal
-from eugen_viewer.panels.shared import inline_image
-from eugen_viewer.shown_runs import Viewed, open_run
+from eugen_viewer.panels.readout import escape_markdown
+from eugen_viewer.panels.widgets import inline_image
+from eugen_viewer.shown_runs import ShownRun, open_run
 
-GATHERING, SAVING = "preparing the preview", "saving as run"
+GATHER_JOB, SAVE_JOB = "preparing the preview", "saving as run"
 TITLE = "**Preview of `eugen-distill`** for *{name}*"
-WORDS = """The preview fits each layer in closed form on the dense run's own values. "Save as run" makes the full
-conversion: it fits each layer on what the converted ones before it put out, and opens the result beside the dense
+EXPLANATION = """The preview fits each layer in closed form on the dense run's own values. "Save as run" makes the full
+conversion: it fits each layer on the outputs of the converted layers before it, and opens the result beside the dense
 run."""
 
 
 class CompressPanel:
-    """Sliders for the numbers of features, a plot of what they cost, and a button that saves.
+    """Sliders for the numbers of features, a plot of their cost, and a button that saves.
 
     Args:
         app: the viewer.
-        tab: that it is in. Preparation starts after the first picture, with the run of the most layers to replace.
+        tab: of this panel. Preparation starts after the first image, for the run with the most replaceable layers.
     """
 
     def __init__(self, app: ViewerContext, tab: viser.GuiTabHandle) -> None:
         self.app, self._tab = app, tab
         gui = app.server.gui
-        self.teacher: Viewed | None = None
+        self.teacher: ShownRun | None = None
         self.compression: LiveCompression | None = None
-        self.preview: Viewed | None = None
+        self.preview: ShownRun | None = None
         self.sliders: dict[tuple[str, str], viser.GuiInputHandle[int]] = {}
         self.overall: viser.GuiInputHandle[float] | None = None
         reasons, most = [], 0
-        for viewed in app.show.runs.values():
-            compression = LiveCompression(viewed.run, lock=app.show.renderer.lock)
+        for shown_run in app.comparison.runs.values():
+            compression = LiveCompression(shown_run.run, lock=app.comparison.renderer.lock)
             try:
                 layers = compression.replaceable()
             except EugenError as error:
-                reasons.append(f"*{literal(viewed.name)}*: {literal(str(error))}")
+                reasons.append(f"*{escape_markdown(shown_run.name)}*: {escape_markdown(str(error))}")
                 continue
             if layers > most:
-                self.teacher, self.compression, most = viewed, compression, layers
+                self.teacher, self.compression, most = shown_run, compression, layers
         if self.teacher is None:
-            gui.add_markdown("No run here can be compressed by hand.\n\n" + "\n\n".join(reasons))
+            gui.add_markdown("No loaded run can be compressed live.\n\n" + "\n\n".join(reasons))
             return
-        self.text = gui.add_markdown(f"The preview of *{literal(self.teacher.name)}* is being prepared.", order=-4.0)
+        self.text = gui.add_markdown(
+            f"The preview of *{escape_markdown(self.teacher.name)}* is being prepared.", order=-4.0
+        )
         self.facts = gui.add_markdown("", order=-2.0)
         self.plot = gui.add_markdown("", order=-1.0)
-        self._latest: Latest[tuple[Widths, bool]] = Latest(self._apply)
+        self._worker: NewestValueWorker[tuple[Widths, bool]] = NewestValueWorker(self._apply)
         self._begun = False
         app.on_display(self._begin)
 
-    def settled(self, timeout: float) -> bool:
-        """Waits until the layers are those of the sliders; whether that came within some seconds."""
-        return self._latest.settled(timeout)
+    def wait_until_idle(self, timeout: float) -> bool:
+        """Waits until the layers match the sliders; returns whether that happened within some seconds."""
+        return self._worker.wait_until_idle(timeout)
 
-    def _begin(self, session: object, shot: Any, picture: object) -> None:
-        if not self._begun and all(p.whole for p in shot.pictures.values()):
+    def _begin(self, session: object, frame: Any, image: object) -> None:
+        if not self._begun and all(p.whole for p in frame.images.values()):
             self._begun = True
-            self.app.jobs.start(GATHERING, self._gather)
+            self.app.jobs.start(GATHER_JOB, self._gather)
 
     def _gather(self, progress: Progress) -> str:
         compression, teacher = self.compression, self.teacher
@@ -75,14 +77,14 @@ class CompressPanel:
         try:
             compression.gather(progress)
         except Exception:
-            self.text.content = f"*{literal(teacher.name)}* cannot be compressed by hand; the line above says why."
+            self.text.content = f"*{escape_markdown(teacher.name)}* cannot be compressed live; the line above says why."
             raise
         assert compression.student is not None
-        self.preview = Viewed(f"{teacher.name} (preview)", teacher.run, compression.student)
-        self.app.show.add(self.preview)
-        self.text.content = TITLE.format(name=literal(teacher.name))
+        self.preview = ShownRun(f"{teacher.name} (preview)", teacher.run, compression.student)
+        self.app.comparison.add(self.preview)
+        self.text.content = TITLE.format(name=escape_markdown(teacher.name))
         with self._tab:
-            gui, most = self.app.server.gui, round(compression.most_speedup() - 0.05, 1)
+            gui, most = self.app.server.gui, round(compression.max_speedup() - 0.05, 1)
             self.overall = gui.add_slider("Speed-up", 1.0, max(1.1, min(most, 8.0)), 0.05, 1.0, order=-3.0)
             self.overall.on_update(self._overall_moved)
             for group, layers in compression.widths.items():
@@ -93,21 +95,21 @@ class CompressPanel:
                     self.sliders[group, layer] = slider
             save = gui.add_button("Save as run", icon=viser.Icon.DEVICE_FLOPPY)
             save.on_click(lambda _: self._begin_saving())
-            gui.add_markdown(WORDS)
-        self.app.compare.offer_runs()
-        self._tell(plot=True)
-        self.app.refresh()  # the times shown were taken while this work went on
+            gui.add_markdown(EXPLANATION)
+        self.app.compare_panel.update_runs()
+        self._update_facts(plot=True)
+        self.app.refresh()  # the displayed times were measured during this work
         return ""
 
     def _overall_moved(self, event: viser.GuiEvent[Any]) -> None:
         if event.client is None or self.compression is None or self.overall is None:
             return
         try:
-            widths = self.compression.of_speedup(float(self.overall.value))
+            widths = self.compression.widths_at_speedup(float(self.overall.value))
         except EugenError as error:
-            self.facts.content = literal(str(error))
+            self.facts.content = escape_markdown(str(error))
             return
-        self._latest.put((widths, True))
+        self._worker.put((widths, True))
 
     def _slider_moved(self, event: viser.GuiEvent[Any]) -> None:
         if event.client is None:
@@ -115,31 +117,31 @@ class CompressPanel:
         widths: Widths = {}
         for (group, layer), slider in self.sliders.items():
             widths.setdefault(group, {})[layer] = int(slider.value)
-        self._latest.put((widths, False))
+        self._worker.put((widths, False))
 
     def _apply(self, wanted: tuple[Widths, bool]) -> None:
-        """Refits, shows the preview beside the dense run, and brings the numbers up to date."""
+        """Refits, shows the preview beside the dense run, and updates the numbers."""
         widths, move_sliders = wanted
         compression, preview, teacher = self.compression, self.preview, self.teacher
         assert compression is not None
         assert preview is not None
         assert teacher is not None
-        with self.app.show.renderer.lock:
+        with self.app.comparison.renderer.lock:
             changed = compression.set(widths)
         if not changed:
             return
         preview.forget_costs()
-        if preview.name not in (self.app.show.choice.first, self.app.show.choice.second):
-            self.app.show.choose(first=teacher.name, second=preview.name, mode="split")
-            self.app.compare.offer_runs()
+        if preview.name not in (self.app.comparison.choice.first, self.app.comparison.choice.second):
+            self.app.comparison.choose(first=teacher.name, second=preview.name, mode="split")
+            self.app.compare_panel.update_runs()
         self.app.refresh()
         if move_sliders:
             for (group, layer), slider in self.sliders.items():
                 if slider.value != compression.widths[group][layer]:
                     slider.value = compression.widths[group][layer]
-        self._tell(plot=True)
+        self._update_facts(plot=True)
 
-    def _tell(self, *, plot: bool) -> None:
+    def _update_facts(self, *, plot: bool) -> None:
         compression = self.compression
         assert compression is not None
         now = compression.predicted()
@@ -148,13 +150,13 @@ class CompressPanel:
             self.plot.content = inline_image(front_plot(compression.front(), now), "predicted error against cost")
 
     def _begin_saving(self) -> None:
-        self.app.jobs.start(SAVING, self._save)
+        self.app.jobs.start(SAVE_JOB, self._save)
 
     def _save(self, progress: Progress) -> str:
         compression, teacher = self.compression, self.teacher
         assert compression is not None
         assert teacher is not None
-        # sliders may move while the conversion runs: it keeps the widths it was started with
+        # a copy: sliders may move while the conversion runs
         frozen = copy.copy(compression)
         frozen.widths = copy.deepcopy(compression.widths)
         path = frozen.save(progress)
@@ -166,7 +168,7 @@ class CompressPanel:
 
 
 def facts(now: Predicted, refit_seconds: float) -> str:
-    """The present choice in words."""
-    lost = f"{now.drop:.2f} dB predicted to be lost" if now.drop is not None else f"predicted error {now.error:.2e}"
-    fitted = f"; refitted in {1e3 * refit_seconds:.0f} ms" if refit_seconds else ""
-    return f"**{now.speedup:.2f}x** fewer multiply-adds ({now.multiply_adds:,} a query), {lost}{fitted}"
+    """Description of the current choice."""
+    lost = f"{now.drop:.2f} dB predicted loss" if now.drop is not None else f"predicted error {now.error:.2e}"
+    refitted = f"; refitted in {1e3 * refit_seconds:.0f} ms" if refit_seconds else ""
+    return f"**{now.speedup:.2f}x** fewer multiply-adds ({now.multiply_adds:,} a query), {lost}{refitted}"

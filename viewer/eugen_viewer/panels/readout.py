@@ -1,4 +1,4 @@
-"""The numbers beside the picture."""
+"""The table of numbers beside the image."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class ReadoutRow:
 
     Attributes:
         name: of the run.
-        seconds: for a frame at the size shown; None where it is not rendered.
+        seconds: per frame at the displayed size; None if not rendered.
         queries: field queries of such a frame.
-        parameters: that evaluation needs.
+        parameters: needed for evaluation.
         multiply_adds: of a query.
         photograph: PSNR against the test view's photograph, dB.
     """
@@ -31,14 +31,14 @@ class ReadoutRow:
 
 @dataclass(frozen=True)
 class Readout:
-    """All numbers of a picture.
+    """All numbers of an image.
 
     Attributes:
         rows: one a run shown.
-        size: height and width of the picture, pixels.
-        fine: whether it is as fine as it gets.
+        size: height and width of the image, pixels.
+        fine: whether it has the full resolution.
         mutual: PSNR of one run against the other, dB.
-        view: the test view that the camera sits on.
+        view: index of the test view; None for a free camera.
     """
 
     rows: Sequence[ReadoutRow]
@@ -48,8 +48,8 @@ class Readout:
     view: int | None = None
 
     def markdown(self) -> str:
-        """As a table with a column a run."""
-        names = [literal(row.name) for row in self.rows]
+        """A table with one column per run."""
+        names = [escape_markdown(row.name) for row in self.rows]
         lines = [
             f"| {self.size[1]} x {self.size[0]} pixels | " + " | ".join(names) + " |",
             "|:--|" + "--:|" * len(names),
@@ -70,11 +70,12 @@ class Readout:
         return "\n".join(lines) + f"\n\n{where}{state}"
 
 
-def literal(text: str) -> str:
-    """Text as Markdown that shows it letter by letter, in one line.
+def escape_markdown(text: str) -> str:
+    """Escapes text so that Markdown shows it literally, in one line.
 
-    The page takes Markdown as MDX: braces in a path or an error would be run as a program, and a lone < would leave the
-    whole panel as it was.
+    The page parses Markdown as MDX: braces in a path or an error would be run as a program, and a single < would
+        prevent
+    any update of the panel.
     """
     return re.sub(r"([^\w\s/.,:;=()'\"+%-]|_)", r"\\\1", " ".join(text.split()))
 

@@ -1,4 +1,4 @@
-"""One layer with fewer features, from moments that were gathered before: what a slider does."""
+"""Refits one layer with fewer features from moments gathered before, when a slider moves."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from eugen_nerf.core.layers.feature_layer import FeatureLayer
 from eugen_nerf.core.least_squares import ridge_solution
 
 RIDGE = 1e-6
-"""Of the fits. A conversion chooses it by held-out rays; on a layer's own values small ones do alike."""
+"""Ridge of the fits. A conversion chooses it on held-out rays; on a layer's own values all small ones work alike."""
 
 
 def fitted_layer(old: DenseLinear, moments: LayerMoments, path: Tensor, count: int) -> FeatureLayer:
-    """A dense layer with some of its rows as features, and Eq. (31) from moments for what they make of its outputs.
+    """An EUGen layer with some rows of a dense layer as features, its output weights from moments by Eq. (31).
 
     Args:
-        old: `[l, d]`; returned itself where all its rows are wanted.
-        moments: of its outputs against themselves.
-        path: its rows, the most useful first, int64 `[l]`: the first m are those of m features.
+        old: `[l, d]`; a copy of it is returned if all rows are kept.
+        moments: of its outputs.
+        path: its rows, the most useful first, int64 `[l]`: m features use the first m.
         count: m.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A signed distance to look at: a slice as a picture in space, and what is at the end of a ray."""
+"""Display of a signed distance: mesh, slice as an image in space, and measurement along a ray."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from eugen_nerf.surfaces.mesh import TriangleMesh
 from eugen_nerf.surfaces.slices import Slice, sample_slice
 
 COLOURS = "RdBu_r"
-"""Red is free space, blue is inside, as in the pictures of eugen-sdf."""
+"""Red is free space, blue is inside, as in the images of eugen-sdf."""
 SLICE_CELLS = 96
 """Pixels of a slice along the box's longest side."""
 MESH_CELLS = 64
-"""Cells of a first mesh along it."""
+"""Cells of the first mesh along the same side."""
 
 
 @dataclass(frozen=True)
-class Placard:
-    """A slice as a picture that stands in space.
+class SlicePlane:
+    """A slice as an image in space.
 
     Attributes:
-        picture: uint8 `[height, width, 3]`, seen along the axis it is across.
+        image: uint8 `[height, width, 3]`, viewed along the slice axis.
         width: metres.
         height: metres.
         centre: `[3]`, metres.
-        wxyz: rotation of the picture's axes (right, down, away) to the scene's.
+        wxyz: rotation of the image's axes (right, down, away) to the scene's.
     """
 
-    picture: Image8
+    image: Image8
     width: float
     height: float
     centre: NDArray[np.float64]
@@ -46,7 +46,7 @@ class Placard:
 
 @dataclass(frozen=True)
 class Probe:
-    """What was found at a point.
+    """Measurement at a point.
 
     Attributes:
         point: `[3]`, metres.
@@ -61,7 +61,7 @@ class Probe:
     where: str
 
     def markdown(self) -> str:
-        """In words."""
+        """The measurement as Markdown."""
         x, y, z = self.point
         gx, gy, gz = self.gradient
         length = float(np.linalg.norm(self.gradient))
@@ -72,7 +72,7 @@ class Probe:
 
 
 def coloured_mesh(mesh: TriangleMesh) -> bytes:
-    """A mesh as glTF, its colours telling which way it faces. Backs are not drawn: rooms are open to who looks in."""
+    """A mesh as glTF, coloured by its normals. Back faces are not drawn, so rooms can be viewed from outside."""
     normals = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False).vertex_normals
     colours = np.floor(255 * (0.62 + 0.33 * np.nan_to_num(normals)) + 0.5).astype(np.uint8)
     made = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_normals=normals, vertex_colors=colours, process=False)
@@ -82,17 +82,17 @@ def coloured_mesh(mesh: TriangleMesh) -> bytes:
     return made_bytes
 
 
-def make_placard(sdf: SignedDistance, axis: int, at: float, limit: float) -> Placard:
-    """A slice across the whole box.
+def make_slice_plane(sdf: SignedDistance, axis: int, at: float, limit: float) -> SlicePlane:
+    """A slice through the whole box.
 
     Args:
         sdf: of the run.
         axis: 0, 1 or 2.
-        at: where on it, metres; moved into the box.
-        limit: metres at which the colours end.
+        at: position on the axis in metres, clamped to the box.
+        limit: range of the colours in metres.
 
     Raises:
-        ConfigError: a box without extent.
+        ConfigError: an empty box.
     """
     low, high = sdf.bounds.astype(np.float64)
     at = float(np.clip(at, low[axis], high[axis]))
@@ -104,10 +104,10 @@ def make_placard(sdf: SignedDistance, axis: int, at: float, limit: float) -> Pla
     right_axis, down_axis = np.eye(3)[across], -np.eye(3)[up]
     rotation = np.stack([right_axis, down_axis, np.cross(right_axis, down_axis)], axis=1)
     wxyz = vtf.SO3.from_matrix(rotation).wxyz
-    return Placard(slice_picture(cut, limit), right - left, top - bottom, centre, wxyz)
+    return SlicePlane(slice_image(cut, limit), right - left, top - bottom, centre, wxyz)
 
 
-def slice_picture(cut: Slice, limit: float) -> Image8:
+def slice_image(cut: Slice, limit: float) -> Image8:
     """A slice in colours, its surface black, uint8 `[rows, columns, 3]`, upright."""
     values = np.nan_to_num(cut.values, nan=limit)
     colours = colormaps[COLOURS](np.clip(0.5 + 0.5 * values / limit, 0, 1))[..., :3]
@@ -122,13 +122,13 @@ def slice_picture(cut: Slice, limit: float) -> Image8:
 def probe_ray(
     sdf: SignedDistance, origin: NDArray[np.float64], direction: NDArray[np.float64], plane: tuple[int, float] | None
 ) -> Probe | None:
-    """What a ray meets first, a slice or the surface; None where it meets neither.
+    """Measures where a ray first hits the slice or the surface; None if it hits neither.
 
     Args:
         sdf: of the run.
         origin: `[3]`, metres.
         direction: `[3]`.
-        plane: axis and place of the slice that is shown; None without.
+        plane: axis and position of the displayed slice; None without.
     """
     direction = direction / np.linalg.norm(direction)
     low, high = sdf.bounds.astype(np.float64)

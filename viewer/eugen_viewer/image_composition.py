@@ -1,4 +1,4 @@
-"""What is seen in the window: outputs of one or two models made into one picture."""
+"""Composes the displayed image from outputs of one or two models."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Outputs = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Look:
-    """How pictures are put together.
+class DisplaySettings:
+    """How images are composed.
 
     Attributes:
-        mode: both sides of a split, one of the two, or where they differ.
-        output: the models' output that is shown.
-        split: share of the width that the first run has.
-        full_scale: difference at which the colours end, in units of the output (colours are in [0, 1]).
+        mode: a split of both runs, one of them, or their difference.
+        output: name of the displayed output.
+        split: share of the width for the first run.
+        full_scale: difference at the end of the colour scale, in units of the output (colours are in [0, 1]).
     """
 
     mode: Mode = "split"
@@ -41,9 +41,9 @@ class Look:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise ConfigError(f"pictures are shown as {', '.join(MODES)}, not as {self.mode!r}")
+            raise ConfigError(f"images are shown as {', '.join(MODES)}, not as {self.mode!r}")
         if not 0 <= self.split <= 1:
-            raise ConfigError(f"the split lies between 0 and 1, not at {self.split:g}")
+            raise ConfigError(f"the split must be between 0 and 1, not {self.split:g}")
         if not self.full_scale > 0:
             raise ConfigError(f"the scale of a difference is above 0, not {self.full_scale:g}")
 
@@ -52,7 +52,7 @@ class Look:
         return self.mode != "second", self.mode != "first"
 
     def columns(self, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Columns of the first and of the second run that are seen."""
+        """Visible columns of the first and of the second run."""
         if self.mode != "split":
             return (0, width), (0, width)
         edge = split_column(self.split, width)
@@ -64,35 +64,35 @@ def split_column(share: float, width: int) -> int:
     return min(max(round(share * width), 0), width)
 
 
-def compose(look: Look, first: Outputs | None, second: Outputs | None) -> Image8:
-    """The picture in the window.
+def compose(settings: DisplaySettings, first: Outputs | None, second: Outputs | None) -> Image8:
+    """Composes the displayed image.
 
     Args:
-        look: how.
-        first: outputs `[height, width, channels]` of the first run; None where `look` needs none.
-        second: likewise.
+        settings: how to compose.
+        first: outputs `[height, width, channels]` of the first run; None if `settings` needs none.
+        second: likewise for the second run.
 
     Returns:
         uint8 `[height, width, 3]`.
 
     Raises:
-        ConfigError: an output that a run does not have, or two sizes.
+        ConfigError: a run lacks the output, or the sizes differ.
     """
-    a, b = (None if each is None else _output(each, look.output) for each in (first, second))
-    if look.mode == "first":
+    a, b = (None if each is None else _output(each, settings.output) for each in (first, second))
+    if settings.mode == "first":
         return _coloured(a)[0]
-    if look.mode == "second":
+    if settings.mode == "second":
         return _coloured(b)[0]
     if a is None or b is None or a.shape != b.shape:
-        raise ConfigError("a split or a difference needs pictures of both runs, in one size")
-    if look.mode == "difference":
-        return difference_image(a, b, look.full_scale)
+        raise ConfigError("a split or a difference needs images of both runs, in one size")
+    if settings.mode == "difference":
+        return difference_image(a, b, settings.full_scale)
     left, right = _coloured(a, b)
-    edge = split_column(look.split, a.shape[1])
-    picture = np.concatenate([left[:, :edge], right[:, edge:]], axis=1)
+    edge = split_column(settings.split, a.shape[1])
+    image = np.concatenate([left[:, :edge], right[:, edge:]], axis=1)
     if 0 < edge < a.shape[1]:
-        picture[:, edge] = LINE
-    return picture
+        image[:, edge] = LINE
+    return image
 
 
 def difference_image(a: NDArray[np.float32], b: NDArray[np.float32], full_scale: float) -> Image8:
@@ -113,9 +113,9 @@ def _output(outputs: Outputs, name: str) -> NDArray[np.float32]:
     return outputs[name]
 
 
-def _coloured(*pictures: NDArray[np.float32] | None) -> list[Image8]:
-    """Colours as they are; single values in colours from the least to the largest of all pictures together."""
-    given = [p for p in pictures if p is not None]
+def _coloured(*images: NDArray[np.float32] | None) -> list[Image8]:
+    """Colours unchanged; single channels mapped to colours, over the common range of all images."""
+    given = [p for p in images if p is not None]
     if given[0].shape[-1] == 3:
         return [np.floor(np.clip(np.nan_to_num(p), 0, 1) * 255.0 + 0.5).astype(np.uint8) for p in given]
     finite = np.concatenate([p[np.isfinite(p) & (p != 0)] for p in given])
@@ -123,10 +123,10 @@ def _coloured(*pictures: NDArray[np.float32] | None) -> list[Image8]:
     return [map_colours((p[..., 0] - low) / max(high - low, 1e-6), VALUE_COLOURS) for p in given]
 
 
-def padded(picture: NDArray[Any], aspect: float, colour: int = 24) -> NDArray[Any]:
-    """A picture `[height, width, ...]` in the middle of one of another aspect, width over height."""
-    height, width = picture.shape[:2]
+def pad_to_aspect(image: NDArray[Any], aspect: float, colour: int = 24) -> NDArray[Any]:
+    """An image `[height, width, ...]` padded to another aspect, width over height."""
+    height, width = image.shape[:2]
     across = max(0, round(aspect * height) - width)
     down = max(0, round(width / max(aspect, 1e-6)) - height) if across == 0 else 0
-    pad = [(down // 2, down - down // 2), (across // 2, across - across // 2), *[(0, 0)] * (picture.ndim - 2)]
-    return np.pad(picture, pad, constant_values=colour) if across or down else picture
+    pad = [(down // 2, down - down // 2), (across // 2, across - across // 2), *[(0, 0)] * (image.ndim - 2)]
+    return np.pad(image, pad, constant_values=colour) if across or down else image

@@ -1,4 +1,4 @@
-"""What is made of models' outputs: split, difference, padding; and how large pictures may be."""
+"""What is made of models' outputs: split, difference, padding; and how large images may be."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_viewer.frame_budget import SMALLEST, Pace, fitted
-from eugen_viewer.panels.readout import Readout, ReadoutRow, literal
-from eugen_viewer.pictures import LINE, Look, compose, difference_image, map_colours, padded
+from eugen_viewer.frame_budget import SMALLEST, FrameBudget, fit_size
+from eugen_viewer.image_composition import LINE, DisplaySettings, compose, difference_image, map_colours, pad_to_aspect
+from eugen_viewer.panels.readout import Readout, ReadoutRow, escape_markdown
 
 RNG = np.random.default_rng(0)
 A, B = ({"rgb": RNG.random((12, 20, 3), dtype=np.float32), "depth": RNG.random((12, 20, 1))} for _ in "ab")
@@ -23,79 +23,79 @@ def eight_bit(values: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
 def test_a_split_has_the_first_run_on_its_left_and_the_second_on_its_right(share: float) -> None:
-    picture = compose(Look("split", split=share), A, B)
+    image = compose(DisplaySettings("split", split=share), A, B)
     edge = round(share * 20)
-    assert np.array_equal(picture[:, :edge], eight_bit(A["rgb"][:, :edge]))
-    assert np.array_equal(picture[:, edge + 1 :], eight_bit(B["rgb"][:, edge + 1 :]))
+    assert np.array_equal(image[:, :edge], eight_bit(A["rgb"][:, :edge]))
+    assert np.array_equal(image[:, edge + 1 :], eight_bit(B["rgb"][:, edge + 1 :]))
     if 0 < edge < 20:
-        assert (picture[:, edge] == LINE).all()
+        assert (image[:, edge] == LINE).all()
 
 
 def test_one_run_alone_is_its_own_picture() -> None:
-    assert np.array_equal(compose(Look("first"), A, None), eight_bit(A["rgb"]))
-    assert np.array_equal(compose(Look("second"), None, B), eight_bit(B["rgb"]))
+    assert np.array_equal(compose(DisplaySettings("first"), A, None), eight_bit(A["rgb"]))
+    assert np.array_equal(compose(DisplaySettings("second"), None, B), eight_bit(B["rgb"]))
 
 
 def test_columns_rendered_for_a_split_are_those_that_are_seen() -> None:
     for share in np.linspace(0, 1, 21):
-        look = Look("split", split=float(share))
-        (a0, a1), (b0, b1) = look.columns(20)
-        whole = compose(look, A, B)
+        settings = DisplaySettings("split", split=float(share))
+        (a0, a1), (b0, b1) = settings.columns(20)
+        whole = compose(settings, A, B)
         cut = []
         for run, low, high in ((A, a0, a1), (B, b0, b1)):
-            seen = np.zeros_like(run["rgb"])
-            seen[:, low:high] = run["rgb"][:, low:high]
-            cut.append({"rgb": seen})
-        assert np.array_equal(compose(look, *cut), whole)
+            visible = np.zeros_like(run["rgb"])
+            visible[:, low:high] = run["rgb"][:, low:high]
+            cut.append({"rgb": visible})
+        assert np.array_equal(compose(settings, *cut), whole)
 
 
 def test_a_difference_is_the_mean_over_channels_on_the_scale_given() -> None:
     a, b = np.zeros((2, 3, 3), np.float32), np.zeros((2, 3, 3), np.float32)
     b[0, 1] = (0.03, 0.06, 0.0)
-    picture = difference_image(a, b, 0.06)
-    assert np.array_equal(picture[0, 1], map_colours(np.array([0.5]), "inferno")[0])
-    assert np.array_equal(picture[1, 2], map_colours(np.array([0.0]), "inferno")[0])
-    assert np.array_equal(compose(Look("difference", full_scale=0.06), {"rgb": a}, {"rgb": b}), picture)
+    image = difference_image(a, b, 0.06)
+    assert np.array_equal(image[0, 1], map_colours(np.array([0.5]), "inferno")[0])
+    assert np.array_equal(image[1, 2], map_colours(np.array([0.0]), "inferno")[0])
+    assert np.array_equal(compose(DisplaySettings("difference", full_scale=0.06), {"rgb": a}, {"rgb": b}), image)
 
 
 def test_single_values_share_one_range_of_colours() -> None:
     near, far = np.full((4, 4, 1), 1.0), np.full((4, 4, 1), 3.0)
-    picture = compose(Look("split", "depth", 0.5), {"depth": near}, {"depth": far})
-    assert np.array_equal(picture[0, 0], map_colours(np.array([0.0]), "turbo")[0])
-    assert np.array_equal(picture[0, 3], map_colours(np.array([1.0]), "turbo")[0])
+    image = compose(DisplaySettings("split", "depth", 0.5), {"depth": near}, {"depth": far})
+    assert np.array_equal(image[0, 0], map_colours(np.array([0.0]), "turbo")[0])
+    assert np.array_equal(image[0, 3], map_colours(np.array([1.0]), "turbo")[0])
 
 
 def test_values_that_are_not_finite_are_shown_and_break_nothing() -> None:
     bad = {"rgb": np.full((4, 4, 3), np.nan, np.float32), "depth": np.full((4, 4, 1), np.inf, np.float32)}
-    assert compose(Look("first"), bad, None).shape == (4, 4, 3)
-    assert compose(Look("first", "depth"), bad, None).shape == (4, 4, 3)
-    assert compose(Look("difference"), bad, {"rgb": np.zeros((4, 4, 3), np.float32)}).shape == (4, 4, 3)
+    assert compose(DisplaySettings("first"), bad, None).shape == (4, 4, 3)
+    assert compose(DisplaySettings("first", "depth"), bad, None).shape == (4, 4, 3)
+    assert compose(DisplaySettings("difference"), bad, {"rgb": np.zeros((4, 4, 3), np.float32)}).shape == (4, 4, 3)
 
 
 def test_refusals_say_what_there_is() -> None:
     with pytest.raises(ConfigError, match="no output 'normals'; it has rgb, depth"):
-        compose(Look("first", "normals"), A, None)
+        compose(DisplaySettings("first", "normals"), A, None)
     with pytest.raises(ConfigError, match="in one size"):
-        compose(Look("split"), A, {"rgb": np.zeros((3, 3, 3), np.float32)})
+        compose(DisplaySettings("split"), A, {"rgb": np.zeros((3, 3, 3), np.float32)})
     for wrong in ({"mode": "both"}, {"split": 1.5}, {"full_scale": 0.0}):
         with pytest.raises(ConfigError):
-            Look(**wrong)
+            DisplaySettings(**wrong)
 
 
 @pytest.mark.parametrize("aspect", [0.2, 0.7, 1.0, 1.9, 8.0])
 def test_padding_gives_the_windows_aspect_and_keeps_the_picture(aspect: float) -> None:
-    picture = RNG.integers(0, 255, (30, 40, 3), dtype=np.uint8)
-    wide = padded(picture, aspect)
+    image = RNG.integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    wide = pad_to_aspect(image, aspect)
     height, width = wide.shape[:2]
     assert abs(width - aspect * height) <= max(1.0, aspect)
     top, left = (height - 30) // 2, (width - 40) // 2
-    assert np.array_equal(wide[top : top + 30, left : left + 40], picture)
+    assert np.array_equal(wide[top : top + 30, left : left + 40], image)
 
 
 def test_sizes_keep_the_aspect_and_the_limits() -> None:
     for aspect in (0.01, 0.3, 1.0, 1.77, 40.0, float("inf"), float("nan")):
         for height in (1.0, 50.0, 1e9):
-            h, w = fitted(height, aspect, 512)
+            h, w = fit_size(height, aspect, 512)
             assert 1 <= h <= 512
             assert 1 <= w <= 512
             if 0.1 < aspect < 10:
@@ -104,24 +104,24 @@ def test_sizes_keep_the_aspect_and_the_limits() -> None:
 
 
 def test_the_pace_follows_the_speed_and_refines_up_to_the_limit() -> None:
-    pace = Pace(moving=0.1, first=0.4, largest=256)
+    budget = FrameBudget(moving_seconds=0.1, first_seconds=0.4, max_size=256)
     for _ in range(20):
-        pace.learn("a", 1000, 0.1)  # 10,000 rays a second
-        pace.learn("b", 1000, 0.3)
-    h, w = pace.size(["a"], 1.0, 0.1)
+        budget.record_speed("a", 1000, 0.1)  # 10,000 rays a second
+        budget.record_speed("b", 1000, 0.3)
+    h, w = budget.size(["a"], 1.0, 0.1)
     assert h * w == pytest.approx(1000, rel=0.1)
-    h, w = pace.size(["a", "b"], 1.0, 0.4)
+    h, w = budget.size(["a", "b"], 1.0, 0.4)
     assert h * w == pytest.approx(1000, rel=0.1)
-    stages = pace.stages(["a"], 2.0)
+    stages = budget.stages(["a"], 2.0)
     assert stages[-1] == (128, 256)
     assert all(b[0] > a[0] for a, b in itertools.pairwise(stages))
     for _ in range(40):
-        pace.learn("a", 1_000_000, 0.1)
-    assert pace.stages(["a"], 2.0) == [(128, 256)]
+        budget.record_speed("a", 1_000_000, 0.1)
+    assert budget.stages(["a"], 2.0) == [(128, 256)]
 
 
 def test_text_keeps_its_letters_and_words_and_nothing_in_it_is_markup() -> None:
-    text = literal("a_b {c}\n<d>  |e| `f` *g* [h](i) \\ j/k-1.5, 7: 'l'")
+    text = escape_markdown("a_b {c}\n<d>  |e| `f` *g* [h](i) \\ j/k-1.5, 7: 'l'")
     assert "\n" not in text
     shown = re.sub(r"\\([^\w\s]|_)", r"\1", text)
     assert shown == "a_b {c} <d> |e| `f` *g* [h](i) \\ j/k-1.5, 7: 'l'"
