@@ -156,10 +156,8 @@ class RGBDStreamDataManager(EugenDataManager):
         """
         if self.config.mode == "batch":
             return
-        frames, losses = (
-            frames.cpu(),
-            losses.detach().float().cpu(),
-        )  # otherwise each of the next lines would wait for the device
+        # on the CPU, or each of the next lines would wait for the device
+        frames, losses = frames.cpu(), losses.detach().float().cpu()
         present, inverse = frames.unique(return_inverse=True)
         sums = torch.zeros(len(present)).index_add_(0, inverse, losses)
         totals = torch.stack([sums, torch.bincount(inverse).float()])
@@ -211,9 +209,8 @@ class RGBDStreamDataManager(EugenDataManager):
         if self._agreement is None or self.reference is None:
             return 0.0
         share = None
-        if (
-            process_index() == 0
-        ):  # one process decides: another GPU may round differently, and the streams would diverge
+        # one process decides: another GPU may round differently, and the streams would diverge
+        if process_index() == 0:
             generator = torch.Generator().manual_seed(step_seed(self.config.seed + 1, frame))
             share = self._agreement(self._rays([frame], self.config.check_rays, generator)[0], self.reference)
         return first_process_value(share, self.device)

@@ -89,12 +89,10 @@ def carve(dataset: InputDataset, aabb: Tensor, resolution: int, report: Callable
 def visual_hull(cameras: Cameras, alphas: Iterable[Tensor], aabb: Tensor, resolution: int) -> Tensor:
     """Cells that are not empty in any image.
 
-    A cell is empty in an image when the whole cell lies in front of the camera and within the image, and every
-    pixel of the smallest rectangle around its eight corners, one pixel wider on each side, is fully transparent. This
-    is
+    A cell is empty in an image when the whole cell lies in front of the camera and within the image, and every pixel of
+    the smallest rectangle around its eight corners, one pixel wider on each side, is fully transparent. This is
     conservative: it removes nothing visible. A distorted or fisheye lens is undistorted first; cells outside its
-        pinhole
-    image count as unknown.
+    pinhole image count as unknown.
 
     Args:
         cameras: one for each image, OpenGL convention (looking along -z).

@@ -1,6 +1,11 @@
 """The interactive web viewer (`eugen-view`): compares runs side by side and compresses them live.
 
-A frame is rendered in this order: `session.py` (one browser tab; decides when) calls `run_comparison.py` (which runs,
-    and
-how they are displayed), which calls `frame_rendering.py` (evaluates a model, in interruptible pieces), then
-`image_composition.py` (one image of two). `panels/` hold the tabs of the control panel; they know `context.py` only."""
+Where a frame is rendered, from the outside in:
+
+* `session.py`: one browser tab; `Session._render` decides when and at which size;
+* `run_comparison.py`: the chosen runs; `RunComparison.render_frame` renders each of them from one viewpoint;
+* `frame_rendering.py`: one model; `Renderer.render` evaluates its rays, in pieces that can be cancelled;
+* `image_composition.py`: `compose` makes the displayed image of two.
+
+`panels/` hold the tabs of the control panel. They know the viewer only by the protocol in `context.py`.
+"""

@@ -180,8 +180,7 @@ def noisy_depth(depth: Array, incidence: Array, strength: float, rng: np.random.
       0.0012 + 0.0019 (z - 0.4)^2 + 0.0001 / sqrt(z) * a^2 / (pi/2 - a)^2 metres, a the angle to the normal.
     * Steps of inverse depth of 2.85e-3 / m: the resolution that Khoshelham and Elberink (Sensors 2012) give.
     * Dropouts (our own model): none below 65 degrees to the normal, all above 85; none up to 3.5 m, all beyond 5.5 m or
-    nearer
-      than 0.4 m; in between, the probability rises linearly. Their rates do not depend on the strength.
+      nearer than 0.4 m; in between, the probability rises linearly. Their rates do not depend on the strength.
 
     Arguments:
         depth: [h, w] metres along the optical axis.

@@ -74,8 +74,7 @@ def escape_markdown(text: str) -> str:
     """Escapes text so that Markdown shows it literally, in one line.
 
     The page parses Markdown as MDX: braces in a path or an error would be run as a program, and a single < would
-        prevent
-    any update of the panel.
+    prevent any update of the panel.
     """
     return re.sub(r"([^\w\s/.,:;=()'\"+%-]|_)", r"\\\1", " ".join(text.split()))
 
