@@ -51,6 +51,20 @@ def test_rows_of_a_report(tmp_path: Path) -> None:
     assert table(place, tmp_path).splitlines()[2] == "| x | ? |", "noise is no figure"
 
 
+def test_parts_of_an_image_and_a_curve(tmp_path: Path) -> None:
+    parts = {"MLP": 0.25, "encoding": 0.5, "other": 0.125}
+    rows = [
+        {"variant": "dense", "image_split": parts, "psnr_curve": [[700, 25.04], [1400, 26.96]]},
+        {"variant": "none"},
+    ]
+    name = report(tmp_path, rows, "dense")
+    columns = ["mlp_seconds", "other_seconds", "psnr_curve"]
+    made = [TableRow("a", name, "dense"), TableRow("b", name, "none")]
+    lines = table(Place("README.md", "t", columns, made), tmp_path).splitlines()
+    assert lines[0] == "| variant | MLP, s | other, s | held-out PSNR in training |"
+    assert lines[2:] == ["| a | 0.250 | 0.625 | 25.0, 27.0 |", "| b | - | - | - |"]
+
+
 def test_means_over_seeds(tmp_path: Path) -> None:
     rows = [
         {"variant": "dense-s0", "psnr": 30.0},

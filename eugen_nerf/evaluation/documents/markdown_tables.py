@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,32 +19,11 @@ from eugen_nerf.evaluation.documents.day_tables import DayTable, day_table
 from eugen_nerf.evaluation.documents.launch_markdown import LaunchCounts, launch_table
 from eugen_nerf.evaluation.documents.roofline_markdown import Predictions, predictions_table
 from eugen_nerf.evaluation.documents.speed_markdown import Speeds, speeds_table
-from eugen_nerf.evaluation.reports.tables import is_noise
+from eugen_nerf.evaluation.documents.table_columns import COLUMNS, FROM_TO, column_cell, column_heading, with_parts
 from eugen_nerf.evaluation.statistics.claims import groups_of, judged
 from eugen_nerf.evaluation.statistics.published import check_published
 from eugen_nerf.evaluation.statistics.seeds import losses, over_seeds
 
-_Format = Callable[[float], str]
-COLUMNS: dict[str, tuple[str, _Format]] = {
-    "psnr": ("PSNR", "{:.2f}".format),
-    "psnr_lost": ("lost", lambda lost: f"{round(lost, 2) + 0.0:.2f}"),  # 0.00, and not -0.00
-    "ssim": ("SSIM", "{:.3f}".format),
-    "lpips": ("LPIPS", "{:.3f}".format),
-    "volume_l1_cm": ("volume, cm", "{:.2f}".format),
-    "surface_l1_cm": ("surface, cm", "{:.2f}".format),
-    "depth_l1_cm": ("depth, cm", "{:.2f}".format),
-    "chamfer_cm": ("Chamfer, cm", "{:.2f}".format),
-    "value_speed_ratio": ("distance x", "{:.2f}".format),
-    "query_speed_ratio": ("query x", "{:.2f}".format),
-    "image_speed_ratio": ("image x", "{:.2f}".format),
-    "iteration_speed_ratio": ("training step x", "{:.2f}".format),
-    "macs_per_query": ("MACs a query", "{:,.0f}".format),
-    "inference_parameters": ("parameters", "{:,.0f}".format),  # of what runs
-    "parameters": ("stored", "{:,.0f}".format),
-    "fit_seconds": ("seconds", "{:.0f}".format),
-}
-FROM_TO = "psnr_from_to"
-"""A column with the baseline's PSNR and the row's own."""
 _PLACE = "<!-- table {} -->\n", "<!-- end of table -->"
 
 
@@ -171,11 +150,11 @@ def table(place: AnyPlace, folder: Path) -> str:
         return day_table(place, folder)
     if isinstance(place, Verdicts):
         return _judged(place, folder)
-    headings = [place.heading, *(_heading(key) for key in place.columns)]
+    headings = [place.heading, *(column_heading(key) for key in place.columns)]
     lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
     for row in place.rows:
         found = _figures(row, folder)
-        cells = [row.cells.get(key, "") if key in row.cells else _cell(found, key) for key in place.columns]
+        cells = [row.cells.get(key, "") if key in row.cells else column_cell(found, key) for key in place.columns]
         lines.append("| " + " | ".join([row.label, *cells]) + " |")
     return "\n".join(lines) + "\n"
 
@@ -253,17 +232,14 @@ def filled(text: str, name: str, content: str) -> str:
     return re.sub(pattern, lambda _: begin + content + end, text, count=1, flags=re.DOTALL)
 
 
-def _heading(key: str) -> str:
-    return "PSNR" if key == FROM_TO else COLUMNS[key][0] if key in COLUMNS else key
-
-
 def _figures(row: TableRow, folder: Path) -> dict[str, Any]:
     paths = [folder / name for name in ([row.report] if isinstance(row.report, str) else row.report)]
-    rows, baseline = [], row.baseline
+    rows: list[dict[str, Any]] = []
+    baseline = row.baseline
     for path in paths:
         try:
             content = json.loads(path.read_text(encoding="utf8"))
-            rows += content["rows"]
+            rows += map(with_parts, content["rows"])
             baseline = baseline or content["protocol"]["baseline"]
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"{path} cannot be read as a report: {type(error).__name__}") from error
@@ -280,16 +256,3 @@ def _figures(row: TableRow, folder: Path) -> dict[str, Any]:
             return other
     there_are = ", ".join(other["variant"] for other in rows)
     raise DataError(f"{', '.join(map(str, paths))} has no variant {row.variant!r}; there are {there_are}")
-
-
-def _cell(found: Mapping[str, Any], key: str) -> str:
-    value = found.get(key)
-    if value is None:
-        return "-"
-    if key == FROM_TO:
-        return f"{value[0]:.2f} -> {value[1]:.2f}"
-    form = COLUMNS[key][1]
-    if isinstance(value, list):
-        mean, spread = map(form, value)
-        return mean if float(value[1]) == 0 else f"{mean} ± {spread}"
-    return "?" if is_noise(found, key) else form(value)
