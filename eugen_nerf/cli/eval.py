@@ -170,7 +170,7 @@ class EvalCommand:
         comparison.published = judged(published, groups_of(comparison.rows))
         console = Console()
         print_table(comparison, console)
-        settings = {"overwrite": self.overwrite, "max_views": self.shown_views, "pictures": self.save_images}
+        settings = {"overwrite": self.overwrite, "max_views": self.shown_views, "images": self.save_images}
         for path in write_report(comparison, self.output, **settings):  # type: ignore[arg-type]
             console.print(f"wrote {path}", soft_wrap=True, highlight=False, markup=False)
 

@@ -1,4 +1,4 @@
-"""Scores that do not belong to the pictures beside them are found, whatever was done to them."""
+"""Scores that do not belong to the images beside them are found, whatever was done to them."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from eugen_nerf.core.errors import RunError
 from eugen_nerf.evaluation.compare import Comparison, evaluate
 from eugen_nerf.evaluation.protocol import Timing
 from eugen_nerf.evaluation.reports.comparison_report import write_report
-from eugen_nerf.evaluation.reports.scored_images import picture_folders, verify, write_pictures
+from eugen_nerf.evaluation.reports.scored_images import image_folders, verify, write_images
 
 QUICK = Timing(warmup=0, repeats=1, num_queries=64, chunk_size=32, split_repeats=1)
 
@@ -30,10 +30,10 @@ def report(comparison: Comparison, tmp_path: Path) -> Path:
     return tmp_path / "report" / "report.json"
 
 
-def test_a_report_fits_its_pictures(report: Path, comparison: Comparison) -> None:
+def test_a_report_fits_its_images(report: Path, comparison: Comparison) -> None:
     assert verify(report) == []
-    pictures = sorted((report.parent / "renders").glob("*/*.png"))
-    assert len(pictures) == 3 * len(comparison.views)
+    images = sorted((report.parent / "renders").glob("*/*.png"))
+    assert len(images) == 3 * len(comparison.views)
     row = json.loads(report.read_text())["rows"][1]
     assert row["pictures"] == "renders/01-a-..-two", "a name is no path"
     for view, image in zip(comparison.views, comparison.renders["a/../two"], strict=True):
@@ -77,22 +77,22 @@ def another_size(folder: Path) -> None:
     ("spoil", "finding"),
     [
         (swap_views, "one: psnr of view 0 is"),
-        (swap_views, "one: the pictures are not those that were scored"),
-        (another_background, "ground truth: the pictures are not those that were compared with"),
+        (swap_views, "one: the images are not those that were scored"),
+        (another_background, "ground truth: the images are not those that were compared with"),
         (another_background, "one: psnr is"),
-        (brighter_by_one, "one: the pictures are not those that were scored"),
+        (brighter_by_one, "one: the images are not those that were scored"),
         (sixteen_bits, "0000.png: is I;16, not 8-bit RGB"),
         (one_missing, "0001.png: is not there, or no picture"),
         (another_size, "one: view 0 is (5, 5), its photograph (16, 16) pixels"),
     ],
 )
-def test_what_was_done_to_pictures_is_found(report: Path, spoil: Callable[[Path], None], finding: str) -> None:
+def test_what_was_done_to_images_is_found(report: Path, spoil: Callable[[Path], None], finding: str) -> None:
     spoil(report.parent / "renders")
     assert any(finding in found for found in verify(report))
 
 
 @pytest.mark.parametrize("key", ["psnr", "ssim"])
-def test_better_scores_than_the_pictures_are_found(report: Path, key: str) -> None:
+def test_better_scores_than_the_images_are_found(report: Path, key: str) -> None:
     content = json.loads(report.read_text())
     content["rows"][0][key] += 0.01
     content["rows"][1][f"{key}_per_view"][2] += 0.01
@@ -103,7 +103,7 @@ def test_better_scores_than_the_pictures_are_found(report: Path, key: str) -> No
     assert found[1].startswith(f"a/../two: {key} of view 2 is ")
 
 
-def test_pictures_outside_of_the_report_are_not_read(report: Path) -> None:
+def test_images_outside_of_the_report_are_not_read(report: Path) -> None:
     content = json.loads(report.read_text())
     content["rows"][0]["pictures"] = "../../elsewhere"
     report.write_text(json.dumps(content))
@@ -114,7 +114,7 @@ def test_the_command_says_what_is_wrong(report: Path, capsys: pytest.CaptureFixt
     command.EvalCommand(verify=report).run()
     assert "every hash, PSNR and SSIM" in capsys.readouterr().out
     swap_views(report.parent / "renders")
-    with pytest.raises(RunError, match=r"does not fit the pictures beside it, see above: 7 finding\(s\)"):
+    with pytest.raises(RunError, match=r"does not fit the images beside it, see above: 7 finding\(s\)"):
         command.EvalCommand(verify=report).run()
     assert "one: psnr of view 1 is" in capsys.readouterr().out
 
@@ -122,23 +122,23 @@ def test_the_command_says_what_is_wrong(report: Path, capsys: pytest.CaptureFixt
 def test_what_is_no_report_is_refused(comparison: Comparison, tmp_path: Path) -> None:
     for content in ("", "{}", "[]", '{"rows": [], "protocol": {}}'):
         (tmp_path / "a.json").write_text(content)
-        with pytest.raises(RunError, match=r"a\.json (is no report|names no pictures)"):
+        with pytest.raises(RunError, match=r"a\.json (is no report|names no images)"):
             verify(tmp_path / "a.json")
-    write_report(comparison, tmp_path / "bare", pictures=False)
+    write_report(comparison, tmp_path / "bare", images=False)
     assert not (tmp_path / "bare" / "renders").exists()
     with pytest.raises(RunError, match="--no-save-images"):
         verify(tmp_path / "bare" / "report.json")
 
 
-def test_pictures_that_cannot_be_written_leave_the_older_ones(comparison: Comparison, tmp_path: Path) -> None:
-    write_pictures(comparison, tmp_path)
+def test_images_that_cannot_be_written_leave_the_older_ones(comparison: Comparison, tmp_path: Path) -> None:
+    write_images(comparison, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.glob("renders/*/*.png")}
-    write_pictures(comparison, tmp_path)
+    write_images(comparison, tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.glob("renders/*/*.png")} == before, "replaced by the same"
     assert [path.name for path in tmp_path.iterdir()] == ["renders"]
     (tmp_path / "elsewhere").touch()
     with pytest.raises(RunError, match="cannot write"):
-        write_pictures(comparison, tmp_path / "elsewhere")
+        write_images(comparison, tmp_path / "elsewhere")
     assert {path: path.read_bytes() for path in tmp_path.glob("renders/*/*.png")} == before
     shutil.rmtree(tmp_path / "renders")
-    assert picture_folders(["a", "a b/ü"]) == {"a": "renders/00-a", "a b/ü": "renders/01-a-b-"}
+    assert image_folders(["a", "a b/ü"]) == {"a": "renders/00-a", "a b/ü": "renders/01-a-b-"}

@@ -16,13 +16,13 @@ from rich.console import Console
 from eugen_nerf.cli import eval as command
 from eugen_nerf.core.errors import ConfigError, DataError, RunError
 from eugen_nerf.evaluation.compare import Comparison, evaluate
-from eugen_nerf.evaluation.images.difference import FULL_SCALE, difference_image, scale_html
+from eugen_nerf.evaluation.images.difference import FULL_SCALE, difference_image, scale_colours
 from eugen_nerf.evaluation.images.ground_truth import ground_truth
 from eugen_nerf.evaluation.images.view_rendering import images_hash, poses_hash, render_views
 from eugen_nerf.evaluation.protocol import Protocol, Timing
 from eugen_nerf.evaluation.reports.comparison_report import check_output, print_table, to_json, write_report
 from eugen_nerf.evaluation.reports.headline import headline
-from eugen_nerf.evaluation.reports.html import png_data_uri
+from eugen_nerf.evaluation.reports.pages import png_data_uri
 from eugen_nerf.methods.runs.loading import load_run
 
 QUICK = Timing(warmup=0, repeats=2, num_queries=64, chunk_size=32)
@@ -204,6 +204,8 @@ def test_html_holds_every_image_and_needs_no_network(comparison: Comparison, tmp
     bare = re.sub(r"base64,[^\"]*", "", page)
     assert not re.search(r"https?:|//[a-z]|<script [a-z]|<link|@import|url\((?!#)|fetch|import\(", bare)
     assert page.count('class="pair"') == 2
+    assert all(colour in page for colour in scale_colours())
+    assert f"{FULL_SCALE} and more, of 255" in page
     assert re.findall(r'data-name="([^"]*)"', page) == ["ground truth", "one", "two"] * 2
     assert f"<h1>{headline(comparison.rows, 'one')}</h1>" in page
     for folded in ("Settings", "Environment"):
@@ -226,12 +228,11 @@ def test_differences_are_colours_of_a_scale_that_is_shown() -> None:
     np.testing.assert_array_equal(difference_image(truth, render)[0], colours)
     black = np.zeros((1, 1, 3), np.uint8)
     np.testing.assert_array_equal(difference_image(black, 255 - black)[0, 0], colours[-1])
-    ends = re.findall(r"#([0-9a-f]{6})", scale_html())
+    ends = re.findall(r"#([0-9a-f]{6})", " ".join(scale_colours()))
     assert [bytes.fromhex(ends[i]) for i in (0, -1)] == [
         bytes(difference_image(truth, truth)[0, 0].tolist()),
         bytes(colours[-1].tolist()),
     ]
-    assert f"{FULL_SCALE} and more, of 255" in scale_html()
 
 
 def test_names_are_escaped(comparison: Comparison, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.evaluation.compare import evaluate
 from eugen_nerf.evaluation.images.film import film_cameras, write_film
 from eugen_nerf.evaluation.protocol import Protocol, Timing
-from eugen_nerf.evaluation.reports.html import html_page
+from eugen_nerf.evaluation.reports.comparison_page import html_page
 from eugen_nerf.fields.counting import macs_per_query
 from eugen_nerf.fields.query_timing import random_queries
 from eugen_nerf.methods.runs.image_metrics import quantise

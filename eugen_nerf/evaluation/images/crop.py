@@ -1,4 +1,4 @@
-"""Where pictures differ most: the window of a view that a page shows enlarged."""
+"""Where renders differ most: the crop of a view that a page shows enlarged."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from eugen_nerf.methods.runs.image_metrics import Image8
 
-Window: TypeAlias = tuple[slice, slice]
+Crop: TypeAlias = tuple[slice, slice]
 
 
-def telling_window(truth: Image8, images: Sequence[Image8], *, share: float = 0.25) -> Window:
-    """The window in which squared errors differ most from picture to picture; of one picture, where they are largest.
+def most_different_crop(truth: Image8, images: Sequence[Image8], *, share: float = 0.25) -> Crop:
+    """The crop in which squared errors differ most from render to render; of one render, where they are largest.
 
-    It is chosen by all pictures together, so that each shows the same place.
+    It is chosen by all renders together, so that each shows the same pixels.
 
     Args:
         truth: the photograph, uint8 [H, W, 3].

@@ -1,4 +1,4 @@
-"""Where a picture differs from another, in colours with a scale beside them."""
+"""Where an image differs from another, in the colours of a scale."""
 
 from __future__ import annotations
 
@@ -18,10 +18,6 @@ def difference_image(render: Image8, truth: Image8) -> Image8:
     return _COLOURS[np.minimum(difference * 255 // FULL_SCALE, 255)]
 
 
-def scale_html() -> str:
-    """The scale as an element of a page: black for no difference, and on."""
-    stops = ", ".join("#{:02x}{:02x}{:02x}".format(*_COLOURS[i]) for i in range(0, 256, 51))
-    return (
-        '<p class="scale">0 <span role="img" aria-label="colour scale of differences" '
-        f'style="background: linear-gradient(90deg, {stops})"></span> {FULL_SCALE} and more, of 255</p>'
-    )
+def scale_colours() -> list[str]:
+    """Six colours of the scale, evenly spaced, as `#rrggbb`: from no difference to `FULL_SCALE` levels."""
+    return ["#{:02x}{:02x}{:02x}".format(*_COLOURS[i]) for i in range(0, 256, 51)]

@@ -9,25 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.evaluation.compare import Comparison
 from eugen_nerf.evaluation.output_paths import HTML_NAME, JSON_NAME, check_output
+from eugen_nerf.evaluation.reports.comparison_page import html_page
 from eugen_nerf.evaluation.reports.headline import headline
-from eugen_nerf.evaluation.reports.html import html_page
-from eugen_nerf.evaluation.reports.scored_images import picture_folders, write_pictures
+from eugen_nerf.evaluation.reports.scored_images import image_folders, write_images
 from eugen_nerf.evaluation.reports.tables import (
     RATIOS,
     SIZES_REMARK,
-    TextTable,
     further_tables,
     scores_table,
     sizes_table,
 )
+from eugen_nerf.evaluation.reports.text_tables import rich_table
 from eugen_nerf.evaluation.reports.training_curves import curve_line
 from eugen_nerf.surfaces.files import new_file
 
@@ -53,17 +50,6 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
         console.print(f"note: {note}", markup=False)
 
 
-def rich_table(texts: TextTable) -> Table:
-    """A table for the console."""
-    narrow = (0, 1, 0, 0)  # terminals have 80 columns
-    table = Table(title=texts.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=narrow)
-    for number, heading in enumerate(texts.headings):
-        table.add_column(heading, justify="right" if number else "left", overflow="fold")
-    for row in texts.rows:
-        table.add_row(*map(Text, row))  # a name is no markup
-    return table
-
-
 def to_json(comparison: Comparison) -> str:
     """The content of ``report.json``: ``rows``, ``protocol``, ``environment``, ``notes``, ``published``.
 
@@ -85,16 +71,16 @@ def to_json(comparison: Comparison) -> str:
 
 
 def write_report(
-    comparison: Comparison, folder: Path, *, overwrite: bool = False, max_views: int = 4, pictures: bool = True
+    comparison: Comparison, folder: Path, *, overwrite: bool = False, max_views: int = 4, images: bool = True
 ) -> list[Path]:
-    """Write ``report.json``, ``report.html`` and the scored pictures; each file is whole or absent.
+    """Write ``report.json``, ``report.html`` and the scored images; each file is whole or absent.
 
     Args:
         comparison: what to write.
         folder: where; made if needed.
         overwrite: replace an older result.
         max_views: views shown in the page.
-        pictures: keep every scored picture and its photograph as PNG, so that `archive.verify` can check the scores.
+        images: keep every scored image and its photograph as PNG, so that `scored_images.verify` can check the scores.
 
     Returns:
         The paths written.
@@ -108,9 +94,9 @@ def write_report(
     except OSError as error:
         raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
     written = []
-    if pictures:
-        written.append(write_pictures(comparison, folder))
-        places = picture_folders(list(comparison.renders))
+    if images:
+        written.append(write_images(comparison, folder))
+        places = image_folders(list(comparison.renders))
         rows = [{**row, "pictures": places.get(row["variant"])} for row in comparison.rows]
         comparison = replace(comparison, rows=rows)
     page = html_page(comparison, max_views=max_views)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,19 +12,13 @@ from typing import Any
 from rich.console import Console
 
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.evaluation.reports.comparison_report import rich_table
-from eugen_nerf.evaluation.reports.html import STYLE, table_html
-from eugen_nerf.evaluation.reports.tables import TextTable
+from eugen_nerf.evaluation.reports.pages import render_page
+from eugen_nerf.evaluation.reports.text_tables import TextTable, rich_table, text_table
 from eugen_nerf.surfaces.files import new_file
 
-COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-    ("psnr", "PSNR", "{:.2f}".format),
-    ("psnr_lost", "lost", "{:.2f}".format),
-    ("ssim", "SSIM", "{:.3f}".format),
-    ("lpips", "LPIPS", "{:.3f}".format),
-    ("image_speed_ratio", "image x", "{:.2f}x".format),
-    ("query_speed_ratio", "query x", "{:.2f}x".format),
-    ("macs_per_query", "MACs/query", "{:,.0f}".format),
+AVERAGED = (
+    *("psnr", "psnr_lost", "ssim", "lpips"),
+    *("image_speed_ratio", "query_speed_ratio", "macs_per_query"),
 )
 
 
@@ -36,7 +29,7 @@ def means(reports: Sequence[tuple[str, str, Path]]) -> list[dict[str, Any]]:
         reports: scene, method and the folder of the report.
 
     Returns:
-        Rows with `method`, `variant`, `scenes` (PSNR by scene) and the keys of `COLUMNS`, None where a scene has none.
+        Rows with `method`, `variant`, `scenes` (PSNR by scene) and the keys of `AVERAGED`, None where a scene has none.
         `psnr_lost` is against the baseline of the same scene.
 
     Raises:
@@ -55,7 +48,7 @@ def means(reports: Sequence[tuple[str, str, Path]]) -> list[dict[str, Any]]:
             groups.setdefault((method, row["variant"]), {})[scene] = {**row, "psnr_lost": lost}
     result = []
     for (method, variant), rows in groups.items():
-        values: dict[str, list[Any]] = {key: [row.get(key) for row in rows.values()] for key, _, _ in COLUMNS}
+        values: dict[str, list[Any]] = {key: [row.get(key) for row in rows.values()] for key in AVERAGED}
         mean = {key: None if None in found else fmean(found) for key, found in values.items()}
         scenes = {scene: row["psnr"] for scene, row in rows.items()}
         result.append({"method": method, "variant": variant, "scenes": scenes, **mean})
@@ -78,16 +71,12 @@ def write_summary(title: str, reports: Sequence[tuple[str, str, Path]], folder: 
     tables = [_mean_table(rows), _scene_table(rows)]
     console.print(rich_table(tables[0]))
     names = [(", ".join(filter(None, (scene, method))), path) for scene, method, path in reports]
-    links = "".join(
-        f'<li><a href="{html.escape(os.path.relpath(path / "report.html", folder))}">{html.escape(name)}</a></li>'
-        for name, path in names
+    page = render_page(
+        "scene_means.html",
+        title=title,
+        tables=tables,
+        links=[(name, os.path.relpath(path / "report.html", folder)) for name, path in names],
     )
-    sections = "".join(f"<h2>{html.escape(t.title)}</h2><p>{html.escape(t.remark)}</p>{table_html(t)}" for t in tables)
-    page = f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(title)}</title><style>{STYLE}</style></head>
-<body><h1>{html.escape(title)}</h1>{sections}<h2>Reports</h2><ul>{links}</ul></body></html>
-"""
     for name, text in (("summary.json", json.dumps({"rows": rows}, indent=2) + "\n"), ("summary.html", page)):
         with new_file(folder / name, overwrite=True) as partial:
             partial.write_text(text, encoding="utf8")
@@ -95,27 +84,18 @@ def write_summary(title: str, reports: Sequence[tuple[str, str, Path]], folder: 
 
 
 def _mean_table(rows: Sequence[dict[str, Any]]) -> TextTable:
-    headings = ["method", "variant", "scenes", *(heading for _, heading, _ in COLUMNS)]
-    texts = [
-        [
-            row["method"],
-            row["variant"],
-            str(len(row["scenes"])),
-            *("-" if row[key] is None else form(row[key]) for key, _, form in COLUMNS),
-        ]
-        for row in rows
-    ]
-    return TextTable("Means over the scenes", headings, texts, "lost: PSNR of the scene's baseline less the row's own.")
+    return text_table(
+        "Means over the scenes",
+        ("method", "variant", "scene_count", *AVERAGED),
+        [{**row, "scene_count": len(row["scenes"])} for row in rows],
+        "lost: PSNR of the scene's baseline less the row's own.",
+    )
 
 
 def _scene_table(rows: Sequence[dict[str, Any]]) -> TextTable:
     scenes = list(dict.fromkeys(scene for row in rows for scene in row["scenes"]))
-    texts = [
-        [
-            row["method"],
-            row["variant"],
-            *("-" if (psnr := row["scenes"].get(scene)) is None else f"{psnr:.2f}" for scene in scenes),
-        ]
-        for row in rows
-    ]
-    return TextTable("PSNR of every scene", ["method", "variant", *scenes], texts)
+    return text_table(
+        "PSNR of every scene",
+        ("method", "variant", *scenes),
+        [{**row["scenes"], "method": row["method"], "variant": row["variant"]} for row in rows],
+    )

@@ -1,4 +1,4 @@
-"""The scored pictures beside a report, and the check that its scores are theirs, without any run or data set."""
+"""The scored images beside a report, and the check that its scores are theirs, without any run or data set."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from eugen_nerf.methods.runs.image_metrics import Image8, psnr, ssim
 FOLDER = "renders"
 TRUTH = "truth"
 _TOLERANCE = 1e-5
-"""Scores of the same 8-bit pictures differ by less from machine to machine: dB, and SSIM."""
+"""Scores of the same 8-bit images differ by less from machine to machine: dB, and SSIM."""
 
 
-def picture_folders(names: Sequence[str]) -> dict[str, str]:
-    """A folder for each variant's pictures, relative to the report: numbered, of letters that any file system takes."""
+def image_folders(names: Sequence[str]) -> dict[str, str]:
+    """A folder for each variant's images, relative to the report: numbered, of letters that any file system takes."""
     return {
         name: f"{FOLDER}/{number:02d}-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:60]}"
         for number, name in enumerate(names)
     }
 
 
-def write_pictures(comparison: Comparison, folder: Path) -> Path:
-    """Writes every scored picture and its photograph as PNG, under `FOLDER`; all of them, or the older ones stay.
+def write_images(comparison: Comparison, folder: Path) -> Path:
+    """Writes every scored image and its photograph as PNG, under `FOLDER`; all of them, or the older ones stay.
 
     Raises:
         RunError: the disk is full, or the folder cannot be written.
     """
-    places = {TRUTH: f"{FOLDER}/{TRUTH}", **picture_folders(list(comparison.renders))}
+    places = {TRUTH: f"{FOLDER}/{TRUTH}", **image_folders(list(comparison.renders))}
     final, temporary = folder / FOLDER, folder / f"{FOLDER}.{os.getpid()}.tmp"
     older = folder / f"{FOLDER}.{os.getpid()}.old"
     try:
@@ -60,7 +60,7 @@ def write_pictures(comparison: Comparison, folder: Path) -> Path:
 
 
 def verify(report: Path) -> list[str]:
-    """What in a report does not fit the pictures beside it; nothing where all does.
+    """What in a report does not fit the images beside it; nothing where all does.
 
     Hashes of predictions and ground truth, and PSNR and SSIM of every view, are computed anew.
 
@@ -68,22 +68,22 @@ def verify(report: Path) -> list[str]:
         report: a `report.json` that `eugen-eval` wrote.
 
     Raises:
-        RunError: no such report, or it keeps no pictures.
+        RunError: no such report, or it keeps no images.
     """
     content = _read(report)
     views, protocol = content["protocol"]["views"], content["protocol"]
     findings: list[str] = []
-    truth = _pictures(report.parent, f"{FOLDER}/{TRUTH}", views, findings)
+    truth = _images(report.parent, f"{FOLDER}/{TRUTH}", views, findings)
     if truth is not None and images_hash(truth) != protocol["ground_truth_sha256"]:
-        findings.append("ground truth: the pictures are not those that were compared with (another hash)")
+        findings.append("ground truth: the images are not those that were compared with (another hash)")
     for row in content["rows"]:
         if row.get("pictures") is None:  # the mean image and white are made of the ground truth
             continue
-        images = _pictures(report.parent, row["pictures"], views, findings)
+        images = _images(report.parent, row["pictures"], views, findings)
         if images is None or truth is None:
             continue
         if images_hash(images) != row["predictions_sha256"]:
-            findings.append(f"{row['variant']}: the pictures are not those that were scored (another hash)")
+            findings.append(f"{row['variant']}: the images are not those that were scored (another hash)")
         findings += _scores_that_differ(row, images, truth, views)
     return findings
 
@@ -96,11 +96,11 @@ def _read(report: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{report} is no report.json of eugen-eval: {type(error).__name__}") from error
     if not kept:
-        raise RunError(f"{report} names no pictures: it was written with --no-save-images, or by an older version")
+        raise RunError(f"{report} names no images: it was written with --no-save-images, or by an older version")
     return content
 
 
-def _pictures(folder: Path, place: str, views: Sequence[int], findings: list[str]) -> list[Image8] | None:
+def _images(folder: Path, place: str, views: Sequence[int], findings: list[str]) -> list[Image8] | None:
     inside = (folder / place).resolve()
     if not inside.is_relative_to(folder.resolve()):
         findings.append(f"{place}: lies outside of the report's folder")
@@ -115,7 +115,7 @@ def _pictures(folder: Path, place: str, views: Sequence[int], findings: list[str
                     return None
                 images.append(np.array(image))
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-            findings.append(f"{path}: is not there, or no picture")
+            findings.append(f"{path}: is not there, or no image")
             return None
     return images
 
@@ -132,8 +132,8 @@ def _scores_that_differ(
             found.append(metric(image, other))
             if value is not None and not abs(value - found[-1]) <= _TOLERANCE:
                 what = f"{row['variant']}: {name} of view {view}"
-                findings.append(f"{what} is {value:.4f} in the report, {found[-1]:.4f} of its picture")
+                findings.append(f"{what} is {value:.4f} in the report, {found[-1]:.4f} of its image")
         mean = float(np.mean(found))
         if row[name] is not None and not abs(row[name] - mean) <= _TOLERANCE:
-            findings.append(f"{row['variant']}: {name} is {row[name]:.4f} in the report, {mean:.4f} of its pictures")
+            findings.append(f"{row['variant']}: {name} is {row[name]:.4f} in the report, {mean:.4f} of its images")
     return findings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,10 +12,9 @@ import torch
 from rich.console import Console
 
 from eugen_nerf.evaluation.costs.resources import environment
-from eugen_nerf.evaluation.reports.comparison_report import rich_table
-from eugen_nerf.evaluation.reports.html import STYLE, table_html
+from eugen_nerf.evaluation.reports.pages import render_page
 from eugen_nerf.evaluation.reports.svg_plots import errors_svg
-from eugen_nerf.evaluation.reports.tables import TextTable
+from eugen_nerf.evaluation.reports.text_tables import TextTable, rich_table
 from eugen_nerf.evaluation.statistics.claims import groups_of, judged
 from eugen_nerf.evaluation.statistics.seeds import mean_and_spread
 from eugen_nerf.studies.study_run import Case, Column, Study
@@ -69,8 +67,8 @@ def write_study(
     for table in tables:
         console.print(rich_table(table))
     console.print(study.remark, markup=False, highlight=False)
-    told = judged(published, groups_of(rows))
-    for row in told:
+    published_results = judged(published, groups_of(rows))
+    for row in published_results:
         console.print(f"published: {row['text']}; {row.get('verdict', 'not checked')}", markup=False, highlight=False)
     folder.mkdir(parents=True, exist_ok=True)
     record = {
@@ -79,7 +77,7 @@ def write_study(
         "settings": asdict(study),
         "rows": list(rows),
         "remark": study.remark,
-        "published": told,
+        "published": published_results,
         "environment": environment("cpu", [str(torch.get_default_dtype()).removeprefix("torch.")]),
     }
     for file, text in (
@@ -97,32 +95,25 @@ def _cell(mean: Sequence[float], column: Column) -> str:
 
 
 def _page(record: Mapping[str, Any], study: Study, tables: Sequence[TextTable]) -> str:
+    return render_page(
+        "study.html",
+        title=record["name"],
+        remark=study.remark,
+        groups=[(table, _plot(study, table.title, record["rows"])) for table in tables],
+        published=record["published"],
+        settings_of_study=record["settings"],
+        environment=record["environment"],
+    )
+
+
+def _plot(study: Study, group: str, rows: Sequence[Mapping[str, Any]]) -> str:
     x, y = study.plot
-    sections = []
-    for table in tables:
-        series: dict[str, list[tuple[float, float]]] = {}
-        for row in record["rows"]:
-            if row["group"] == table.title:
-                kind = str(row.get("kind", row["variant"]))
-                series.setdefault(kind, []).append((row["mean"][x][0], row["mean"][y][0]))
-        plot = errors_svg(series, _words(x), _words(y))
-        sections.append(f'<h2>{html.escape(table.title)}</h2>{table_html(table)}<div class="plot">{plot}</div>')
-    printed = "".join(f"<li>{_published(row)}</li>" for row in record["published"])
-    settings = html.escape(json.dumps({"settings": record["settings"], "environment": record["environment"]}, indent=1))
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html.escape(record["name"])}</title><style>{STYLE}</style></head>
-<body><h1>{html.escape(record["name"])}</h1><p>{html.escape(study.remark)}</p>
-{"".join(sections)}
-{f"<h2>Published</h2><ul>{printed}</ul>" if printed else ""}
-<h2>Settings</h2><pre>{settings}</pre></body></html>
-"""
-
-
-def _published(row: Mapping[str, str]) -> str:
-    differs = f"; there: {row['differs']}" if "differs" in row else ""
-    verdict = f"<br><b>Ours:</b> {html.escape(row['verdict'])}" if "verdict" in row else ""
-    return html.escape(f"{row['text']} ({row['source']}{differs})") + verdict
+    series: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        if row["group"] == group:
+            kind = str(row.get("kind", row["variant"]))
+            series.setdefault(kind, []).append((row["mean"][x][0], row["mean"][y][0]))
+    return errors_svg(series, _words(x), _words(y))
 
 
 def _words(key: str) -> str:

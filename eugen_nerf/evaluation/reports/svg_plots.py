@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -144,4 +145,4 @@ def _plot(draw: Callable[[Axes], None], name: str, height: str) -> str:
     svg = svg[svg.index("<svg") :]  # no prolog: it is a part of a page now
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
-    return svg.replace(_INK, "currentColor")
+    return Markup(svg.replace(_INK, "currentColor"))  # matplotlib has escaped the names in it

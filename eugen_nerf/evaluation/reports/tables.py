@@ -1,57 +1,30 @@
-"""The tables of a comparison as texts, for the console and for the page alike."""
+"""The tables of a comparison."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eugen_nerf.evaluation.compare import Comparison
 from eugen_nerf.evaluation.costs.time_breakdown import CATEGORIES
 from eugen_nerf.evaluation.costs.time_breakdown import REMARK as SPLIT_REMARK
+from eugen_nerf.evaluation.reports.text_tables import TextTable, text_table
 from eugen_nerf.evaluation.statistics.published import HEADINGS
 from eugen_nerf.evaluation.statistics.seeds import losses, over_seeds
 
-Column = tuple[str, str, Callable[[Any], str]]
-"""Key of a row's value, heading, format."""
-
-SCORES: tuple[Column, ...] = (
-    ("variant", "variant", str),
-    ("psnr", "PSNR", lambda value: f"{value:.2f}"),
-    ("ssim", "SSIM", lambda value: f"{value:.3f}"),
-    ("lpips", "LPIPS", lambda value: f"{value:.3f}"),
-    ("seconds_per_image", "s/image", lambda value: f"{value:.4g}"),
-    ("image_speed_ratio", "image x", lambda value: f"{value:.2f}x"),
-    ("queries_per_second", "queries/s", lambda value: f"{value / 1e3:,.1f}k"),
-    ("query_speed_ratio", "query x", lambda value: f"{value:.2f}x"),
+SCORES = (
+    *("variant", "psnr", "ssim", "lpips"),
+    *("seconds_per_image", "image_speed_ratio", "queries_per_second", "query_speed_ratio"),
 )
-SIZES: tuple[Column, ...] = (
-    ("inference_parameters", "parameters", lambda value: f"{value:,}"),
-    ("macs_per_query", "MACs/query", lambda value: f"{value:,.0f}"),
-    ("parameters", "stored", lambda value: f"{value:,}"),
-    ("checkpoint_bytes", "file MB", lambda value: f"{value / 1e6:.2f}"),
-    ("peak_memory_bytes", "peak MB", lambda value: f"{value / 1e6:.1f}"),
-    ("fit_seconds", "fit s", lambda value: f"{value:.1f}"),
+INFERENCE_SIZES = ("inference_parameters", "macs_per_query")
+STORED_SIZES = ("parameters", "checkpoint_bytes", "peak_memory_bytes", "fit_seconds")
+TRAINING = ("iteration_seconds", "iteration_speed_ratio", "iteration_peak_memory_bytes", "rays_per_iteration")
+TIME_BREAKDOWN = (*CATEGORIES, "total", "image_ceiling")
+AVERAGED = (
+    *("psnr_lost", "psnr", "ssim", "lpips"),
+    *("image_speed_ratio", "query_speed_ratio", "macs_per_query", "fit_seconds"),
 )
-RUNNING = 2
-"""The first columns of `SIZES`, which say what runs."""
-TRAINING: tuple[Column, ...] = (
-    ("iteration_seconds", "s/iteration", lambda value: f"{value:.4g}"),
-    ("iteration_speed_ratio", "iteration x", lambda value: f"{value:.2f}x"),
-    ("iteration_peak_memory_bytes", "peak MB", lambda value: f"{value / 1e6:.1f}"),
-    ("rays_per_iteration", "rays", lambda value: f"{value:,}"),
-)
-SPLIT: tuple[Column, ...] = (
-    *((name, name, lambda value: f"{value:.3g}") for name in CATEGORIES),
-    ("total", "total", lambda value: f"{value:.3g}"),
-    ("image_ceiling", "ceiling", lambda value: f"{value:.2f}x"),
-)
-_AVERAGED = ("psnr", "ssim", "lpips", "image_speed_ratio", "query_speed_ratio", "macs_per_query", "fit_seconds")
-SEEDS: tuple[Column, ...] = (
-    ("psnr_lost", "lost", lambda value: f"{value:.2f}"),
-    *(column for column in (*SCORES, *SIZES) if column[0] in _AVERAGED),
-)
-
+"""Means of these over seeds are shown."""
 
 RATIOS = "median of the ratios in a round; ? where the middle half of them is wider than its distance from 1"
 """What tables say of speeds."""
@@ -60,16 +33,6 @@ SIZES_REMARK = (
     "its file holds the optimizer's state too. The compact form is a bundle: eugen-distill --bundle FOLDER."
 )
 """What tables say of sizes."""
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table ready to be shown: rows of texts under headings, and what a reader has to know of it."""
-
-    title: str
-    headings: list[str]
-    rows: list[list[str]]
-    remark: str = ""
 
 
 def scores_table(comparison: Comparison) -> TextTable:
@@ -82,13 +45,13 @@ def scores_table(comparison: Comparison) -> TextTable:
 
 def sizes_table(comparison: Comparison) -> TextTable:
     """Numbers, operations, memory and time to fit, of every variant."""
-    return _table("sizes", (SCORES[0], *SIZES), comparison.rows)
+    return _table("sizes", ("variant", *INFERENCE_SIZES, *STORED_SIZES), comparison.rows)
 
 
 def page_tables(comparison: Comparison) -> tuple[TextTable, TextTable]:
     """Scores and what runs, too wide for a terminal and not for a page; and the other sizes, memory and time to fit."""
-    first = _table("", (*SCORES, *SIZES[:RUNNING]), comparison.rows)
-    return first, _table("stored sizes, memory, time to fit", (SCORES[0], *SIZES[RUNNING:]), comparison.rows)
+    first = _table("", (*SCORES, *INFERENCE_SIZES), comparison.rows)
+    return first, _table("stored sizes, memory, time to fit", ("variant", *STORED_SIZES), comparison.rows)
 
 
 def further_tables(comparison: Comparison) -> list[TextTable]:
@@ -119,7 +82,7 @@ def inference_tables(rows: Sequence[Mapping[str, Any]]) -> list[TextTable]:
             [name, _number(s["psnr_between"]), f"{s['psnr_change']:+.3f}", _number(s["occupied_share"], "{:.1%}")]
             for name, s in shortcuts
         ]
-        headings = ["variant", "PSNR to the picture without", "change of PSNR", "occupied cells"]
+        headings = ["variant", "PSNR to the image without", "change of PSNR", "occupied cells"]
         remark = "Of the first view, with rays ended early and empty space skipped, against neither; dB."
         tables.append(TextTable("shortcuts", headings, texts, remark))
     return tables
@@ -144,29 +107,19 @@ def _seeds_tables(comparison: Comparison) -> list[TextTable]:
     baseline = comparison.protocol["baseline"]
     lost = losses(comparison.rows, baseline, "psnr")
     rows = [{**row, "psnr_lost": loss} for row, loss in zip(comparison.rows, lost, strict=True)]
-    means = over_seeds(rows, [key for key, _, _ in SEEDS])
+    means = over_seeds(rows, AVERAGED)
     if not means:
         return []
-    columns: tuple[Column, ...] = (
-        SCORES[0],
-        ("seeds", "seeds", str),
-        *((key, heading, _spread(form)) for key, heading, form in SEEDS),
-    )
     remark = f"lost: PSNR of the same seed's {baseline.rpartition('-s')[0]} less a run's own, dB."
-    return [_table("mean ± standard deviation over seeds", columns, means, remark)]
-
-
-def _spread(form: Callable[[Any], str]) -> Callable[[Any], str]:
-    """Format of a pair of mean and deviation."""
-    return lambda pair: f"{form(pair[0])} ± {form(pair[1])}"
+    return [_table("mean ± standard deviation over seeds", ("variant", "seeds", *AVERAGED), means, remark)]
 
 
 def _cost_tables(comparison: Comparison) -> list[TextTable]:
     runs = [row for row in comparison.rows if row.get("image_split") is not None]
     splits = [{**row, **row["image_split"], "total": sum(row["image_split"].values())} for row in runs]
-    tables = [_table("where the time of an image goes, seconds", (SCORES[0], *SPLIT), splits, SPLIT_REMARK)]
+    tables = [_table("where the time of an image goes, seconds", ("variant", *TIME_BREAKDOWN), splits, SPLIT_REMARK)]
     if any(row["iteration_seconds"] is not None for row in runs):
-        tables.append(_table("training", (SCORES[0], *TRAINING), runs, _training_remark(comparison)))
+        tables.append(_table("training", ("variant", *TRAINING), runs, _training_remark(comparison)))
     return tables
 
 
@@ -179,17 +132,10 @@ def _training_remark(comparison: Comparison) -> str:
     )
 
 
-def _table(title: str, columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], remark: str = "") -> TextTable:
-    """A missing value is a dash; a column of nothing else is left out."""
-    shown = [column for column in columns if any(row.get(column[0]) is not None for row in rows)]
-    texts = [[_cell(row, key, form) for key, _, form in shown] for row in rows]
-    return TextTable(title, [heading for _, heading, _ in shown], texts, remark)
-
-
-def _cell(row: Mapping[str, Any], key: str, form: Callable[[Any], str]) -> str:
-    if row.get(key) is None:
-        return "-"
-    return "?" if is_noise(row, key) else form(row[key])
+def _table(title: str, keys: Sequence[str], rows: Sequence[Mapping[str, Any]], remark: str = "") -> TextTable:
+    """As `text_table` has it, with ? for speeds within the noise."""
+    marked = [{**row, **{key: "?" for key in keys if row.get(key) is not None and is_noise(row, key)}} for row in rows]
+    return text_table(title, keys, marked, remark)
 
 
 def is_noise(row: Mapping[str, Any], key: str) -> bool:
