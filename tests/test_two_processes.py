@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import tyro
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.scripts.train import _distributed_worker
 from tiny_rgbd import write_sequence
@@ -22,6 +21,7 @@ from torch.multiprocessing import ProcessRaisedException
 from two_workers import FURTHER, METHODS, STEPS
 
 from eugen_nerf.cli.eval import EvalCommand
+from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.methods.graph_model import DIVERGENCE_CHECK_INTERVAL
 from eugen_nerf.methods.presets.static import _in_one_line
@@ -190,7 +190,7 @@ def test_the_run_is_evaluated(folder: Path, tmp_path: Path) -> None:
     config = run_folder(folder, "eugen-nerf-small", "resumed") / "config.yml"
     words = ["--load-config", str(config), "--names", "two", "--device", "cpu", "--queries", "64", "--views", "1"]
     words += ["--repeats", "1", "--warmup", "0", "--output", str(tmp_path)]
-    tyro.cli(EvalCommand, args=words).run()
+    parse(EvalCommand, "eugen-eval", words).run()
     row = json.loads((tmp_path / "report.json").read_text())["rows"][0]
     assert row["variant"] == "two"
     assert 0 < row["psnr"] < 60

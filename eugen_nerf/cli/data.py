@@ -6,7 +6,7 @@ import subprocess
 import tarfile
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -15,6 +15,9 @@ import tyro
 from eugen_nerf.cli.support.common import run_cli
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError, DataError
+from eugen_nerf.data.synthetic.dynamic_scene import DynamicConfig, generate_dynamic
+from eugen_nerf.data.synthetic.scan import RoomConfig, generate_room
+from eugen_nerf.data.synthetic.static_scene import SceneConfig, generate_scene
 
 DatasetName = Literal[
     "blender", "dnerf", "mill19", "nerfosr", "nerfstudio", "phototourism", "record3d", "sdfstudio", "sitcoms3d"
@@ -40,53 +43,32 @@ class SceneCommand:
 
     output: Path = Path("data/scene")
     """Directory to make."""
-    resolution: int | tuple[int, int] = 64
-    """Image size in pixels: one number, or width and height."""
-    num_train: int = 60
-    """Number of training views."""
-    num_val: int = 4
-    """Number of validation views."""
-    num_test: int = 8
-    """Number of test views."""
-    seed: int = 0
-    """Seed of layout, colours, textures, light and cameras."""
-    supersample: int = 3
-    """Rays per pixel and axis: 3 averages 9 rays a pixel."""
     overwrite: bool = False
     """Replace a data set that is already there, once the new one is complete."""
+    scene: SceneConfig = field(default_factory=SceneConfig)
+    """What to generate."""
 
     def run(self) -> None:
-        """Generates and writes; raises `DataError` or `ConfigError`."""
-        from eugen_nerf.data.synthetic.static_scene import SceneConfig, generate_scene
-
-        options = {option.name: getattr(self, option.name) for option in fields(SceneConfig)}
-        config = SceneConfig(**options)
-        path = generate_scene(self.output, config, overwrite=self.overwrite)
-        width, height = config.size
-        counts = ", ".join(f"{split} {count}" for split, count in config.counts.items())
-        print(f"{path}: wrote {counts} views of {width}x{height}")
+        """Generates and writes; raises `DataError`."""
+        path = generate_scene(self.output, self.scene, overwrite=self.overwrite)
+        print(f"{path}: wrote {_view_counts(self.scene)}")
 
 
 @dataclass(frozen=True)
-class DynamicCommand(SceneCommand):
+class DynamicCommand:
     """Generate a scene that moves as a D-NeRF-format data set: every view at a time of its own, from 0 to 1."""
 
     output: Path = Path("data/dynamic")
     """Directory to make."""
-    num_val: int = 5
-    """Number of validation views."""
-    num_test: int = 10
-    """Number of test views."""
+    overwrite: bool = False
+    """Replace a data set that is already there, once the new one is complete."""
+    scene: DynamicConfig = field(default_factory=DynamicConfig)
+    """What to generate."""
 
     def run(self) -> None:
-        """Generates and writes; raises `DataError` or `ConfigError`."""
-        from eugen_nerf.data.synthetic.dynamic_scene import DynamicConfig, generate_dynamic
-
-        config = DynamicConfig(**{option.name: getattr(self, option.name) for option in fields(DynamicConfig)})
-        path = generate_dynamic(self.output, config, overwrite=self.overwrite)
-        width, height = config.size
-        counts = ", ".join(f"{split} {count}" for split, count in config.counts.items())
-        print(f"{path}: wrote {counts} views of {width}x{height}, times 0 to 1")
+        """Generates and writes; raises `DataError`."""
+        path = generate_dynamic(self.output, self.scene, overwrite=self.overwrite)
+        print(f"{path}: wrote {_view_counts(self.scene)}, times 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -95,35 +77,17 @@ class RoomCommand:
 
     output: Path = Path("data/room")
     """Directory to make."""
-    size: tuple[float, float, float] = (5.0, 4.0, 2.6)
-    """Width, depth and height of the room in metres."""
-    num_objects: int = 8
-    """Pieces of furniture."""
-    num_frames: int = 200
-    """Frames of the scan."""
-    resolution: tuple[int, int] = (160, 120)
-    """Image width and height in pixels."""
-    fov: float = 75.0
-    """Horizontal field of view in degrees."""
-    fps: float = 10.0
-    """Frames per second, for the timestamps."""
-    depth_noise: float = 0.0
-    """Strength of the depth sensor's errors: 0 measures exactly, 1 is like a Kinect."""
-    seed: int = 0
-    """Seed of furniture, colours, path and noise."""
     overwrite: bool = False
     """Replace a room that is already there, once the new one is complete."""
+    room: RoomConfig = field(default_factory=RoomConfig)
+    """What to generate."""
 
     def run(self) -> None:
         """Generates and writes; raises `DataError` or `ConfigError`."""
-        from eugen_nerf.data.synthetic.scan import RoomConfig, generate_room
-
-        config = RoomConfig(**{option.name: getattr(self, option.name) for option in fields(RoomConfig)})
-        path = generate_room(self.output, config, overwrite=self.overwrite)
-        width, height = config.resolution
-        print(
-            f"{path}: wrote {config.num_frames} RGB-D frames of {width}x{height} and the room's exact signed distance"
-        )
+        path = generate_room(self.output, self.room, overwrite=self.overwrite)
+        width, height = self.room.resolution
+        frames = f"{self.room.num_frames} RGB-D frames of {width}x{height}"
+        print(f"{path}: wrote {frames} and the room's exact signed distance")
 
 
 @dataclass(frozen=True)
@@ -241,6 +205,11 @@ class PhotosCommand:
         if capture.left_out:
             print(f"left out, as they share too little with the others: {', '.join(capture.left_out)}")
         print(f"look at {self.output / 'cameras.png'}, then: ns-train eugen-zipnerf-small --data {self.output}")
+
+
+def _view_counts(scene: SceneConfig) -> str:
+    counts = ", ".join(f"{split} {count}" for split, count in scene.counts.items())
+    return f"{counts} views of {scene.size[0]}x{scene.size[1]}"
 
 
 COMMANDS = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -12,6 +12,7 @@ from eugen_nerf.cli.support.common import run_cli
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.evaluation.output_paths import check_output
+from eugen_nerf.evaluation.protocol import Inference, Protocol, Timing
 from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
 
 
@@ -23,19 +24,8 @@ class EvalCommand:
     """
 
     GROUPS: ClassVar = {
-        "scoring": ("split", "views", "lpips_net"),
-        "speed": ("repeats", "warmup", "queries", "chunk_size", "timed_views", "split_repeats", "train_iterations"),
-        "inference": (
-            "plan_backend",
-            "plan_dtype",
-            "plan_drop_norm",
-            "reduced",
-            "auxiliary_outputs",
-            "early_stop",
-            "skip_empty",
-        ),
-        "report": ("overwrite", "save_images", "verify", "published", "frames_over_time", "shown_views"),
-        "machine": ("device", "threads", "seed", "trust_config"),
+        "report": ("overwrite", "save_images", "verify", "published", "shown_views"),
+        "machine": ("device", "threads", "trust_config"),
     }
 
     load_config: tuple[Path, ...] = ()
@@ -58,51 +48,20 @@ class EvalCommand:
     """Read config.yml as nerfstudio does, which runs code that it names: for other plugins' runs that you trust."""
     reduced: tuple[str, ...] = ()
     """Runs to compare once more in less precise arithmetic, as RUN:bfloat16 or RUN:int8 (weights and products)."""
-    plan_backend: Literal["none", "eager", "compile", "triton"] = "none"
-    """Run every network by an inference plan; the report states how far its outputs are from float32."""
-    plan_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the plans' weights, features and products."""
-    plan_drop_norm: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
-    """Let plans take the norm of a layer's input for constant where outputs change by less than this share of the
-    largest, such as 0.001."""
-    auxiliary_outputs: bool = True
-    """Render outputs that no score needs as well, such as the coarse field's colours."""
-    early_stop: Annotated[float, tyro.conf.arg(metavar="T")] = 0.0
-    """End rays where less than this share of light comes through, such as 0.003: no channel changes by more."""
-    skip_empty: Annotated[int, tyro.conf.arg(metavar="CELLS")] = 0
-    """Skip space where the trained density is zero, by a grid of so many cells a side, such as 96; 0 for none."""
     published: Path | None = None
     """A JSON file of published results to show beside: a list of texts and their sources."""
-    split: Literal["test", "val"] = "test"
-    """Split whose views are scored."""
-    views: int | None = None
-    """Score at most this many views, spread evenly over the split (default: all)."""
-    lpips_net: Literal["alex", "vgg", "squeeze"] = "alex"
-    """Network of LPIPS; its weights must be on disk, or LPIPS is left out."""
-    repeats: int = 5
-    """Timed rounds; in each, the runs take turns."""
-    warmup: int = 1
-    """Untimed rounds before."""
-    queries: int | None = None
-    """Points a field is asked for in one timed call (default: 32768 on a CPU, 1048576 on a GPU)."""
-    chunk_size: int | None = None
-    """Points evaluated at once, the same for all runs (default: 4096 on a CPU, 262144 on a GPU)."""
-    timed_views: int = 1
-    """Views rendered in one timed call."""
-    split_repeats: int = 3
-    """Rounds that take a render's time apart: encoding, MLP, sampling, compositing, other."""
-    train_iterations: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Training iterations to time as well, in memory, after everything else; 0 for none."""
-    seed: int = 0
-    """Of the random points, and of the pixels trained on."""
     device: str | None = None
     """Device for all runs, such as cpu or cuda (default: the GPU where there is one)."""
     threads: int | None = None
     """CPU threads of torch (default: torch's own choice)."""
-    frames_over_time: Annotated[int, tyro.conf.arg(metavar="INT")] = 6
-    """Frames of the first view in report.html where the data have times, from time 0 to 1; 0 for none."""
     shown_views: Annotated[int, tyro.conf.arg(metavar="INT")] = 4
     """Views shown in report.html."""
+    scoring: Protocol = field(default_factory=Protocol)
+    """What is scored."""
+    speed: Timing = field(default_factory=Timing)
+    """What is timed."""
+    inference: Inference = field(default_factory=Inference)
+    """How networks and rendering are run."""
 
     def run(self) -> None:
         """Check the settings, measure, print, write."""
@@ -123,49 +82,24 @@ class EvalCommand:
         from rich.console import Console
 
         from eugen_nerf.evaluation.compare import evaluate
-        from eugen_nerf.evaluation.costs.inference_modes import Inference
-        from eugen_nerf.evaluation.protocol import Protocol, Timing
         from eugen_nerf.evaluation.reports.comparison_report import print_table, write_report
         from eugen_nerf.evaluation.statistics.claims import groups_of, judged
         from eugen_nerf.evaluation.statistics.published import read_published
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        protocol = Protocol(
-            split=self.split, limit=self.views, lpips_net=self.lpips_net, frames_over_time=self.frames_over_time
-        )
-        cuda = (self.device or ("cuda" if torch.cuda.is_available() else "cpu")).startswith("cuda")
-        queries = self.queries if self.queries is not None else 1 << (20 if cuda else 15)
-        chunk_size = self.chunk_size if self.chunk_size is not None else 1 << (18 if cuda else 12)
-        timing = Timing(
-            warmup=self.warmup,
-            repeats=self.repeats,
-            num_queries=queries,
-            chunk_size=chunk_size,
-            num_views=self.timed_views,
-            seed=self.seed,
-            split_repeats=self.split_repeats,
-            train_iterations=self.train_iterations,
-        )
         published = [] if self.published is None else read_published(self.published)
         comparison = evaluate(
             self.load_config,
             names=self.names or None,
             baseline=self.baseline,
-            protocol=protocol,
-            timing=timing,
+            protocol=self.scoring,
+            timing=self.speed,
             device=self.device,
             data=self.data,
             trust_config=self.trust_config,
             reduced=self.reduced,
-            inference=Inference(
-                self.plan_backend,
-                self.plan_dtype,
-                self.auxiliary_outputs,
-                self.early_stop,
-                self.skip_empty,
-                self.plan_drop_norm,
-            ),
+            inference=self.inference,
         )
         comparison.published = judged(published, groups_of(comparison.rows))
         console = Console()
@@ -187,8 +121,8 @@ class EvalCommand:
         for finding in findings:
             Console().print(finding, soft_wrap=True, highlight=False, markup=False)
         if findings:
-            raise RunError(f"{report} does not fit the pictures beside it, see above: {len(findings)} finding(s)")
-        Console().print(f"{report}: every hash, PSNR and SSIM is that of the pictures beside it", soft_wrap=True)
+            raise RunError(f"{report} does not fit the images beside it, see above: {len(findings)} finding(s)")
+        Console().print(f"{report}: every hash, PSNR and SSIM is that of the images beside it", soft_wrap=True)
 
 
 def main() -> None:

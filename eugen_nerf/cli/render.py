@@ -61,7 +61,6 @@ class RenderCommand:
         frames = self.frames if self.frames is not None else (8 if self.output.suffix.lower() == ".png" else 60)
         from eugen_nerf.evaluation.images.film import film_cameras, has_times, render_film, scene_centre, write_film
         from eugen_nerf.evaluation.images.view_rendering import eval_dataset
-        from eugen_nerf.evaluation.protocol import Protocol
         from eugen_nerf.methods.runs.loading import load_run
 
         run = load_run(self.load_config, device=self.device, data=self.data, trust_config=self.trust_config)
@@ -71,7 +70,9 @@ class RenderCommand:
                 f"{self.load_config} is of a scene without times, so a fixed camera sees one image: "
                 "take --path orbit or spiral"
             )
-        Protocol(views=(self.view,)).view_indices(len(eval_dataset(run)))  # refuses a view that is not there
+        count = len(eval_dataset(run))
+        if not 0 <= self.view < count:
+            raise ConfigError(f"no view {self.view} to take the camera of: the split has views 0 to {count - 1}")
         camera = eval_dataset(run).cameras[self.view : self.view + 1]
         cameras = film_cameras(camera, scene_centre(run), self.path, frames, self.times if timed else None)
         write_film(render_film(run, cameras), self.output, fps=self.fps)

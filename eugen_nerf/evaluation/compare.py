@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.evaluation.costs.inference_modes import Inference, apply_inference, picture_change
+from eugen_nerf.evaluation.costs.inference_modes import apply_inference, image_change
 from eugen_nerf.evaluation.costs.reduced_precision import parse_reduced, with_reduced
 from eugen_nerf.evaluation.costs.resources import (
     count_parameters,
@@ -33,7 +33,7 @@ from eugen_nerf.evaluation.images.view_rendering import (
     render_views,
     view_camera,
 )
-from eugen_nerf.evaluation.protocol import Protocol, Timing
+from eugen_nerf.evaluation.protocol import Inference, Protocol, Timing
 from eugen_nerf.evaluation.reports.training_curves import psnr_curve
 from eugen_nerf.evaluation.stage_lines import counted
 from eugen_nerf.evaluation.turns import add_splits, add_times
@@ -80,7 +80,6 @@ def evaluate(
     baseline: str | None = None,
     protocol: Protocol | None = None,
     timing: Timing | None = None,
-    repeats: int | None = None,
     device: str | None = None,
     data: Path | None = None,
     trust_config: bool = False,
@@ -96,12 +95,11 @@ def evaluate(
         baseline: the name that speeds are compared with; the first run by default.
         protocol: views and metrics.
         timing: warm-ups, repeats, number of queries, chunk size, views timed, seed, training iterations.
-        repeats: shorthand for ``timing.repeats``.
         device: where all runs are loaded; None takes CUDA where there is a GPU, else the CPU.
         data: read the scene from here instead of where the configs say.
         trust_config: as in `read_config`.
         reduced: runs to compare once more in less precise arithmetic, such as "dense:bfloat16"; see `reduced`.
-        inference: plans and shortcuts for all runs alike; None leaves networks and rendering as the methods have them.
+        inference: plans and approximations for all runs alike; None leaves all as the methods have it.
         console: where progress goes; standard error by default.
 
     Raises:
@@ -110,19 +108,17 @@ def evaluate(
         ConfigError: names or baseline do not fit.
     """
     protocol, timing, inference = protocol or Protocol(), timing or Timing(), inference or Inference()
-    if repeats is not None:
-        timing = replace(timing, repeats=repeats)
     if not config_paths:
         raise ConfigError("nothing to compare: give the config.yml of at least one run")
     if names is not None:
         _check_names(names, len(config_paths))  # before minutes are spent on loading
-    mode: Literal["test", "val"] = "val" if protocol.split == "val" else "test"
     where = usable_device(device)
+    timing = timing.on(where.type)
 
     def load(path: Path) -> Run:
         # data managers shuffle the training images, and all runs train on the same rays
         with seeded(timing.seed, where):
-            return load_run(path, device=where, test_mode=mode, data=data, trust_config=trust_config)
+            return load_run(path, device=where, test_mode=protocol.split, data=data, trust_config=trust_config)
 
     runs = []
     with counted("loading runs", len(config_paths), console) as done:
@@ -155,7 +151,7 @@ def evaluate(
             scores = _scores(rendered.images, truth, lpips, done)
         with counted(f"memory of {name}", 1, console):
             costs = _costs(run, indices[0], notes, name)
-        stated = {**applied[name], "shortcuts": picture_change(applied[name]["shortcuts"], truth[0])}
+        stated = {**applied[name], "shortcuts": image_change(applied[name]["shortcuts"], truth[0])}
         rows.append({"variant": name, **scores, **costs, **stated})
     add_times(rows, shown, indices, timing, baseline, console)
     add_splits(rows, shown, indices[0], timing, console)

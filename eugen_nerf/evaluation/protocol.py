@@ -1,123 +1,147 @@
-"""What is measured, and how: two frozen records that go into every result, so that readers can compare."""
+"""The settings of a comparison, which go into every result; light, since command-line options are made of them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import tyro
 
 from eugen_nerf.core.errors import ConfigError
 
-LPIPS_NETS = ("alex", "vgg", "squeeze")
+CONVENTIONS: dict[str, Any] = {
+    "stride": 1,
+    "background": "as the data set composites it (alpha_color), else the model's own background colour",
+    "eight_bit": True,
+    "data_range": 1.0,
+    "ssim_window": 11,
+    "ssim_sigma": 1.5,
+    "ssim_region": "pixels whose whole window lies inside the image",
+    "crop": "none: whole images",
+    "colour_space": "as stored in the data set's files (sRGB); nothing is converted",
+    "resampling": "by the run's data manager; rendered at the resolution that it has",
+}
+"""What every comparison has in common, for the reader of a result: predictions and ground truth are rounded to 8 bits
+before any metric, as if read from PNG files; SSIM has a Gaussian window of 11 pixels and sigma 1.5."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which views are scored and by which metrics.
+    """Which views are scored and by which metrics; raises `ConfigError` for a value out of its range."""
 
-    Attributes:
-        split: the split whose views are scored, "test" or "val".
-        views: indices of the views to score, in this order; None takes them by ``stride`` and ``limit``.
-        stride: score every ``stride``-th view.
-        limit: score at most this many views, spread evenly over those the stride leaves; None scores all.
-        background: how ground truth with an alpha channel gets its background (a note for the reader).
-        eight_bit: predictions and ground truth are rounded to 8 bits before any metric, as if read from PNG files.
-        data_range: distance between black and white in the metrics.
-        ssim_window: side of the Gaussian window in pixels.
-        ssim_sigma: standard deviation of the Gaussian window in pixels.
-        ssim_region: the pixels that SSIM is averaged over (a note for the reader).
-        lpips_net: the network of LPIPS: "alex", "vgg" or "squeeze".
-        crop: part of an image that is scored (a note for the reader).
-        colour_space: of predictions and ground truth (a note for the reader).
-        resampling: how photographs got their size (a note for the reader).
-        frames_over_time: of a dynamic scene, shown (not scored) for the first view, from time 0 to 1; 0 for none.
-    """
-
-    split: str = "test"
-    views: tuple[int, ...] | None = None
-    stride: int = 1
-    limit: int | None = None
-    background: str = "as the data set composites it (alpha_color), else the model's own background colour"
-    eight_bit: bool = True
-    data_range: float = 1.0
-    ssim_window: int = 11
-    ssim_sigma: float = 1.5
-    ssim_region: str = "pixels whose whole window lies inside the image"
-    lpips_net: str = "alex"
-    frames_over_time: int = 6
-    crop: str = "none: whole images"
-    colour_space: str = "as stored in the data set's files (sRGB); nothing is converted"
-    resampling: str = "by the run's data manager; rendered at the resolution that it has"
+    split: Literal["test", "val"] = "test"
+    """Split whose views are scored."""
+    limit: Annotated[int | None, tyro.conf.arg(name="views")] = None
+    """Score at most this many views, spread evenly over the split (default: all)."""
+    lpips_net: Literal["alex", "vgg", "squeeze"] = "alex"
+    """Network of LPIPS; its weights must be on disk, or LPIPS is left out."""
+    frames_over_time: Annotated[int, tyro.conf.arg(metavar="INT")] = 6
+    """Frames of the first view in report.html where the data have times, from time 0 to 1; 0 for none."""
 
     def __post_init__(self) -> None:
-        if self.split not in ("test", "val"):
-            raise ConfigError(f"split {self.split!r} cannot be scored: choose 'test' or 'val'")
-        if self.stride < 1 or (self.limit is not None and self.limit < 1):
-            raise ConfigError(f"stride and limit must be at least 1, not {self.stride} and {self.limit}")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--views must be at least 1, not {self.limit}")
         if self.frames_over_time < 0:
-            raise ConfigError(f"frames over time must be 0 or more, not {self.frames_over_time}")
-        if self.lpips_net not in LPIPS_NETS:
-            raise ConfigError(f"no LPIPS network {self.lpips_net!r}: choose one of {', '.join(LPIPS_NETS)}")
-        if not self.eight_bit or self.data_range != 1.0 or (self.ssim_window, self.ssim_sigma) != (11, 1.5):
-            raise ConfigError("only 8-bit images, data range 1 and an 11x11 SSIM window of sigma 1.5 are implemented")
+            raise ConfigError(f"--frames-over-time must be 0 or more, not {self.frames_over_time}")
 
     def view_indices(self, available: int) -> list[int]:
-        """Indices of the views to score among ``available`` ones.
-
-        Raises:
-            ConfigError: an index outside the data set, or none left.
-        """
-        if self.views is not None:
-            wrong = [view for view in self.views if not 0 <= view < available]
-            if wrong or not self.views:
-                raise ConfigError(f"views {wrong or 'none'} cannot be scored: the split has views 0 to {available - 1}")
-            return list(self.views)
-        indices = list(range(0, available, self.stride))
-        if self.limit is not None and len(indices) > self.limit:
-            chosen = np.linspace(0, len(indices) - 1, self.limit).round().astype(int)
-            indices = [indices[position] for position in chosen]
-        if not indices:
+        """Indices of the views to score among ``available`` ones; raises `ConfigError` where there is none."""
+        if available < 1:
             raise ConfigError(f"the {self.split} split holds no view: nothing to score")
-        return indices
+        count = available if self.limit is None else min(self.limit, available)
+        return np.linspace(0, available - 1, count).round().astype(int).tolist()
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data for a result file."""
-        return asdict(self)
+        return {**asdict(self), **CONVENTIONS}
 
 
 @dataclass(frozen=True)
 class Timing:
     """How times are taken: the runs take turns, A B C A B C, and medians are reported.
 
-    Attributes:
-        warmup: untimed rounds before the timed ones.
-        repeats: timed rounds.
-        num_queries: points (position and direction) evaluated by a field in one timed call.
-        chunk_size: points evaluated at once, the same for all runs: intermediate values of a chunk stay in the cache.
-        num_views: test views rendered in one timed call of the whole-image time.
-        seed: of the random points, and of the pixels trained on.
-        split_repeats: rounds that take a render's time apart.
-        train_iterations: timed training iterations of each run; 0 leaves training out.
+    Raises `ConfigError` for a value out of its range.
     """
 
-    warmup: int = 1
     repeats: int = 5
-    num_queries: int = 32768
-    chunk_size: int = 4096
-    num_views: int = 1
-    seed: int = 0
+    """Timed rounds; in each, the runs take turns."""
+    warmup: int = 1
+    """Untimed rounds before."""
+    num_queries: Annotated[int | None, tyro.conf.arg(name="queries")] = None
+    """Points at which a field is evaluated in one timed call (default: 32768 on a CPU, 1048576 on a GPU)."""
+    chunk_size: int | None = None
+    """Points evaluated at once, the same for all runs (default: 4096 on a CPU, 262144 on a GPU)."""
+    num_views: Annotated[int, tyro.conf.arg(name="timed-views")] = 1
+    """Views rendered in one timed call."""
     split_repeats: int = 3
-    train_iterations: int = 0
+    """Rounds that take a render's time apart: encoding, MLP, sampling, compositing, other."""
+    train_iterations: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Training iterations to time as well, in memory, after everything else; 0 for none."""
+    seed: int = 0
+    """Of the random points, and of the pixels trained on."""
 
     def __post_init__(self) -> None:
         counts = (self.repeats, self.num_queries, self.chunk_size, self.num_views, self.split_repeats)
-        if min(self.warmup, self.train_iterations) < 0 or min(counts) < 1:
+        if min(self.warmup, self.train_iterations) < 0 or min(c for c in counts if c is not None) < 1:
             raise ConfigError(
                 "warmup and training iterations must be at least 0; repeats, split repeats, queries, chunk size and "
                 "timed views at least 1"
             )
 
+    def on(self, device_type: str) -> Timing:
+        """The same with numbers of queries in place of the defaults of a device, "cpu" or "cuda"."""
+        queries, chunk = (1 << 20, 1 << 18) if device_type == "cuda" else (1 << 15, 1 << 12)
+        return replace(self, num_queries=self.num_queries or queries, chunk_size=self.chunk_size or chunk)
+
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data for a result file."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How networks and rendering are run; the default leaves both as the methods have them.
+
+    Raises `ConfigError` for settings that do not fit together.
+    """
+
+    plan_backend: Literal["none", "eager", "compile", "triton"] = "none"
+    """Run every network by an inference plan; the report states how far its outputs are from float32."""
+    plan_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the plans' weights, features and products."""
+    plan_drop_norm: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
+    """Let plans take the norm of a layer's input for constant where outputs change by less than this share of the
+    largest, such as 0.001."""
+    auxiliary_outputs: bool = True
+    """Render outputs that no score needs as well, such as the coarse field's colours."""
+    early_stop: Annotated[float, tyro.conf.arg(metavar="T")] = 0.0
+    """End rays where their transmittance is below this, such as 0.003: no channel changes by more."""
+    skip_empty: Annotated[int, tyro.conf.arg(metavar="CELLS")] = 0
+    """Skip space where the trained density is zero, by a grid of so many cells a side, such as 96; 0 for none."""
+
+    def __post_init__(self) -> None:
+        if self.plan_backend == "none" and self.plan_drop_norm:
+            raise ConfigError("norms are dropped by plans: give --plan-backend eager")
+        if self.plan_backend == "none" and self.plan_dtype != "float32":
+            raise ConfigError(f"a plan in {self.plan_dtype} needs a backend: give --plan-backend eager")
+        if not 0 <= self.early_stop < 1:
+            raise ConfigError(f"--early-stop is a transmittance in [0, 1), not {self.early_stop:g}; try 0.003")
+        if self.skip_empty < 0:
+            raise ConfigError(f"an occupancy grid needs at least 2 cells a side, or 0 for none, not {self.skip_empty}")
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether rays end early or space is skipped."""
+        return self.early_stop > 0 or self.skip_empty > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain data for a result file, under the keys that reports have had from the start."""
+        return {
+            "backend": self.plan_backend,
+            "dtype": self.plan_dtype,
+            "extras": self.auxiliary_outputs,
+            "opaque": self.early_stop,
+            "empty": self.skip_empty,
+            "drop_norm": self.plan_drop_norm,
+        }

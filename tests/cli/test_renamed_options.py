@@ -98,6 +98,7 @@ def test_every_new_name_is_an_option_and_no_old_one_is(prog: str, capsys: pytest
 
 def test_an_old_option_of_a_real_command_sets_the_new_one() -> None:
     command = parse(EvalCommand, "eugen-eval", ["--stop-opaque", "0.003", "--no-extras", "--no-save-pictures"])
-    assert (command.early_stop, command.auxiliary_outputs, command.save_images) == (0.003, False, False)
+    inference = command.inference
+    assert (inference.early_stop, inference.auxiliary_outputs, command.save_images) == (0.003, False, False)
     assert parse(COMMANDS, "eugen-data", ["photos", "folder", "--largest", "64"]).max_size == 64
     assert parse(ViewCommand, "eugen-view", ["--load-config", "a", "--largest=64"]).load_config == (Path("a"),)

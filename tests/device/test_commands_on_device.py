@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +18,7 @@ from eugen_nerf.cli.distill import Distill
 from eugen_nerf.cli.eval import EvalCommand
 from eugen_nerf.core import load_bundle
 from eugen_nerf.core.inference.plan import PlanDtype
+from eugen_nerf.evaluation.protocol import Inference, Protocol, Timing
 from eugen_nerf.evaluation.sdf.sdf_protocol import SdfProtocol
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.rendering.planning import plan_model
@@ -127,25 +129,27 @@ def test_a_picture_of_the_viewer(device_run: DeviceRun) -> None:
     assert picture.outputs["rgb"].shape == (16, 16, 3)
 
 
-QUICK = {"queries": 128, "chunk_size": 64, "repeats": 1, "warmup": 0, "split_repeats": 1, "frames_over_time": 0}
+QUICK = Timing(num_queries=128, chunk_size=64, repeats=1, warmup=0, split_repeats=1)
+SCORING = Protocol(limit=1, frames_over_time=0)
 
 
 @pytest.mark.parametrize(
     ("preset", "settings"),
     [
-        ("eugen-nerf-small", {"reduced": ("a:bfloat16",), "train_iterations": 1}),
+        ("eugen-nerf-small", {"reduced": ("a:bfloat16",), "speed": replace(QUICK, train_iterations=1)}),
         (
             "eugen-nerf-small",
-            {"plan_backend": "eager", "auxiliary_outputs": False, "early_stop": 0.003, "skip_empty": 4},
+            {"inference": Inference("eager", auxiliary_outputs=False, early_stop=0.003, skip_empty=4)},
         ),
-        ("eugen-zipnerf-small", {"plan_backend": "eager", "plan_dtype": "bfloat16"}),
+        ("eugen-zipnerf-small", {"inference": Inference("eager", "bfloat16")}),
     ],
     ids=["reduced", "approximations", "plan"],
 )
 def test_an_evaluation(preset: str, settings: dict[str, Any], device_run: DeviceRun, tmp_path: Path) -> None:
     paths = tuple(device_run(preset, variant) for variant in ("dense", "eugen"))
     with pretend_cuda():
-        EvalCommand(load_config=paths, names=("a", "b"), output=tmp_path, views=1, **QUICK, **settings).run()
+        options = {"speed": QUICK, "scoring": SCORING, **settings}
+        EvalCommand(load_config=paths, names=("a", "b"), output=tmp_path, **options).run()
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["environment"]["device"], report["environment"]["device_name"]) == ("cuda", "pretended GPU")
 

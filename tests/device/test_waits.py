@@ -14,6 +14,7 @@ from torch import Tensor
 
 from eugen_nerf.cli.eval import EvalCommand
 from eugen_nerf.core.rendering.sphere_tracing import SWEEP, first_crossing
+from eugen_nerf.evaluation.protocol import Protocol, Timing
 from eugen_nerf.methods.background_renderers import rgb_renderer
 from eugen_nerf.methods.runs.loading import load_run
 
@@ -93,7 +94,8 @@ def test_an_evaluation_on_a_cpu_leaves_a_gpu_alone(device_run: Callable[[str, st
     def check(optimizer: torch.optim.Optimizer) -> None:
         """torch's own looks for a stream that is being captured."""
 
-    quick = {"queries": 64, "chunk_size": 64, "repeats": 1, "warmup": 0, "split_repeats": 1, "views": 1}
+    quick = Timing(num_queries=64, chunk_size=64, repeats=1, warmup=0, split_repeats=1, train_iterations=1)
+    command = EvalCommand(load_config=(path,), output=tmp_path, device="cpu", scoring=Protocol(limit=1), speed=quick)
     with (
         mock.patch.object(torch.cuda, "is_available", available),
         mock.patch.object(torch.cuda, "_lazy_init", initialise),
@@ -101,5 +103,5 @@ def test_an_evaluation_on_a_cpu_leaves_a_gpu_alone(device_run: Callable[[str, st
     ):
         with pytest.raises(AssertionError, match="initialised"):
             torch.cuda.current_device()
-        EvalCommand(load_config=(path,), output=tmp_path, device="cpu", train_iterations=1, **quick).run()
+        command.run()
     assert (tmp_path / "report.json").is_file()

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -267,7 +268,7 @@ def test_command_writes_a_report_and_refuses_a_second(
 
 
 def test_protocol_views_reach_the_report(tiny_stock_run: Path) -> None:
-    result = evaluate([tiny_stock_run], protocol=Protocol(views=(2, 0)), timing=QUICK, repeats=1, device="cpu")
-    assert result.views == [2, 0]
+    result = evaluate([tiny_stock_run], protocol=Protocol(limit=2), timing=replace(QUICK, repeats=1), device="cpu")
+    assert result.views == [0, 2]
     assert len(result.rows[0]["image_seconds"]) == 1
     assert result.rows[0]["variant"] == "vanilla-nerf"

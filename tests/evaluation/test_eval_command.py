@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-import tyro
 from event_files import write_events
 
 from eugen_nerf.cli.eval import EvalCommand
+from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.evaluation.costs.time_breakdown import CATEGORIES
 from eugen_nerf.evaluation.protocol import Timing
@@ -43,7 +43,7 @@ def run_command(configs: list[Path], output: Path, *further: str) -> Result:
     folders = [config.parent for config in configs]
     before, printed = hashes(folders), io.StringIO()
     with contextlib.redirect_stdout(printed):
-        tyro.cli(EvalCommand, args=arguments).run()
+        parse(EvalCommand, "eugen-eval", arguments).run()
     content = json.loads((output / "report.json").read_text())
     page = (output / "report.html").read_text()
     return Result(content["rows"], content["protocol"], printed.getvalue(), page, before, hashes(folders))

@@ -8,7 +8,8 @@ import pytest
 from test_eval_command import Result, run_command
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.evaluation.costs.inference_modes import Inference, apply_inference, random_rays
+from eugen_nerf.evaluation.costs.inference_modes import apply_inference, random_rays
+from eugen_nerf.evaluation.protocol import Inference
 from eugen_nerf.methods.runs.loading import load_run
 
 PLAN = ("--plan-backend", "eager", "--plan-dtype", "bfloat16", "--no-auxiliary-outputs")
@@ -82,8 +83,8 @@ def test_a_run_of_a_stock_method_is_refused(tiny_stock_run: Path) -> None:
 
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match="give --plan-backend eager"):
-        Inference(dtype="bfloat16")
+        Inference(plan_dtype="bfloat16")
     with pytest.raises(ConfigError, match="transmittance"):
-        Inference(opaque=1.5)
+        Inference(early_stop=1.5)
     with pytest.raises(ConfigError, match="not -3"):
-        Inference(empty=-3)
+        Inference(skip_empty=-3)

@@ -12,28 +12,25 @@ def test_all_views_by_default() -> None:
     assert Protocol().view_indices(5) == [0, 1, 2, 3, 4]
 
 
-def test_stride_then_limit_spread_evenly() -> None:
-    assert Protocol(stride=2).view_indices(5) == [0, 2, 4]
+def test_a_limit_spreads_evenly() -> None:
     assert Protocol(limit=3).view_indices(101) == [0, 50, 100]
-    assert Protocol(stride=10, limit=2).view_indices(101) == [0, 100]
+    assert Protocol(limit=2).view_indices(7) == [0, 6]
     assert Protocol(limit=9).view_indices(2) == [0, 1]
-
-
-def test_named_views_keep_their_order() -> None:
-    assert Protocol(views=(3, 0)).view_indices(4) == [3, 0]
-    with pytest.raises(ConfigError, match="views 0 to 3"):
-        Protocol(views=(4,)).view_indices(4)
     with pytest.raises(ConfigError, match="holds no view"):
         Protocol().view_indices(0)
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [{"split": "train"}, {"stride": 0}, {"limit": 0}, {"lpips_net": "resnet"}, {"eight_bit": False}, {"ssim_sigma": 2}],
-)
+@pytest.mark.parametrize("setting", [{"limit": 0}, {"frames_over_time": -1}])
 def test_protocol_refusals(setting: dict) -> None:
     with pytest.raises(ConfigError):
         Protocol(**setting)
+
+
+def test_numbers_of_queries_follow_the_device_where_none_are_given() -> None:
+    assert (Timing().on("cpu").num_queries, Timing().on("cpu").chunk_size) == (32768, 4096)
+    assert (Timing().on("cuda").num_queries, Timing().on("cuda").chunk_size) == (1 << 20, 1 << 18)
+    given = Timing(num_queries=7, chunk_size=3)
+    assert given.on("cuda") == given.on("cpu") == given
 
 
 @pytest.mark.parametrize("setting", [{"repeats": 0}, {"num_queries": 0}, {"chunk_size": 0}, {"warmup": -1}])
@@ -44,4 +41,4 @@ def test_timing_refusals(setting: dict) -> None:
 
 def test_records_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Protocol().stride = 2  # type: ignore[misc]
+        Protocol().limit = 2  # type: ignore[misc]

@@ -1,19 +1,19 @@
-"""Runs that are compared by inference plans and with shortcuts of rendering, the same for all of them."""
+"""Runs compared by inference plans and with approximations of rendering, the same for all of them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from nerfstudio.cameras.rays import RayBundle
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.inference.onednn import has_fast_bfloat16
-from eugen_nerf.core.inference.plan import Backend, InferencePlan, PlanDtype
+from eugen_nerf.core.inference.plan import InferencePlan
 from eugen_nerf.evaluation.images.view_rendering import render_rgb, view_camera
+from eugen_nerf.evaluation.protocol import Inference
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.rendering.planning import plan_model
 from eugen_nerf.methods.rendering.shortcuts import Shortcuts
@@ -21,54 +21,15 @@ from eugen_nerf.methods.runs.image_metrics import psnr, quantise
 from eugen_nerf.methods.runs.loading import Run
 
 PLAN_RAYS = 64
-"""Rays of the first scored view along which networks are asked, to measure what a plan changes."""
+"""Rays of the first scored view along which networks are evaluated, to measure what a plan changes."""
 BOX_RAYS = 1024
 """Rays of every scored view whose samples an occupancy grid has to cover."""
-
-
-@dataclass(frozen=True)
-class Inference:
-    """How networks and rendering are run; the default leaves both as the methods have them.
-
-    Attributes:
-        backend: of inference plans: "eager", "compile" or "triton"; None makes no plans.
-        dtype: of plans.
-        drop_norm: change of outputs for which plans may take norms of inputs for constant; 0 keeps them.
-        extras: whether outputs are rendered that no score needs, such as the coarse field's colours.
-        opaque: transmittance below which rays end; 0 asks for all samples.
-        empty: cells along each side of an occupancy grid built from the trained density; 0 for none.
-    """
-
-    backend: Backend | Literal["none"] = "none"
-    dtype: PlanDtype = "float32"
-    extras: bool = True
-    opaque: float = 0.0
-    empty: int = 0
-    drop_norm: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.backend == "none" and self.drop_norm:
-            raise ConfigError("norms are dropped by plans: give --plan-backend eager")
-        if self.backend == "none" and self.dtype != "float32":
-            raise ConfigError(f"a plan in {self.dtype} needs a backend: give --plan-backend eager")
-        Shortcuts(opaque=self.opaque)  # refuses what is none
-        if self.empty < 0:
-            raise ConfigError(f"an occupancy grid needs at least 2 cells a side, or 0 for none, not {self.empty}")
-
-    @property
-    def changes_pictures(self) -> bool:
-        """Whether rays are cut short or space is skipped."""
-        return self.opaque > 0 or self.empty > 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as plain data for a result file."""
-        return asdict(self)
 
 
 def apply_inference(
     runs: Mapping[str, Run], inference: Inference, views: Sequence[int], notes: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """Sets plans and shortcuts of runs, and says what they are and what they change.
+    """Sets plans and approximations of runs, and says what they are and what they change.
 
     Args:
         runs: by name.
@@ -78,7 +39,7 @@ def apply_inference(
 
     Returns:
         For each run, what goes into its row: `plans` by network; `shortcuts` with seconds to build the grid, the share
-        of occupied cells, and for the first view the PSNR between pictures with and without.
+        of occupied cells, and for the first view the PSNR between images with and without.
 
     Raises:
         ConfigError: a run whose fields are no graphs of layers, or one that cannot skip empty space.
@@ -89,20 +50,24 @@ def apply_inference(
     for name, run in runs.items():
         model = run.model
         if not isinstance(model, GraphModel):
-            raise ConfigError(f"plans and shortcuts are for runs of the eugen-* methods, and {name!r} is none")
+            raise ConfigError(f"plans and approximations are for runs of the eugen-* methods, and {name!r} is none")
         found[name] = {"plans": None, "shortcuts": None}
-        if inference.backend != "none" and all(f.network.plan is None for f in model.graph_fields().values()):
+        if inference.plan_backend != "none" and all(f.network.plan is None for f in model.graph_fields().values()):
             device = run.pipeline.device
-            if inference.dtype == "bfloat16" and not has_fast_bfloat16(device):
+            if inference.plan_dtype == "bfloat16" and not has_fast_bfloat16(device):
                 notes.append(f"{device.type} has no bfloat16 products of its own: plans in bfloat16 are slow here")
             rays = random_rays(run, views[:1], PLAN_RAYS)
             plans = plan_model(
-                model, rays, backend=inference.backend, dtype=inference.dtype, drop_norm=inference.drop_norm
+                model,
+                rays,
+                backend=inference.plan_backend,
+                dtype=inference.plan_dtype,
+                drop_norm=inference.plan_drop_norm,
             )
             found[name]["plans"] = {key: describe_plan(plan) for key, plan in plans.items()}
-        model.shortcuts = Shortcuts(extras=inference.extras)
-        if inference.changes_pictures:
-            found[name]["shortcuts"] = _take_shortcuts(run, model, inference, views)
+        model.shortcuts = Shortcuts(extras=inference.auxiliary_outputs)
+        if inference.changes_images:
+            found[name]["shortcuts"] = _measure_approximations(run, model, inference, views)
     return found
 
 
@@ -142,28 +107,28 @@ def _joined(bundles: Sequence[RayBundle]) -> RayBundle:
     )
 
 
-def _take_shortcuts(run: Run, model: GraphModel, inference: Inference, views: Sequence[int]) -> dict[str, Any]:
+def _measure_approximations(run: Run, model: GraphModel, inference: Inference, views: Sequence[int]) -> dict[str, Any]:
     camera = view_camera(run, views[0])
     without = quantise(render_rgb(run, camera))
     grid, seconds = None, None
-    if inference.empty:
+    if inference.skip_empty:
         start = time.perf_counter()
-        grid = model.scene_occupancy(model.sampled_box(random_rays(run, views, BOX_RAYS)), inference.empty)
+        grid = model.scene_occupancy(model.sampled_box(random_rays(run, views, BOX_RAYS)), inference.skip_empty)
         seconds = time.perf_counter() - start
-    model.shortcuts = Shortcuts(extras=inference.extras, opaque=inference.opaque, empty=grid)
-    picture = quantise(render_rgb(run, camera))
+    model.shortcuts = Shortcuts(extras=inference.auxiliary_outputs, opaque=inference.early_stop, empty=grid)
+    image = quantise(render_rgb(run, camera))
     return {
         "view": views[0],
         "grid_seconds": seconds,
         "occupied_share": None if grid is None else float(grid.cells.float().mean()),
-        "psnr_between": psnr(picture, without),
+        "psnr_between": psnr(image, without),
         "without": without,
-        "with": picture,
+        "with": image,
     }
 
 
-def picture_change(shortcuts: dict[str, Any] | None, truth: Any) -> dict[str, Any] | None:
-    """What shortcuts are in a result: instead of the two pictures, how many dB nearer to the photograph one is.
+def image_change(shortcuts: dict[str, Any] | None, truth: Any) -> dict[str, Any] | None:
+    """What a result says of approximations: in place of the two images, how many dB nearer to the photograph one is.
 
     Args:
         shortcuts: from `apply_inference`.
