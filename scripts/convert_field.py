@@ -95,10 +95,10 @@ def main() -> None:
         schedule.step()
     held_out, batches = rays(2048, 1), [rays(64, 2 + i) for i in range(20)]
     with torch.no_grad():
-        picture = render(truth, held_out)
+        image = render(truth, held_out)
 
         def psnr(student: nn.Module) -> float:
-            return float(-10 * torch.log10((render(student, held_out) - picture).square().mean()))
+            return float(-10 * torch.log10((render(student, held_out) - image).square().mean()))
 
         print(f"{'units chosen by':20}{'m':>5}{'PSNR dB':>10}{'lost':>8}")
         print(f"{'teacher':20}{words.width:5}{psnr(model):10.2f}")

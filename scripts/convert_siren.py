@@ -3,9 +3,9 @@
 
     python scripts/convert_siren.py [--size 128] [--steps 1500] [--features 192 128 64]
 
-Prints the PSNR of the picture before and after, the multiply-adds of a pixel, and what the conversion took: with rows
+Prints the PSNR of the image before and after, the multiply-adds of a pixel, and what the conversion took: with rows
 of the teacher as projections, chosen by the layers that read them or by what the outputs make of them (one backward
-pass), with orthogonal random ones (the paper's Eq. 31), and, where --train-steps asks for it,
+pass), with orthogonal random ones (the paper's Eq. 31), and, with --train-steps,
 with rows and then gradient descent on each layer alone. The network as a whole is never trained again.
 """
 

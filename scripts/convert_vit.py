@@ -6,8 +6,8 @@
 Task: scikit-learn's 8 x 8 digits, a fifth of them for the test. Prints the test accuracy before and after, the
 multiply-adds of an image through all linear layers, and the time of a forward pass against the teacher's, taken in
 turns: with rows of the teacher as projections, chosen by the layers that read them or by what the outputs make of
-them; with as many multiply-adds allotted to the blocks by a preview (from 16 units up); and with orthogonal random
-projections (the paper's Eq. 31). Training images are all that the conversion sees, without labels, and nothing is
+them; with as many multiply-adds allocated to the blocks by a preview (from 16 units up); and with orthogonal random
+projections (the paper's Eq. 31). Training images are all that the conversion is given, without labels, and nothing is
 trained afterwards.
 """
 
@@ -126,13 +126,13 @@ def main() -> None:
     recipes = {
         "rows": ConversionConfig(),
         "rows for outputs": ConversionConfig(),
-        "the same, allotted": ConversionConfig(),
+        "the same, allocated": ConversionConfig(),
         "random orthogonal": ConversionConfig("random", orthogonal),
     }
     for m in words.features:
         share = 1.0
         for name, config in recipes.items():
-            if "allotted" in name and m < 16:
+            if "allocated" in name and m < 16:
                 continue  # previews are in steps of 16 units
             student = copy.deepcopy(model)
             report = convert_(
@@ -140,9 +140,9 @@ def main() -> None:
                 list(images.split(128)),
                 config,
                 layers=(r".*\.mlp\.fc1",),
-                num_features=None if "allotted" in name else m,
-                macs=share if "allotted" in name else None,
-                output_aware=name in ("rows for outputs", "the same, allotted"),
+                num_features=None if "allocated" in name else m,
+                macs=share if "allocated" in name else None,
+                output_aware=name in ("rows for outputs", "the same, allocated"),
             )
             share = report.multiply_adds[1] / report.multiply_adds[0]
             cost = tokens_through(student, images[:1])

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Takes the README's pictures of eugen-view: the real command in a real browser, clicked through by Playwright.
+"""Takes the README's screenshots of eugen-view: the real command in a real browser, clicked through by Playwright.
 
     python scripts/view_screenshots.py --runs DENSE/config.yml EUGEN/config.yml --surface ISDF/config.yml --output docs
 
@@ -23,7 +23,7 @@ from typing import Any
 GL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 SIZE = {"width": 1160, "height": 720}
 PATIENCE = 240.0
-"""Seconds for a picture."""
+"""Seconds for an image."""
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def served(words: list[str]) -> Iterator[str]:
 
 
 def rest(page: Any) -> None:
-    """Waits until the picture is as fine as it gets, and nothing is being worked on."""
+    """Waits until the image is as fine as it gets, and nothing is being worked on."""
     time.sleep(2.0)
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
@@ -48,11 +48,11 @@ def rest(page: Any) -> None:
             time.sleep(1.0)
             return
         time.sleep(0.3)
-    raise SystemExit("the picture did not come to rest")
+    raise SystemExit("the image did not come to rest")
 
 
 def quietest(page: Any, path: Path, tries: int = 6) -> None:
-    """Renders a test view some times and takes a picture of the time that other programs disturbed least."""
+    """Renders a test view some times and takes a screenshot of the time that other programs disturbed least."""
     least = float("inf")
     for _ in range(tries):
         page.get_by_role("button", name="Go to test view").click()

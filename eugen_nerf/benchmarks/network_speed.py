@@ -1,4 +1,4 @@
-"""How fast networks answer, dense and EUGen, by every way of running them: the contenders and what they cost.
+"""How fast networks are evaluated, dense and EUGen, by every way of running them: the contenders and what they cost.
 
 All take the same encoded inputs and turns in one process (`core/timing.py`). The best dense row is the fastest dense
 network of full width, however it is run: nothing is gained against a slow way of running the same numbers.
@@ -74,7 +74,7 @@ class Contender:
     dtype: torch.dtype
     network: LayerGraph
     work: Work
-    """Answers all queries once."""
+    """Evaluates all queries once."""
     chunk: int | None
     """Rows at a time; None where all go in one launch."""
     deviation: float | None
@@ -105,7 +105,7 @@ class Contender:
 
 @dataclass
 class Field:
-    """The contenders of a family and the queries that they answer."""
+    """The contenders of a family and the queries that they evaluate."""
 
     family: Family
     inputs: list[Tensor]
@@ -116,29 +116,34 @@ class Field:
 
     @property
     def queries(self) -> int:
-        """Number of queries that one call answers."""
+        """Number of queries of one call."""
         return len(self.inputs[0])
 
 
 def networks_of(family: Family, device: torch.device) -> dict[str, LayerGraph]:
-    """Dense, EUGen with each number of features and as published, and the peers at the cost of the last number; random
-    weights."""
+    """Dense, EUGen with each number of features and as published, and baselines at the cost of the last number.
+
+    Their weights are random.
+    """
     torch.manual_seed(0)
 
     def build(variant: str, m: int, layers: tuple[str, ...] = family.layers, *, norm: bool = False) -> LayerGraph:
         replacement = Replacement(layers, (m,), EUGenConfig(norm=norm))
         return build_variant(family.shape, variant, replacement).to(device).eval()
 
-    found = {"dense": build("dense", 64)}
-    found |= {f"EUGen m={m}": build("eugen", m) for m in family.features}
+    networks = {"dense": build("dense", 64)}
+    networks |= {f"EUGen m={m}": build("eugen", m) for m in family.features}
     if family.published is not None:
         layers, m = family.published
-        found["EUGen as published"] = published = build("eugen", m, (layers,), norm=True)
+        networks["EUGen as published"] = published = build("eugen", m, (layers,), norm=True)
         for layer in published.modules():
             if isinstance(layer, EUGenLinear):
                 layer.draw_norm_column()  # training leaves none zero, and plans leave zeros out
     last = family.features[-1]
-    return found | {f"narrower, as m={last}": build("narrow", last), f"low rank, as m={last}": build("lowrank", last)}
+    return networks | {
+        f"narrower, as m={last}": build("narrow", last),
+        f"low rank, as m={last}": build("lowrank", last),
+    }
 
 
 def contenders_of(
@@ -167,14 +172,16 @@ def contenders_of(
     ways += [("triton", dtype) for dtype in PLAN_DTYPES] if device.type == "cuda" else []
     for name, network in networks_of(family, device).items():
         dense = name == "dense"
-        peer = not dense and not name.startswith("EUGen")
+        baseline = not dense and not name.startswith("EUGen")
         result.contenders.append(_plain(name, network, inputs, chunk, family.gradient))
         if family.gradient:
             result.contenders.append(_plain(name, network, inputs, chunk, True, torch.bfloat16))
             continue
         for backend, dtype in ways:
-            # compiling takes long: in float32 the dense network alone, and peers run by the plan that is best
-            slow = (peer and (backend == "compile" or dtype != "bfloat16")) or (not dense and (backend, dtype) == SLOW)
+            # compiling takes long: in float32 the dense network alone, and baselines run by the plan that is best
+            slow = (baseline and (backend == "compile" or dtype != "bfloat16")) or (
+                not dense and (backend, dtype) == SLOW
+            )
             if slow and not every_way:
                 continue
             if (name, backend, dtype) in left_out:
@@ -202,8 +209,8 @@ def _plain(
 
     def gradients() -> None:
         for part in rows[0].split(chunk):
-            asked = part.detach().requires_grad_()
-            torch.autograd.grad(graph(asked)[0].sum(), asked)
+            points = part.detach().requires_grad_()
+            torch.autograd.grad(graph(points)[0].sum(), points)
 
     work = gradients if gradient else values
     kind = "eager" if dtype == torch.float32 else "eager bfloat16"

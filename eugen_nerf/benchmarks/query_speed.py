@@ -22,8 +22,8 @@ Peaks = dict[str, float]
 
 def measure_peaks(device: torch.device) -> Peaks:
     """FLOP/s of matrix products by dtype, and bytes/s of a copy (`copy`)."""
-    found = {str(dtype).removeprefix("torch."): matmul_peak(device, dtype) for dtype in PEAK_DTYPES}
-    return {**found, "copy": copy_bandwidth(device)}
+    peaks = {str(dtype).removeprefix("torch."): matmul_peak(device, dtype) for dtype in PEAK_DTYPES}
+    return {**peaks, "copy": copy_bandwidth(device)}
 
 
 def queries_for(macs: int, device: torch.device, scale: float = 1.0) -> int:
@@ -70,7 +70,7 @@ def measure_family(
 def rows_of(
     field: Field, peaks: Mapping[str, float], device: torch.device, *, warmup: int, repeats: int
 ) -> list[dict[str, Any]]:
-    """Times the contenders in turns and makes their rows; the best dense one is found by its median time."""
+    """Times the contenders in turns and makes their rows; the best dense one is that of the shortest median time."""
     work = {c.name: c.work for c in field.contenders}
     seconds = time_interleaved(work, warmup=warmup, repeats=repeats, device=device)  # type: ignore[arg-type]
     middle = medians(seconds)
@@ -128,9 +128,9 @@ def table_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def best_rows(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """The fastest row of each network, by the network's name."""
-    found: dict[str, Mapping[str, Any]] = {}
+    best: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         network = row["name"].rsplit(", ", 1)[0]
-        if network not in found or row["queries_per_second"] > found[network]["queries_per_second"]:
-            found[network] = row
-    return found
+        if network not in best or row["queries_per_second"] > best[network]["queries_per_second"]:
+            best[network] = row
+    return best

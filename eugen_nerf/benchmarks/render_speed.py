@@ -1,4 +1,4 @@
-"""One picture of a NeRF by networks alone, in plain PyTorch, taken apart: what a faster network is worth in it.
+"""One image of a NeRF by networks alone, in plain PyTorch, taken apart: what a faster network is worth in it.
 
 Coarse samples, the coarse density alone, samples from its weights, the fine network on both, compositing on white
 (Sec. 4 and 5.2 of arXiv 2003.08934). The same steps serve every network; only the networks differ.
@@ -32,7 +32,7 @@ RAYS = {"cpu": 256, "cuda": 1 << 13}
 
 @dataclass
 class Clock:
-    """Seconds by part; it waits for the device only where it is on."""
+    """Seconds by part of a render; it waits for the device only where it is on."""
 
     device: torch.device
     on: bool = False
@@ -54,12 +54,12 @@ class Clock:
             self._since = now
 
 
-class TimedPicture:
+class TimedRender:
     """A view of side x side pixels from 4 units away, rendered by a coarse and a fine network.
 
     Args:
-        coarse: asked for its density alone.
-        fine: asked for both.
+        coarse: evaluated for its density alone.
+        fine: evaluated for density and colour.
         side: pixels along each side.
         device: where.
         rows: samples that are encoded at a time.
@@ -81,43 +81,43 @@ class TimedPicture:
         clock = clock or Clock(self.device)
         count = RAYS.get(self.device.type, RAYS["cpu"])
         clock.start()
-        picture = torch.cat([self._rays(part, clock) for part in self.directions.split(count)])
+        image = torch.cat([self._rays(part, clock) for part in self.directions.split(count)])
         clock.start()
-        picture = picture.cpu()
+        image = image.cpu()
         clock.end("transfer")
-        return picture
+        return image
 
     def _rays(self, directions: Tensor, clock: Clock) -> Tensor:
         edges = torch.linspace(NEAR, FAR, COARSE + 1, device=self.device).expand(len(directions), -1)
         clock.end("sampling")
-        density = self._ask(self.coarse, directions, edges, clock, (0,))[0]
+        density = self._evaluate(self.coarse, directions, edges, clock, (0,))[0]
         weights = rendering_weights(density, edges)
         clock.end("compositing")
         edges = finer_edges(edges, weights, FINE)
         clock.end("sampling")
-        density, colour = self._ask(self.fine, directions, edges, clock, None)
+        density, colour = self._evaluate(self.fine, directions, edges, clock, None)
         weights = rendering_weights(density, edges)[..., None]
         shown = (weights * torch.sigmoid(colour)).sum(dim=1) + 1 - weights.sum(dim=1)
         clock.end("compositing")
         return shown
 
-    def _ask(
+    def _evaluate(
         self, network: LayerGraph, directions: Tensor, edges: Tensor, clock: Clock, outputs: tuple[int, ...] | None
     ) -> list[Tensor]:
         middles = (edges[:, 1:] + edges[:, :-1]) / 2
         points = (self.origin + directions[:, None] * middles[..., None]).reshape(-1, 3)
         views = VIEWS(directions, directions) if self.encode and outputs is None else directions
         ray = torch.arange(len(directions), device=self.device).repeat_interleave(middles.shape[1])
-        found = []
+        outputs_by_part = []
         for start in range(0, len(points), self.rows):
             part = points[start : start + self.rows]
             inputs = [POSITIONS(part, part) if self.encode else part]
             if outputs is None:
                 inputs.append(views[ray[start : start + self.rows]])
             clock.end("encoding")
-            found.append(network(*inputs, outputs=outputs) if outputs else network(*inputs))
+            outputs_by_part.append(network(*inputs, outputs=outputs) if outputs else network(*inputs))
             clock.end("MLP")
-        joined = [torch.cat(parts) for parts in zip(*found, strict=True)]
+        joined = [torch.cat(parts) for parts in zip(*outputs_by_part, strict=True)]
         return [v.view(*middles.shape, -1) for v in joined]
 
 
@@ -140,7 +140,7 @@ def finer_edges(edges: Tensor, weights: Tensor, count: int) -> Tensor:
     return torch.cat([edges, start + share * (end - start)], dim=1).sort(dim=1).values
 
 
-def measure_pictures(
+def measure_renders(
     device: torch.device, side: int, *, repeats: int, compiled: Sequence[str] = (), family: Family = FAMILIES[0]
 ) -> list[dict[str, Any]]:
     """One row for each network and way of running it: seconds, ratio to the best dense one, the parts' seconds.
@@ -152,7 +152,7 @@ def measure_pictures(
         compiled: networks that are run by torch.compile too.
         family: networks on a NeRF's encoded positions and directions.
     """
-    pictures = {}
+    renders = {}
     fused = kernel_unavailable_reason(device) is None and device.type == "cuda"
     for name in ("dense", *(f"EUGen m={m}" for m in family.features)):
         ways = [("eager", "float32"), ("eager", "bfloat16")]
@@ -166,17 +166,17 @@ def measure_pictures(
                 encodings = None if encode else (POSITIONS, VIEWS)
                 plan = make_plan(network, samples, backend=backend, dtype=dtype, encodings=encodings)  # type: ignore[arg-type]
                 network.plan, rows = plan, plan.chunk or rows
-            picture = TimedPicture(networks[0], networks[1], side, device, rows, encode=encode)
-            pictures[f"{name}, {backend} plan {dtype}"] = picture
-    work: Mapping[str, Callable[[], None]] = {n: lambda p=p: _discard(p) for n, p in pictures.items()}  # type: ignore[misc]
+            render = TimedRender(networks[0], networks[1], side, device, rows, encode=encode)
+            renders[f"{name}, {backend} plan {dtype}"] = render
+    work: Mapping[str, Callable[[], None]] = {n: lambda r=r: _discard(r) for n, r in renders.items()}  # type: ignore[misc]
     seconds = time_interleaved(work, warmup=1, repeats=repeats, device=device)
     middle = medians(seconds)
-    best = min((n for n in pictures if n.startswith("dense")), key=lambda n: middle[n])
-    ratios, rows_found = speed_ratios(seconds, best), []
-    for name, picture in pictures.items():
+    best = min((n for n in renders if n.startswith("dense")), key=lambda n: middle[n])
+    ratios, rows_measured = speed_ratios(seconds, best), []
+    for name, render in renders.items():
         clock = Clock(device, on=True)
-        picture.render(clock)
-        found: dict[str, Any] = {
+        render.render(clock)
+        row: dict[str, Any] = {
             "family": family.name,
             "name": name,
             "best_dense": name == best,
@@ -185,22 +185,10 @@ def measure_pictures(
         }
         ratio = asdict(ratios[name])
         quartiles = [ratio["lower_quartile"], ratio["upper_quartile"]]
-        found |= {"ratio": ratio["median"], "ratio_quartiles": quartiles, "split": clock.seconds}
-        rows_found.append({**found, "seconds": seconds[name]})
-    return rows_found
+        row |= {"ratio": ratio["median"], "ratio_quartiles": quartiles, "split": clock.seconds}
+        rows_measured.append({**row, "seconds": seconds[name]})
+    return rows_measured
 
 
-def picture_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The rows as lines of text."""
-    side = rows[0]["side"]
-    lines = [f"one picture of {side}x{side} pixels, {COARSE} + {FINE} samples a ray; ratio to the best dense row (*)"]
-    lines.append(f"{'network':36}{'s/image':>9}{'ratio':>8}" + "".join(f"{part:>12}" for part in PARTS))
-    for row in rows:
-        name = row["name"] + (" *" if row["best_dense"] else "")
-        parts = "".join(f"{row['split'][part]:12.4f}" for part in PARTS)
-        lines.append(f"{name:36}{row['seconds_per_image']:9.4f}{row['ratio']:7.2f}x{parts}")
-    return lines
-
-
-def _discard(picture: TimedPicture) -> None:
-    picture.render()
+def _discard(render: TimedRender) -> None:
+    render.render()

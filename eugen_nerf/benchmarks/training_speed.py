@@ -85,9 +85,9 @@ def _step(
 
     def gradients() -> None:
         network.zero_grad()
-        asked = inputs[0].detach().requires_grad_()
-        distance = called(asked)[0]
-        (slope,) = torch.autograd.grad(distance.sum(), asked, create_graph=True)
+        points = inputs[0].detach().requires_grad_()
+        distance = called(points)[0]
+        (slope,) = torch.autograd.grad(distance.sum(), points, create_graph=True)
         (distance.square().mean() + (slope.norm(dim=-1) - 1).square().mean()).backward()
 
     return gradients if gradient else values

@@ -15,7 +15,7 @@ from eugen_nerf.cli.study import is_study, read_study, run_study
 from eugen_nerf.cli.suite import EVALUATORS, Suite, config_of, parts, read_suite, run_suite
 from eugen_nerf.cli.support.common import installed, print_lines, run_cli
 from eugen_nerf.cli.support.options import parse
-from eugen_nerf.cli.support.runner import Crew
+from eugen_nerf.cli.support.runner import WorkerPool
 from eugen_nerf.core.errors import ConfigError
 
 _TITLES = (" views of ", "errors against", "held-out depth")
@@ -43,7 +43,7 @@ class Bench:
             raise ConfigError("give at least one suite, such as configs/demo.yml")
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"--workers must be at least 1, not {self.workers}")
-        first = Crew.of_environment(1, None).index == 0
+        first = WorkerPool.of_environment(1, None).index == 0
         console = Console(quiet=not first)
         for path in self.suites:  # a mistake in the last one shows before the first runs
             read_study(path) if is_study(path) else read_suite(path)
@@ -53,16 +53,16 @@ class Bench:
                 print_lines(console, {"report": page})
                 continue
             suite = read_suite(path)
-            found = parts(suite)
-            reports = [run_suite(part.suite, console, workers=self.workers) for part in found]
+            suite_parts = parts(suite)
+            reports = [run_suite(part.suite, console, workers=self.workers) for part in suite_parts]
             if not first:
                 continue
-            for part, report in zip(found, reports, strict=True):
+            for part, report in zip(suite_parts, reports, strict=True):
                 _print_part(part.suite, report, console)
-            if len(found) > 1:
+            if len(suite_parts) > 1:
                 from eugen_nerf.evaluation.reports.scene_means import write_summary
 
-                read = [(part.scene, part.method, report) for part, report in zip(found, reports, strict=True)]
+                read = [(part.scene, part.method, report) for part, report in zip(suite_parts, reports, strict=True)]
                 print_lines(console, {"all scenes": write_summary(suite.name, read, suite.output, console)})
 
 

@@ -67,7 +67,7 @@ class RenderCommand:
         timed = has_times(run)
         if not timed and self.path == "fixed":
             raise ConfigError(
-                f"{self.load_config} is of a scene without times, so a fixed camera sees one image: "
+                f"{self.load_config} is of a scene without times, so a fixed camera renders one image: "
                 "take --path orbit or spiral"
             )
         count = len(eval_dataset(run))

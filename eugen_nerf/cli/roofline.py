@@ -56,9 +56,9 @@ class RooflineCommand:
         for method in self.methods:
             for variant in self.variants:
                 for mode in self.modes:
-                    found = predict_rows(method, variant, mode, card, self.precisions, self.rays)
-                    rows += found
-                    for line in (line for row in found for line in row_lines(row)):
+                    predicted = predict_rows(method, variant, mode, card, self.precisions, self.rays)
+                    rows += predicted
+                    for line in (line for row in predicted for line in row_lines(row)):
                         console.print(line, markup=False, highlight=False, soft_wrap=True)
         if self.output is None:
             return

@@ -26,7 +26,7 @@ Box = tuple[float, float, float, float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class _OneRun:
-    """What all commands on one run ask for."""
+    """The options of all commands on one run."""
 
     load_config: Path
     """The config.yml of the run."""
@@ -51,7 +51,7 @@ class MeshCommand(_OneRun):
     voxel: float = 0.02
     """Edge of a grid cell in metres."""
     crop: bool = True
-    """Keep only what a training view saw (up to 10 cm behind the measured depth)."""
+    """Keep only what a training view observed (up to 10 cm behind the measured depth)."""
 
     def run(self) -> None:
         """Makes and writes the mesh."""
@@ -65,12 +65,12 @@ class MeshCommand(_OneRun):
             mesh = extract_mesh(sdf.distance, _bounds(sdf, self.bounds), self.voxel, progress)
         if self.crop:
             from eugen_nerf.data.rgbd.depth_views import depth_views
-            from eugen_nerf.evaluation.sdf.sdf_comparison import SEEN_WIDTH, split_outputs
-            from eugen_nerf.evaluation.sdf.sdf_metrics import SEEN_MARGIN
+            from eugen_nerf.evaluation.sdf.sdf_comparison import OBSERVED_WIDTH, split_outputs
+            from eugen_nerf.evaluation.sdf.sdf_metrics import OBSERVED_MARGIN
 
             outputs = split_outputs(run).train
-            stride = max(1, int(outputs.cameras.width.flatten()[0]) // SEEN_WIDTH)
-            mesh = mesh.cropped(depth_views(outputs, stride=stride).observed(mesh.vertices, SEEN_MARGIN))
+            stride = max(1, int(outputs.cameras.width.flatten()[0]) // OBSERVED_WIDTH)
+            mesh = mesh.cropped(depth_views(outputs, stride=stride).observed(mesh.vertices, OBSERVED_MARGIN))
         write_mesh(mesh, self.output, normals=_unit(sdf.gradient(mesh.vertices)), overwrite=self.overwrite)
         print(f"{self.output}: wrote {len(mesh.vertices):,} vertices and {len(mesh.faces):,} faces, in metres")
 
@@ -101,15 +101,14 @@ class SliceCommand(_OneRun):
         sdf, _ = _load(self)
         box, axis = _bounds(sdf, self.bounds), "xyz".index(self.axis)
         low, high = float(box[0, axis]), float(box[1, axis])
-        places = self.at or tuple(round(low + share * (high - low), 2) for share in (0.25, 0.5, 0.75))
+        positions = self.at or tuple(round(low + share * (high - low), 2) for share in (0.25, 0.5, 0.75))
         slices = {
-            f"slice {i + 1}": sample_slice(sdf.distance, box, axis, at, self.voxel) for i, at in enumerate(places)
+            f"slice {i + 1}": sample_slice(sdf.distance, box, axis, at, self.voxel) for i, at in enumerate(positions)
         }
         with new_file(self.output, overwrite=self.overwrite) as partial:
             draw_slices(slices, partial, limit=self.limit)
-        print(
-            f"{self.output}: drew {len(slices)} slices across {self.axis} at {', '.join(f'{at:g}' for at in places)} m"
-        )
+        metres = ", ".join(f"{at:g}" for at in positions)
+        print(f"{self.output}: drew {len(slices)} slices across {self.axis} at {metres} m")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +228,7 @@ def _load(command: _OneRun) -> tuple[SignedDistance, Any]:
 
 
 def _bounds(sdf: SignedDistance, given: Box | None) -> NDArray[Any]:
-    """Corners [2, 3] of the box asked for, in metres."""
+    """Corners [2, 3] of the box that was given, else of the mapped one, in metres."""
     import numpy as np
 
     return sdf.bounds if given is None else np.array(given).reshape(2, 3)
@@ -243,7 +242,7 @@ def _unit(vectors: NDArray[Any]) -> NDArray[Any]:
 
 @contextmanager
 def _progress(text: str) -> Iterator[Callable[[float], None]]:
-    """A progress bar on stderr that is told the share done."""
+    """A progress bar on stderr; yields a function to call with the share done."""
     from rich.console import Console
     from rich.progress import Progress
 

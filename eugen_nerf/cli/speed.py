@@ -1,4 +1,4 @@
-"""eugen-bench speed: how fast dense and EUGen networks answer here, by every way of running them."""
+"""eugen-bench speed: how fast dense and EUGen networks are evaluated here, by every way of running them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import torch
     from rich.console import Console
 
-NAMES = {"nerf": 0, "mipnerf360": 1, "zipnerf": 2, "isdf": 3}
-PICTURED = ("nerf", "mipnerf360")
-"""Families of which a whole picture is rendered."""
+FAMILY_INDICES = {"nerf": 0, "mipnerf360": 1, "zipnerf": 2, "isdf": 3}
+RENDERED = ("nerf", "mipnerf360")
+"""Families of which a whole image is rendered."""
 
 
 @dataclass
 class SpeedCommand:
-    """Measure the speed of networks, dense, narrower, of low rank and EUGen, and of a whole picture.
+    """Measure the speed of networks, dense, narrower, of low rank and EUGen, and of a whole image.
 
     All rows take turns in one process. Ratios are to the fastest dense network of full width, however it is run:
     eager, by a plan, compiled, in float32 or bfloat16. Weights are random unless runs are given.
@@ -57,10 +57,10 @@ class SpeedCommand:
     threads: Annotated[int, tyro.conf.arg(metavar="INT")] = 1
     """CPU threads of torch."""
     image: Annotated[int, tyro.conf.arg(metavar="INT")] = 32
-    """Pixels along each side of the pictures, by nerf and by mipnerf360 where they are among the families; 0 for none.
+    """Pixels along each side of the images, by nerf and by mipnerf360 where they are among the families; 0 for none.
     Runs are rendered at their own size."""
     samples: tuple[int, int] = (64, 128)
-    """Coarse and further samples a ray of nerf's picture."""
+    """Coarse and further samples a ray of nerf's image."""
     load_config: tuple[Path, ...] = ()
     """Runs of eugen-* methods to render instead of random weights; the first is the dense one."""
 
@@ -83,7 +83,7 @@ class SpeedCommand:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         for name in self.families:
             rows = measure_family(
-                FAMILIES[NAMES[name]],
+                FAMILIES[FAMILY_INDICES[name]],
                 device,
                 result["peaks"],
                 scale=self.scale,
@@ -96,7 +96,7 @@ class SpeedCommand:
             for line in ["", *table_lines(rows)]:
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
         for name in self.families if self.training else ():
-            rows = measure_training(FAMILIES[NAMES[name]], device, scale=self.scale, repeats=self.repeats)
+            rows = measure_training(FAMILIES[FAMILY_INDICES[name]], device, scale=self.scale, repeats=self.repeats)
             result["training"] += rows
             self._keep(result)
             for line in ["", *training_lines(rows)]:
@@ -145,14 +145,14 @@ class SpeedCommand:
     def _heading(self, result: dict[str, Any]) -> list[str]:
         from eugen_nerf.benchmarks.hardware import SIDES
 
-        found, peaks = result["environment"], result["peaks"]
+        environment, peaks = result["environment"], result["peaks"]
         sides = " and ".join(map(str, SIDES[self.device]))
         return [
-            f"{found['device_name']}, {found['threads']} thread(s), torch {found['torch']}, "
-            f"bfloat16 products of its own: {'yes' if found['bfloat16_products'] else 'no'}",
+            f"{environment['device_name']}, {environment['threads']} thread(s), torch {environment['torch']}, "
+            f"bfloat16 products of its own: {'yes' if environment['bfloat16_products'] else 'no'}",
             f"measured: products of {sides} a side {peaks['float32'] / 1e9:,.0f} GFLOP/s in float32, "
             f"{peaks['bfloat16'] / 1e9:,.0f} in bfloat16; copies {peaks['copy'] / 1e9:,.1f} GB/s",
-            "" if found["tinycudann"] else "tinycudann is not installed: its fused networks are left out",
+            "" if environment["tinycudann"] else "tinycudann is not installed: its fused networks are left out",
         ]
 
     def _images(self, device: torch.device, result: dict[str, Any], console: Console) -> None:
@@ -168,22 +168,22 @@ class SpeedCommand:
         def measure(what: str, models: dict[str, Any], camera: Any) -> None:
             ways = ways_of(models, [next(iter(models))], camera)
             rounds = self.warmup + self.repeats + self.repeats // 2 + 1
-            line = f"{what}: a picture by {len(ways)} ways in {rounds} rounds: some minutes on a slow machine"
+            line = f"{what}: an image by {len(ways)} ways in {rounds} rounds: some minutes on a slow machine"
             console.print(f"\n{line}", markup=False, highlight=False, soft_wrap=True)
             rows = measure_images(ways, camera, warmup=self.warmup, repeats=self.repeats)
             result["images"] += [{"family": what, **row} for row in rows]
             self._keep(result)
             side = f"{int(camera.width[0])}x{int(camera.height[0])}"
-            title = f"{what}: one picture of {side} pixels, seconds; ratio to the best dense row (*)"
+            title = f"{what}: one image of {side} pixels, seconds; ratio to the best dense row (*)"
             for line in ["", title, *image_lines(rows)]:
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
 
         if self.load_config:
             measure("runs", *_runs(self.load_config, self.device))
             return
-        for name in PICTURED:
+        for name in RENDERED:
             if name in self.families:
-                family = FAMILIES[NAMES[name]]
+                family = FAMILIES[FAMILY_INDICES[name]]
                 models = random_models(family, device, samples=self.samples)
                 measure(family.name, models, one_camera(self.image, device))
 

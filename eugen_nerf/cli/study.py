@@ -15,7 +15,7 @@ from rich.console import Console
 
 from eugen_nerf.cli.suite import keep_older
 from eugen_nerf.cli.support.progress import stages
-from eugen_nerf.cli.support.runner import Crew, wait_for
+from eugen_nerf.cli.support.runner import WorkerPool, wait_for
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.evaluation.statistics.published import check_published
 from eugen_nerf.surfaces.files import new_file
@@ -91,22 +91,22 @@ def run_study(path: Path, console: Console, *, workers: int | None = None) -> Pa
     from eugen_nerf.evaluation.reports.study_report import study_rows, write_study
 
     suite, study = read_study(path)
-    crew = Crew.of_environment(workers or suite.workers, suite.threads)
+    pool = WorkerPool.of_environment(workers or suite.workers, suite.threads)
     (suite.output / "results").mkdir(parents=True, exist_ok=True)
     cases = study.cases()
     pairs = [(number, seed) for number in range(len(cases)) for seed in suite.seeds]
-    missing = [pair for pair in crew.mine(pairs) if not _result(suite, study, cases[pair[0]], pair[1]).exists()]
-    with ProcessPoolExecutor(crew.workers, get_context("spawn"), _set_threads, (suite.threads,)) as pool:
-        running = [pool.submit(_run_case, path, *pair) for pair in missing]
+    missing = [pair for pair in pool.mine(pairs) if not _result(suite, study, cases[pair[0]], pair[1]).exists()]
+    with ProcessPoolExecutor(pool.workers, get_context("spawn"), _set_threads, (suite.threads,)) as executor:
+        running = [executor.submit(_run_case, path, *pair) for pair in missing]
         try:
             with stages(console, [suite.name]) as progress:
                 for number, done in enumerate(as_completed(running), 1):
                     done.result()
                     progress(suite.name, 100 * number / len(running))
         except BaseException:  # a case that failed, or Ctrl-C: what is done stays
-            pool.shutdown(cancel_futures=True)
+            executor.shutdown(cancel_futures=True)
             raise
-    if crew.index:
+    if pool.index:
         return None
     wait_for([_result(suite, study, cases[number], seed) for number, seed in pairs])
     results = [
@@ -133,6 +133,6 @@ def _run_case(path: Path, number: int, seed: int) -> None:
     """One case in a process of its own; its result is whole or absent."""
     suite, study = read_study(path)
     case = study.cases()[number]
-    found = study.run(case, seed)
+    result = study.run(case, seed)
     with new_file(_result(suite, study, case, seed), overwrite=True) as partial:
-        partial.write_text(json.dumps(found), encoding="utf8")
+        partial.write_text(json.dumps(result), encoding="utf8")

@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 
 from eugen_nerf.cli.support.progress import working
-from eugen_nerf.cli.support.runner import Crew, Job, run_command, run_jobs, tool, wait_for
+from eugen_nerf.cli.support.runner import Job, WorkerPool, run_command, run_jobs, tool, wait_for
 from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.evaluation.statistics.published import check_published
 
@@ -92,9 +92,9 @@ def read_suite(path: Path) -> Suite:
     except (OSError, yaml.YAMLError, TypeError) as error:
         raise ConfigError(f"{path} is no suite: {str(error).splitlines()[0]}") from error
     check_published(suite.published, str(path))
-    strangers = [name for name, (teacher, *_) in suite.distilled.items() if teacher not in suite.runs]
-    if strangers:
-        raise ConfigError(f"{path}: {strangers[0]!r} has no teacher among the runs {', '.join(suite.runs)}")
+    without_teacher = [name for name, (teacher, *_) in suite.distilled.items() if teacher not in suite.runs]
+    if without_teacher:
+        raise ConfigError(f"{path}: {without_teacher[0]!r} has no teacher among the runs {', '.join(suite.runs)}")
     if suite.evaluator not in EVALUATORS:
         raise ConfigError(f"{path}: evaluator {suite.evaluator!r} is unknown; choose one of {', '.join(EVALUATORS)}")
     if bool(suite.method) == bool(suite.methods):
@@ -102,7 +102,7 @@ def read_suite(path: Path) -> Suite:
     if suite.scenes and suite.data is not None:
         raise ConfigError(f"{path}: give either data or scenes")
     data = None if suite.data is None else Path(suite.data)
-    scenes = {name: Path(place) for name, place in suite.scenes.items()}
+    scenes = {name: Path(path) for name, path in suite.scenes.items()}
     return replace(suite, output=Path(suite.output), data=data, scenes=scenes)
 
 
@@ -117,15 +117,15 @@ class SuitePart:
 
 def parts(suite: Suite) -> list[SuitePart]:
     """A suite for every scene and method, each with a folder of its own; the suite itself where it has one of each."""
-    found = []
+    suites = []
     scenes: Mapping[str, Path | None] = suite.scenes or {"": suite.data}
     for scene, data in scenes.items():
         for method, args in (suite.methods or {"": ()}).items():
             output, name = suite.output / scene / method, ", ".join(filter(None, (suite.name, scene, method)))
             own = {"data": data, "output": output, "name": name, "train": [*suite.train, *args]}
             single: dict[str, Any] = {"scenes": {}, "methods": {}, "method": method or suite.method, **own}
-            found.append(SuitePart(scene, method, replace(suite, **single)))
-    return found
+            suites.append(SuitePart(scene, method, replace(suite, **single)))
+    return suites
 
 
 def _with_settings(
@@ -152,15 +152,15 @@ def _with_seeds(
 
 def _distilled_with_seeds(suite: Suite) -> Mapping[str, Sequence[str]]:
     """Each conversion once for every seed of its teacher, where it names the teacher without one."""
-    found: dict[str, Sequence[str]] = {}
+    distilled: dict[str, Sequence[str]] = {}
     for name, (teacher, *args) in suite.distilled.items():
         if not suite.seeds or teacher not in suite.runs:
-            found[name] = [teacher, *args]
+            distilled[name] = [teacher, *args]
             continue
         for seed in suite.seeds:
             own = (argument.format(seed=seed) for argument in args)
-            found[f"{name}-s{seed}"] = [f"{teacher}-s{seed}", *own]
-    return found
+            distilled[f"{name}-s{seed}"] = [f"{teacher}-s{seed}", *own]
+    return distilled
 
 
 def run_suite(suite: Suite, console: Console, *, workers: int | None = None) -> Path:
@@ -181,14 +181,14 @@ def run_suite(suite: Suite, console: Console, *, workers: int | None = None) -> 
         DataError: the data set is not there.
         RunError: a step failed; the message names its log.
     """
-    crew = Crew.of_environment(workers or suite.workers, suite.threads)
+    pool = WorkerPool.of_environment(workers or suite.workers, suite.threads)
     logs = suite.output / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    data = _data(suite, logs, console, crew)
+    data = _data(suite, logs, console, pool)
     jobs = [*(_training(suite, name, data) for name in suite.runs), *(_conversion(suite, n) for n in suite.distilled)]
-    run_jobs(jobs, crew, console)
+    run_jobs(jobs, pool, console)
     report = suite.output / "report"
-    if crew.index == 0:
+    if pool.index == 0:
         with working(console, "rendering and timing all variants") as at:
             wait_for([job.last for job in jobs])
             keep_older(report, console)
@@ -197,13 +197,13 @@ def run_suite(suite: Suite, console: Console, *, workers: int | None = None) -> 
     return report
 
 
-def _data(suite: Suite, logs: Path, console: Console, crew: Crew) -> Path:
+def _data(suite: Suite, logs: Path, console: Console, pool: WorkerPool) -> Path:
     if suite.data is not None:
         if not suite.data.exists():
             raise DataError(f"the data set {suite.data} of suite {suite.name!r} is not there")
         return suite.data
     data = suite.output / "scene"
-    if crew.index == 0 and not data.exists():
+    if pool.index == 0 and not data.exists():
         with working(console, "generating the scene"):
             command = [*tool("eugen-data"), suite.generator, "--output", str(data), *suite.scene]
             run_command(command, logs / "scene.log")
@@ -212,8 +212,8 @@ def _data(suite: Suite, logs: Path, console: Console, crew: Crew) -> Path:
 
 
 def _training(suite: Suite, name: str, data: Path) -> Job:
-    place = ["--output-dir", str(suite.output / "runs"), "--experiment-name", name, "--timestamp", "run"]
-    settings = [*place, "--vis", "tensorboard", *suite.train, *suite.runs[name], *suite.dataparser]
+    output = ["--output-dir", str(suite.output / "runs"), "--experiment-name", name, "--timestamp", "run"]
+    settings = [*output, "--vis", "tensorboard", *suite.train, *suite.runs[name], *suite.dataparser]
     config = config_of(suite, name)
     return Job(
         title=f"train {name}",
@@ -226,11 +226,11 @@ def _training(suite: Suite, name: str, data: Path) -> Job:
 
 def _conversion(suite: Suite, name: str) -> Job:
     teacher, *args = suite.distilled[name]
-    place = ["--output-dir", str(suite.output / "runs"), "--experiment-name", name, "--timestamp", "run"]
+    output = ["--output-dir", str(suite.output / "runs"), "--experiment-name", name, "--timestamp", "run"]
     source = config_of(suite, teacher)
     return Job(
         title=f"distil {name}",
-        command=(*tool("eugen-distill"), "--load-config", str(source), *place, *args),
+        command=(*tool("eugen-distill"), "--load-config", str(source), *output, *args),
         log=suite.output / "logs" / f"distil-{name}.log",
         result=config_of(suite, name),
         needs=source.with_name("training.json"),

@@ -103,7 +103,7 @@ def evaluate(
         console: where progress goes; standard error by default.
 
     Raises:
-        RunError: a run cannot be loaded or rendered, or trained where that is asked for.
+        RunError: a run cannot be loaded or rendered, or trained where training is timed.
         DataError: the runs' test views differ.
         ConfigError: names or baseline do not fit.
     """

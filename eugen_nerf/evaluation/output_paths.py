@@ -25,7 +25,7 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
     older = [folder / name for name in (JSON_NAME, HTML_NAME) if (folder / name).exists()]
     if older and not overwrite:
         raise RunError(f"{older[0]} exists: choose another --output, or pass --overwrite to replace it")
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise RunError(f"{folder} cannot be a folder, as {there} is a file: choose another --output")
     if not os.access(there, os.W_OK):

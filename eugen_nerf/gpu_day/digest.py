@@ -1,4 +1,4 @@
-"""A day's results in at most 100 lines: of a long output often the end alone is seen."""
+"""A day's results in at most 100 lines: of a long output often the end alone is shown."""
 
 from __future__ import annotations
 

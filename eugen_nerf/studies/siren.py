@@ -141,14 +141,14 @@ class SirenFit(Study):
         return nn.Sequential(Sine(2, width, first=True), *hidden, last)
 
     def _multiply_adds(self, model: nn.Module) -> int:
-        """Of a pixel, what follows EUGen's features taken over by what reads them (Eq. 29)."""
+        """Of a pixel, EUGen's output maps merged into their consumers (Eq. 29)."""
         stages = [m for m in model.modules() if isinstance(m, nn.Linear | EUGenLinear)]
-        total, owed = 0, None
+        total, merged_width = 0, None
         for layer in stages:
-            width = layer.in_features if owed is None else owed
+            width = layer.in_features if merged_width is None else merged_width
             rows = layer.out_features if isinstance(layer, nn.Linear) else layer.config.num_features
             total += width * rows
-            owed = None if isinstance(layer, nn.Linear) else rows
+            merged_width = None if isinstance(layer, nn.Linear) else rows
         return total
 
     def _gradient_error(self, model: nn.Module, x: Tensor, y: Tensor) -> float:

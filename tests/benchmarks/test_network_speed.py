@@ -88,7 +88,7 @@ def test_what_is_left_out_is_missing_and_named() -> None:
 def test_training_steps_differentiate_every_network() -> None:
     for family in (TINY, DISTANCE):
         steps, queries = training_steps(family, CPU, scale=1e-6)
-        assert steps.keys() == networks_of(family, CPU).keys()  # none is compiled unless asked for
+        assert steps.keys() == networks_of(family, CPU).keys()  # none is compiled unless named
         rows = measure_training(family, CPU, scale=1e-6, repeats=2)
         assert [row["name"] for row in rows] == list(steps)
         assert {row["queries"] for row in rows} == {queries}

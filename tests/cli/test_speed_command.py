@@ -22,8 +22,8 @@ def test_a_table_and_a_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "deep" / "speed.json"
-    picture = ("--image", "4", "--samples", "4", "6")
-    call(monkeypatch, *TINY, "--families", "nerf", "isdf", *picture, "--output", str(output))
+    image = ("--image", "4", "--samples", "4", "6")
+    call(monkeypatch, *TINY, "--families", "nerf", "isdf", *image, "--output", str(output))
     printed, result = capsys.readouterr().out, json.loads(output.read_text())
     assert {row["family"] for row in result["queries"]} == {"NeRF 8x256", "iSDF 4x256, value and gradient"}
     assert sum(row["best_dense"] for row in result["queries"]) == 2
@@ -40,7 +40,7 @@ def test_a_table_and_a_file(
     assert result["images"][1]["largest_change"] < 1e-3
     assert result["environment"]["threads"] == 1
     assert "EUGen m=64, eager plan bfloat16" in printed
-    assert "NeRF 8x256: one picture of 4x4 pixels" in printed
+    assert "NeRF 8x256: one image of 4x4 pixels" in printed
     with pytest.raises(SystemExit):
         call(monkeypatch, *TINY, "--output", str(output))
     assert "pass --overwrite" in capsys.readouterr().err
@@ -50,7 +50,7 @@ def test_runs_are_rendered(
     monkeypatch: pytest.MonkeyPatch, tiny_dense_run: Path, tiny_eugen_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call(monkeypatch, *TINY, "--families", "isdf", "--load-config", str(tiny_dense_run), str(tiny_eugen_run))
-    assert "one picture of 16x16 pixels" in capsys.readouterr().out
+    assert "one image of 16x16 pixels" in capsys.readouterr().out
 
 
 def test_refusals(monkeypatch: pytest.MonkeyPatch, tiny_stock_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

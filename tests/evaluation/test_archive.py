@@ -56,7 +56,7 @@ def another_background(folder: Path) -> None:
 
 
 def brighter_by_one(folder: Path) -> None:
-    """What is left of a picture that was rounded down instead of to the nearest."""
+    """What is left of an image that was rounded down instead of to the nearest."""
     image = np.array(Image.open(folder / "00-one" / "0000.png"))
     Image.fromarray(image - (image > 0)).save(folder / "00-one" / "0000.png")
 
@@ -82,7 +82,7 @@ def another_size(folder: Path) -> None:
         (another_background, "one: psnr is"),
         (brighter_by_one, "one: the images are not those that were scored"),
         (sixteen_bits, "0000.png: is I;16, not 8-bit RGB"),
-        (one_missing, "0001.png: is not there, or no picture"),
+        (one_missing, "0001.png: is not there, or no image"),
         (another_size, "one: view 0 is (5, 5), its photograph (16, 16) pixels"),
     ],
 )

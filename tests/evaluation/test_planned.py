@@ -68,7 +68,7 @@ def test_what_shortcuts_change_is_stated(results: dict[str, Result]) -> None:
         assert abs(stated["psnr_change"]) < 3
         assert "psnr_between" in stated
         assert "with" not in stated
-    assert "shortcuts" in found.printed
+    assert "approximations" in found.printed
 
 
 def test_a_run_of_a_stock_method_is_refused(tiny_stock_run: Path) -> None:

@@ -182,7 +182,7 @@ def test_fusion_finds_the_room_and_serves_as_reference(scan: tuple[Room, DepthVi
     blind = replace(train, depth=np.full_like(train.depth, np.nan))
     with pytest.raises(DataError, match="gives no surface"):
         fuse([blind], voxel=0.05)
-    with pytest.raises(DataError, match=r"only 0 of 3000 points of the volume were seen"):
+    with pytest.raises(DataError, match=r"observed only 0 of 3000 points of the volume"):
         room_truth(room, blind, held, PROTOCOL)
 
 

@@ -90,9 +90,9 @@ def test_the_rate_is_chosen_on_points_that_are_not_reported() -> None:
         built.append(nn.Linear(1, 1))
         return built[-1]
 
-    asked = iter(errors.values())
+    measured = iter(errors.values())
     x = torch.ones(4, 1)
-    _, rate = train(build, lambda step: (x, x), lambda model: next(asked), steps=3, rates=tuple(errors))
+    _, rate = train(build, lambda step: (x, x), lambda model: next(measured), steps=3, rates=tuple(errors))
     assert rate == 1e-2
     assert len({float(m.weight.detach()) for m in built}) == 3, "each rate starts from the same weights, and moves them"
     with pytest.raises(ConfigError, match=r"diverged with every learning rate of 0\.1"):
@@ -123,7 +123,7 @@ def test_variance_is_that_of_the_theorem() -> None:
     assert found["orthogonal"]["mse"] < 0.6 * found["gaussian"]["mse"]
 
 
-def test_siren_learns_a_picture_and_counts_its_network() -> None:
+def test_siren_learns_an_image_and_counts_its_network() -> None:
     cases = {case["variant"]: case for case in SIREN.cases()}
     assert list(cases) == ["dense", "eugen, m = 4", "lowrank, m = 4", "narrow, m = 4"]
     found = {name: SIREN.run(case, 0) for name, case in cases.items()}
@@ -142,7 +142,7 @@ def test_siren_learns_a_picture_and_counts_its_network() -> None:
 
 
 def test_the_gradient_is_that_of_the_network() -> None:
-    """A linear network's gradient is its weights; against a picture that is a plane, the error is theirs."""
+    """A linear network's gradient is its weights; against an image that is a plane, the error is theirs."""
     study = dataclasses.replace(SIREN, size=10)
     x, _ = photograph(10)
     plane = nn.Linear(2, 1)

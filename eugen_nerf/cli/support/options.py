@@ -24,7 +24,7 @@ MARKERS = (tyro.conf.OmitArgPrefixes,)
 
 
 def parse(command: type | Mapping[str, type], prog: str, args: Sequence[str] | None = None, text: str = "") -> Any:
-    """A command as the command line describes it; ends the process where that is a mistake or asks for help.
+    """A command as the command line describes it; ends the process after a mistake or --help.
 
     Options under old names are read as those that replace them (`renamed_options`).
 
@@ -112,7 +112,7 @@ def _value_words(hint: Any) -> str | None:
 
 def field_texts(command: type) -> dict[str, str]:
     """The docstrings under the fields of a dataclass and of those that it inherits from, each as one line."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for kind in reversed(command.__mro__):
         if not is_dataclass(kind):
             continue
@@ -121,5 +121,5 @@ def field_texts(command: type) -> dict[str, str]:
         for own, text in zip(tree.body, tree.body[1:], strict=False):
             if isinstance(own, ast.AnnAssign) and isinstance(own.target, ast.Name) and isinstance(text, ast.Expr):
                 assert isinstance(text.value, ast.Constant)
-                found[own.target.id] = " ".join(str(text.value.value).split())
-    return found
+                texts[own.target.id] = " ".join(str(text.value.value).split())
+    return texts

@@ -61,19 +61,19 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Crew:
-    """Who does the jobs: this process as one of several that torchrun may have started, on one machine or on many."""
+class WorkerPool:
+    """The workers of this process, one of several that torchrun may have started, on one machine or on many."""
 
     workers: int
     """Jobs side by side in this process."""
     threads: int | None
-    """Processor threads of every job; None leaves it to torch. The same for any crew, as sums depend on it."""
+    """Processor threads of every job; None leaves it to torch. The same for any pool, as sums depend on it."""
     index: int = 0
     count: int = 1
 
     @classmethod
-    def of_environment(cls, workers: int, threads: int | None) -> Crew:
-        """The crew that torchrun's variables describe; without them, this process alone."""
+    def of_environment(cls, workers: int, threads: int | None) -> WorkerPool:
+        """The pool that torchrun's variables describe; without them, this process alone."""
         return cls(workers, threads, int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
     def mine(self, jobs: Sequence[T]) -> list[T]:
@@ -86,13 +86,13 @@ def tool(name: str) -> list[str]:
     return [str(Path(sys.executable).with_name(name))]
 
 
-def run_jobs(jobs: Sequence[Job], crew: Crew, console: Console) -> None:
+def run_jobs(jobs: Sequence[Job], pool: WorkerPool, console: Console) -> None:
     """Runs this process's share of the jobs.
 
     Raises:
         RunError: a command failed; the others are stopped, and the message names its log.
     """
-    with stages(console, [job.title for job in crew.mine(jobs)]) as report:
+    with stages(console, [job.title for job in pool.mine(jobs)]) as report:
         stopped = threading.Event()
 
         def do(job: Job) -> None:
@@ -104,7 +104,7 @@ def run_jobs(jobs: Sequence[Job], crew: Crew, console: Console) -> None:
                 run_command(
                     job.command,
                     job.log,
-                    threads=crew.threads,
+                    threads=pool.threads,
                     on_progress=partial(report, job.title),
                 )
                 if not job.result.exists():
@@ -113,13 +113,13 @@ def run_jobs(jobs: Sequence[Job], crew: Crew, console: Console) -> None:
                     job.record.write_text(json.dumps({"seconds": time.perf_counter() - start}), encoding="utf8")
             report(job.title, 100.0)
 
-        with ThreadPoolExecutor(max(1, crew.workers)) as pool:
+        with ThreadPoolExecutor(max(1, pool.workers)) as executor:
             try:
-                for done in as_completed([pool.submit(do, job) for job in crew.mine(jobs)]):
+                for done in as_completed([executor.submit(do, job) for job in pool.mine(jobs)]):
                     done.result()
             except BaseException:  # a job that failed, or Ctrl-C: the report will not come, so stop the others
                 stopped.set()
-                pool.shutdown(wait=False, cancel_futures=True)
+                executor.shutdown(wait=False, cancel_futures=True)
                 for process in list(_RUNNING):
                     process.terminate()
                 raise

@@ -1,4 +1,4 @@
-"""A whole picture by every way of running its networks: seconds, ratios, and where they go."""
+"""A whole image by every way of running its networks: seconds, ratios, and where they go."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Way:
     dense: bool
     model: GraphModel
     plans: Mapping[str, InferencePlan] | None
-    """None: as the method has it, extras among it."""
+    """None: as the method has it, auxiliary outputs among it."""
 
     def take(self) -> None:
         """Sets the model so."""
@@ -65,22 +65,22 @@ def ways_of(
         camera: one, on that device.
         compiled: whether torch.compile joins them for the dense networks on CUDA, which takes a minute each.
     """
-    found = []
+    ways = []
     for name, model in models.items():
         device = next(model.parameters()).device
         kinds = [*PLANS]
         if device.type == "cuda":
             kinds += [("compile", "bfloat16")] if compiled and name in dense else []
             kinds += [("triton", "bfloat16")]
-        found.append(Way(f"{name}, as it is", name in dense, model, None))
+        ways.append(Way(f"{name}, as it is", name in dense, model, None))
         for backend, dtype in kinds:
             rays = camera.generate_rays(camera_indices=0, keep_shape=True).flatten()
             chosen = torch.randperm(len(rays), generator=torch.Generator().manual_seed(0))[:PLAN_RAYS].to(device)
             bundle = rays[chosen] if model.collider is None else model.collider(rays[chosen])
             plans = plan_model(model, bundle, backend=backend, dtype=dtype)  # type: ignore[arg-type]
             unplan_model(model)
-            found.append(Way(f"{name}, {backend} plan {dtype}", name in dense, model, plans))
-    return found
+            ways.append(Way(f"{name}, {backend} plan {dtype}", name in dense, model, plans))
+    return ways
 
 
 def measure_images(ways: Sequence[Way], camera: Cameras, *, warmup: int = 1, repeats: int = 5) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ def measure_images(ways: Sequence[Way], camera: Cameras, *, warmup: int = 1, rep
         repeats: timed rounds; half as many take the time apart.
     """
     device = next(ways[0].model.parameters()).device
-    pictures = {way.name: way.render(camera) for way in ways}
+    images = {way.name: way.render(camera) for way in ways}
     seconds = time_interleaved(
         {way.name: partial(_discard, way, camera) for way in ways}, warmup=warmup, repeats=repeats, device=device
     )
@@ -104,12 +104,12 @@ def measure_images(ways: Sequence[Way], camera: Cameras, *, warmup: int = 1, rep
     for _ in range(max(1, repeats // 2)):
         for way in ways:
             splits[way.name].append(split_once(way.model, partial(_discard, way, camera), partial(synchronise, device)))
-    transfer = _transfer_seconds(pictures[best].to(device))
+    transfer = _transfer_seconds(images[best].to(device))
     rows, plain = [], {way.model: way.name for way in ways if way.plans is None}
     for way in ways:
         ratio, split = asdict(ratios[way.name]), median_split(splits[way.name])
-        reference = pictures[plain[way.model]]
-        error = float((pictures[way.name] - reference).double().square().mean())
+        reference = images[plain[way.model]]
+        error = float((images[way.name] - reference).double().square().mean())
         rows.append(
             {
                 "name": way.name,
@@ -119,7 +119,7 @@ def measure_images(ways: Sequence[Way], camera: Cameras, *, warmup: int = 1, rep
                 "ratio_quartiles": [ratio["lower_quartile"], ratio["upper_quartile"]],
                 "split": {**split, "transfer": transfer},
                 "ceiling": ceiling(split),
-                "largest_change": float((pictures[way.name] - reference).abs().max()),
+                "largest_change": float((images[way.name] - reference).abs().max()),
                 "psnr_to_float32": -10 * torch.log10(torch.tensor(error)).item() if error else None,
                 "plans": {key: describe_plan(plan) for key, plan in (way.plans or {}).items()} or None,
                 "seconds": seconds[way.name],
@@ -140,7 +140,7 @@ def random_models(family: Family, device: torch.device, *, samples: tuple[int, i
         samples: a NeRF's coarse ones, and those added for the fine field; Mip-NeRF 360 takes its own.
     """
     box = SceneBox(torch.tensor([[-1.5] * 3, [1.5] * 3]))
-    found: dict[str, GraphModel] = {}
+    models: dict[str, GraphModel] = {}
     for name, m in [("dense", 64), *((f"EUGen m={m}", m) for m in family.features)]:
         torch.manual_seed(0)
         variant: Variant = "dense" if name == "dense" else "eugen"
@@ -153,8 +153,8 @@ def random_models(family: Family, device: torch.device, *, samples: tuple[int, i
             )
         config.network.num_features = (m,)
         model = config.setup(scene_box=box, num_train_data=1, metadata={})
-        found[name] = model.to(device).eval()
-    return found
+        models[name] = model.to(device).eval()
+    return models
 
 
 def one_camera(side: int, device: torch.device) -> Cameras:
@@ -168,7 +168,7 @@ def one_camera(side: int, device: torch.device) -> Cameras:
 def image_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The rows as lines of text."""
     parts = list(rows[0]["split"])
-    lines = [f"{'picture':36}{'s/image':>9}{'ratio':>8}{'quartiles':>13}" + "".join(f"{p[:9]:>10}" for p in parts)]
+    lines = [f"{'image':36}{'s/image':>9}{'ratio':>8}{'quartiles':>13}" + "".join(f"{p[:9]:>10}" for p in parts)]
     for row in rows:
         low, high = row["ratio_quartiles"]
         name = row["name"] + (" *" if row["best_dense"] else "")
@@ -181,12 +181,12 @@ def _discard(way: Way, camera: Cameras) -> None:
     way.render(camera)
 
 
-def _transfer_seconds(picture: Tensor) -> float:
-    """Median time of bringing a picture from a CUDA device; nothing elsewhere."""
-    if picture.device.type != "cuda":
+def _transfer_seconds(image: Tensor) -> float:
+    """Median time of copying an image from a CUDA device; nothing elsewhere."""
+    if image.device.type != "cuda":
         return 0.0
 
     def copy() -> None:
-        picture.cpu()
+        image.cpu()
 
     return statistics.median(time_interleaved({"copy": copy}, warmup=2, repeats=9, device="cuda")["copy"])

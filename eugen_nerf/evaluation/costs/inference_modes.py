@@ -46,12 +46,12 @@ def apply_inference(
     """
     if inference == Inference():
         return {name: {"plans": None, "shortcuts": None} for name in runs}
-    found: dict[str, dict[str, Any]] = {}
+    settings: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
         model = run.model
         if not isinstance(model, GraphModel):
             raise ConfigError(f"plans and approximations are for runs of the eugen-* methods, and {name!r} is none")
-        found[name] = {"plans": None, "shortcuts": None}
+        settings[name] = {"plans": None, "shortcuts": None}
         if inference.plan_backend != "none" and all(f.network.plan is None for f in model.graph_fields().values()):
             device = run.pipeline.device
             if inference.plan_dtype == "bfloat16" and not has_fast_bfloat16(device):
@@ -64,11 +64,11 @@ def apply_inference(
                 dtype=inference.plan_dtype,
                 drop_norm=inference.plan_drop_norm,
             )
-            found[name]["plans"] = {key: describe_plan(plan) for key, plan in plans.items()}
+            settings[name]["plans"] = {key: describe_plan(plan) for key, plan in plans.items()}
         model.shortcuts = Shortcuts(extras=inference.auxiliary_outputs)
         if inference.changes_images:
-            found[name]["shortcuts"] = _measure_approximations(run, model, inference, views)
-    return found
+            settings[name]["shortcuts"] = _measure_approximations(run, model, inference, views)
+    return settings
 
 
 def describe_plan(plan: InferencePlan) -> dict[str, Any]:
@@ -127,15 +127,15 @@ def _measure_approximations(run: Run, model: GraphModel, inference: Inference, v
     }
 
 
-def image_change(shortcuts: dict[str, Any] | None, truth: Any) -> dict[str, Any] | None:
+def image_change(approximations: dict[str, Any] | None, truth: Any) -> dict[str, Any] | None:
     """What a result says of approximations: in place of the two images, how many dB nearer to the photograph one is.
 
     Args:
-        shortcuts: from `apply_inference`.
+        approximations: from `apply_inference`.
         truth: photograph of the view.
     """
-    if shortcuts is None:
+    if approximations is None:
         return None
-    with_them, without = psnr(shortcuts["with"], truth), psnr(shortcuts["without"], truth)
-    kept = {key: value for key, value in shortcuts.items() if key not in ("with", "without")}
+    with_them, without = psnr(approximations["with"], truth), psnr(approximations["without"], truth)
+    kept = {key: value for key, value in approximations.items() if key not in ("with", "without")}
     return {**kept, "psnr_change": with_them - without}

@@ -148,12 +148,12 @@ def image_splits(
             work = partial(render_rgb, run, view_camera(run, view))
             rounds[name].append(split_once(run.model, work, partial(synchronise, run.pipeline.device)))
             done()
-    return {name: median_split(found) for name, found in rounds.items()}
+    return {name: median_split(splits) for name, splits in rounds.items()}
 
 
 def median_split(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Median seconds of each category."""
-    return {name: statistics.median(found[name] for found in rounds) for name in CATEGORIES}
+    return {name: statistics.median(split[name] for split in rounds) for name in CATEGORIES}
 
 
 def ceiling(split: Mapping[str, float]) -> float:

@@ -104,7 +104,7 @@ def render_film(run: Run, cameras: Cameras, *, label: str = "frames", console: C
     return images
 
 
-def strip(images: Sequence[Image8], gap: int = 2) -> Image8:
+def image_strip(images: Sequence[Image8], gap: int = 2) -> Image8:
     """Images of one size side by side, white between them."""
     white = np.full((images[0].shape[0], gap, 3), 255, dtype=np.uint8)
     parts = [part for image in images for part in (image, white)]
@@ -120,7 +120,7 @@ def write_film(images: Sequence[Image8], output: Path, *, fps: float) -> None:
         fps: frames per second.
 
     Raises:
-        RunError: the place cannot be written, or there is no encoder for films.
+        RunError: the file or folder cannot be written, or there is no encoder for films.
     """
     temporary = output.with_name(f".{output.stem}.partial-{os.getpid()}{output.suffix}")
     try:
@@ -160,7 +160,7 @@ def _write_gif(images: Sequence[Image8], path: Path, fps: float) -> None:
 
 
 def _write_strip(images: Sequence[Image8], path: Path, fps: float) -> None:
-    Image.fromarray(strip(images)).save(path, format="PNG")
+    Image.fromarray(image_strip(images)).save(path, format="PNG")
 
 
 def _write_folder(images: Sequence[Image8], path: Path, fps: float) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from eugen_nerf.evaluation.compare import Comparison
 from eugen_nerf.evaluation.images.crop import most_different_crop
 from eugen_nerf.evaluation.images.difference import FULL_SCALE, difference_image, scale_colours
-from eugen_nerf.evaluation.images.film import strip
+from eugen_nerf.evaluation.images.film import image_strip
 from eugen_nerf.evaluation.reports.headline import headline
 from eugen_nerf.evaluation.reports.pages import render_page
 from eugen_nerf.evaluation.reports.svg_plots import psnr_curves_svg, psnr_time_svg
@@ -62,7 +62,7 @@ def html_page(comparison: Comparison, *, max_views: int = 4) -> str:
         scale=scale_colours(),
         full_scale=FULL_SCALE,
         views=[ShownView(comparison.views[i], list(_images(comparison, i))) for i in positions],
-        frames={name: strip(images) for name, images in comparison.frames.items()},
+        frames={name: image_strip(images) for name, images in comparison.frames.items()},
         frames_view=comparison.views[0],
         times=", ".join(f"{time:.2g}" for time in comparison.times),
         protocol=protocol,

@@ -96,8 +96,8 @@ def write_report(
     written = []
     if images:
         written.append(write_images(comparison, folder))
-        places = image_folders(list(comparison.renders))
-        rows = [{**row, "pictures": places.get(row["variant"])} for row in comparison.rows]
+        folders = image_folders(list(comparison.renders))
+        rows = [{**row, "pictures": folders.get(row["variant"])} for row in comparison.rows]
         comparison = replace(comparison, rows=rows)
     page = html_page(comparison, max_views=max_views)
     contents = {folder / JSON_NAME: to_json(comparison), folder / HTML_NAME: page}

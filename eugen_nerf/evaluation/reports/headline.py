@@ -8,14 +8,14 @@ from typing import Any
 
 from eugen_nerf.evaluation.reports.tables import is_noise
 
-LITTLE_LOST = 0.5
+SMALL_LOSS = 0.5
 """dB that a run may lose for the headline to be about the fastest such run, and not the one that loses least."""
 
 
 def headline(rows: Sequence[Mapping[str, Any]], baseline: str) -> str:
     """The sentence, such as "eugen: 1.5x as fast as dense, 0.1 dB lost"; of a run alone, its PSNR and time.
 
-    It is about the run that renders an image fastest among those that lose at most `LITTLE_LOST` dB, else about the one
+    It is about the run that renders an image fastest among those that lose at most `SMALL_LOSS` dB, else about the one
     that loses least.
 
     Args:
@@ -27,13 +27,13 @@ def headline(rows: Sequence[Mapping[str, Any]], baseline: str) -> str:
     others = [row for row in runs if row is not base]
     if base is None or not others:
         return "; ".join(f"{r['variant']}: {r['psnr']:.1f} dB, {r['seconds_per_image']:.3g} s an image" for r in runs)
-    close = [row for row in others if _lost(base, row) <= LITTLE_LOST]
+    close = [row for row in others if _lost(base, row) <= SMALL_LOSS]
     row = max(close, key=_speed) if close else min(others, key=lambda other: _lost(base, other))
     return f"{row['variant']}: {_speed_words(row, baseline)}, {_loss_words(_lost(base, row))}"
 
 
 def _speed(row: Mapping[str, Any]) -> float:
-    """Speed of an image relative to the baseline's; 1 where noise is all there is to tell."""
+    """Speed of an image relative to the baseline's; 1 where the difference is within the noise."""
     return 1.0 if is_noise(row, "image_speed_ratio") else float(row["image_speed_ratio"])
 
 

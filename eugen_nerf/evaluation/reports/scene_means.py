@@ -49,7 +49,7 @@ def means(reports: Sequence[tuple[str, str, Path]]) -> list[dict[str, Any]]:
     result = []
     for (method, variant), rows in groups.items():
         values: dict[str, list[Any]] = {key: [row.get(key) for row in rows.values()] for key in AVERAGED}
-        mean = {key: None if None in found else fmean(found) for key, found in values.items()}
+        mean = {key: None if None in numbers else fmean(numbers) for key, numbers in values.items()}
         scenes = {scene: row["psnr"] for scene, row in rows.items()}
         result.append({"method": method, "variant": variant, "scenes": scenes, **mean})
     return result

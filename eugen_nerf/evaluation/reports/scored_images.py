@@ -38,12 +38,12 @@ def write_images(comparison: Comparison, folder: Path) -> Path:
     Raises:
         RunError: the disk is full, or the folder cannot be written.
     """
-    places = {TRUTH: f"{FOLDER}/{TRUTH}", **image_folders(list(comparison.renders))}
+    folders = {TRUTH: f"{FOLDER}/{TRUTH}", **image_folders(list(comparison.renders))}
     final, temporary = folder / FOLDER, folder / f"{FOLDER}.{os.getpid()}.tmp"
     older = folder / f"{FOLDER}.{os.getpid()}.old"
     try:
-        for name, place in places.items():
-            into = temporary / Path(place).name
+        for name, subfolder in folders.items():
+            into = temporary / Path(subfolder).name
             into.mkdir(parents=True)
             images = comparison.truth if name == TRUTH else comparison.renders[name]
             for view, image in zip(comparison.views, images, strict=True):
@@ -100,10 +100,10 @@ def _read(report: Path) -> dict[str, Any]:
     return content
 
 
-def _images(folder: Path, place: str, views: Sequence[int], findings: list[str]) -> list[Image8] | None:
-    inside = (folder / place).resolve()
+def _images(folder: Path, subfolder: str, views: Sequence[int], findings: list[str]) -> list[Image8] | None:
+    inside = (folder / subfolder).resolve()
     if not inside.is_relative_to(folder.resolve()):
-        findings.append(f"{place}: lies outside of the report's folder")
+        findings.append(f"{subfolder}: lies outside of the report's folder")
         return None
     images = []
     for view in views:
@@ -125,15 +125,15 @@ def _scores_that_differ(
 ) -> list[str]:
     findings = []
     for name, metric in (("psnr", psnr), ("ssim", ssim)):
-        stated, found = row[f"{name}_per_view"], []
+        stated, computed = row[f"{name}_per_view"], []
         for view, image, other, value in zip(views, images, truth, stated, strict=True):
             if image.shape != other.shape:
                 return [f"{row['variant']}: view {view} is {image.shape[:2]}, its photograph {other.shape[:2]} pixels"]
-            found.append(metric(image, other))
-            if value is not None and not abs(value - found[-1]) <= _TOLERANCE:
+            computed.append(metric(image, other))
+            if value is not None and not abs(value - computed[-1]) <= _TOLERANCE:
                 what = f"{row['variant']}: {name} of view {view}"
-                findings.append(f"{what} is {value:.4f} in the report, {found[-1]:.4f} of its image")
-        mean = float(np.mean(found))
+                findings.append(f"{what} is {value:.4f} in the report, {computed[-1]:.4f} of its image")
+        mean = float(np.mean(computed))
         if row[name] is not None and not abs(row[name] - mean) <= _TOLERANCE:
             findings.append(f"{row['variant']}: {name} is {row[name]:.4f} in the report, {mean:.4f} of its images")
     return findings

@@ -29,10 +29,10 @@ def study_rows(cases: Sequence[Case], results: Sequence[Mapping[int, Mapping[str
         results: of each case, by seed.
     """
     rows = []
-    for case, found in zip(cases, results, strict=True):
-        keys = next(iter(found.values())).keys()
-        mean = {key: mean_and_spread([result[key] for result in found.values()]) for key in keys}
-        rows.append({**case, "seeds": {str(seed): dict(result) for seed, result in found.items()}, "mean": mean})
+    for case, by_seed in zip(cases, results, strict=True):
+        keys = next(iter(by_seed.values())).keys()
+        mean = {key: mean_and_spread([result[key] for result in by_seed.values()]) for key in keys}
+        rows.append({**case, "seeds": {str(seed): dict(result) for seed, result in by_seed.items()}, "mean": mean})
     return rows
 
 

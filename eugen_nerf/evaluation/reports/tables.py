@@ -68,7 +68,7 @@ def further_tables(comparison: Comparison) -> list[TextTable]:
 
 
 def inference_tables(rows: Sequence[Mapping[str, Any]]) -> list[TextTable]:
-    """What plans and shortcuts of runs state, where there are any."""
+    """Plans and approximations of runs, where there are any."""
     tables = []
     plans = [
         [row["variant"], name, plan["statement"]] for row in rows for name, plan in (row.get("plans") or {}).items()
@@ -76,15 +76,15 @@ def inference_tables(rows: Sequence[Mapping[str, Any]]) -> list[TextTable]:
     if plans:
         remark = "Deviations are of raw outputs, before activations, at samples along rays of the first view."
         tables.append(TextTable("inference plans", ["variant", "network", "plan"], plans, remark))
-    shortcuts = [(row["variant"], row["shortcuts"]) for row in rows if row.get("shortcuts")]
-    if shortcuts:
+    approximations = [(row["variant"], row["shortcuts"]) for row in rows if row.get("shortcuts")]
+    if approximations:
         texts = [
             [name, _number(s["psnr_between"]), f"{s['psnr_change']:+.3f}", _number(s["occupied_share"], "{:.1%}")]
-            for name, s in shortcuts
+            for name, s in approximations
         ]
         headings = ["variant", "PSNR to the image without", "change of PSNR", "occupied cells"]
         remark = "Of the first view, with rays ended early and empty space skipped, against neither; dB."
-        tables.append(TextTable("shortcuts", headings, texts, remark))
+        tables.append(TextTable("approximations", headings, texts, remark))
     return tables
 
 
@@ -139,6 +139,6 @@ def _table(title: str, keys: Sequence[str], rows: Sequence[Mapping[str, Any]], r
 
 
 def is_noise(row: Mapping[str, Any], key: str) -> bool:
-    """Whether a speed cannot be told from 1: the middle half of its rounds is wider than its distance from there."""
+    """Whether a speed is 1 within the noise: the middle half of its rounds is wider than its distance from 1."""
     quartiles = row.get(f"{key}_quartiles")
     return quartiles is not None and quartiles[1] - quartiles[0] > abs(row[key] - 1)

@@ -38,8 +38,10 @@ def psnr_curve(folder: Path) -> Curve:
     events.Reload()
     if TAG not in events.Tags()[event_accumulator.SCALARS]:
         return []
-    found = {event.step: float(event.value) for event in events.Scalars(TAG)}  # a step made twice: the later one counts
-    return sorted(found.items())
+    values = {
+        event.step: float(event.value) for event in events.Scalars(TAG)
+    }  # a step made twice: the later one counts
+    return sorted(values.items())
 
 
 def curve_line(name: str, curve: Sequence[tuple[int, float]]) -> str:

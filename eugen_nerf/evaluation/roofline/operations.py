@@ -79,7 +79,7 @@ def measure(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) 
     """The cost of a call of an aten operation; None where it launches nothing, as views.
 
     Args:
-        func: `OpOverload`, as a dispatch mode sees it.
+        func: `OpOverload`, as a dispatch mode gets it.
         args: of the call.
         kwargs: of the call.
         out: what it returned.

@@ -33,8 +33,8 @@ from eugen_nerf.surfaces.mesh import extract_mesh
 from eugen_nerf.surfaces.slices import Slice, sample_slice
 from eugen_nerf.surfaces.volume import Progress, make_grid
 
-SEEN_WIDTH = 160
-"""Depth images are thinned to about this many columns where they only say what was seen."""
+OBSERVED_WIDTH = 160
+"""Depth images are thinned to about this many columns where they only say what was observed."""
 FUSION_VOXEL, FUSION_WIDTH = 0.02, 640
 """Cell of the fused volume in metres, and to about how many columns the depth images are thinned for it."""
 
@@ -170,16 +170,16 @@ def _names(names: Sequence[str] | None, runs: Sequence[Run]) -> list[str]:
         if len(names) != len(runs) or len(set(names)) != len(names) or not all(name.strip() for name in names):
             raise ConfigError(f"{len(names)} names for {len(runs)} runs: give each run one name of its own, in order")
         return list(names)
-    found: list[str] = []
+    unique: list[str] = []
     for run in runs:
         name = str(run.config.experiment_name or run.config.method_name or "run")
-        number = sum(other == name or other.startswith(f"{name}-#") for other in found)
-        found.append(f"{name}-#{number + 1}" if number else name)
-    return found
+        number = sum(other == name or other.startswith(f"{name}-#") for other in unique)
+        unique.append(f"{name}-#{number + 1}" if number else name)
+    return unique
 
 
 def _shared_outputs(runs: Mapping[str, Run]) -> SplitOutputs:
-    """The sequence of the first run, once all others are seen to have the same held-out views."""
+    """The sequence of the first run, after checking that all others have the same held-out views."""
     first: SplitOutputs | None = None
     for name, run in runs.items():
         outputs = split_outputs(run)
@@ -198,8 +198,8 @@ def _shared_outputs(runs: Mapping[str, Run]) -> SplitOutputs:
 def _truth(outputs: SplitOutputs, protocol: SdfProtocol, bar: Callable[[str], Progress]) -> tuple[Truth, str]:
     """The reference, and a sentence about it."""
     width = int(outputs.train.cameras.width.flatten()[0])
-    seen, fine = max(1, width // SEEN_WIDTH), max(1, width // FUSION_WIDTH)
-    train, held_out = depth_views(outputs.train, stride=seen), depth_views(outputs.held_out, stride=fine)
+    coarse, fine = max(1, width // OBSERVED_WIDTH), max(1, width // FUSION_WIDTH)
+    train, held_out = depth_views(outputs.train, stride=coarse), depth_views(outputs.held_out, stride=fine)
     name = outputs.directory / ROOM_NAME
     if name.is_file():
         return room_truth(read_room(name), train, held_out, protocol), f"exact signed distance of {name}"
@@ -247,17 +247,17 @@ def _add_times(
     queries = torch.from_numpy(points).to(device)
 
     def value(sdf: SignedDistance) -> Callable[[], None]:
-        def ask() -> None:
+        def evaluate() -> None:
             with torch.no_grad():
                 sdf.field.distance(queries)
 
-        return ask
+        return evaluate
 
     def both(sdf: SignedDistance) -> Callable[[], None]:
-        def ask() -> None:
+        def evaluate() -> None:
             sdf.field.distance_and_gradient(queries)
 
-        return ask
+        return evaluate
 
     for key, make in (("value", value), ("gradient", both)):
         calls = {name: make(sdf) for name, sdf in sdfs.items()}

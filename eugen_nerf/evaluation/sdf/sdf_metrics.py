@@ -1,8 +1,8 @@
 """How far a signed distance is from the truth, or from what a depth camera measured; lengths in centimetres.
 
 Points are drawn once and serve every run. Three sets have exact distances where the room is known: the volume (points
-uniform in free space that some training view saw), the surface (points uniform on it that were seen), and rays (points
-between held-out cameras and the surface).
+uniform in free space that some training view observed), the surface (points uniform on it that were observed), and rays
+(points between held-out cameras and the surface).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from eugen_nerf.evaluation.sdf.tsdf_baseline import distances_to_mesh
 from eugen_nerf.surfaces.mesh import TriangleMesh
 
 Array = NDArray[Any]
-SEEN_MARGIN = 0.1
-"""Metres behind a measured depth that count as seen, for surfaces and meshes."""
+OBSERVED_MARGIN = 0.1
+"""Metres behind a measured depth that count as observed, for surfaces and meshes."""
 BATCHES = 200
-"""Batches in which points are drawn, at most, before the search for seen ones is given up."""
+"""Batches in which points are drawn, at most, before the search for observed ones is given up."""
 
 
 class Query(Protocol):
@@ -71,9 +71,9 @@ class Truth:
 
     Attributes:
         rays: of held-out views.
-        views: the training views, which say what was seen.
+        views: the training views, which say what was observed.
         volume, surface, along_rays: with exact distances; None where the room is not known.
-        reference: points [N, 3] on the true surface that were seen, or on the fused one, for the Chamfer distance.
+        reference: points [N, 3] on the true surface that were observed, or on the fused one, for the Chamfer distance.
         room: the exact room, where known.
         fused: the fused mesh, else.
     """
@@ -93,12 +93,12 @@ def room_truth(room: Room, train: DepthViews, held_out: DepthViews, protocol: An
 
     Args:
         room: with its exact signed distance.
-        train: views that say what was seen.
+        train: views that say what was observed.
         held_out: views that rays are drawn from.
         protocol: an `SdfProtocol`: numbers of points, seed.
 
     Raises:
-        DataError: hardly anything of the room was seen.
+        DataError: hardly anything of the room was observed.
     """
     rng = np.random.default_rng(protocol.seed)
     low, high = np.array(room.walls.center) - room.walls.half, np.array(room.walls.center) + room.walls.half
@@ -110,7 +110,7 @@ def room_truth(room: Room, train: DepthViews, held_out: DepthViews, protocol: An
 
     def on_surface(count: int) -> Array:
         points = room.surface_points(rng, count)
-        return points[train.observed(points, SEEN_MARGIN)]
+        return points[train.observed(points, OBSERVED_MARGIN)]
 
     volume = _draw(in_free_space, protocol.points, "volume")
     surface = _draw(on_surface, protocol.chamfer_points, "surface")
@@ -184,28 +184,28 @@ EXACT_KEYS = (
 def chamfer(mesh: TriangleMesh, truth: Truth, rng: np.random.Generator, count: int) -> dict[str, Any]:
     """Distances between a mesh and the reference surface, in centimetres.
 
-    `accuracy_cm`: mean distance of points on the seen part of the mesh to the reference; `completion_cm`: of reference
-    points to the mesh; `chamfer_cm`: their mean. Distances are to the nearest point of a surface, not of a point set,
-    so they do not depend on how densely it is sampled.
+    `accuracy_cm`: mean distance of points on the observed part of the mesh to the reference; `completion_cm`: of
+    reference points to the mesh; `chamfer_cm`: their mean. Distances are to the nearest point of a surface, not of a
+    point set, so they do not depend on how densely it is sampled.
 
     Args:
-        mesh: in metres; what no training view saw is left out.
+        mesh: in metres; what no training view observed is left out.
         truth: the reference.
         rng: of the points on the mesh.
         count: number of them.
 
-    Returns None for all three where nothing of the mesh was seen.
+    Returns None for all three where nothing of the mesh was observed.
     """
-    seen = mesh.cropped(truth.views.observed(mesh.vertices, SEEN_MARGIN))
-    if not len(seen.faces):
+    observed = mesh.cropped(truth.views.observed(mesh.vertices, OBSERVED_MARGIN))
+    if not len(observed.faces):
         return dict.fromkeys(("accuracy_cm", "completion_cm", "chamfer_cm"))
-    points = seen.sample(rng, count)
+    points = observed.sample(rng, count)
     if truth.room is not None:
         there = np.abs(truth.room.distance(points))
     else:
         assert truth.fused is not None
         there = distances_to_mesh(points, truth.fused)
-    accuracy, completion = 100.0 * _mean(there), 100.0 * _mean(distances_to_mesh(truth.reference, seen))
+    accuracy, completion = 100.0 * _mean(there), 100.0 * _mean(distances_to_mesh(truth.reference, observed))
     return {"accuracy_cm": accuracy, "completion_cm": completion, "chamfer_cm": 0.5 * (accuracy + completion)}
 
 
@@ -216,17 +216,17 @@ def band_name(low: float, high: float) -> str:
 
 def _draw(draw: Any, count: int, what: str) -> Array:
     """Enough points [count, 3], from as many batches as it takes."""
-    found: list[Array] = []
+    batches: list[Array] = []
     missing = count
     for _ in range(BATCHES):
         points = draw(max(1024, missing))[:missing]
-        found.append(points)
+        batches.append(points)
         missing -= len(points)
         if missing == 0:
-            return np.concatenate(found)
+            return np.concatenate(batches)
     raise DataError(
-        f"only {count - missing} of {count} points of the {what} were seen by a training view: the scan hardly looks "
-        "at the room; make a longer one, or ask for fewer points"
+        f"a training view observed only {count - missing} of {count} points of the {what}: the scan hardly looks "
+        "at the room; make a longer one, or lower the number of points"
     )
 
 

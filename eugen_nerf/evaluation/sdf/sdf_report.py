@@ -28,7 +28,7 @@ TIMES = (
 )
 SIZES = ("inference_parameters", "macs_per_query", "parameters", "fit_seconds")
 REMARK = (
-    "Errors in cm. volume, surface, rays: mean |distance - exact distance| over free space that was seen, at the "
+    "Errors in cm. volume, surface, rays: mean |distance - exact distance| over free space that was observed, at the "
     "surface, along held-out rays. cosine: of the gradient with the exact one, in the volume and at the surface. "
     "held-out: mean |distance| at surface points of held-out views. depth: of the first crossing along held-out rays "
     "that have one (hits: their share). accuracy, completion, Chamfer: from the mesh to the reference surface, back, "

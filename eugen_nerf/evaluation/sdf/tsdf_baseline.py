@@ -24,7 +24,7 @@ def fuse(
         views: all images, in parts: one part is in memory at a time.
         voxel: edge of a cell in metres; the distance is truncated at 4 of them.
         count: number of images in all, for the share done.
-        progress: is told it.
+        progress: called with that share.
 
     Raises:
         DataError: nothing was measured.

@@ -55,7 +55,7 @@ class Claim:
         return word, f"{left:.4g} and {right:.4g}, {seeds}"
 
     def _by_seed(self, rows: Sequence[Mapping[str, Any]], name: str) -> dict[str | None, float]:
-        found: dict[str | None, float] = {}
+        by_seed: dict[str | None, float] = {}
         for row in rows:
             if row.get(self.metric) is None:
                 continue
@@ -63,8 +63,8 @@ class Claim:
                 return {None: float(row[self.metric])}
             stem, seed = name_and_seed(row)
             if stem == name:
-                found[seed] = float(row[self.metric])
-        return found
+                by_seed[seed] = float(row[self.metric])
+        return by_seed
 
 
 def read_claims(text: str, where: str) -> list[Claim]:
@@ -85,14 +85,14 @@ def read_claims(text: str, where: str) -> list[Claim]:
 
 def groups_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Rows of a report by what a claim is judged in: all runs, or the groups of a study, a row a seed."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         if "seeds" in row and "group" in row:
             own = [{**numbers, "variant": f"{row['variant']}-s{seed}"} for seed, numbers in row["seeds"].items()]
-            found.setdefault(str(row["group"]), []).extend(own)
+            groups.setdefault(str(row["group"]), []).extend(own)
         else:
-            found.setdefault("", []).append(dict(row))
-    return found
+            groups.setdefault("", []).append(dict(row))
+    return groups
 
 
 def judged(
@@ -114,9 +114,9 @@ def judged(
 
 
 def _in_groups(claim: Claim, groups: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    said: dict[str, list[str]] = {}
+    by_verdict: dict[str, list[str]] = {}
     for name, rows in groups.items():
         word, figures = claim.verdict(rows)
-        said.setdefault(word, []).append(f"{name} ({figures})" if name else f"({figures})")
-    parts = [f"{word} {'for ' if '' not in groups else ''}{', '.join(found)}" for word, found in said.items()]
+        by_verdict.setdefault(word, []).append(f"{name} ({figures})" if name else f"({figures})")
+    parts = [f"{word} {'for ' if '' not in groups else ''}{', '.join(names)}" for word, names in by_verdict.items()]
     return f"{claim}: {', '.join(parts)}"

@@ -21,7 +21,7 @@ def over_seeds(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> list[d
     for name, members in groups.items():
         if len(members) > 1:
             values = {key: [m[key] for m in members if m.get(key) is not None] for key in keys}
-            means = {key: mean_and_spread(found) if found else None for key, found in values.items()}
+            means = {key: mean_and_spread(numbers) if numbers else None for key, numbers in values.items()}
             result.append({"variant": name, "seeds": len(members), **means})
     return result
 
@@ -35,11 +35,13 @@ def losses(rows: Sequence[Mapping[str, Any]], baseline: str, key: str) -> list[f
         key: see `rows`.
     """
     stem = name_and_seed({"variant": baseline})[0]
-    found = {
+    baselines = {
         name_and_seed(row)[1]: row[key] for row in rows if name_and_seed(row)[0] == stem and row.get(key) is not None
     }
     return [
-        found[seed] - row[key] if (seed := name_and_seed(row)[1]) in found and row.get(key) is not None else None
+        baselines[seed] - row[key]
+        if (seed := name_and_seed(row)[1]) in baselines and row.get(key) is not None
+        else None
         for row in rows
     ]
 

@@ -11,7 +11,7 @@ import torch
 
 from eugen_nerf.benchmarks.network_speed import Contender, contenders_of, encoded_inputs, networks_of
 from eugen_nerf.benchmarks.query_speed import measure_peaks, queries_for, rows_of
-from eugen_nerf.benchmarks.render_speed import measure_pictures
+from eugen_nerf.benchmarks.render_speed import measure_renders
 from eugen_nerf.benchmarks.training_speed import measure_training
 from eugen_nerf.core.encodings.hash_grid import HashGrid, pyramid
 from eugen_nerf.core.inference.fused import kernel_unavailable_reason
@@ -81,7 +81,7 @@ def measure_image(day: Day, missing: set[CompileJob]) -> dict[str, Any]:
     names = ["dense", *(f"EUGen m={m}" for m in family.features)]
     by_compiler = [n for n in names if CompileJob(0, n, "compile", "bfloat16") not in missing]
     compiled = by_compiler if day.compiled and day.device == "cuda" else []
-    rows = measure_pictures(
+    rows = measure_renders(
         day.target, 4 if day.tiny else SIDE, family=family, repeats=1 if day.tiny else ROUNDS, compiled=compiled
     )
     return {"pictures": rows}

@@ -76,7 +76,7 @@ def train(
         day: the settings.
         preset: a method's name.
         variant: dense or eugen.
-        seconds: of training, after some steps that tell how many fit.
+        seconds: of training, after some steps that measure how many fit.
         arithmetic: of `ARITHMETICS`; as the preset has it where None.
         views: held-out views that are evaluated.
     """
