@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from eugen_nerf.core.distributed import process_index
 from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.files import atomic_path
 from eugen_nerf.core.fitting.convert_graph import LayerReport
 
 
@@ -54,15 +53,11 @@ class FolderStore:
         if process_index():
             return
         path = self._path(name)
-        partial = path.with_suffix(f".partial-{os.getpid()}")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             tensors = {key: value.contiguous().cpu() for key, value in state.items()}
-            save_file(tensors, partial, metadata={"report": json.dumps(asdict(report))})
-            partial.replace(path)
+            with atomic_path(path, replace=True) as partial:
+                save_file(tensors, partial, metadata={"report": json.dumps(asdict(report))})
         except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                partial.unlink()
             raise RunError(f"cannot keep a converted layer in {self.folder}: {error}") from error
 
     def _path(self, name: str) -> Path:

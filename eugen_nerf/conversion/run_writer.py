@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -19,6 +17,7 @@ from nerfstudio.models.base_model import Model
 
 from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.files import atomic_path
 from eugen_nerf.core.fitting.convert_graph import LayerReport
 from eugen_nerf.methods.runs.checkpoints import atomic_torch_save
 
@@ -86,27 +85,25 @@ def write_run(
     """
     refuse_existing(trainer)
     final = trainer.get_base_dir()
-    folder = final.with_name(f".{final.name}.partial-{os.getpid()}")
     trainer = copy.deepcopy(trainer)
     trainer.load_dir = trainer.get_checkpoint_dir().resolve()
     trainer.load_step = trainer.load_checkpoint = None  # a resumed teacher's, and none of the student's
     try:
-        checkpoints = folder / trainer.relative_model_dir
-        checkpoints.mkdir(parents=True)
-        atomic_torch_save(checkpoint_state(trainer, model, step), checkpoints / f"step-{step:09d}.ckpt")
-        (folder / "config.yml").write_text(yaml.dump(trainer), encoding="utf8")
-        onward = copy.deepcopy(trainer)
-        onward.timestamp = f"{trainer.timestamp}-trained"
-        (folder / TRAIN_ON).write_text(yaml.dump(onward), encoding="utf8")
-        record = {"seconds": sum(r.seconds for r in reports), "fields": [asdict(r) for r in reports], **(more or {})}
-        (folder / "distill.json").write_text(json.dumps(record, indent=1), encoding="utf8")
-        for name, text in (files or {}).items():
-            (folder / name).write_text(text, encoding="utf8")
-        folder.replace(final)
+        with atomic_path(final) as folder:
+            checkpoints = folder / trainer.relative_model_dir
+            checkpoints.mkdir(parents=True)
+            atomic_torch_save(checkpoint_state(trainer, model, step), checkpoints / f"step-{step:09d}.ckpt")
+            (folder / "config.yml").write_text(yaml.dump(trainer), encoding="utf8")
+            onward = copy.deepcopy(trainer)
+            onward.timestamp = f"{trainer.timestamp}-trained"
+            (folder / TRAIN_ON).write_text(yaml.dump(onward), encoding="utf8")
+            fields = [asdict(r) for r in reports]
+            record = {"seconds": sum(r.seconds for r in reports), "fields": fields, **(more or {})}
+            (folder / "distill.json").write_text(json.dumps(record, indent=1), encoding="utf8")
+            for name, text in (files or {}).items():
+                (folder / name).write_text(text, encoding="utf8")
     except OSError as error:
         raise RunError(f"cannot write the run to {final}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return final / "config.yml"
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.files import atomic_path
 
 
 def check_new_file(path: Path, *, overwrite: bool) -> None:
@@ -33,13 +34,10 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises `RunError` if the name is taken, if the block raises OSError, or if it does not write the file.
     """
     check_new_file(path, overwrite=overwrite)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        yield partial
-        partial.replace(path)
+        with atomic_path(path, replace=overwrite) as partial:
+            yield partial
     except OSError as error:
         raise RunError(
             f"cannot write {path}: {error.strerror or error}; free some space, or choose another --output"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,14 +1,13 @@
-"""Files and folders that are whole or absent."""
+"""Files and folders of bundles: whole or absent, and never in place of an older one."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from eugen_nerf.core.bundle_schema import BundleError
+from eugen_nerf.core.files import atomic_path
 
 
 @contextmanager
@@ -20,16 +19,8 @@ def new_path(path: Path) -> Iterator[Path]:
     """
     if path.exists() or path.is_symlink():
         raise BundleError(f"{path} exists: choose another name, or remove it first")
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.rename(path)
+        with atomic_path(path) as partial:
+            yield partial
     except OSError as error:
         raise BundleError(f"cannot write {path}: {error.strerror or error}; free some space") from error
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            with suppress(OSError):  # such as a parent that is a file
-                partial.unlink()

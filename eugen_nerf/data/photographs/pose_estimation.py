@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from eugen_nerf.core.errors import ConfigError, DataError, RunError
+from eugen_nerf.core.files import atomic_path
 from eugen_nerf.data.images.file_names import SUFFIXES
 from eugen_nerf.data.photographs.camera_plot import draw_cameras
 
@@ -146,18 +146,15 @@ def make_data_set(files: list[Path], folder: Path, largest: int, report: Report)
         ConfigError, DataError: as in `copy_upright` and `place_cameras`.
     """
     import_colmap()
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
-        copy_upright(files, partial / "images", largest)
-        capture = place_cameras(partial / "images", partial / "colmap", report)
-        shutil.rmtree(partial / "colmap")
-        write_capture(capture, partial)
-        draw_cameras(capture.poses, capture.points, capture.colours, partial / "cameras.png")
-        partial.rename(folder)
+        with atomic_path(folder) as partial:
+            copy_upright(files, partial / "images", largest)
+            capture = place_cameras(partial / "images", partial / "colmap", report)
+            shutil.rmtree(partial / "colmap")
+            write_capture(capture, partial)
+            draw_cameras(capture.poses, capture.points, capture.colours, partial / "cameras.png")
     except OSError as error:
         raise DataError(f"cannot write {folder}: {error.strerror or error}; choose another --output") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return capture
 
 

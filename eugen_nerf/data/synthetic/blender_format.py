@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eugen_nerf.core.errors import DataError
+from eugen_nerf.core.files import atomic_path
 from eugen_nerf.data.synthetic.pinhole_cameras import Camera
 
 
@@ -63,9 +62,7 @@ def complete_directory(
 ) -> Iterator[Path]:
     """A temporary directory beside `output`, renamed to it when the block succeeds, else removed.
 
-    A killed process leaves at most a hidden directory `.NAME.partial-...`. The name itself always refers to the old
-    directory or to the complete new one. Replacing an old directory takes two renames: a process killed between them
-    leaves the old one as `.NAME.replaced-...`.
+    The name itself always refers to the old directory or to the complete new one (`core/files.py`).
 
     Arguments:
         output: directory to create, with its parents.
@@ -76,29 +73,16 @@ def complete_directory(
     """
     final = output.resolve()
     _refuse_taken(output, final, overwrite=overwrite, marker=marker)
-    token = secrets.token_hex(4)
-    partial = final.parent / f".{final.name}.partial-{token}"
-    replaced = final.parent / f".{final.name}.replaced-{token}"
     try:
-        partial.mkdir(parents=True)
-        yield partial
-        if final.exists():
-            final.rename(replaced)
-        try:
-            partial.rename(final)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(final)
-            raise
+        with atomic_path(final, replace=True) as partial:
+            partial.mkdir()
+            yield partial
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(
             f"could not write the data set '{output}': {reason}; nothing half-written was left: "
             "free some space, or choose another --output"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _refuse_taken(output: Path, final: Path, *, overwrite: bool, marker: str) -> None:

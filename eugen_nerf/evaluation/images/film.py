@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.core.files import atomic_path
 from eugen_nerf.evaluation.images.view_rendering import eval_dataset, render_rgb
 from eugen_nerf.evaluation.output_paths import CameraPath
 from eugen_nerf.evaluation.stage_lines import counted
@@ -112,7 +111,7 @@ def image_strip(images: Sequence[Image8], gap: int = 2) -> Image8:
 
 
 def write_film(images: Sequence[Image8], output: Path, *, fps: float) -> None:
-    """Writes frames under a temporary name, and renames it when all is there.
+    """Writes frames: all of them, or none.
 
     Args:
         images: frames of one size.
@@ -122,19 +121,11 @@ def write_film(images: Sequence[Image8], output: Path, *, fps: float) -> None:
     Raises:
         RunError: the file or folder cannot be written, or there is no encoder for films.
     """
-    temporary = output.with_name(f".{output.stem}.partial-{os.getpid()}{output.suffix}")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        _WRITERS[output.suffix.lower()](images, temporary, fps)
-        if output.is_dir():
-            output.rmdir()  # an empty one, or `check_film_output` had refused it
-        temporary.replace(output)
+        with atomic_path(output, replace=True) as partial:  # `check_film_output` has refused what must stay
+            _WRITERS[output.suffix.lower()](images, partial, fps)
     except OSError as error:
         raise RunError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        temporary.unlink(missing_ok=True)
 
 
 def _write_mp4(images: Sequence[Image8], path: Path, fps: float) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.files import atomic_path
 from eugen_nerf.evaluation.compare import Comparison
 from eugen_nerf.evaluation.images.view_rendering import images_hash
 from eugen_nerf.methods.runs.image_metrics import Image8, psnr, ssim
@@ -39,23 +38,17 @@ def write_images(comparison: Comparison, folder: Path) -> Path:
         RunError: the disk is full, or the folder cannot be written.
     """
     folders = {TRUTH: f"{FOLDER}/{TRUTH}", **image_folders(list(comparison.renders))}
-    final, temporary = folder / FOLDER, folder / f"{FOLDER}.{os.getpid()}.tmp"
-    older = folder / f"{FOLDER}.{os.getpid()}.old"
+    final = folder / FOLDER
     try:
-        for name, subfolder in folders.items():
-            into = temporary / Path(subfolder).name
-            into.mkdir(parents=True)
-            images = comparison.truth if name == TRUTH else comparison.renders[name]
-            for view, image in zip(comparison.views, images, strict=True):
-                Image.fromarray(image).save(into / f"{view:04d}.png")
-        if final.exists():
-            final.rename(older)
-        temporary.rename(final)
+        with atomic_path(final, replace=True) as partial:
+            for name, subfolder in folders.items():
+                into = partial / Path(subfolder).name
+                into.mkdir(parents=True)
+                images = comparison.truth if name == TRUTH else comparison.renders[name]
+                for view, image in zip(comparison.views, images, strict=True):
+                    Image.fromarray(image).save(into / f"{view:04d}.png")
     except OSError as error:
         raise RunError(f"cannot write {final}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(older, ignore_errors=True)
     return final
 
 

@@ -1,0 +1,75 @@
+"""Files and folders are whole or absent, whatever happens while they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eugen_nerf.core.files import atomic_path
+
+
+def write(path: Path, text: str, *, folder: bool) -> None:
+    if folder:
+        path.mkdir()
+        path /= "content"
+    path.write_text(text)
+
+
+def read(path: Path, *, folder: bool) -> str:
+    return (path / "content" if folder else path).read_text()
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_it_takes_its_name_at_the_end_and_not_before(tmp_path: Path, folder: bool) -> None:
+    path = tmp_path / "new" / "a.b"
+    with atomic_path(path) as partial:
+        assert partial.suffix == ".b"
+        write(partial, "whole", folder=folder)
+        assert not path.exists()
+    assert read(path, folder=folder) == "whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("replace", [False, True])
+def test_an_older_one_is_replaced_only_where_that_is_said(tmp_path: Path, folder: bool, replace: bool) -> None:
+    path = tmp_path / "a"
+    write(path, "old", folder=folder)
+    if replace:
+        with atomic_path(path, replace=True) as partial:
+            write(partial, "new", folder=folder)
+    else:
+        with pytest.raises(FileExistsError), atomic_path(path) as partial:
+            write(partial, "new", folder=folder)
+    assert read(path, folder=folder) == ("new" if replace else "old")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_block_that_fails_leaves_the_older_one_and_nothing_else(
+    tmp_path: Path, folder: bool, error: type[BaseException]
+) -> None:
+    path = tmp_path / "a"
+    write(path, "old", folder=folder)
+
+    def fail() -> None:
+        with atomic_path(path, replace=True) as partial:
+            write(partial, "half", folder=folder)
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert read(path, folder=folder) == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_a_block_that_writes_nothing_fails_and_keeps_the_older_one(tmp_path: Path, folder: bool) -> None:
+    path = tmp_path / "a"
+    write(path, "old", folder=folder)
+    with pytest.raises(FileNotFoundError), atomic_path(path, replace=True):
+        pass
+    assert read(path, folder=folder) == "old"
+    assert list(tmp_path.iterdir()) == [path]
