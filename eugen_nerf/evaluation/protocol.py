@@ -28,7 +28,10 @@ before any metric, as if read from PNG files; SSIM has a Gaussian window of 11 p
 
 @dataclass(frozen=True)
 class Protocol:
-    """Which views are scored and by which metrics; raises `ConfigError` for a value out of its range."""
+    """Which views are scored and by which metrics.
+
+    Raises `ConfigError` for a value out of its range.
+    """
 
     split: Literal["test", "val"] = "test"
     """Split whose views are scored."""

@@ -1,7 +1,7 @@
 """Command lines of dataclasses: options in groups, each default said once, and the command by its own name.
 
-A command is a flat dataclass with a docstring under each field, and may have `GROUPS`: the fields of each group of its
-`--help` by the group's name. Fields of no group come first.
+A command is a dataclass with a docstring under each field. Its `--help` has groups: a field that is itself a dataclass
+of settings is one, named as the field is, and `GROUPS` may name others with their fields. Other fields come first.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ def _spec(own: Field[Any], hint: Any, text: str) -> tuple[str, Any, Any]:
         new = field(default_factory=own.default_factory)
     if is_dataclass(hint):
         part = _grouped(cast(type, hint))
+        part.__doc__ = (inspect.getdoc(hint) or "").split("\n\n")[0]  # the rest is for callers in Python
         return own.name, part, field(default_factory=part)
     if own.default is MISSING and own.default_factory is MISSING:
         return own.name, _with(hint, tyro.conf.arg(help=text)), new
@@ -103,6 +104,8 @@ def _value_words(hint: Any) -> str | None:
 
     The word None is accepted, as by nerfstudio's commands; leaving the option out says the same.
     """
+    if get_origin(hint) is Annotated:
+        hint = hint.__origin__
     if get_origin(hint) not in (Union, UnionType) or NoneType not in get_args(hint):
         return None
     (kind,) = (kind for kind in get_args(hint) if kind is not NoneType)
