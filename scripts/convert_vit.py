@@ -146,11 +146,11 @@ def main() -> None:
             )
             share = report.multiply_adds[1] / report.multiply_adds[0]
             cost = tokens_through(student, images[:1])
-            found, speed = (
+            correct, speed = (
                 accuracy(student, test_images, test_labels),
                 time_ratio(model, student, images, words.repeats),
             )
-            print(f"{name:20}{m:5}{found:17.2f}{cost:15,}{speed:6.2f}x{report.seconds:9.1f}", flush=True)
+            print(f"{name:20}{m:5}{correct:17.2f}{cost:15,}{speed:6.2f}x{report.seconds:9.1f}", flush=True)
 
 
 if __name__ == "__main__":

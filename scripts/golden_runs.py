@@ -180,10 +180,10 @@ def record(name: str, *, new: bool) -> None:
     """
     from eugen_nerf.methods.runs.loading import load_run
 
-    found = {name: outputs_of(load_run(golden_runs(GOLDEN)[name], device="cpu", test_mode="test").pipeline)}
+    outputs_by_name = {name: outputs_of(load_run(golden_runs(GOLDEN)[name], device="cpu", test_mode="test").pipeline)}
     if name in golden_bundles(GOLDEN):
-        found[f"{name}-bundle"] = outputs_of_bundle(golden_bundles(GOLDEN)[name])
-    for which, outputs in found.items():
+        outputs_by_name[f"{name}-bundle"] = outputs_of_bundle(golden_bundles(GOLDEN)[name])
+    for which, outputs in outputs_by_name.items():
         path = GOLDEN / "expected" / f"{which}.safetensors"
         changed = [] if new else differences(outputs, stored(path)[0], exact=False)
         if changed:

@@ -75,7 +75,7 @@ def main() -> None:
 
 def calls(wheel_folders: Sequence[str]) -> list[tuple[list[str], str]]:
     """The folders that each call carries, and its command; the first ones unpack, the last two measure."""
-    found = [
+    commands = [
         (
             [f".gpu/{name}"],
             "python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade "
@@ -91,8 +91,8 @@ def calls(wheel_folders: Sequence[str]) -> list[tuple[list[str], str]]:
             f"--minutes {sum(MINUTES):g} --call {minutes:g} "
             "--data /tmp/gpu/data --work /tmp/gpu/work --output $OUT"
         )
-        found.append((carried, command))
-    return found
+        commands.append((carried, command))
+    return commands
 
 
 def pack_wheels(output: Path) -> list[str]:

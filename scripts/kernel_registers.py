@@ -53,9 +53,9 @@ def registers_and_spills(cubin: bytes) -> tuple[int, int]:
         file.flush()
         command = [reader, "-res-usage", file.name]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+)", said)
-    assert found is not None, said
-    return int(found[1]), int(found[2]) // 4
+    match = re.search(r"REG:(\d+) STACK:(\d+)", said)
+    assert match is not None, said
+    return int(match[1]), int(match[2]) // 4
 
 
 def main() -> None:

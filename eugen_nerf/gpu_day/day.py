@@ -69,7 +69,7 @@ class Day:
 
     def environment(self) -> dict[str, str]:
         """Variables that the parts' processes need: this checkout importable, compiled kernels kept, no network."""
-        found = {
+        variables = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "PYTHONUNBUFFERED": "1",
@@ -79,10 +79,10 @@ class Day:
         }
         carried = self.data.parent / "torch"
         if carried.is_dir():
-            found.setdefault("TORCH_HOME", str(carried))
+            variables.setdefault("TORCH_HOME", str(carried))
         if self.device == "cpu":
-            found["TRITON_INTERPRET"] = "1"
-        return found
+            variables["TRITON_INTERPRET"] = "1"
+        return variables
 
     def write(self) -> Path:
         """Stores the settings in the work folder, for `read`."""

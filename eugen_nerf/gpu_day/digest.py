@@ -79,7 +79,7 @@ def _queries(result: Result) -> Iterator[str]:
         return
     for family in families_of(result, "queries", "queries"):
         outer = (row.get("figures", {}).get("queries", ()) for row in result["parts"]["queries"]["rows"])
-        rows = [row for found in outer for row in found if row["family"] == family]
+        rows = [row for group in outer for row in group if row["family"] == family]
         yield f"fastest way of each network, {family}: M queries a second, x best dense"
         for row in best_rows(rows).values():
             yield f"  {row['name']:42}{row['queries_per_second'] / 1e6:10.2f}{row['ratio']:8.2f}"

@@ -66,14 +66,14 @@ class RowLog:
             self.left_out.append(name)
             return
         print(f"{self.part}: {name}", flush=True)
-        found: dict[str, Any] = {}
+        outcome: dict[str, Any] = {}
         began, lost = time.monotonic(), False
         try:
-            found["figures"] = dict(work())
+            outcome["figures"] = dict(work())
         except Exception as error:  # whatever it is, it is kept and the next row goes on
-            found["error"] = "\n".join(traceback.format_exc().strip().splitlines()[-TRACEBACK_LINES:])
+            outcome["error"] = "\n".join(traceback.format_exc().strip().splitlines()[-TRACEBACK_LINES:])
             lost = "CUDA error" in str(error)
-        self._append({"part": self.part, "row": name, "seconds": time.monotonic() - began, **found})
+        self._append({"part": self.part, "row": name, "seconds": time.monotonic() - began, **outcome})
         if lost:
             raise DeviceLost
 
@@ -87,13 +87,13 @@ class RowLog:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a file in the order they were measured; a last line that was cut off is passed over."""
-    found = []
+    rows = []
     for line in path.read_text(encoding="utf8").splitlines() if path.is_file() else ():
         try:
-            found.append(json.loads(line))
+            rows.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return rows
 
 
 def _finite(value: Any) -> Any:

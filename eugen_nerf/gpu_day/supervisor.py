@@ -196,24 +196,24 @@ class Supervisor:
 
 def groups_of(parts: Sequence[DayPart]) -> list[list[DayPart]]:
     """Parts that run at the same time, in order."""
-    found: list[list[DayPart]] = []
+    groups: list[list[DayPart]] = []
     for part in parts:
-        if part.beside and found:
-            found[-1].append(part)
+        if part.beside and groups:
+            groups[-1].append(part)
         else:
-            found.append([part])
-    return found
+            groups.append([part])
+    return groups
 
 
 def failures(parts: dict[str, dict[str, Any]]) -> list[str]:
     """Names of the checks that failed, `part: row`, and of parts of checks that broke off by themselves."""
-    found = []
+    failures = []
     for name in CHECKS:
         part = parts.get(name, {"state": "", "rows": []})
         rows = (row for row in part["rows"] if "error" in row or row["figures"].get("ok") is False)
-        found += [f"{name}: {row['row']}" for row in rows]
-        found += [f"{name}: {part['state']}"] if part["state"].startswith(BROKEN) else []
-    return found
+        failures += [f"{name}: {row['row']}" for row in rows]
+        failures += [f"{name}: {part['state']}"] if part["state"].startswith(BROKEN) else []
+    return failures
 
 
 def _last_line(path: Path) -> str:

@@ -60,7 +60,7 @@ def write_capture(target: Path) -> None:
         frames.append({"file_path": name, "transform_matrix": pose_at(view, distance=4.0).tolist()})
     lens = {"camera_model": "OPENCV", "k1": 0.01, "k2": 0.0, "p1": 0.0, "p2": 0.0, "w": SIDE, "h": SIDE}
     lens |= {"fl_x": 1.4 * SIDE, "fl_y": 1.4 * SIDE, "cx": SIDE / 2, "cy": SIDE / 2}
-    splits = {f"{split}_filenames": found for split, found in names.items()}
+    splits = {f"{split}_filenames": files for split, files in names.items()}
     (target / "transforms.json").write_text(json.dumps({**lens, **splits, "frames": frames}), encoding="utf8")
 
 

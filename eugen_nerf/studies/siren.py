@@ -88,14 +88,14 @@ class SirenFit(Study):
 
     def cases(self) -> list[Case]:
         """The dense network once, the others for every number of features."""
-        found: list[Case] = [{"group": "photograph", "variant": "dense", "kind": "dense", "m": 0}]
+        cases: list[Case] = [{"group": "photograph", "variant": "dense", "kind": "dense", "m": 0}]
         for m in self.features:
-            found += [
+            cases += [
                 {"group": "photograph", "variant": f"{kind}, m = {m}", "kind": kind, "m": m}
                 for kind in self.variants
                 if kind != "dense"
             ]
-        return found if "dense" in self.variants else found[1:]
+        return cases if "dense" in self.variants else cases[1:]
 
     def run(self, case: Case, seed: int) -> dict[str, float]:
         """PSNR in dB, relative error of the gradient, sizes."""

@@ -42,9 +42,9 @@ def current_part() -> str:
     """The part that the innermost function listed in `PARTS` belongs to, or `OTHER`."""
     frame = sys._getframe(1)
     while frame is not None:
-        found = _part_of(frame.f_globals.get("__name__", ""), frame.f_code.co_name)
-        if found is not None:
-            return found
+        part = _part_of(frame.f_globals.get("__name__", ""), frame.f_code.co_name)
+        if part is not None:
+            return part
         frame = frame.f_back  # type: ignore[assignment]
     return OTHER
 

@@ -45,31 +45,31 @@ def ways_of_plan(name: str, network: LayerGraph, day: Day) -> list[tuple[str, st
         kernel_unavailable_reason(day.target) is None
         and unsupported_reason(network.collapse(), network.input_widths) is None
     )
-    found: list[tuple[str, str]] = [("eager", dtype) for dtype in PLAN_DTYPES]
+    ways: list[tuple[str, str]] = [("eager", dtype) for dtype in PLAN_DTYPES]
     if day.compiled:
-        found += [("compile", dtype) for dtype in PLAN_DTYPES]
-    return found + [("triton", dtype) for dtype in PLAN_DTYPES if fused]
+        ways += [("compile", dtype) for dtype in PLAN_DTYPES]
+    return ways + [("triton", dtype) for dtype in PLAN_DTYPES if fused]
 
 
 def jobs_of(day: Day) -> list[CompileJob]:
     """All that is compiled later on, what is needed most first."""
-    found = []
+    jobs = []
     for number, family in enumerate(day.families):
         for name, network in networks_of(family, torch.device("cpu")).items():
             ways = [way for way in ways_of_plan(name, network, day) if way[0] != "eager"]
-            found += [CompileJob(number, name, *way) for way in ways if way[0] == "triton" or not family.gradient]
+            jobs += [CompileJob(number, name, *way) for way in ways if way[0] == "triton" or not family.gradient]
             if day.compiled and name in compiled_steps(family) and not family.gradient and number < TRAINED:
-                found.append(CompileJob(number, name, "training", "float32"))
+                jobs.append(CompileJob(number, name, "training", "float32"))
     if day.tiny:  # one of each kind
-        small = [job for job in found if job.family == DRY or job.backend == "training"]
-        found = list({(job.backend, job.dtype): job for job in reversed(small)}.values())
+        small = [job for job in jobs if job.family == DRY or job.backend == "training"]
+        jobs = list({(job.backend, job.dtype): job for job in reversed(small)}.values())
     order = ("triton", "training", "compile")
 
     def worth(job: CompileJob) -> tuple[Any, ...]:
         baseline = not job.name.startswith(("dense", "EUGen"))
         return day.families[job.family].gradient, order.index(job.backend), baseline, job.dtype == "float32"
 
-    return sorted(found, key=worth)
+    return sorted(jobs, key=worth)
 
 
 def compiled_steps(family: Family) -> tuple[str, ...]:
@@ -93,9 +93,9 @@ def wait_for(running: Compiling, seconds: float, day: Day) -> dict[str, Any]:
         How many there are, seconds of the slowest one, and those left out with their reasons.
     """
     end, left, slowest = time.monotonic() + seconds, {}, 0.0
-    for job, found in running.items():
+    for job, result in running.items():
         try:
-            slowest = max(slowest, found.get(timeout=max(0.0, end - time.monotonic())))
+            slowest = max(slowest, result.get(timeout=max(0.0, end - time.monotonic())))
         except multiprocessing.TimeoutError:
             left[job] = "not compiled in time"
         except Exception as error:  # whatever a compiler raises: that one is left out

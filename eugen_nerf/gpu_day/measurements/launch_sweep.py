@@ -43,8 +43,8 @@ def sweep(day: Day, log: RowLog) -> None:
     else:
         problems = _compiled([(*network, launch) for network in networks for launch in launches], day, 0.6 * log.left)
     for number, name in networks:
-        found = {launch: problems[number, name, launch] for launch in launches}
-        log.measure(f"{day.families[number].name}, {name}", partial(measure_launches, day, number, name, found))
+        own_problems = {launch: problems[number, name, launch] for launch in launches}
+        log.measure(f"{day.families[number].name}, {name}", partial(measure_launches, day, number, name, own_problems))
 
 
 def _compiled(jobs: list[Work], day: Day, seconds: float) -> dict[Work, str | None]:
@@ -52,13 +52,13 @@ def _compiled(jobs: list[Work], day: Day, seconds: float) -> dict[Work, str | No
     end = time.monotonic() + seconds
     with multiprocessing.get_context("spawn").Pool(max(1, (os.cpu_count() or 2) - 1)) as pool:
         running = {job: pool.apply_async(compile_launch, (job, day)) for job in jobs}
-        found: dict[Work, str | None] = {}
+        problems: dict[Work, str | None] = {}
         for job, result in running.items():
             try:
-                found[job] = result.get(timeout=max(0.0, end - time.monotonic()))
+                problems[job] = result.get(timeout=max(0.0, end - time.monotonic()))
             except multiprocessing.TimeoutError:
-                found[job] = "not compiled in time"
-    return found
+                problems[job] = "not compiled in time"
+    return problems
 
 
 def compile_launch(job: Work, day: Day) -> str | None:

@@ -101,7 +101,7 @@ def measure_steps(day: Day, number: int, missing: set[CompileJob]) -> dict[str, 
 def measure_calls(day: Day, missing: set[CompileJob]) -> dict[str, Any]:
     """Seconds of a call for one row of NeRF's bfloat16 plans: the host's share of a launch."""
     family, device = day.families[0], day.target
-    found: dict[str, float] = {}
+    seconds_by_call: dict[str, float] = {}
     for name in ("dense", *(f"EUGen m={m}" for m in family.features)):
         network = networks_of(family, device)[name]
         one = [x[:1] for x in encoded_inputs(network.input_widths, 256, device)]
@@ -110,8 +110,8 @@ def measure_calls(day: Day, missing: set[CompileJob]) -> dict[str, Any]:
             if CompileJob(0, name, backend, "bfloat16") not in missing:
                 plan = make_plan(network, one, backend=backend, dtype="bfloat16")
                 work: dict[str, Callable[[], None]] = {f"{name}, {plan.backend}": partial(_discard, plan, one)}
-                found |= medians(time_interleaved(work, warmup=20, repeats=100, device=device))
-    return {"call_seconds": found}
+                seconds_by_call |= medians(time_interleaved(work, warmup=20, repeats=100, device=device))
+    return {"call_seconds": seconds_by_call}
 
 
 @torch.no_grad()

@@ -105,7 +105,7 @@ def collapse_deviation(network: LayerGraph, device: torch.device) -> float:
     inputs = [x.double() for x in encoded_inputs(graph.input_widths, 2048, device)]
     values = graph.values(*inputs)
     names = [graph.names[v - len(graph.input_widths)] for v in graph.outputs]
-    pairs = [(found, values[name]) for found, name in zip(graph(*inputs), names, strict=True)]
+    pairs = [(output, values[name]) for output, name in zip(graph(*inputs), names, strict=True)]
     error = max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
     network.float()
     return error
@@ -123,12 +123,12 @@ def check_plan(
     plan = make_plan(network, inputs, backend=backend, dtype=dtype)  # type: ignore[arg-type]
     expected = network(*inputs)
     largest = max(float(y.abs().max()) for y in expected)
-    found, rounding = plan(*inputs), 1e-6 * largest + 1e-12
-    fits = all(float((a - b).abs().max()) <= plan.deviation + rounding for a, b in zip(found, expected, strict=True))
+    outputs, rounding = plan(*inputs), 1e-6 * largest + 1e-12
+    fits = all(float((a - b).abs().max()) <= plan.deviation + rounding for a, b in zip(outputs, expected, strict=True))
     fits &= plan.deviation <= TOLERANCES[dtype] * largest and plan.backend == backend
     strided = plan(*(torch.stack([x, -x], dim=-1)[..., 0] for x in inputs))
     empty, single = plan(*(x[:0] for x in inputs)), plan(*(x[7] for x in inputs))
-    for y, other, none, one in zip(found, strided, empty, single, strict=True):
+    for y, other, none, one in zip(outputs, strided, empty, single, strict=True):
         fits &= torch.equal(y, other) and none.shape == (0, y.shape[1])
         fits &= float((one - y[7]).abs().max()) <= plan.deviation + 1e-5 * largest
     # a part, as a coarse field is queried: its output alone

@@ -55,10 +55,10 @@ class StepClock:
         def call(*args: Any, **kwargs: Any) -> Any:
             synchronise(self._trainer.device)
             began = time.perf_counter()
-            found = method(*args, **kwargs)
+            result = method(*args, **kwargs)
             synchronise(self._trainer.device)
             self.seconds[stage] += time.perf_counter() - began
-            return found
+            return result
 
         return call
 
@@ -66,8 +66,8 @@ class StepClock:
         """Of one step, by stage, where so many steps took `total` seconds."""
         data, optimizer = self.seconds["data"], self.seconds["optimizer"]
         forward = self.seconds["forward"] - data  # batches are drawn within it
-        found = {"data": data, "forward": forward, "backward": total - data - forward - optimizer}
-        return {stage: 1e3 * seconds / steps for stage, seconds in {**found, "optimizer": optimizer}.items()}
+        parts = {"data": data, "forward": forward, "backward": total - data - forward - optimizer}
+        return {stage: 1e3 * seconds / steps for stage, seconds in {**parts, "optimizer": optimizer}.items()}
 
 
 def split_step(trainer: Trainer, step: Callable[[], object], steps: int) -> dict[str, float]:

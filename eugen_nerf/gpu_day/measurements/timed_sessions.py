@@ -83,9 +83,9 @@ def train(
     change = partial(set_arithmetic, arithmetic=arithmetic) if arithmetic else lambda config: None
     trainer = session(day, preset, variant=variant, change=change)
     try:
-        found = _measured(day, trainer, seconds, views)
+        figures = _measured(day, trainer, seconds, views)
         multiplied = arithmetic or arithmetic_of(trainer.config, day.device)
-        return {**found, "arithmetic": multiplied, **predictions_of(preset, variant, multiplied)}
+        return {**figures, "arithmetic": multiplied, **predictions_of(preset, variant, multiplied)}
     finally:
         del trainer
         gc.collect()  # pipelines hold cycles
@@ -162,7 +162,7 @@ def evaluate(trainer: Trainer, views: int) -> dict[str, Any]:
     """Mean PSNR, SSIM and LPIPS of held-out views, or the errors of a signed distance; seconds of a view."""
     pipeline = trainer.pipeline
     pipeline.eval()
-    found: dict[str, list[float]] = {}
+    values_by_name: dict[str, list[float]] = {}
     seconds = []
     for _, (camera, batch) in zip(
         range(views), cast(Iterable[Any], pipeline.datamanager.fixed_indices_eval_dataloader), strict=False
@@ -173,9 +173,9 @@ def evaluate(trainer: Trainer, views: int) -> dict[str, Any]:
         synchronise(trainer.device)
         seconds.append(time.perf_counter() - began)
         for name, value in _metrics(pipeline.model, outputs, batch).items():
-            found.setdefault(name, []).append(float(value))
+            values_by_name.setdefault(name, []).append(float(value))
     pipeline.train()
-    means = {name: sum(values) / len(values) for name, values in found.items()}
+    means = {name: sum(values) / len(values) for name, values in values_by_name.items()}
     return {"metrics": means, "views": len(seconds), "image_seconds": min(seconds)}
 
 
