@@ -92,10 +92,15 @@ class Timing:
                 "timed views at least 1"
             )
 
-    def on(self, device_type: str) -> Timing:
-        """The same with numbers of queries in place of the defaults of a device, "cpu" or "cuda"."""
+    def query_counts(self, device_type: str) -> tuple[int, int]:
+        """Queries of a timed call and points evaluated at once, on a "cpu" or "cuda" device."""
         queries, chunk = (1 << 20, 1 << 18) if device_type == "cuda" else (1 << 15, 1 << 12)
-        return replace(self, num_queries=self.num_queries or queries, chunk_size=self.chunk_size or chunk)
+        return self.num_queries or queries, self.chunk_size or chunk
+
+    def on(self, device_type: str) -> Timing:
+        """The same with these numbers in place of None, for a result file."""
+        queries, chunk = self.query_counts(device_type)
+        return replace(self, num_queries=queries, chunk_size=chunk)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain data for a result file."""

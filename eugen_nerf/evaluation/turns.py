@@ -28,6 +28,7 @@ def add_times(
     """Time field queries and whole images in turns, and write both into the rows."""
     device = next(iter(runs.values())).pipeline.device
     timed_views = indices[: timing.num_views]
+    num_queries, chunk_size = timing.query_counts(device.type)
 
     def render(run: Run):
         cameras = [view_camera(run, index) for index in timed_views]
@@ -39,9 +40,7 @@ def add_times(
         return once
 
     queries = {
-        name: field_query_callable(
-            query_module(run.model), timing.num_queries, timing.seed, device, chunk_size=timing.chunk_size
-        )
+        name: field_query_callable(query_module(run.model), num_queries, timing.seed, device, chunk_size=chunk_size)
         for name, run in runs.items()
     }
     rounds = timing.warmup + timing.repeats
@@ -57,7 +56,7 @@ def add_times(
         name = row["variant"]
         query, image = asdict(query_ratios[name]), asdict(image_ratios[name])
         row["seconds_per_image"] = medians(image_seconds)[name]
-        row["queries_per_second"] = timing.num_queries / medians(query_seconds)[name]
+        row["queries_per_second"] = num_queries / medians(query_seconds)[name]
         row["query_speed_ratio"] = query["median"]
         row["query_speed_ratio_quartiles"] = [query["lower_quartile"], query["upper_quartile"]]
         row["image_speed_ratio"] = image["median"]
