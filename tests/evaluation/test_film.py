@@ -171,7 +171,7 @@ def test_a_scene_without_times_needs_a_moving_camera(
     words = ["--load-config", tiny_eugen_run, "--output", tmp_path / "strip.png", "--frames", 2, "--device", "cpu"]
     with pytest.raises(SystemExit):
         run_cli(monkeypatch, *words)
-    assert "without times, so a fixed camera sees one image: take --path orbit or spiral" in capfd.readouterr().err
+    assert "without times, so a fixed camera renders one image: take --path orbit or spiral" in capfd.readouterr().err
     run_cli(monkeypatch, *words, "--path", "orbit")
     pixels = np.asarray(Image.open(tmp_path / "strip.png"))
     assert pixels.shape == (16, 34, 3)
