@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.distributed import process_index
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.files import atomic_path
 from eugen_nerf.core.fitting.convert_graph import LayerReport
 
 

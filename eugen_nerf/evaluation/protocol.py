@@ -109,7 +109,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Inference:
-    """How networks and rendering are run; the default leaves both as the methods have them.
+    """How networks and rendering are run; unset, both are as the methods have them.
 
     Raises `ConfigError` for settings that do not fit together.
     """

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.files import atomic_path
 
 
 def check_new_file(path: Path, *, overwrite: bool) -> None:

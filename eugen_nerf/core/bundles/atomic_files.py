@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.bundle_schema import BundleError
-from eugen_nerf.core.files import atomic_path
 
 
 @contextmanager

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.errors import ConfigError, DataError, RunError
-from eugen_nerf.core.files import atomic_path
 from eugen_nerf.data.images.file_names import SUFFIXES
 from eugen_nerf.data.photographs.camera_plot import draw_cameras
 

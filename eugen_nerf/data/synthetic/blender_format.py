@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.errors import DataError
-from eugen_nerf.core.files import atomic_path
 from eugen_nerf.data.synthetic.pinhole_cameras import Camera
 
 
@@ -62,7 +62,7 @@ def complete_directory(
 ) -> Iterator[Path]:
     """A temporary directory beside `output`, renamed to it when the block succeeds, else removed.
 
-    The name itself always refers to the old directory or to the complete new one (`core/files.py`).
+    The name itself always refers to the old directory or to the complete new one (`core/atomic_paths.py`).
 
     Arguments:
         output: directory to create, with its parents.

@@ -14,8 +14,8 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
+from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.files import atomic_path
 from eugen_nerf.evaluation.images.view_rendering import eval_dataset, render_rgb
 from eugen_nerf.evaluation.output_paths import CameraPath
 from eugen_nerf.evaluation.stage_lines import counted

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.files import atomic_path
 from eugen_nerf.evaluation.compare import Comparison
 from eugen_nerf.evaluation.images.view_rendering import images_hash
 from eugen_nerf.methods.runs.image_metrics import Image8, psnr, ssim

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eugen_nerf.core.files import atomic_path
+from eugen_nerf.core.atomic_paths import atomic_path
 
 
 def write(path: Path, text: str, *, folder: bool) -> None:
