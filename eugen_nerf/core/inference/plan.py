@@ -1,7 +1,7 @@
-"""Inference plans: how a trained network answers where no gradients are asked for, decided once and stated.
+"""Inference plans: how a trained network is evaluated without gradients, decided once and reported.
 
-A plan holds a copy of the collapsed network in one dtype and says by what it is run and in chunks of how many rows; it
-measures how far that is from float32. What a plan was asked for and cannot have is replaced by what it states.
+A plan holds a copy of the collapsed network in one dtype, a backend, and the number of rows that are evaluated at a
+time. It measures its deviation from float32. It falls back when a backend is unavailable, and records why.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,60 +18,73 @@ from eugen_nerf.core.bundles.bundled_network import BundledGraph
 from eugen_nerf.core.encodings.point_encodings import Encoding
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.inference.chunks import chunk_rows
-from eugen_nerf.core.inference.fused import MAX_RELATIVE_DIFFERENCE, check_fused, kernel_unavailable_reason, run_fused
+from eugen_nerf.core.inference.fused import MAX_RELATIVE_DIFFERENCE, kernel_unavailable_reason
 from eugen_nerf.core.inference.norm_folding import FoldedNorms, fold_norms
-from eugen_nerf.core.inference.onednn import OneDNNGraph, has_onednn
-from eugen_nerf.core.inference.packing import pack, unsupported_reason
-from eugen_nerf.core.inference.sinusoids import as_sinusoids
+from eugen_nerf.core.inference.packing import unsupported_reason
+from eugen_nerf.core.inference.plan_backends import (
+    BACKENDS,
+    PLAN_DTYPES,
+    Backend,
+    Encodings,
+    PlanDtype,
+    Run,
+    encoded,
+    leading_shape,
+    make_runner,
+    output_widths,
+)
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 from eugen_nerf.core.networks.layer_graph import LayerGraph
-
-Backend = Literal["eager", "compile", "triton"]
-BACKENDS: tuple[Backend, ...] = ("eager", "compile", "triton")
-PlanDtype = Literal["float32", "bfloat16"]
-PLAN_DTYPES: tuple[PlanDtype, ...] = ("float32", "bfloat16")
-Run = Callable[..., tuple[Tensor, ...]]
-Encodings = tuple[Encoding | None, ...]
 
 
 @dataclass(frozen=True)
 class InferencePlan:
-    """A network as it is run for inference; made by `make_plan`.
+    """A network prepared for inference by `make_plan`.
 
     It does not follow later changes of the network's weights. Set as the `plan` of a `LayerGraph`, it runs in inference
     mode in place of the collapsed network.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import NeRFShape, build_nerf, make_plan
+        >>> network = build_nerf(NeRFShape(27, trunk_width=16, head_width=0))
+        >>> plan = make_plan(network, [torch.rand(100, 27)], chunk=64)
+        >>> plan.backend, plan.dtype, plan.chunk, plan.input_widths, plan.output_widths
+        ('eager', 'float32', 64, (27,), (1,))
+        >>> print(plan)
+        eager, float32, chunks of 64 rows, within ... of float32 on 100 samples
     """
 
     backend: Backend
-    """What runs it, which is not what was asked for where `fallback` is set."""
+    """The backend in use; another than the requested one where `fallback` is set."""
     dtype: PlanDtype
-    """Of weights, features and products."""
+    """Dtype of weights, features and products."""
     chunk: int | None
-    """Rows that are computed at a time; None where all go in one launch."""
+    """Rows that are evaluated at a time; None where all go in one launch."""
     deviation: float
     """Largest absolute deviation of an output from the collapsed network in float32, on the sample inputs; infinite
     where an output is not a number."""
     samples: int
-    """Rows of the sample inputs."""
+    """Number of rows of the sample inputs."""
     fallback: str | None
-    """Why the backend is not the one that was asked for."""
+    """Why the requested backend is unavailable; None where it is in use."""
     input_widths: tuple[int, ...]
     run: Run
     """Outputs `[n, width]` for inputs `[n, d_i]`, `n` at most the chunk; exactly it where `backend` is compile."""
     output_widths: tuple[int, ...]
     make_part: Callable[[tuple[int, ...]], InferencePlan] = field(repr=False, compare=False)
     encodes: bool = False
-    """Whether it is asked with points, which it encodes itself, and not with what the network reads."""
+    """Whether its inputs are points, which it encodes itself, instead of encoded points."""
     norms: tuple[int, int] = (0, 0)
     """Steps whose norm was left out (`core/inference/norm_folding.py`), and steps that had one."""
     parts: dict[tuple[int, ...], InferencePlan] = field(default_factory=dict, repr=False, compare=False)
-    """Plans of some outputs alone, made when they are first asked for (`part`)."""
+    """Plans of some outputs alone, made on first use (`part`)."""
 
     def part(self, outputs: tuple[int, ...]) -> InferencePlan:
-        """The plan of some outputs alone, whose inputs are those that they depend on; made and measured alike.
+        """The plan of some outputs alone, whose inputs are those that they depend on; decided and measured likewise.
 
         Raises:
-            ConfigError: no outputs, or one that there is not.
+            ConfigError: no outputs, or a number beyond the last output.
         """
         if outputs not in self.parts:
             self.parts[outputs] = self.make_part(outputs)
@@ -81,24 +93,28 @@ class InferencePlan:
     def __call__(self, *inputs: Tensor, outputs: tuple[int, ...] | None = None) -> tuple[Tensor, ...]:
         """Outputs `[..., width]`, float32, for inputs `[..., d_i]` of any floating point dtype and any strides.
 
-        Inputs share their leading shape, which may be empty of rows. Where `backend` is compile, whole chunks are
-        computed, the last one filled with zeros, so that one shape is compiled. With `outputs`, `part` answers.
+        Inputs share their leading shape, which may have no rows. Where `backend` is compile, whole chunks are
+        evaluated, the last one padded with zeros, so that one shape is compiled.
+
+        Args:
+            inputs: one tensor for each of `input_widths`; with `outputs`, those that the outputs depend on.
+            outputs: numbers of the outputs to evaluate, by `part`; all where None.
 
         Raises:
-            ConfigError: another number of inputs, other widths or leading shapes, or inputs that ask for gradients.
+            ConfigError: another number of inputs, other widths or leading shapes, or inputs that require gradients.
         """
         if outputs is not None:
             return self.part(outputs)(*inputs)
-        leading = _leading_shape(inputs, self.input_widths)
+        leading = leading_shape(inputs, self.input_widths)
         if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
             raise ConfigError("a plan gives no gradients: call the network itself, or the plan under torch.no_grad()")
         with torch.no_grad():
             rows = [x.reshape(-1, width) for x, width in zip(inputs, self.input_widths, strict=True)]
-            found = _in_chunks(self, rows)
-        return tuple(y.view(*leading, y.shape[1]) for y in found)
+            values = _in_chunks(self, rows)
+        return tuple(y.view(*leading, y.shape[1]) for y in values)
 
     def __str__(self) -> str:
-        """Backend, dtype, chunk, deviation, and why the backend is not the one asked for, in one line."""
+        """Backend, dtype, chunk, deviation, and the reason of a fallback, in one line."""
         chunk = "one launch" if self.chunk is None else f"chunks of {self.chunk:,} rows"
         text = (
             f"{self.backend}, {self.dtype}, {chunk}, within {self.deviation:.1e} of float32 on {self.samples:,} samples"
@@ -120,26 +136,41 @@ def make_plan(
     drop_norm: float = 0.0,
     encodings: Sequence[Encoding | None] | None = None,
 ) -> InferencePlan:
-    """Decides how a network is run, and measures what that changes. The network stays as it is.
+    """Decides how a network is evaluated, and measures the deviation. The network is not changed.
 
-    Where the kernel cannot run the network, the plan falls back to compile on CUDA and to eager elsewhere; where it
-    cannot be compiled, or what is compiled gives other outputs, to eager. `fallback` says so.
+    Where the fused kernel cannot run the network, the plan falls back to compile on CUDA and to eager elsewhere. Where
+    compilation fails or changes outputs, it falls back to eager. `InferencePlan.fallback` records why.
 
     Args:
-        network: trained network on the device that it is to run on.
-        sample_inputs: `[..., d_i]` each, at least one row, as the network will be asked: deviations depend on them.
+        network: trained network on the device that it will run on.
+        sample_inputs: `[..., d_i]` each, at least one row, typical of later inputs: deviations are measured on them.
         backend: eager, compile (torch.compile) or triton (`core/inference/fused.py`).
         dtype: float32 or bfloat16, for weights, features and products.
-        chunk: rows that are computed at a time; from the size of the second-level cache where None. Of no effect on
-            results but for rounding; triton does all rows in one launch.
-        drop_norm: largest change of an output, over the largest output, for which norms of inputs may be taken for
-            constant (`core/inference/norm_folding.py`); 0 keeps them all, but for columns of zeros.
-        encodings: for each input the encoding that makes it, or None. The plan, and `sample_inputs`, then take points
-            in its place, and the plan encodes them: within the kernel where triton runs it, else before the network.
+        chunk: rows that are evaluated at a time; from the size of the second-level cache where None. It changes results
+            by rounding alone; triton evaluates all rows in one launch.
+        drop_norm: largest change of an output, over the largest output, for which norms of inputs may be replaced by
+            constants (`core/inference/norm_folding.py`); 0 drops columns of zeros alone.
+        encodings: for each input its encoding, or None. The plan, and `sample_inputs`, then take points in place of
+            encoded ones, and the plan encodes them: within the kernel with triton, else before the network.
+
+    Returns:
+        The plan, which is called as the network is, and gives float32 outputs.
 
     Raises:
         ConfigError: an unknown backend or dtype, a chunk below 1, sample inputs without rows or of other widths,
-            encodings of other widths.
+            encodings of other widths or of Gaussians.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import EUGenConfig, NeRFShape, Replacement, build_variant, make_plan
+        >>> shape = NeRFShape(27, 15, trunk_layers=2, trunk_width=32, skips=(), head_width=16)
+        >>> network = build_variant(shape, "eugen", Replacement(num_features=(8,)))
+        >>> samples = [torch.rand(100, 27), torch.rand(100, 15)]
+        >>> plan = make_plan(network, samples, dtype="bfloat16")
+        >>> density, colour = plan(*samples)
+        >>> density.shape, colour.dtype, plan.fallback
+        (torch.Size([100, 1]), torch.float32, None)
+        >>> network.plan = plan  # from now on, it runs in place of the network in inference mode
     """
     if backend not in BACKENDS:
         raise ConfigError(f"backend {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
@@ -149,7 +180,7 @@ def make_plan(
         raise ConfigError(f"chunk is {chunk}; give at least 1 row, or leave it out for a size from the cache")
     if not isinstance(network, LayerGraph | BundledGraph):
         raise ConfigError(
-            "a plan is of a LayerGraph or of a bundle's network (field.network, asked with encoded inputs), "
+            "a plan is of a LayerGraph or of a bundle's network (field.network, which takes encoded inputs), "
             f"and not of a {type(network).__name__}"
         )
     widths = network.input_widths
@@ -158,22 +189,20 @@ def make_plan(
     if len(makers) != len(widths) or made != list(widths):
         raise ConfigError(f"encodings make inputs of widths {made}; the network takes {list(widths)}")
     if any(e is not None and e.takes_scale for e in makers):
-        raise ConfigError(
-            "a plan encodes points alone, and one of the encodings asks for a scale too: encode before it"
-        )
-    asked = list(widths)
+        raise ConfigError("a plan encodes points alone, and one of the encodings needs a scale too: encode before it")
+    given = list(widths)
     for i, (e, x) in enumerate(zip(makers, sample_inputs, strict=False)):
-        asked[i] = widths[i] if e is None else x.shape[-1]
-    if not math.prod(_leading_shape(sample_inputs, asked)):
-        raise ConfigError("sample_inputs have no rows: give some that the network will be asked, to measure deviation")
+        given[i] = widths[i] if e is None else x.shape[-1]
+    if not math.prod(leading_shape(sample_inputs, given)):
+        raise ConfigError("sample_inputs have no rows: give typical inputs of the network, to measure deviation")
     points = [x.detach().reshape(-1, x.shape[-1]) for x in sample_inputs]
     whole = network.collapse() if isinstance(network, LayerGraph) else network.graph
-    left = fold_norms(whole, _encoded(makers, points), drop_norm)
-    return _decide(left, whole, widths, points, makers, backend, dtype, chunk)
+    folded = fold_norms(whole, encoded(makers, points), drop_norm)
+    return _decide(folded, whole, widths, points, makers, backend, dtype, chunk)
 
 
 def _decide(
-    left: FoldedNorms,
+    folded: FoldedNorms,
     reference: CollapsedGraph,
     widths: tuple[int, ...],
     samples: Sequence[Tensor],
@@ -182,30 +211,30 @@ def _decide(
     dtype: PlanDtype,
     chunk: int | None,
 ) -> InferencePlan:
-    graph, device = left.graph, samples[0].device
+    graph, device = folded.graph, samples[0].device
     reasons: list[str] = []
-    rows = chunk or chunk_rows(graph, widths, getattr(torch, dtype), device)
+    chunk_size = chunk or chunk_rows(graph, widths, getattr(torch, dtype), device)
 
     def part(outputs: tuple[int, ...]) -> InferencePlan:
         small, used = graph.pruned(len(widths), outputs)
         truth, read = reference.pruned(len(widths), outputs)[0], tuple(widths[v] for v in used)
-        asked, makers = [samples[v] for v in used], tuple(encodings[v] for v in used)
-        return _decide(replace(left, graph=small), truth, read, asked, makers, backend, dtype, chunk)
+        rows, makers = [samples[v] for v in used], tuple(encodings[v] for v in used)
+        return _decide(replace(folded, graph=small), truth, read, rows, makers, backend, dtype, chunk)
 
     def attempt(kind: Backend) -> InferencePlan:
         plan = InferencePlan(
             backend=kind,
             dtype=dtype,
-            chunk=None if kind == "triton" else rows,
+            chunk=None if kind == "triton" else chunk_size,
             deviation=0.0,
             samples=len(samples[0]),
             fallback="; ".join(reasons) or None,
             input_widths=tuple(x.shape[1] for x in samples),
-            run=_runner(graph, widths, kind, dtype, samples, encodings),
-            output_widths=_output_widths(graph, widths),
+            run=make_runner(graph, widths, kind, dtype, samples, encodings),
+            output_widths=output_widths(graph, widths),
             make_part=part,
             encodes=any(e is not None for e in encodings),
-            norms=(left.dropped, left.total),
+            norms=(folded.dropped, folded.total),
         )
         return replace(plan, deviation=_deviation(plan, reference, samples, encodings))
 
@@ -214,7 +243,7 @@ def _decide(
         if reason is None:
             try:
                 return attempt("triton")
-            except Exception as error:  # whatever a compiler or a driver raises: it is stated, not hidden
+            except Exception as error:  # whatever a compiler or a driver raises: `fallback` records it
                 reason = _first_line(error)
         reasons.append(f"not triton: {reason}")
     if backend == "compile" or (reasons and device.type == "cuda"):
@@ -225,35 +254,6 @@ def _decide(
         except Exception as error:  # likewise
             reasons.append(f"not compile: {_first_line(error)}")
     return attempt("eager")
-
-
-def _runner(
-    graph: CollapsedGraph,
-    widths: Sequence[int],
-    backend: Backend,
-    dtype: PlanDtype,
-    samples: Sequence[Tensor],
-    encodings: Encodings,
-) -> Run:
-    if backend == "triton":
-        waves = [None if e is None else as_sinusoids(e) for e in encodings]
-        for e, table in zip(encodings, waves, strict=True):
-            if e is not None and table is None:
-                raise ConfigError(f"the fused kernel computes no {e.kind} encoding")
-        packed = pack(graph, widths, dtype, waves)
-        check_fused(packed, *samples)
-        return lambda *inputs: run_fused(packed, *inputs)
-    precise = getattr(torch, dtype)
-    cast = graph.cast(precise)
-    answers = OneDNNGraph(cast) if backend == "eager" and has_onednn(samples[0].device, precise) else cast
-
-    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
-        return answers(*(x.to(precise) for x in _encoded(encodings, inputs)))
-
-    if backend == "compile":
-        run.__code__ = run.__code__.replace()  # one plan is no recompilation of another, which torch counts and ends
-        return torch.compile(run, dynamic=False)
-    return run
 
 
 def _in_chunks(plan: InferencePlan, rows: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -267,20 +267,15 @@ def _in_chunks(plan: InferencePlan, rows: Sequence[Tensor]) -> tuple[Tensor, ...
         here = len(parts[0])
         if plan.backend == "compile":
             parts = [F.pad(x, (0, 0, 0, chunk - here)).contiguous() for x in parts]
-        for y, found in zip(outputs, plan.run(*parts), strict=True):
-            y[start : start + here] = found[:here]
+        for y, values in zip(outputs, plan.run(*parts), strict=True):
+            y[start : start + here] = values[:here]
     return outputs
-
-
-def _encoded(encodings: Encodings, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """What the network reads, of points where there are encodings: frequencies ignore the scale."""
-    return [x if e is None else e(x, x[..., :1]) for e, x in zip(encodings, inputs, strict=True)]
 
 
 def _deviation(plan: InferencePlan, graph: CollapsedGraph, samples: Sequence[Tensor], encodings: Encodings) -> float:
     reference = graph.cast(torch.float32)
     with torch.no_grad():
-        expected = reference(*_encoded(encodings, [x.float() for x in samples]))
+        expected = reference(*encoded(encodings, [x.float() for x in samples]))
     worst = 0.0
     for y, truth in zip(plan(*samples), expected, strict=True):
         difference = float((y - truth).abs().max()) if y.numel() else 0.0
@@ -289,7 +284,7 @@ def _deviation(plan: InferencePlan, graph: CollapsedGraph, samples: Sequence[Ten
 
 
 def _check_compiled(plan: InferencePlan, eager: InferencePlan, samples: Sequence[Tensor]) -> None:
-    """torch's cache gives code that was compiled for another processor, which has been seen to be wrong.
+    """Compares compiled and eager outputs: torch's cache may hold code for another processor, which can be wrong.
 
     Raises:
         RuntimeError: the outputs differ by more than rounding does.
@@ -300,26 +295,6 @@ def _check_compiled(plan: InferencePlan, eager: InferencePlan, samples: Sequence
             raise RuntimeError(
                 f"output {i} of the compiled code is wrong: delete torch's cache of it (TORCHINDUCTOR_CACHE_DIR)"
             )
-
-
-def _output_widths(graph: CollapsedGraph, input_widths: Sequence[int]) -> tuple[int, ...]:
-    widths = [*input_widths, *(stage.num_features for stage, _ in graph.steps)]
-    return tuple(widths[v] if a.weight is None else a.weight.shape[0] for v, a in graph.outputs)
-
-
-def _leading_shape(inputs: Sequence[Tensor], widths: Sequence[int]) -> tuple[int, ...]:
-    """The shape that inputs share before their last dimension.
-
-    Raises:
-        ConfigError: another number of inputs, other widths, or several leading shapes.
-    """
-    shapes = [tuple(x.shape) for x in inputs]
-    if [s[-1:] for s in shapes] != [(width,) for width in widths]:
-        raise ConfigError(f"inputs have shapes {shapes}; give {len(widths)} whose last dimensions are {list(widths)}")
-    leading = {s[:-1] for s in shapes}
-    if len(leading) > 1:
-        raise ConfigError(f"inputs have shapes {shapes}; all dimensions but the last must agree")
-    return leading.pop()
 
 
 def _first_line(error: Exception) -> str:

@@ -208,7 +208,7 @@ def test_a_network_that_answers_by_a_plan_of_points_is_asked_with_points() -> No
 
 def test_the_kernel_is_not_asked_to_compute_other_encodings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eugen_nerf.core.inference.plan.kernel_unavailable_reason", lambda device: None)
-    monkeypatch.setattr("eugen_nerf.core.inference.plan.as_sinusoids", lambda encoding: None)
+    monkeypatch.setattr("eugen_nerf.core.inference.plan_backends.as_sinusoids", lambda encoding: None)
     plan = make_plan(network("encoded"), points_of("encoded"), backend="triton", encodings=encodings_of("encoded"))
     assert (plan.backend, plan.fallback) == ("eager", "not triton: the fused kernel computes no frequency encoding")
     _near(plan, points_of("encoded"), truth("encoded"), PHASES)
@@ -245,7 +245,7 @@ def test_failures_while_a_backend_is_tried_are_stated(monkeypatch: pytest.Monkey
 
     graph = network("nerf")
     monkeypatch.setattr("eugen_nerf.core.inference.plan.kernel_unavailable_reason", lambda device: None)
-    monkeypatch.setattr("eugen_nerf.core.inference.plan.check_fused", fail)
+    monkeypatch.setattr("eugen_nerf.core.inference.plan_backends.check_fused", fail)
     assert make_plan(graph, inputs_of(graph), backend="triton").fallback == "not triton: out of registers"
     monkeypatch.setattr(torch, "compile", fail)
     plan = make_plan(graph, inputs_of(graph), backend="compile")
