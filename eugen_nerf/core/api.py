@@ -3,6 +3,7 @@
 from eugen_nerf.core.bundle_schema import BundleError
 from eugen_nerf.core.bundles.bundle_files import load_bundle, save_bundle
 from eugen_nerf.core.bundles.bundled_field import DistanceBundle, RadianceBundle
+from eugen_nerf.core.bundles.bundled_network import BundledGraph
 from eugen_nerf.core.bundles.onnx_export import export_onnx
 from eugen_nerf.core.encodings.hash_grid import HashGrid
 from eugen_nerf.core.encodings.integrated import IntegratedEncoding
@@ -64,6 +65,7 @@ __all__ = [  # noqa: RUF022  the groups are the sections of the reference page
     "save_bundle",
     "RadianceBundle",
     "DistanceBundle",
+    "BundledGraph",
     "export_onnx",
     # Inference plans
     "make_plan",

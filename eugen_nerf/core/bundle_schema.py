@@ -1,4 +1,4 @@
-"""What a bundle's files say, read with suspicion: every entry's type, range and name is checked before it is used."""
+"""Validation of a bundle's files: the type, range and name of every entry is checked before it is used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,16 @@ from eugen_nerf.core.errors import EugenError
 
 
 class BundleError(EugenError):
-    """A bundle that cannot be read, written or trusted: missing, cut off, too large, of another version, changed."""
+    """A bundle that cannot be read, written or trusted: missing, cut off, too large, of another version, changed.
+
+    Examples:
+        >>> from eugen_nerf.core import BundleError, load_bundle
+        >>> try:
+        ...     load_bundle("absent")
+        ... except BundleError as error:
+        ...     print(error)
+        absent/bundle.json is not there or no file: a bundle is a folder with bundle.json and weights.safetensors
+    """
 
 
 def parse_object(text: bytes, where: str) -> dict[str, Any]:
@@ -21,7 +30,7 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
 
     Args:
         text: UTF-8.
-        where: what errors call it.
+        where: the file's name, for errors.
 
     Raises:
         BundleError: no JSON object, a name given twice, NaN or infinity, nesting too deep.
@@ -38,15 +47,15 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
 
 
 ADVICE = "the file is damaged or no bundle: copy or write the bundle again"
-"""What to do about most refusals."""
+"""The end of most messages."""
 
 
 class Spec:
-    """One object of bundle.json, read entry by entry; `close` refuses what nobody asked for.
+    """One object of bundle.json, read entry by entry; `close` refuses entries that were not read.
 
     Args:
         entries: the object.
-        where: its place, which errors name.
+        where: its place in the file, for errors.
 
     Raises:
         BundleError: no object. So do all methods, for entries that are missing, of another type or out of range.
@@ -100,7 +109,7 @@ class Spec:
         return tuple(self._integer(key, v, low, high) for v in self._list(key, 1, most))
 
     def optional_integer(self, key: str, low: int, high: int) -> int | None:
-        """As `whole`, or None for null."""
+        """As `integer`, or None for null."""
         value = self._take(key)
         return None if value is None else self._integer(key, value, low, high)
 
@@ -123,11 +132,15 @@ class Spec:
         return [Spec(v, f"{self.where}.{key}[{i}]") for i, v in enumerate(self._list(key, 1, most))]
 
     def names(self) -> list[str]:
-        """The entries that nobody asked for yet."""
+        """Names of the entries that were not read yet."""
         return list(self._entries)
 
     def close(self) -> None:
-        """Refuses entries nobody asked for: a file that says more than is understood would be misread."""
+        """Refuses entries that were not read: a file with unknown entries would be misunderstood.
+
+        Raises:
+            BundleError: there are such entries.
+        """
         if self._entries:
             unknown = ", ".join(repr(_short(k)) for k in list(self._entries)[:3])
             raise BundleError(f"{self.where} has entries that version 1 does not know: {unknown}; {ADVICE}")
@@ -153,7 +166,7 @@ class Spec:
 
 
 class StoredTensors:
-    """The tensors of a bundle by name, each taken once and with the shape that the description asks for.
+    """The tensors of a bundle by name, each taken once, with the shape that the description requires.
 
     Args:
         tensors: by name.
@@ -166,8 +179,8 @@ class StoredTensors:
         """The tensor called `name`.
 
         Args:
-            name: with the names of the modules that it lies in, as in a state dict.
-            shape: what it must have; None allows any size.
+            name: preceded by the names of its modules, as in a state dict.
+            shape: required size of each dimension; None allows any.
             integer: whether it holds whole numbers instead of floating point ones.
 
         Raises:
@@ -186,7 +199,11 @@ class StoredTensors:
         return found
 
     def close(self) -> None:
-        """Refuses tensors that the description does not use."""
+        """Refuses tensors that the description does not use.
+
+        Raises:
+            BundleError: there are such tensors.
+        """
         if self._tensors:
             names = ", ".join(repr(_short(n)) for n in list(self._tensors)[:3])
             raise BundleError(f"the bundle holds tensors that its description does not use: {names}; {ADVICE}")
@@ -204,7 +221,7 @@ def _no_constant(name: str) -> float:
 
 
 def _named(value: object) -> str:
-    """The value where it is short, else what kind of thing it is."""
+    """The value where it is short, else its kind."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):

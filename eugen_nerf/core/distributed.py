@@ -1,4 +1,4 @@
-"""Several processes that share the samples: sums over all of them, and one process's word for all.
+"""Several processes that share the samples: sums over all of them, and the first process's decisions for all.
 
 Nothing here starts processes: where `torch.distributed` was not initialised, there is one and these are no-ops.
 """
@@ -17,12 +17,12 @@ def process_count() -> int:
 
 
 def process_index() -> int:
-    """Which one this is, from 0."""
+    """Index of this process, from 0."""
     return distributed.get_rank() if process_count() > 1 else 0
 
 
 def is_mine(number: int) -> bool:
-    """Whether the batch of this number falls to this process: they are dealt in turns."""
+    """Whether the batch of this number belongs to this process: processes take turns."""
     return number % process_count() == process_index()
 
 
@@ -36,10 +36,10 @@ def summed(tensor: Tensor) -> Tensor:
 
 
 def first_process_value(value: Any, device: torch.device | str = "cpu") -> Any:
-    """The first process's value, in all of them: for decisions that measurements lead to.
+    """The first process's value, in all of them: for decisions that rest on measurements.
 
     Args:
-        value: whatever pickle takes; those of other processes do not matter.
+        value: anything that pickle takes; those of other processes are ignored.
         device: where this process computes.
     """
     if process_count() == 1:
@@ -50,7 +50,7 @@ def first_process_value(value: Any, device: torch.device | str = "cpu") -> Any:
 
 
 def _exchange_device(device: torch.device) -> torch.device:
-    """Where values of a device are exchanged: NCCL does it on a GPU alone, gloo in main memory."""
+    """Device on which values are exchanged: NCCL needs a GPU, gloo main memory."""
     if distributed.get_backend() != "nccl":
         return torch.device("cpu")
     # `ns-train` leaves the first GPU as the current one of every process: a GPU that is named goes before it

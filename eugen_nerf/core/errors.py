@@ -4,11 +4,26 @@ from __future__ import annotations
 
 
 class EugenError(ValueError):
-    """Base of every error this project raises on bad input; command line tools print it as one line."""
+    """Base of every error that this project raises on bad input; command line tools print it as one line.
+
+    Examples:
+        >>> from eugen_nerf.core import BundleError, ConfigError, EugenError
+        >>> issubclass(ConfigError, EugenError), issubclass(BundleError, EugenError), issubclass(EugenError, ValueError)
+        (True, True, True)
+    """
 
 
 class ConfigError(EugenError):
-    """A setting, or a combination of settings, that describes no valid layer, network or command."""
+    """A setting, or a combination of settings, that describes no valid layer, network or command.
+
+    Examples:
+        >>> from eugen_nerf.core import ConfigError, EUGenConfig, EUGenLinear
+        >>> try:
+        ...     EUGenLinear(8, 16, EUGenConfig(projection="uniform"))
+        ... except ConfigError as error:
+        ...     print(error)
+        projection 'uniform' is unknown; choose one of gaussian, rademacher, orthogonal
+    """
 
 
 class DataError(EugenError):

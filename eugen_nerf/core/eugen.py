@@ -21,7 +21,14 @@ from eugen_nerf.core.least_squares import MomentSums, ridge_solution
 
 @dataclass(frozen=True)
 class EUGenConfig:
-    """Settings of an EUGen layer; the defaults are the instance the paper uses in 3D, `y = A relu(G x+)`."""
+    """Settings of an EUGen layer; the defaults are the instance that the paper uses in 3D, `y = A relu(G x+)`.
+
+    Examples:
+        >>> from eugen_nerf.core import EUGenConfig
+        >>> config = EUGenConfig(num_features=32, degree=2, phi="gelu")
+        >>> config.weights, config.projection
+        ('free', 'gaussian')
+    """
 
     num_features: int = 128
     """Number of random features m of each degree."""
@@ -67,6 +74,13 @@ class EUGenLinear(FeatureLayer):
 
     Raises:
         ConfigError: negative degree or number of features, unknown function or projection.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import EUGenConfig, EUGenLinear
+        >>> layer = EUGenLinear(8, 16, EUGenConfig(num_features=4, degree=2))
+        >>> layer(torch.rand(5, 8)).shape
+        torch.Size([5, 16])
     """
 
     projection: Tensor
@@ -126,8 +140,20 @@ class EUGenLinear(FeatureLayer):
             weight: W, `[l, d]`; a random one where None.
             bias: b inside f, `[l]`; zeros where None.
 
+        Returns:
+            A layer with tied weights, in torch's default dtype.
+
         Raises:
             ConfigError: no coefficients, or weights of another shape.
+
+        Examples:
+            >>> import torch
+            >>> from eugen_nerf.core import EUGenConfig, EUGenLinear
+            >>> weight, x = torch.eye(3), torch.ones(1, 3)  # 0.5 + u + u^2 / 4 of u = 1
+            >>> config = EUGenConfig(num_features=20_000)
+            >>> layer = EUGenLinear.from_polynomial(3, 3, [0.5, 1.0, 0.25], config, weight=weight)
+            >>> bool((layer(x) - 1.75).abs().max() < 0.1)
+            True
         """
         if len(coefficients) == 0:
             raise ConfigError("a polynomial needs at least its constant coefficient a_0")
@@ -169,8 +195,20 @@ class EUGenLinear(FeatureLayer):
             config: settings; `weights="separate"` has no known start and is refused.
             inputs: `[n, d]`, real inputs of the layer.
 
+        Returns:
+            A layer of the dense layer's widths, dtype and device.
+
         Raises:
             ConfigError: unknown activation, or a configuration without such a start.
+
+        Examples:
+            >>> import torch
+            >>> from eugen_nerf.core import EUGenConfig, EUGenLinear
+            >>> dense, inputs = torch.nn.Linear(16, 16), torch.randn(512, 2) @ torch.randn(2, 16)
+            >>> layer = EUGenLinear.from_linear(dense, "relu", EUGenConfig(num_features=64), inputs=inputs)
+            >>> wanted = dense(inputs).relu()
+            >>> bool((layer(inputs) - wanted).var() < 0.05 * wanted.var())
+            True
         """
         if config.weights == "separate":
             raise ConfigError("from_linear starts free or tied weights; build the layer directly for separate ones")
@@ -207,7 +245,11 @@ class EUGenLinear(FeatureLayer):
 
     @torch.no_grad()
     def set_output(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Sets the free weights A `[l, degree * m]` and the bias `[l]`."""
+        """Sets the free weights A `[l, degree * m]` and the bias `[l]`.
+
+        Raises:
+            ConfigError: weights that are not free, or tensors of another shape.
+        """
         if self.config.weights != "free":
             raise ConfigError(f"weights={self.config.weights!r} have no free output matrix; use weights='free'")
         _copy_checked(self.weight, weight, "weight")
@@ -231,7 +273,7 @@ class EUGenLinear(FeatureLayer):
         return stage.merge((Affine(),), (self.in_features,))((x,))
 
     def weight_features(self) -> Tensor:
-        """`g(W)` of Eq. (2), what the inputs' features are multiplied with: `[l, degree * m]`."""
+        """`g(W)` of Eq. (2), the matrix that the inputs' features are multiplied by: `[l, degree * m]`."""
         config = self.config
         if config.weights == "free":
             return self.weight

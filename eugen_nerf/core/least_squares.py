@@ -1,4 +1,4 @@
-"""Second moments as a stream, and the closed-form fit of Eq. (31) from them alone.
+"""Streamed second moments, and the closed-form fit of Eq. (31) from them alone.
 
 Memory depends on the widths, never on the number of samples; everything is accumulated in float64.
 """
@@ -42,7 +42,7 @@ class MomentSums:
             features: `[n, F]`, any float dtype.
             targets: `[n, l]`.
             weights: `[n]`, at least 0; ones where None.
-            gram: False where the moments know these features already and the targets alone are new.
+            gram: False where these features were added before and only the targets are new.
 
         Raises:
             ConfigError: if a value is not finite.
@@ -75,7 +75,7 @@ class MomentSums:
         return total
 
     def clear_targets(self) -> None:
-        """Makes way for other targets of the same features."""
+        """Clears all sums over targets, for other targets of the same features."""
         for sums in (self.cross, self.energy, self.total):
             sums.zero_()
         self.count, self.mass = 0, 0.0
@@ -107,8 +107,8 @@ class MomentSums:
     def variation(self) -> float:
         """Weighted sum over samples of `|y - mean(y)|^2`, the scale of a relative error.
 
-        Of samples that are all alike it is what a hundred rounding errors of float32 make of them, so that what is as
-        small as one is not divided by nothing.
+        Where all samples are alike it is that of a hundred rounding errors of float32, so that an error as small as
+        rounding is not divided by zero.
         """
         least = float(self.energy.sum()) * (100 * torch.finfo(torch.float32).eps) ** 2
         return max(least, float((self.energy - self.total.square() / max(self.mass, 1e-300)).sum()))
@@ -140,7 +140,7 @@ def ridge_solution(moments: MomentSums, *, ridge: float) -> tuple[Tensor, Tensor
         return moments.cross.T, None
     diagonal = gram.diagonal()[:size]
     diagonal += ridge * diagonal.mean() if size else 0.0
-    # columns of unit length before solving: features differ by orders of magnitude, and the rank test must not see it
+    # columns of unit length before solving: features differ by orders of magnitude, which the rank test must ignore
     scale = gram.diagonal().clamp_min(0).sqrt()
     scale = torch.where(scale > 0, scale, torch.ones_like(scale))
     normalised = gram / (scale[:, None] * scale)
@@ -154,7 +154,7 @@ def ridge_solution(moments: MomentSums, *, ridge: float) -> tuple[Tensor, Tensor
 def best_ridge(
     fit: MomentSums, held_out: MomentSums, ridges: Sequence[float] = RIDGES
 ) -> tuple[Tensor, Tensor | None, float, float]:
-    """The closed-form solution whose ridge term does best on samples it has not seen.
+    """The closed-form solution whose ridge term does best on held-out samples.
 
     Args:
         fit: moments of the samples to fit.
@@ -162,7 +162,7 @@ def best_ridge(
         ridges: candidates.
 
     Returns:
-        A `[l, F]`, b `[l]`, the ridge chosen and its squared error on the held-out samples relative to their
+        A `[l, F]`, b `[l]`, the chosen ridge term and its squared error on the held-out samples relative to their
         variation.
 
     Raises:
@@ -201,11 +201,11 @@ def greedy_path(moments: MomentSums, count: int, metric: Tensor | None = None) -
         it, float64 `[count]`.
 
     Raises:
-        ConfigError: more features asked for than there are.
+        ConfigError: a count of none, or of more features than there are.
     """
     size = moments.gram.shape[0] - int(moments.bias)
     if not 0 < count <= size:
-        raise ConfigError(f"{count} features asked for, and the layer has {size} rows to choose from")
+        raise ConfigError(f"cannot choose {count} features of {size} rows: choose 1 to {size}")
     gram = moments.gram.clone()
     cross = moments.cross if metric is None else moments.cross @ metric.to(moments.cross).T
     cross = cross.clone()

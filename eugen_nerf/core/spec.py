@@ -1,4 +1,4 @@
-"""Which kind of layer stands where: the settings shared by every network of this project, and what builds them."""
+"""The kind and settings of one layer, shared by every network of this project, and what builds it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ LayerKind = Literal["dense", "eugen", "lowrank", "snnk", "monarch"]
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One layer."""
+    """The kind and settings of one layer.
+
+    Examples:
+        >>> from eugen_nerf.core import LayerSpec
+        >>> LayerSpec("lowrank", num_features=2).build(8, 16)
+        LowRankLinear(in_features=8, out_features=16)
+    """
 
     kind: LayerKind = "dense"
     function: str = "relu"
@@ -25,13 +31,17 @@ class LayerSpec:
     num_features: int = 0
     """Random features m of eugen and snnk layers, the rank of lowrank ones, the inner width of monarch ones."""
     eugen: EUGenConfig = field(default_factory=EUGenConfig)
-    """Further settings of an eugen layer; its number of features and seed come from here and `seed`."""
+    """Further settings of an eugen layer; `num_features` and `seed` of this class go before its own."""
     seed: int = 0
     start: Start = "linear"
     """First weights of dense, lowrank and monarch layers; eugen ones have `eugen.start`."""
 
     def build(self, in_features: int, out_features: int) -> FeatureLayer:
         """A freshly initialised layer.
+
+        Args:
+            in_features: width d of the input.
+            out_features: width l of the output.
 
         Raises:
             ConfigError: unknown kind, or settings that make no sense at these widths.
@@ -58,5 +68,5 @@ class LayerSpec:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Numbers in a module's parameters."""
+    """How many numbers a module's parameters hold."""
     return sum(p.numel() for p in module.parameters())

@@ -1,7 +1,7 @@
-"""Times that can be compared: the contenders take turns in one process, and ratios are taken within a round.
+"""Times that can be compared: all candidates take turns in one process, and ratios are taken within a round.
 
-A machine slows down and speeds up while it runs (heat, neighbours). Running all repeats of one contender before the
-next would credit that drift to one of them; a ratio of two times from the same round hardly feels it.
+A machine slows down and speeds up while it runs (heat, neighbours). Running all repeats of one candidate before the
+next would credit that drift to one of them; it hardly changes a ratio of two times from the same round.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Safe bundles: a folder with `bundle.json` and `weights.safetensors` that is data alone, checked before it is used.
+"""Safe bundles: a folder with `bundle.json` and `weights.safetensors`, data alone, which is checked before it is used.
 
-`bundle.json` says what the field is made of and lists every tensor with dtype and shape; the weights' own header must
-say the same. Nothing in either file is executed or followed as a path. Reading takes torch and safetensors alone.
+`bundle.json` describes the field and lists every tensor with dtype and shape; the header of the weights must agree.
+Nothing in either file is executed or followed as a path. Reading needs torch and safetensors alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DESCRIPTION, WEIGHTS = "bundle.json", "weights.safetensors"
 DESCRIPTION_LIMIT = 4 << 20
 """Bytes that bundle.json may have, and the header of the weights as well."""
 WEIGHTS_LIMIT = 4 << 30
-"""Bytes of all tensors that `load_bundle` accepts unless it is told otherwise."""
+"""Bytes of all tensors that `load_bundle` accepts by default."""
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -42,12 +42,28 @@ def save_bundle(field: BundledField, path: str | Path, *, onnx: bool = False) ->
     """Writes a field as a new folder, whole or not at all.
 
     Args:
-        field: as `load_bundle` returns it.
-        path: the folder; its parents are made.
+        field: a `RadianceBundle` or a `DistanceBundle`.
+        path: the folder, which must not exist; its parents are created.
         onnx: whether each network is written beside it as well, `network.onnx` and so on (see `export_onnx`).
 
     Raises:
-        BundleError: the place is taken or cannot be written, weights that are not finite, packages that are missing.
+        BundleError: the folder exists or cannot be written, weights that are not finite, packages that are missing.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from eugen_nerf.core import BundledGraph, DistanceBundle, FrequencyEncoding, NeRFShape, build_nerf
+        >>> from eugen_nerf.core import load_bundle, save_bundle
+        >>> encoding, shape = FrequencyEncoding(3, 4, 0.0, 3.0), NeRFShape(27, trunk_width=16, head_width=0)
+        >>> network = build_nerf(shape)
+        >>> field = DistanceBundle(encoding, BundledGraph(network.collapse(), network.input_widths), 1.0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_bundle(field, Path(folder) / "field")
+        ...     loaded = load_bundle(Path(folder) / "field")
+        >>> points = torch.rand(5, 3)
+        >>> torch.equal(loaded(points), field(points))
+        True
     """
     tensors = {n: t.detach().cpu().contiguous() for n, t in field.state_dict().items()}
     for name, tensor in tensors.items():
@@ -82,7 +98,15 @@ def load_bundle(path: str | Path, *, max_bytes: int = WEIGHTS_LIMIT) -> BundledF
         A `RadianceBundle` or a `DistanceBundle`: see there how it is called.
 
     Raises:
-        BundleError: files that are missing, cut off, too large, of another version, or not exactly what they should be.
+        BundleError: files that are missing, cut off, too large, of another version, or that disagree.
+
+    Examples:
+        >>> from eugen_nerf.core import BundleError, load_bundle
+        >>> try:
+        ...     field = load_bundle("outputs/garden/bundle")
+        ... except BundleError as error:
+        ...     print(error)
+        outputs/garden/bundle/bundle.json is not there or no file: a bundle is a folder with ...
     """
     folder = Path(path)
     safetensors = _safetensors()
@@ -117,7 +141,7 @@ def load_bundle(path: str | Path, *, max_bytes: int = WEIGHTS_LIMIT) -> BundledF
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """A file and its size; a name that is no plain file is refused, since opening a pipe would wait for ever."""
+    """A file and its size; anything but a plain file is refused, since opening a pipe would wait for ever."""
     try:
         if not path.is_file():
             raise BundleError(f"{path} is not there or no file: a bundle is a folder with {DESCRIPTION} and {WEIGHTS}")

@@ -1,6 +1,6 @@
 """Fields that need torch alone: collapsed networks behind encodings, called with points instead of rays.
 
-They compute in float32 round networks of any dtype, and in float64 round float64 networks.
+Encodings and results are float32 for networks of any dtype but float64, and float64 for those.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from eugen_nerf.core.encodings.point_encodings import BoxEncoding, Encoding, Fre
 from eugen_nerf.core.errors import ConfigError
 
 DENSITIES: dict[str, Callable[[Tensor], Tensor]] = {"softplus": F.softplus, "exp": torch.exp, "relu": F.relu}
-"""What makes a density of a network's raw output, by name."""
+"""Activations that make a density of a network's raw output, by name."""
 
 
 class BundledField(nn.Module, ABC):
@@ -32,10 +32,10 @@ class BundledField(nn.Module, ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """The numbers that make it again with its tensors; plain data."""
+        """Its numbers as JSON values; with the tensors, `build_field` makes the field again."""
 
     def networks(self) -> dict[str, BundledGraph]:
-        """Its networks by the names of the modules that they are: `network`, `deformation.network`."""
+        """Its networks by module name: `network`, `deformation.network`."""
         return {n: m for n, m in self.named_modules() if isinstance(m, BundledGraph)}
 
     def multiply_adds(self) -> int:
@@ -44,18 +44,18 @@ class BundledField(nn.Module, ABC):
 
     @property
     def precision(self) -> torch.dtype:
-        """Of encodings and results: float64 round a float64 network, float32 round any other."""
+        """Dtype of encodings and results: float64 for a float64 network, float32 for any other."""
         return torch.float64 if self.network.dtype == torch.float64 else torch.float32
 
     def cast(self, dtype: torch.dtype) -> BundledField:
-        """A copy with networks of another dtype; encodings stay precise, as `half()` would not leave them."""
-        found = copy.deepcopy(self)
-        for network in found.networks().values():
+        """A copy with networks of another dtype; encodings stay precise, unlike with `half()`."""
+        field = copy.deepcopy(self)
+        for network in field.networks().values():
             network.to(dtype)
-        return found.align()
+        return field.align()
 
     def align(self) -> BundledField:
-        """Brings tensors outside the networks to `precision`; returns the field."""
+        """Casts tensors outside the networks to `precision`; returns the field."""
         networks = {id(m) for n in self.networks().values() for m in n.modules()}
         for module in self.modules():
             if id(module) not in networks:
@@ -73,7 +73,7 @@ class BundledField(nn.Module, ABC):
         return points.to(self.precision)
 
     def _beside(self, values: Tensor | None, positions: Tensor, name: str, width: int, call: str) -> Tensor:
-        """`values` brought to the positions' leading shape."""
+        """`values` expanded to the positions' leading shape."""
         if values is None:
             raise ConfigError(f"this bundle's field needs {name}: call {call}")
         values = self._points(values, name, width)
@@ -86,7 +86,7 @@ class BundledField(nn.Module, ABC):
 
 
 class RadianceBundle(BundledField):
-    """Density and colour; of a scene that moves, behind a deformation.
+    """Density and colour of a static scene, or of one that moves behind a deformation.
 
     Args:
         position: encoding of points; outside a `BoxEncoding`'s box the density is zero.
@@ -96,7 +96,18 @@ class RadianceBundle(BundledField):
         density_bias: added to the raw density.
         colour_padding: p; colours are `(1 + 2 p) sigmoid(raw) - p`, kept in [0, 1].
         deformation: for a scene that moves.
-        occupancy: for a field that means something in some cells only.
+        occupancy: for a field that is defined in some cells only.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import BundledGraph, FrequencyEncoding, NeRFShape, RadianceBundle, build_nerf
+        >>> position, direction = FrequencyEncoding(3, 4, 0.0, 3.0), FrequencyEncoding(3, 2, 0.0, 1.0)
+        >>> network = build_nerf(NeRFShape(27, 15, trunk_width=16, head_width=8))
+        >>> bundled = BundledGraph(network.collapse(), network.input_widths)
+        >>> field = RadianceBundle(position, bundled, direction, density="softplus")
+        >>> density, colour = field(torch.rand(5, 3), torch.nn.functional.normalize(torch.rand(5, 3), dim=-1))
+        >>> density.shape, colour.shape
+        (torch.Size([5, 1]), torch.Size([5, 3]))
     """
 
     kind = "radiance"
@@ -122,7 +133,7 @@ class RadianceBundle(BundledField):
 
     @property
     def call(self) -> str:
-        """How it is called, for errors."""
+        """How to call it, for errors."""
         parts = (("positions", True), ("directions", self.direction), ("times", self.deformation))
         return f"bundle({', '.join(name for name, needed in parts if needed is not None)})"
 
@@ -141,7 +152,7 @@ class RadianceBundle(BundledField):
             directions: unit vectors from the camera, `[..., 3]`, or a shape that expands to it.
             times: `[..., 1]` in [0, 1], for a scene that moves.
             scale: standard deviation of an isotropic Gaussian round each point, scene units, at least 0: one number
-                or `[..., 1]`. Only encodings that know widths (Mip-NeRF 360's and Zip-NeRF's) look at it.
+                or `[..., 1]`. Only encodings of Gaussians (Mip-NeRF 360's and Zip-NeRF's) use it.
 
         Returns:
             Density `[..., 1]`, 1 / scene unit, and colour `[..., 3]` in [0, 1] (None where the field has none).
@@ -158,8 +169,8 @@ class RadianceBundle(BundledField):
             raise ConfigError(f"this bundle's scene stands still and takes no times: call {self.call}")
         inputs = [self.position(points, scales)]
         if self.direction is not None:
-            seen = self._beside(directions, points, "directions", 3, self.call)
-            inputs.append(self.direction(seen, scales))
+            towards = self._beside(directions, points, "directions", 3, self.call)
+            inputs.append(self.direction(towards, scales))
         raw, *colours = (v.to(self.precision) for v in self.network(*inputs))
         density = DENSITIES[self.density](raw + self.density_bias)
         if isinstance(self.position, BoxEncoding):
@@ -217,6 +228,15 @@ class DistanceBundle(BundledField):
         position: encoding of points.
         network: from encoded points to the distance over `output_scale`.
         output_scale: metres for one unit of the network's output.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import BundledGraph, DistanceBundle, NeRFShape, OffAxisEncoding, build_nerf
+        >>> encoding = OffAxisEncoding(torch.eye(3), centre=torch.zeros(3), factor=1.0)
+        >>> network = build_nerf(NeRFShape(encoding.out_features, trunk_width=16, head_width=0, output="distance"))
+        >>> field = DistanceBundle(encoding, BundledGraph(network.collapse(), network.input_widths), output_scale=0.1)
+        >>> field(torch.rand(5, 3)).shape
+        torch.Size([5, 1])
     """
 
     kind = "distance"
@@ -252,12 +272,16 @@ class DistanceBundle(BundledField):
 
 
 def build_field(spec: Spec, tensors: StoredTensors) -> BundledField:
-    """The field that `spec` describes; raises `BundleError` where it describes none or leaves tensors over."""
+    """The field that `spec` describes.
+
+    Raises:
+        BundleError: it describes no field, or tensors are left over.
+    """
     kinds: dict[str, type[RadianceBundle] | type[DistanceBundle]] = {
         RadianceBundle.kind: RadianceBundle,
         DistanceBundle.kind: DistanceBundle,
     }
-    found = kinds[spec.text("kind", kinds)].build(spec, tensors)
+    field = kinds[spec.text("kind", kinds)].build(spec, tensors)
     spec.close()
     tensors.close()
-    return found.eval()
+    return field.eval()

@@ -14,11 +14,11 @@ from eugen_nerf.core.layers.stage import Affine, MergedStage
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph, Step
 
 MAX_STEPS = 1024
-"""A bundled network has no more steps, and a step reads no more values."""
+"""Most steps of a bundled network, and most values that a step reads."""
 MAX_DEGREE = 64
-"""No stage has a higher degree."""
+"""Highest degree of a stage."""
 MAX_WIDTH = 1 << 24
-"""No input or output is wider."""
+"""Widest input or output."""
 
 
 class BundledGraph(nn.Module):
@@ -27,6 +27,14 @@ class BundledGraph(nn.Module):
     Args:
         graph: its tensors are copied.
         input_widths: width of each input.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import BundledGraph, NeRFShape, build_nerf
+        >>> network = build_nerf(NeRFShape(27, trunk_width=16, head_width=0))
+        >>> bundled = BundledGraph(network.collapse(), network.input_widths)
+        >>> bundled(torch.rand(5, 27))[0].shape, bundled.output_widths
+        (torch.Size([5, 1]), (1,))
     """
 
     def __init__(self, graph: CollapsedGraph, input_widths: Sequence[int]) -> None:
@@ -48,17 +56,17 @@ class BundledGraph(nn.Module):
         """The collapsed graph, its tensors shared with this module."""
         steps: list[Step] = []
         for i, (degree, shared, phi, reads) in enumerate(self._forms):
-            weight = self._found(f"step{i}_weight")
+            weight = self._tensor(f"step{i}_weight")
             assert weight is not None
-            norm, factors = self._found(f"step{i}_norm"), ()
+            norm, factors = self._tensor(f"step{i}_norm"), ()
             if norm is not None:
                 factors = tuple(self._factor(f"step{i}_factor{s}") for s in range(len(reads)))  # type: ignore[assignment]
-            stage = MergedStage(weight, self._found(f"step{i}_bias"), norm, degree, shared, phi, factors=factors)
+            stage = MergedStage(weight, self._tensor(f"step{i}_bias"), norm, degree, shared, phi, factors=factors)
             steps.append((stage, reads))
-        owed = (
-            Affine(self._found(f"output{i}_weight"), self._found(f"output{i}_bias")) for i in range(self.num_outputs)
+        maps = (
+            Affine(self._tensor(f"output{i}_weight"), self._tensor(f"output{i}_bias")) for i in range(self.num_outputs)
         )
-        return CollapsedGraph(tuple(steps), tuple(zip(self._reads, owed, strict=True)))
+        return CollapsedGraph(tuple(steps), tuple(zip(self._reads, maps, strict=True)))
 
     @property
     def num_outputs(self) -> int:
@@ -67,7 +75,7 @@ class BundledGraph(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of all its tensors."""
+        """Dtype of all its tensors."""
         return next(self.buffers()).dtype
 
     @property
@@ -82,7 +90,7 @@ class BundledGraph(nn.Module):
         return self.graph(*(x.to(self.dtype) for x in inputs))
 
     def describe(self) -> dict[str, Any]:
-        """Wiring and forms, from which `build` makes it again with its tensors; plain data."""
+        """Wiring and forms as JSON values; with the tensors, `build` makes the network again."""
         graph, steps = self.graph, []
         for stage, reads in graph.steps:
             steps.append(
@@ -111,10 +119,10 @@ class BundledGraph(nn.Module):
 
         Args:
             spec: as `describe` writes it.
-            tensors: where its tensors are.
-            prefix: what their names begin with.
-            inputs: widths that the encodings bring.
-            outputs: widths that its outputs must have.
+            tensors: of the bundle.
+            prefix: of the names of its tensors.
+            inputs: widths of the encodings.
+            outputs: required widths of the outputs.
 
         Raises:
             BundleError: another number of inputs or outputs, widths that do not fit, a step that reads what comes
@@ -129,12 +137,12 @@ class BundledGraph(nn.Module):
         for i, part in enumerate(spec.parts("steps", MAX_STEPS)):
             steps.append(_read_step(part, tensors, f"{prefix}step{i}", widths))
             widths.append(steps[-1][0].num_features)
-        owed = [
+        maps = [
             _read_output(part, tensors, f"{prefix}output{i}", widths)
             for i, part in enumerate(spec.parts("outputs", 16))
         ]
         spec.close()
-        found = cls(CollapsedGraph(tuple(steps), tuple(owed)), declared)
+        found = cls(CollapsedGraph(tuple(steps), tuple(maps)), declared)
         if found.output_widths != tuple(outputs):
             made = list(found.output_widths)
             raise BundleError(f"{spec.where} has outputs of widths {made}, its kind needs {list(outputs)}; {ADVICE}")
@@ -151,12 +159,12 @@ class BundledGraph(nn.Module):
                 f"{name}_{kind}", None if tensor is None else tensor.detach().clone(memory_format=layout)
             )
 
-    def _found(self, name: str) -> Tensor | None:
+    def _tensor(self, name: str) -> Tensor | None:
         found: Tensor | None = getattr(self, name)
         return found
 
     def _factor(self, name: str) -> tuple[Tensor, Tensor] | None:
-        weight, bias = self._found(f"{name}_weight"), self._found(f"{name}_bias")
+        weight, bias = self._tensor(f"{name}_weight"), self._tensor(f"{name}_bias")
         return None if weight is None or bias is None else (weight, bias)
 
 

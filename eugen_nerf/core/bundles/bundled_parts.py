@@ -1,4 +1,4 @@
-"""What may stand before or beside a bundled network: a deformation of space, and cells known to be empty."""
+"""Optional parts of a bundled field: a deformation of space, and cells known to be empty."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Deformation(nn.Module):
 
     @classmethod
     def build(cls, spec: Spec, tensors: StoredTensors, prefix: str) -> Deformation:
-        """The deformation that `spec` describes; raises `BundleError` where it describes none."""
+        """The deformation that `spec` describes; raises `BundleError` where it describes no such one."""
         kinds = (FrequencyEncoding.kind,)
         position = build_encoding(spec.part("position"), tensors, f"{prefix}position.", 3, kinds)
         time = build_encoding(spec.part("time"), tensors, f"{prefix}time.", 1, kinds)
@@ -52,7 +52,7 @@ class Deformation(nn.Module):
 
 
 class Occupancy(nn.Module):
-    """Cells of a box outside which nothing is.
+    """Occupied cells of a box; everything else is empty.
 
     Args:
         cells: uint8 `[n, n, n]`, 0 where empty.

@@ -1,4 +1,4 @@
-"""A collapsed network as an ONNX file, written node by node and checked against torch before it gets its name."""
+"""A collapsed network as an ONNX file, written node by node and checked against torch before it is saved."""
 
 from __future__ import annotations
 
@@ -17,30 +17,41 @@ from eugen_nerf.core.layers.stage import Affine, MergedStage
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 
 OPSET = 17
-"""Old enough for any runtime of the last years, new enough for every operator used."""
+"""Old enough for the runtimes of recent years, new enough for every operator used."""
 TOLERANCE = 1e-4
-"""Largest deviation from torch, over the largest number that torch puts out."""
+"""Largest deviation from torch, over torch's largest output."""
 CHECK_ROWS = (1, 33)
-"""Numbers of random inputs that the file is checked with; several, since the batch is dynamic."""
+"""Batch sizes of the check; two, since the batch is dynamic."""
 
 
 def export_onnx(graph: CollapsedGraph, input_widths: Sequence[int], path: str | Path) -> float:
     """Writes a collapsed network: `input_0` ... `[batch, d_i]` to `output_0` ... `[batch, width]`, float32.
 
-    The inputs are what the encodings put out, the outputs raw: no activation of density or colour is in the file.
+    The inputs are encoded already, and the outputs are raw: no encoding and no activation of density or colour is in
+    the file.
 
     Args:
         graph: a network of any dtype; it is written in float32.
         input_widths: d_i of each input.
-        path: of a file that does not exist yet; its parents are made.
+        path: of a file that must not exist; its parents are created.
 
     Returns:
         The largest relative deviation from torch on random inputs, by onnxruntime where it is installed, else by ONNX's
         own reference evaluator.
 
     Raises:
-        BundleError: the place is taken or cannot be written, onnx is missing, or the file deviates from torch by more
+        BundleError: the file exists or cannot be written, onnx is missing, or the file deviates from torch by more
             than 1e-4.
+
+    Examples:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from eugen_nerf.core import NeRFShape, build_nerf, export_onnx
+        >>> network = build_nerf(NeRFShape(27, trunk_width=16, head_width=0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     deviation = export_onnx(network.collapse(), network.input_widths, Path(folder) / "network.onnx")
+        >>> deviation < 1e-4
+        True
     """
     onnx = _onnx()
     single = graph.cast(torch.float32)
@@ -59,7 +70,7 @@ def export_onnx(graph: CollapsedGraph, input_widths: Sequence[int], path: str | 
 
 
 class _Writer:
-    """Nodes and weights of one model; every method takes and returns names of values."""
+    """Nodes and weights of one model; every method takes and returns the names of values."""
 
     def __init__(self, onnx: Any, input_widths: Sequence[int]) -> None:
         self.onnx, self.helper = onnx, onnx.helper

@@ -38,6 +38,14 @@ class HashGrid(nn.Module):
 
     Raises:
         ConfigError: no level, resolutions below 2, or a table that 32-bit indices cannot reach.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import HashGrid
+        >>> grid = HashGrid((16, 32), features=2, log2_table_size=12)
+        >>> points, widths = torch.rand(5, 1, 3), torch.full((5, 1), 0.01)
+        >>> grid(points, widths).shape, grid.out_features
+        (torch.Size([5, 6]), 6)
     """
 
     def __init__(
@@ -75,24 +83,24 @@ class HashGrid(nn.Module):
         Returns:
             `[n, L * (F + 1)]`: L * F features, level by level, then the L weights.
         """
-        known = [torch.erf(1 / (math.sqrt(8) * (n - 1) * widths)) for n in self.resolutions]  # [n, J] each
-        features = self.pool(points, known)
-        means = torch.stack([2 * weight.mean(dim=-1) - 1 for weight in known], dim=-1)
+        weights = [torch.erf(1 / (math.sqrt(8) * (n - 1) * widths)) for n in self.resolutions]  # [n, J] each
+        features = self.pool(points, weights)
+        means = torch.stack([2 * weight.mean(dim=-1) - 1 for weight in weights], dim=-1)
         return torch.cat([features.flatten(1), means * self._spreads()], dim=-1) * PRECONDITION
 
-    def pool(self, points: Tensor, known: Sequence[Tensor]) -> Tensor:
+    def pool(self, points: Tensor, level_weights: Sequence[Tensor]) -> Tensor:
         """Weighted means of the groups' interpolated features.
 
         Args:
             points: `[n, J, 3]`.
-            known: weights by level, `[n, J]` each.
+            level_weights: of the points on each level, `[n, J]`.
 
         Returns:
             `[n, L, F]`.
         """
         features = []
         for level, rows in enumerate(self.table.split(self.sizes)):
-            corners = self.corners(points, level, known[level] / points.shape[1])
+            corners = self.corners(points, level, level_weights[level] / points.shape[1])
             index, weights = (v.permute(1, 0, 2).flatten(1) for v in corners)
             features.append(gather_sum(rows, index, weights))
         return torch.stack(features, dim=1)
@@ -130,9 +138,9 @@ class HashGrid(nn.Module):
     def _spreads(self) -> Tensor:
         """Root mean square of each level's table, softly at least that of the start; no gradient."""
         key = (self.table.data_ptr(), self.table._version)
-        if self._spread_of != key:  # reading the whole table is too slow to be done for every chunk of rays
+        if self._spread_of != key:  # reading the whole table is too slow for every chunk of rays
             least = (self.init_range / PRECONDITION) ** 2
-            with torch.inference_mode(False), torch.no_grad():  # what is kept here may be asked for in training next
+            with torch.inference_mode(False), torch.no_grad():  # training may use the cached tensor next
                 levels = self.table.split(self.sizes)
                 self._spread = torch.stack([level.square().mean() for level in levels]).add_(least).sqrt_()
             self._spread_of = key
@@ -176,8 +184,8 @@ def gather_sum(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
         `[..., F]`.
     """
     k = index.shape[-1]
-    found: Tensor = _GatherSum.apply(table, index.reshape(-1, k), weights.reshape(-1, k))
-    return found.reshape(*index.shape[:-1], table.shape[1])
+    sums: Tensor = _GatherSum.apply(table, index.reshape(-1, k), weights.reshape(-1, k))
+    return sums.reshape(*index.shape[:-1], table.shape[1])
 
 
 class _GatherSum(torch.autograd.Function):

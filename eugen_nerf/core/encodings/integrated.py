@@ -15,6 +15,14 @@ class IntegratedEncoding(nn.Module):
     Args:
         directions: `[directions, 3]`, unit vectors.
         num_frequencies: L; the frequencies are `2^0, ..., 2^(L - 1)`.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import IntegratedEncoding
+        >>> encoding = IntegratedEncoding(torch.eye(3), num_frequencies=4)
+        >>> mean, covariance = torch.rand(5, 3), 0.01 * torch.eye(3).expand(5, 3, 3)
+        >>> encoding(mean, covariance).shape
+        torch.Size([5, 24])
     """
 
     directions: Tensor

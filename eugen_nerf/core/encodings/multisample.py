@@ -44,8 +44,8 @@ def hexagonal_points(starts: Tensor, ends: Tensor, radius: Tensor, angle: Tensor
 
 @lru_cache
 def _angles(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`_ANGLES` as a tensor `[6]`, kept: a copy of numbers to a device makes the host wait."""
-    with torch.inference_mode(False):  # what is kept here may be needed in training next
+    """`_ANGLES` as a tensor `[6]`, cached: a copy of numbers to a device makes the host wait."""
+    with torch.inference_mode(False):  # training may use the cached tensor next
         return torch.tensor(_ANGLES, device=device, dtype=dtype)
 
 

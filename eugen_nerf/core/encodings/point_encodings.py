@@ -1,7 +1,7 @@
-"""What a bundled network is told of a point: encodings in plain PyTorch, described by numbers and tensors alone.
+"""Encodings of points in plain PyTorch, which a bundle describes by numbers and tensors alone.
 
-Each kind computes what its twin among the fields of the methods computes. `scale` is the standard deviation of an
-isotropic Gaussian round the point, for the kinds that know how large what they look at is.
+Each kind computes the same features as its twin among the fields of the methods. `scale` is the standard deviation of
+an isotropic Gaussian round the point, for the kinds that integrate over one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from eugen_nerf.core.encodings.integrated import IntegratedEncoding
 from eugen_nerf.core.rendering.contraction import contract, contract_gaussian, contraction_scale
 
 MAX_SETTING = 1e6
-"""No setting of an encoding is larger."""
+"""Largest absolute value of a setting."""
 MIN_STANDARD_DEVIATION = 1e-9
-"""Standard deviation that stands for 0, as in Zip-NeRF's own encoder."""
+"""Replaces a standard deviation of 0, as in Zip-NeRF's own encoder."""
 
 
 class Encoding(nn.Module, ABC):
@@ -36,15 +36,21 @@ class Encoding(nn.Module, ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """The numbers that `build` needs besides the tensors; plain data."""
+        """The numbers that `build` needs besides the tensors, as JSON values."""
 
     @classmethod
     @abstractmethod
     def build(cls, spec: Spec, tensors: StoredTensors, prefix: str, width: int) -> Encoding:
-        """The encoding of points of `width` coordinates, its tensors' names beginning with `prefix`.
+        """The encoding that `describe` wrote.
+
+        Args:
+            spec: the numbers.
+            tensors: of the bundle.
+            prefix: of the names of its tensors.
+            width: coordinates of a point.
 
         Raises:
-            BundleError: numbers or tensors that describe none.
+            BundleError: numbers or tensors that describe no such encoding.
         """
 
 
@@ -54,8 +60,15 @@ class FrequencyEncoding(Encoding):
     Args:
         width: coordinates d.
         count: frequencies a coordinate, at exponents of 2 spaced evenly from `lowest` to `highest`.
-        lowest: exponent of the lowest frequency, turns a unit.
+        lowest: exponent of the lowest frequency, in turns a unit.
         highest: exponent of the highest.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import FrequencyEncoding
+        >>> encoding = FrequencyEncoding(3, 10, 0.0, 9.0)
+        >>> encoding(torch.rand(5, 3), torch.zeros(5, 1)).shape, encoding.out_features
+        (torch.Size([5, 63]), 63)
     """
 
     kind = "frequency"
@@ -90,7 +103,15 @@ class OffAxisEncoding(Encoding):
     Args:
         phases: directions times octaves, `[3, n]`.
         centre: subtracted first, `[3]`, metres.
-        factor: the positions are multiplied by it.
+        factor: multiplies the positions after that.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import OffAxisEncoding
+        >>> phases = torch.cat([torch.eye(3), 2 * torch.eye(3)], dim=1)  # three axes, two octaves
+        >>> encoding = OffAxisEncoding(phases, centre=torch.zeros(3), factor=1.0)
+        >>> encoding(torch.rand(5, 3), torch.zeros(5, 1)).shape
+        torch.Size([5, 15])
     """
 
     kind = "off_axis"
@@ -122,7 +143,7 @@ class OffAxisEncoding(Encoding):
 
 
 class ContractedEncoding(Encoding):
-    """Mip-NeRF 360's: a Gaussian contracted into the ball of radius 2, its expected sines and cosines.
+    """Mip-NeRF 360's encoding: a Gaussian contracted into the ball of radius 2, its expected sines and cosines.
 
     Args:
         directions: `[n, 3]`, unit vectors.
@@ -155,7 +176,7 @@ class ContractedEncoding(Encoding):
 
 
 class PyramidEncoding(Encoding):
-    """Zip-NeRF's: grid features of a Gaussian in the contracted ball of radius 2, each level weighted by its width.
+    """Zip-NeRF's encoding: grid features of a Gaussian in the contracted ball of radius 2, each weighted by its width.
 
     Args:
         grid: the pyramid over `[-2, 2]^3`.
@@ -188,7 +209,7 @@ class PyramidEncoding(Encoding):
 
 
 class BoxEncoding(Encoding):
-    """Interpolated grid features over a box; outside it those of its border.
+    """Interpolated grid features over a box; points outside get those of its border.
 
     Args:
         grid: the pyramid over the box.
@@ -234,15 +255,15 @@ def build_encoding(spec: Spec, tensors: StoredTensors, prefix: str, width: int, 
     """The encoding that `spec` describes, one of `kinds`, of points of `width` coordinates.
 
     Raises:
-        BundleError: it describes none.
+        BundleError: it describes no such encoding.
     """
-    found = ENCODINGS[spec.text("kind", kinds)].build(spec, tensors, prefix, width)
+    encoding = ENCODINGS[spec.text("kind", kinds)].build(spec, tensors, prefix, width)
     spec.close()
-    return found
+    return encoding
 
 
 def copy_grid(grid: HashGrid) -> HashGrid:
-    """A plain `HashGrid` with the same table, whatever interpolates the one given."""
+    """A plain `HashGrid` with a copy of the table, whatever the class of the one given."""
     return _make_grid(grid.resolutions, grid.features, _log2(grid), grid.init_range, grid.table.detach().clone())
 
 

@@ -26,7 +26,17 @@ from eugen_nerf.core.spec import count_parameters
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What became of one layer."""
+    """The result of one layer's conversion.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import Batch, ConversionConfig, NeRFShape, build_nerf, convert_graph
+        >>> teacher = build_nerf(NeRFShape(9, trunk_layers=2, trunk_width=16, head_width=0))
+        >>> batches = [Batch((torch.rand(64, 9),)) for _ in range(5)]
+        >>> _, (report,) = convert_graph(teacher, lambda: batches, {"trunk_1": 8}, ConversionConfig())
+        >>> report.name, report.num_features, report.multiply_adds, report.relative_error < 0.5
+        ('trunk_1', 8, (256, 256), True)
+    """
 
     name: str
     num_features: int
@@ -124,6 +134,15 @@ def convert_graph(
 
     Raises:
         ConfigError: a layer that is not a dense hidden one, more features than it has rows, or too few batches.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import Batch, ConversionConfig, NeRFShape, build_nerf, convert_graph
+        >>> teacher = build_nerf(NeRFShape(9, trunk_layers=2, trunk_width=16, skips=(), head_width=0))
+        >>> batches = [Batch((torch.rand(64, 9),)) for _ in range(5)]
+        >>> student, reports = convert_graph(teacher, lambda: batches, {"trunk_1": 4}, ConversionConfig())
+        >>> student.multiply_adds(), teacher.multiply_adds()
+        (212, 416)
     """
     metrics = metrics or {}
     possible = convertible_layers(teacher)

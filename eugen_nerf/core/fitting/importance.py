@@ -21,7 +21,15 @@ from eugen_nerf.core.networks.layer_graph import LayerGraph
 
 
 class Batch(NamedTuple):
-    """Inputs of a graph for some samples."""
+    """Inputs of a graph for some samples.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import Batch
+        >>> batch = Batch((torch.rand(64, 63), torch.rand(64, 27)), weights=torch.ones(64))
+        >>> [x.shape for x in batch.inputs]
+        [torch.Size([64, 63]), torch.Size([64, 27])]
+    """
 
     inputs: tuple[Tensor, ...]
     """`[n, d_i]` each."""

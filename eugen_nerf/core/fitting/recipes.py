@@ -33,7 +33,13 @@ _LEAST_SPREAD = 1e-3
 
 @dataclass(frozen=True)
 class ConversionConfig:
-    """How a dense layer becomes an EUGen layer."""
+    """How a dense layer becomes an EUGen layer.
+
+    Examples:
+        >>> from eugen_nerf.core import ConversionConfig, EUGenConfig
+        >>> ConversionConfig().recipe, ConversionConfig(recipe="random", eugen=EUGenConfig(degree=2)).eugen.degree
+        ('rows', 2)
+    """
 
     recipe: Recipe = "rows"
     """rows: G is made of the teacher's own rows, chosen greedily for the layers that read the output; random: G is

@@ -1,4 +1,4 @@
-"""How many rows a network is run on at a time: as many as the second-level caches hold the widest step of."""
+"""How many rows a network is evaluated on at a time: as many as fit the second-level caches at its widest step."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 
 DEFAULT_L2_BYTES = 1 << 20
-"""Second-level cache taken for granted where its size is not known."""
+"""Size of a second-level cache that the system does not report."""
 L2_FACTOR = 4
-"""How many times the second-level cache of a CPU's cores a chunk may take: what does not fit is in the third level.
-Measured: with less, calls are too small; with more, values go to memory."""
+"""Size of a chunk over that of the second-level caches of a CPU's cores; the rest lies in the third level. Measured:
+with less, calls are too small; with more, values go to memory."""
 CHUNK_LIMITS = {"cpu": (256, 1 << 16), "cuda": (1 << 16, 1 << 20)}
-"""Least and most rows of a chunk: enough that a launch is worth it, few enough that memory is no matter."""
+"""Fewest and most rows of a chunk: enough to pay for a launch, few enough to need little memory."""
 
 
 def chunk_rows(graph: CollapsedGraph, input_widths: Sequence[int], dtype: torch.dtype, device: torch.device) -> int:
-    """Rows, a power of two, for which what the widest step reads and makes fits the second-level caches in use."""
+    """Rows, a power of two, for which inputs and outputs of the widest step fit the second-level caches in use."""
     widths = [*input_widths, *(stage.num_features for stage, _ in graph.steps)]
     numbers = max([sum(widths[v] for v in reads) + stage.weight.shape[0] for stage, reads in graph.steps] or [1])
     rows = max(1, _cache_bytes(device) // (numbers * dtype.itemsize))

@@ -16,30 +16,30 @@ from eugen_nerf.core.layers.activations import activation
 from eugen_nerf.core.layers.stage import safe_sqrt
 
 MAX_WARPS = 16
-"""Of programs that run at a time on a multiprocessor, as their registers allow."""
+"""Warps of all programs that run at a time on a multiprocessor, as their registers allow."""
 MAX_COLUMNS_AT_256_ROWS = 128
-"""That a program of 256 rows can keep at a time: from 160 on its threads were seen to run out of registers and to keep
-numbers elsewhere (`scripts/kernel_registers.py`, docs/guides/gpu.md)."""
+"""Columns that a program of 256 rows can keep at a time: from 160 on its threads run out of registers and spill to
+memory (`scripts/kernel_registers.py`, docs/guides/gpu.md)."""
 ALIGNMENT = 16
-"""Bytes; triton compiles a kernel once for addresses that are multiples of it and once for others."""
+"""Bytes: triton compiles a kernel once for addresses that are multiples of it and once for others."""
 MAX_RELATIVE_DIFFERENCE = 0.1
-"""Between the kernel and its twin, of the largest output: rounding of features to bfloat16 makes less."""
+"""Largest difference between the kernel and its twin, over the largest output: rounding to bfloat16 makes less."""
 
 
 class Launch(NamedTuple):
-    """How the kernel is launched; of no effect on results but for rounding."""
+    """How the kernel is launched; it changes results by rounding alone."""
 
     rows: int
     """Rows of one program: 16 or a larger power of two."""
     warps: int
-    """Of one program: a power of two."""
+    """Warps of one program: a power of two."""
     window: int = 2
-    """Tiles that are loaded ahead; as many as there are, or more, where a program keeps all in shared memory."""
+    """Tiles that are loaded ahead; at least as many as there are where a program keeps all in shared memory."""
 
 
 def default_launch(packed: PackedNetwork, device: torch.device) -> Launch:
-    """What is taken where nothing else is asked for: all tiles in shared memory where they fit, and as many rows of a
-    program as registers allow."""
+    """The launch by default: all tiles in shared memory where they fit, and as many rows of a program as registers
+    allow."""
     size = packed.weights.element_size()
     half = (256, 128) if _columns_at_once(packed) <= MAX_COLUMNS_AT_256_ROWS else (128,)
     for rows in half if size == 2 else (64,):
@@ -49,7 +49,7 @@ def default_launch(packed: PackedNetwork, device: torch.device) -> Launch:
 
 
 def program_count(packed: PackedNetwork, launch: Launch, count: int, device: torch.device) -> int:
-    """Programs to launch for `count` rows: one a block, or what runs at a time where they keep all tiles."""
+    """Programs to launch for `count` rows: one a block, or as many as run at a time where they keep all tiles."""
     blocks = -(-count // launch.rows)
     if launch.window < len(packed.tiles) or device.type != "cuda":
         return blocks
@@ -85,7 +85,7 @@ def _shared_bytes(device: torch.device) -> int:
 
 
 def kernel_unavailable_reason(device: torch.device) -> str | None:
-    """In one line why the kernel cannot be launched on a device, or None where it can."""
+    """One line that says why the kernel cannot be launched on a device; None where it can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed (pip install triton)"
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
@@ -94,7 +94,7 @@ def kernel_unavailable_reason(device: torch.device) -> str | None:
 
 
 def kernel_constants(packed: PackedNetwork, launch: Launch) -> dict[str, Any]:
-    """What the kernel is compiled for, by the names of its arguments."""
+    """The kernel's compile-time arguments, by name."""
     before = [sum(packed.output_widths[:i]) for i in range(len(packed.output_widths))]
     return {
         "INPUTS": tuple(map(tuple, packed.inputs)),
@@ -116,7 +116,7 @@ def run_fused(packed: PackedNetwork, *inputs: Tensor, launch: Launch | None = No
     Args:
         packed: the network, on the inputs' device.
         inputs: `[n, d_i]` of any floating point dtype and any strides; points where they are encoded.
-        launch: of no effect on results but for rounding; `default_launch` where None.
+        launch: `default_launch` where None; it changes results by rounding alone.
 
     Returns:
         Outputs `[n, width]`, float32.
@@ -177,10 +177,10 @@ def run_twin(packed: PackedNetwork, *inputs: Tensor) -> tuple[Tensor, ...]:
 
 
 def check_fused(packed: PackedNetwork, *inputs: Tensor) -> None:
-    """Asks the kernel and its twin the same: compilers of kernels have been seen to be wrong.
+    """Compares the outputs of the kernel and of its twin, since compilers of kernels can be wrong.
 
     Raises:
-        RuntimeError: the answers differ by more than rounding does.
+        RuntimeError: they differ by more than rounding does.
     """
     for i, (y, truth) in enumerate(zip(run_fused(packed, *inputs), run_twin(packed, *inputs), strict=True)):
         difference, largest = float((y - truth).abs().max()), float(truth.abs().max())
@@ -199,13 +199,13 @@ class _Tape:
 
     def tiles(self, *shape: int) -> Tensor:
         """The next tiles, float32."""
-        found, self.weights = self.weights.tensor_split([torch.Size(shape).numel()])
-        return found.view(shape).float()
+        tiles, self.weights = self.weights.tensor_split([torch.Size(shape).numel()])
+        return tiles.view(shape).float()
 
     def vectors(self, *shape: int) -> Tensor:
         """The next biases or columns of the norm."""
-        found, self.biases = self.biases.tensor_split([torch.Size(shape).numel()])
-        return found.view(shape)
+        vectors, self.biases = self.biases.tensor_split([torch.Size(shape).numel()])
+        return vectors.view(shape)
 
 
 def _input(packed: PackedNetwork, chunk: InputChunk, x: Tensor) -> Tensor:

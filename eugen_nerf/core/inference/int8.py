@@ -1,4 +1,4 @@
-"""torch's int8 products, by an engine and a rounding of inputs that are exact on the processor at hand.
+"""torch's int8 products, by an engine and a rounding of inputs that are exact on this processor.
 
 A processor with AVX2 and nothing newer adds two 8-bit products in 16 bits, and cuts off what does not fit. Inputs of 7
 bits always fit. Which products are exact is measured: it depends on torch, its engine and the processor together.
@@ -24,17 +24,17 @@ PROBE_SHAPE = (33, 61)
 
 @dataclass(frozen=True)
 class Int8Product:
-    """One way to multiply in int8: weights have a scale a row, inputs one scale for all, chosen as they come."""
+    """One way to multiply in int8: a scale for each row of weights, and one for all inputs of a call."""
 
     engine: str
     """One of `torch.backends.quantized.supported_engines`."""
     bits: int
-    """Of the inputs: 8, or 7 where the products of 8 do not fit the processor's sums."""
+    """Bits of the inputs: 8, or 7 where products of 8 overflow the processor's sums."""
 
     def bind(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
-        """The product by weights `[l, k]`, rounded with the largest of a row as 127.
+        """The product with weights `[l, k]`, whose largest value in a row is rounded to 127.
 
-        It gives `[..., l]`, float32, for float32 inputs `[..., k]`.
+        It returns `[..., l]`, float32, for float32 inputs `[..., k]`.
         """
         scales = weight.detach().double().abs().amax(dim=1).clamp_min(1e-12) / 127
         zeros = torch.zeros(len(weight), dtype=torch.int64)
@@ -57,7 +57,7 @@ class Int8Product:
 
 
 def has_int8(device: torch.device) -> bool:
-    """Whether torch multiplies int8 matrices there."""
+    """Whether torch multiplies int8 matrices on a device."""
     known = hasattr(torch.ops.quantized, "linear_prepack") and torch.backends.quantized.engine != "none"
     return device.type == "cpu" and known
 
@@ -66,16 +66,16 @@ def exact_int8(device: torch.device) -> Int8Product:
     """The first exact product here: torch's chosen engine with inputs of 8 bits, then of 7, then the other engines.
 
     Raises:
-        ConfigError: torch has no int8 products there, or none of them is exact.
+        ConfigError: torch has no int8 products on the device, or none of them is exact.
     """
     if not has_int8(device):
         raise ConfigError(f"torch has no int8 products on {device.type} here: take bfloat16, or --device cpu")
     chosen = torch.backends.quantized.engine
     others = [e for e in torch.backends.quantized.supported_engines if e not in (chosen, "none")]
-    found = _first_exact((chosen, *others))
-    if found is None:
+    exact = _first_exact((chosen, *others))
+    if exact is None:
         raise ConfigError(f"none of torch's int8 engines ({', '.join((chosen, *others))}) is exact here: take bfloat16")
-    return found
+    return exact
 
 
 @cache
@@ -89,7 +89,7 @@ def _first_exact(engines: tuple[str, ...]) -> Int8Product | None:
 
 
 def is_exact(multiply: Callable[[Tensor, Tensor], Tensor]) -> bool:
-    """Whether an int8 product is the exact one of the numbers that it rounds to.
+    """Whether an int8 product is exact for the numbers that it rounds to.
 
     Weights are integers with 127 in every row, and inputs 0 or one largest value: rounding changes neither, in however
     many bits, so that the exact product is known. Rows of weights of one sign make the largest sums.
@@ -104,9 +104,9 @@ def is_exact(multiply: Callable[[Tensor, Tensor], Tensor]) -> bool:
         x = torch.randint(0, 2, (rows, PROBE_SHAPE[1]), generator=generator).float()
         x[0] = 1
         try:
-            found = multiply(x, weight).double()
+            output = multiply(x, weight).double()
         except RuntimeError:  # an engine that torch lists and the processor cannot run
             return False
-        if not bool(((found - x.double() @ weight.double().T).abs() < 0.5).all()):
+        if not bool(((output - x.double() @ weight.double().T).abs() < 0.5).all()):
             return False
     return True

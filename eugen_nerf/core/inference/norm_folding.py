@@ -1,4 +1,4 @@
-"""Norm columns that a trained network hardly uses, left out of its collapsed form: each costs a second matrix there."""
+"""Norm columns that a trained network hardly uses, folded into biases: each costs a second matrix when collapsed."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 
 @dataclass(frozen=True)
 class FoldedNorms:
-    """What became of a graph's norm columns."""
+    """A graph with fewer norm columns."""
 
     graph: CollapsedGraph
     dropped: int
-    """Steps that read no norm any more: a constant stands for it, or its column was zero."""
+    """Steps that no longer read a norm: a constant replaces it, or its column was zero."""
     total: int
     """Steps that had a norm column."""
 
 
 @torch.no_grad()
 def fold_norms(graph: CollapsedGraph, samples: Sequence[Tensor], tolerance: float) -> FoldedNorms:
-    """Puts the mean of an input's norm in the norm's place, step by step, wherever outputs hardly change.
+    """Replaces the norm of an input by its mean, step by step, wherever outputs hardly change.
 
-    `|x| n` becomes a constant, which is added to the bias. An encoded point's norm, for one, is almost constant: its
-    sines and cosines have unit squares together. A column of zeros, with which training starts and which Thm
-    3.1 leaves, is left out whatever the tolerance: nothing changes by that.
+    `|x| n` becomes a constant, which is added to the bias. The norm of an encoded point, for example, is almost
+    constant, since the squares of a sine and its cosine sum to 1. A column of zeros (the start of training, and Thm
+    3.1) is left out whatever the tolerance: this changes nothing.
 
     Args:
         graph: collapsed network.
-        samples: `[n, d_i]` each, as the network will be asked.
+        samples: `[n, d_i]` each, typical inputs of the network.
         tolerance: largest change of an output that all replacements may make together, over the largest output; 0
-            leaves the graph as it is, but for columns of zeros.
+            leaves out columns of zeros alone.
     """
     total = sum(stage.norm is not None for stage, _ in graph.steps)
     graph = replace(graph, steps=tuple((_without_zeros(stage), reads) for stage, reads in graph.steps))
@@ -63,7 +63,7 @@ def fold_norms(graph: CollapsedGraph, samples: Sequence[Tensor], tolerance: floa
         steps[i] = (replace(stage, bias=bias, norm=None, factors=()), reads)
         tried = replace(graph, steps=tuple(steps))
         change = max(float((a - b).abs().max()) for a, b in zip(tried(*inputs), expected, strict=True))
-        if change <= limit:  # not where it is not a number
+        if change <= limit:  # false where it is not a number
             graph, dropped = tried, dropped + 1
     return FoldedNorms(graph, dropped, total)
 

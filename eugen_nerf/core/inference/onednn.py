@@ -1,4 +1,4 @@
-"""A collapsed network by oneDNN's matrix products, bias and ReLU among them, on CPUs where torch has them.
+"""A collapsed network by oneDNN's matrix products, with bias and ReLU fused, on CPUs where torch has them.
 
 torch sends float32 products to MKL, which does not use the widest registers of every processor (on a Zen 5: 105 against
 240 GFLOP/s on one core), and makes a pass of its own for the ReLU.
@@ -21,27 +21,27 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 def has_onednn(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether `OneDNNGraph` runs there, and is no slower than torch's own products."""
+    """Whether `OneDNNGraph` runs on a device in a dtype, and is no slower than torch's own products."""
     if device.type != "cpu" or dtype not in DTYPES:
         return False
     return has_fast_bfloat16(device) if dtype == torch.bfloat16 else _multiplies(dtype)
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products are the processor's own; elsewhere torch makes them of float32, slower than those."""
+    """Whether the processor has bfloat16 products; elsewhere torch emulates them, slower than float32."""
     if device.type == "cpu":
-        found = (getattr(torch.cpu, f"_is_{name}_supported", bool) for name in ("avx512_bf16", "amx_tile"))
-        return any(supported() for supported in found) and _multiplies(torch.bfloat16)
+        checks = (getattr(torch.cpu, f"_is_{name}_supported", bool) for name in ("avx512_bf16", "amx_tile"))
+        return any(supported() for supported in checks) and _multiplies(torch.bfloat16)
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 @cache
 def _multiplies(dtype: torch.dtype) -> bool:
-    """Whether oneDNN has this product here: it can be built, or limited by ONEDNN_MAX_CPU_ISA, to less than the
-    processor's instructions, and says so when it is called.
+    """Whether oneDNN has products of this dtype here, by a trial: its build, or ONEDNN_MAX_CPU_ISA, may allow less than
+    the processor does.
     """
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return False  # the product is what torch.compile itself calls; it has no public name
+        return False  # torch.compile itself calls this product; it has no public name
     try:
         _linear(torch.ones(2, 3, dtype=dtype), torch.ones(4, 3, dtype=dtype), None, "relu")
     except RuntimeError:
@@ -76,8 +76,8 @@ class OneDNNAffine(Affine):
 class OneDNNGraph:
     """A collapsed graph whose products are oneDNN's.
 
-    oneDNN's ReLU makes 0 of what is not a number. Rows in which an input is not finite are therefore left to the graph
-    itself, which passes it on; so is everything where a weight is not finite.
+    oneDNN's ReLU turns NaN into 0. Inputs that are not all finite are therefore evaluated by the graph itself, which
+    passes NaN on; so is every input where a weight is not finite.
 
     Args:
         graph: on a CPU, in one of `DTYPES`.

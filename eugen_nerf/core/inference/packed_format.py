@@ -1,4 +1,4 @@
-"""The form in which the fused kernel reads a collapsed network: tensors, and what to do with them as plain numbers.
+"""The form in which the fused kernel reads a collapsed network: tensors, and a plan of plain numbers.
 
 Alphabet: a *chunk* is some columns of an input or of a stage's features, 16 to 128 wide, the last ones perhaps
 padding; a *tile* is the part `[N, K]` of a stage's matrix from one chunk, K wide, to another. A value of any width is a
@@ -31,14 +31,14 @@ FUSED_FUNCTIONS = (
 )
 """Element-wise functions that the kernel knows, by their names in `core/layers/activations.py`."""
 MAX_TILE_PRODUCTS = 256
-"""Of tiles, which are unrolled: 420 took two minutes to compile; float32 takes three for each."""
+"""Most products of tiles, which are unrolled: 420 took two minutes to compile; float32 takes three a tile."""
 MAX_STAGE_FEATURES = 256
-"""Features of a stage that a program can keep in registers."""
+"""Most features of a stage that a program can keep in registers."""
 MAX_INPUT_WIDTH = 1024
-"""Columns of an input; they are read chunk by chunk."""
+"""Most columns of an input; they are read chunk by chunk."""
 CHUNK_COLUMNS = {"float32": (64, 32), "tf32": (64, 32), "bfloat16": (128, 64, 16), "float16": (128, 64, 16)}
-"""What chunks may have, by precision. Rows of a tile are then 128 bytes or a multiple, or one step of the device's
-products: for rows between these the assembler of CUDA 12.8 gets addresses in shared memory wrong."""
+"""Possible columns of a chunk, by precision. Rows of a tile are then 128 bytes or a multiple, or one step of the
+device's products: for rows between these the assembler of CUDA 12.8 gets addresses in shared memory wrong."""
 
 
 class InputChunk(NamedTuple):
@@ -49,9 +49,9 @@ class InputChunk(NamedTuple):
     valid: int
     size: int
     coordinates: int
-    """Of the points that are encoded; 0 where the input is read as it is."""
+    """Coordinates of the points that are encoded; 0 where the input is read as it is."""
     table: int
-    """Where its table begins in `PackedNetwork.tables`."""
+    """Start of its table in `PackedNetwork.tables`."""
 
 
 class Square(NamedTuple):
@@ -73,7 +73,7 @@ class PackedStage(NamedTuple):
     sources: tuple[int, ...]
     """Chunks that it reads: those of the inputs come first, then all that stages make, in order."""
     squares: tuple[Square, ...]
-    """What the norm is the root of; empty where the stage does not read it."""
+    """Parts of the squared norm; empty where the stage does not read the norm."""
     sizes: tuple[int, ...]
     blocks: int
     phi: str
@@ -106,11 +106,11 @@ class PackedNetwork:
     tiles: tuple[tuple[int, int], ...]
     """Features and columns of each, in the order of use."""
     input_widths: tuple[int, ...]
-    """Of what the kernel is given: coordinates where an input is encoded."""
+    """Widths of the kernel's inputs: coordinates where an input is encoded."""
     output_widths: tuple[int, ...]
     precision: FusedPrecision
 
 
 def storage_dtype(precision: FusedPrecision) -> torch.dtype:
-    """The dtype that numbers of a precision are kept in: tf32 is a way to multiply float32."""
+    """The dtype that stores numbers of a precision: tf32 is a way to multiply float32."""
     return torch.float32 if precision == "tf32" else getattr(torch, precision)

@@ -66,7 +66,7 @@ def pack(
         input_widths: width of each input, as the network reads it.
         precision: dtype of inputs, features and weights in products; sums are float32. tf32 stores float32 and leaves
             rounding to the device's products.
-        encodings: for each input, what the kernel makes it of, from points in float32; None where it is given as it is.
+        encodings: for each input, the table by which the kernel encodes points in float32; None where it is read as is.
 
     Raises:
         ConfigError: an unknown precision, encodings of other widths, a network that `unsupported_reason` refuses, or
@@ -203,7 +203,7 @@ class _Packer:
     def squares(
         self, segments: Sequence[Sequence[_Part]], factors: Sequence[tuple[Tensor, Tensor] | None]
     ) -> tuple[Square, ...]:
-        """What the square of the norm of joined segments is the sum of."""
+        """The parts whose sum is the squared norm of joined segments."""
         found: list[Square] = []
         first = 0  # of the segment's parts among the stage's sources
         for parts, factor in zip(segments, factors, strict=True):

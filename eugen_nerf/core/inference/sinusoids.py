@@ -1,7 +1,7 @@
-"""Encodings as one table of plane waves: what the fused kernel computes of a point, and its plain-PyTorch twin.
+"""Encodings as one table of plane waves, which the fused kernel evaluates, and the plain-PyTorch twin of it.
 
 A feature is the sine of a phase that is affine in the point, or such a phase itself. Phases are counted in turns: whole
-ones are then taken away exactly in float32, whatever the frequency, and the sine is one short polynomial.
+ones are then subtracted exactly in float32, whatever the frequency, and the sine is one short polynomial.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Sinusoids:
         turns = points[..., :1].float() * self.turns[0]
         for c in range(1, len(self.turns)):
             turns = turns + points[..., c : c + 1].float() * self.turns[c]
-        # whole turns go before the shift comes, which would otherwise cost the last digits of many turns
+        # whole turns are subtracted before the shift is added: a sum with many turns would lose its last digits
         part = turns - torch.floor(turns + 0.5) + self.shift
         return torch.where(self.sine, torch.sin(2 * math.pi * (part - torch.floor(part + 0.5))), turns + self.shift)
 
@@ -41,12 +41,12 @@ class Sinusoids:
 
 
 def as_sinusoids(encoding: Encoding) -> Sinusoids | None:
-    """The table of an encoding; None for kinds that are no plane waves of a point, as grids and Gaussians.
+    """The table of an encoding; None for kinds that are no plane waves of a point, such as grids and Gaussians.
 
-    All that is affine before the sine (a centre, a scale, the directions) is multiplied out, in float64.
+    Affine steps before the sine (a centre, a scale, the directions) are multiplied out, in float64.
     """
     if isinstance(encoding, FrequencyEncoding):
-        # rounded where the encoding rounds them: these frequencies are what the network was trained with
+        # rounded where the encoding rounds them: the network was trained with these frequencies
         exponents = torch.linspace(encoding.lowest, encoding.highest, encoding.count, dtype=torch.float32)
         waves = torch.kron(torch.eye(encoding.width, dtype=torch.float64), (2**exponents).double())
         zeros = waves.new_zeros(waves.shape[1])

@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "gaussian": lambda x: torch.exp(-0.5 * x * x),
 }
-"""Functions that settings may name."""
+"""Functions that settings may name; each takes and returns a tensor of any shape."""
 
 _CONVERSION_ONLY: dict[str, Callable[..., Tensor]] = {
     "silu": F.silu,
@@ -33,7 +33,7 @@ _CONVERSION_ONLY: dict[str, Callable[..., Tensor]] = {
     "leaky_relu": F.leaky_relu,
     "elu": F.elu,
 }
-# Met in other people's networks only; the last two take a parameter, as in "leaky_relu(0.2)".
+# in networks that are converted only; the last two take a parameter, as in "leaky_relu(0.2)"
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:

@@ -16,13 +16,13 @@ from eugen_nerf.core.layers.projections import seeded_generator
 from eugen_nerf.core.layers.stage import Affine, Stage
 
 MONARCH_BLOCKS = 4
-"""Diagonal blocks of a Monarch layer's matrices, where nothing else is said."""
+"""Diagonal blocks of a Monarch layer's matrices by default."""
 Start = Literal["linear", "kaiming"]
 """First weights of a layer: as `nn.Linear` draws them, or of He et al.'s variance (arXiv 1502.01852, Eq. 10)."""
 
 
 def initialised(linear: nn.Linear, start: Start) -> nn.Linear:
-    """A linear layer that an activation follows, with its first weights; biases are zero where they are He's.
+    """The same linear layer with the first weights of one that an activation follows; He's start has zero biases.
 
     Raises:
         ConfigError: an unknown start.
@@ -46,6 +46,12 @@ class DenseLinear(FeatureLayer):
 
     Raises:
         ConfigError: an unknown function or start.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import DenseLinear
+        >>> DenseLinear(8, 16, "gelu")(torch.rand(5, 8)).shape
+        torch.Size([5, 16])
     """
 
     def __init__(self, in_features: int, out_features: int, function: str = "relu", start: Start = "linear") -> None:
@@ -72,6 +78,13 @@ class LowRankLinear(FeatureLayer):
 
     Raises:
         ConfigError: an impossible rank, an unknown function or start.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import LowRankLinear
+        >>> layer = LowRankLinear(8, 16, rank=2)
+        >>> layer(torch.rand(5, 8)).shape, layer.multiply_adds()
+        (torch.Size([5, 16]), 48)
     """
 
     def __init__(
@@ -112,6 +125,13 @@ class MonarchLinear(FeatureLayer):
 
     Raises:
         ConfigError: widths that are no multiple of the number of blocks, an unknown function or start.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import MonarchLinear
+        >>> layer = MonarchLinear(8, 16, inner=8, blocks=4)
+        >>> layer(torch.rand(5, 8)).shape, layer.multiply_adds()  # 4 blocks [2, 2] and 4 blocks [4, 2]
+        (torch.Size([5, 16]), 48)
     """
 
     def __init__(
@@ -166,6 +186,12 @@ class SNNKLinear(FeatureLayer):
 
     Raises:
         ConfigError: an activation without an integrable transform, or no features.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import SNNKLinear
+        >>> SNNKLinear(8, 16, num_features=4, function="gaussian")(torch.rand(5, 8)).shape
+        torch.Size([5, 16])
     """
 
     scale: Tensor

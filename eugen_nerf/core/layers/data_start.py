@@ -1,7 +1,7 @@
-"""A start of EUGen layers from the inputs that they will have: centred features, none of them dead.
+"""First weights of EUGen layers from a batch of their inputs: centred features, none of them dead.
 
-Inputs that are all positive, as another layer's features are, move every pre-activation the same way: a layer that
-starts without regard for their mean has features that are zero for all inputs, and features that only shift.
+Inputs that are all positive, such as another layer's features, shift every pre-activation the same way. A layer that
+starts without regard to their mean has features that are zero for all inputs, and features that are linear in them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from eugen_nerf.core.eugen import EUGenLinear
 from eugen_nerf.core.layers.projections import sample_projection, seeded_generator
 
 OFFSET = 3.0
-"""Standard deviations above 0 at which the pre-activations of a function with a kink start: in its linear part."""
+"""Mean of the first pre-activations of a function with a kink, in standard deviations: in its linear part."""
 GAIN = 0.1
-"""Of the first output map: small, so that the first steps follow the data and not the draw."""
+"""Scale of the first output map: small, so that the first steps follow the data and not the draw."""
 
 
 @torch.no_grad()
 def start_from_data(layer: EUGenLinear, inputs: Tensor, outputs: Tensor | None = None) -> None:
-    """Sets a layer's first weights by a batch.
+    """Sets the first weights of a layer from a batch.
 
-    Rows of G become orthogonal, with pre-activations of unit variance on the batch: centred at `OFFSET` where Phi has
-    a kink, at 0 otherwise, and at 1 in the further factors of Eq. (1), whose products are then nearly linear. The
-    output map is small, and the layer's mean output is that of `outputs`.
+    Rows of G become orthogonal, with pre-activations of unit variance on the batch. They are centred at `OFFSET` where
+    Phi has a kink, at 0 otherwise, and at 1 in the further factors of Eq. (1), whose products are then nearly linear.
+    The output map is small, and the layer's mean output is that of `outputs`.
 
     Args:
         layer: with free weights and a bias; changed in place.
@@ -34,6 +34,14 @@ def start_from_data(layer: EUGenLinear, inputs: Tensor, outputs: Tensor | None =
 
     Raises:
         ConfigError: tied or separate weights, no bias, degree 0, or inputs of another shape or fewer than 2.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import EUGenConfig, EUGenLinear, start_from_data
+        >>> layer, inputs = EUGenLinear(8, 2, EUGenConfig(num_features=8)), torch.rand(64, 8)
+        >>> start_from_data(layer, inputs, outputs=torch.full((64, 2), 0.5))
+        >>> torch.allclose(layer(inputs).mean(dim=0), torch.tensor([0.5, 0.5]), atol=1e-4)
+        True
     """
     c = layer.config
     if c.weights != "free" or not c.bias or c.degree < 1:

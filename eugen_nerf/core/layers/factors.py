@@ -1,8 +1,8 @@
-"""How Muon moves the two factors of a matrix, and a matrix of diagonal blocks.
+"""Muon's step for the two factors of a matrix, and for a matrix of diagonal blocks.
 
-A step of Muon has one spectral norm, s. A matrix `B A` whose factors each move by it moves by `dB A + B dA`, of a norm
-up to `s (|A| + |B|)`: at the start of the layers here three to five times as far as a matrix of its own would. So each
-factor takes `1 / (|A| + |B|)` of the step. Diagonal blocks, stored one upon the other, are matrices of their own.
+A step of Muon has one spectral norm, s. A matrix `B A` whose factors each move by it moves by `dB A + B dA`, whose norm
+is up to `s (|A| + |B|)`: three to five times the step of one matrix at the start of the layers here. So each factor
+takes `1 / (|A| + |B|)` of the step. Diagonal blocks, stacked in one parameter, are matrices of their own.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ _BLOCKS = "diagonal_blocks"
 
 
 def share_updates(first: Tensor, second: Tensor, *, blocks: int = 1) -> None:
-    """Lets two random factors of one matrix, or of two layers' common one, move no further than the matrix would.
+    """Limits the steps of two random factors of one matrix, so that the matrix moves as far as it would on its own.
 
-    The share is written on the tensors themselves: an optimizer gets nothing else.
+    The share is an attribute of the tensors, since an optimizer gets nothing else.
 
     Args:
-        first, second: matrices of independent entries, whose spectral norm is near `std (sqrt(r) + sqrt(c))`
-            (Marchenko and Pastur 1967).
-        blocks: diagonal blocks of each factor, stored one upon the other.
+        first: matrix of independent entries, whose spectral norm is near `std (sqrt(r) + sqrt(c))` (Marchenko and
+            Pastur 1967).
+        second: likewise.
+        blocks: diagonal blocks of each factor, stacked.
     """
     share = 1.0 / (_norm(first, blocks) + _norm(second, blocks))
     for factor in (first, second):
@@ -30,12 +31,12 @@ def share_updates(first: Tensor, second: Tensor, *, blocks: int = 1) -> None:
 
 
 def update_share(parameter: Tensor) -> float:
-    """The part of a step that a parameter takes; 1 for what is no factor."""
+    """The share of a step that a parameter takes; 1 for a parameter that is no factor."""
     return float(getattr(parameter, _SHARE, 1.0))
 
 
 def diagonal_blocks(parameter: Tensor) -> int:
-    """Blocks that a parameter holds one upon the other; 1 for a plain matrix."""
+    """Number of diagonal blocks stacked in a parameter; 1 for a plain matrix."""
     return int(getattr(parameter, _BLOCKS, 1))
 
 

@@ -1,4 +1,4 @@
-"""What every layer kind offers: its pieces for the collapse, and a forward pass made of the same pieces."""
+"""The interface of all layer kinds: pieces for the collapse, and a forward pass made of the same pieces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,32 @@ from eugen_nerf.core.layers.stage import Affine, Stage
 
 
 class FeatureLayer(nn.Module, ABC):
-    """A replacement for a dense layer *with* its activation, `[..., in_features]` to `[..., out_features]`."""
+    """A replacement for a dense layer *with* its activation, `[..., in_features]` to `[..., out_features]`.
+
+    A new kind of layer is a subclass with parameters and `pieces`; networks of it collapse without more code.
+
+    Args:
+        in_features: width d of the input.
+        out_features: width l of the output.
+
+    Raises:
+        ConfigError: a width below 1.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import FeatureLayer
+        >>> from eugen_nerf.core.layers.stage import Affine, Stage
+        >>> class Sine(FeatureLayer):
+        ...     def __init__(self, in_features, out_features):
+        ...         super().__init__(in_features, out_features)
+        ...         self.weight = torch.nn.Parameter(torch.randn(out_features, in_features))
+        ...
+        ...     def pieces(self):
+        ...         return [(Stage(self.weight, None, None, 1, True, "sin"), Affine())]
+        >>> layer, x = Sine(8, 16), torch.rand(5, 8)
+        >>> torch.equal(layer(x), torch.sin(x @ layer.weight.T)), layer.multiply_adds()
+        (True, 128)
+    """
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Random projection matrices G of Eq. (1), zero mean and unit variance an entry, each from its own seeded generator.
 
-Scale belongs to the layer, which knows what the projection is for (Thm 3.1 puts `|a_i| / m` there).
+The layer sets the scale, since it depends on what the projection is for (Thm 3.1 puts `|a_i| / m` there).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ PROJECTIONS = ("gaussian", "rademacher", "orthogonal")
 
 
 def seeded_generator(seed: int, purpose: str) -> torch.Generator:
-    """A generator of our own on the CPU, so that no global random state is read or moved.
+    """A CPU generator of its own, so that no global random state is read or changed.
 
     Args:
         seed: any integer.
-        purpose: what is drawn. Two purposes have independent streams under one seed: weights and the inputs that they
-            are tried on would else be the same numbers.
+        purpose: what is drawn. Two purposes have independent streams under one seed: weights and the inputs that test
+            them would otherwise be the same numbers.
     """
     digest = hashlib.sha256(f"{purpose} {seed}".encode()).digest()
     return torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:7], "little"))

@@ -140,7 +140,7 @@ class MergedStage(Stage):
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
-    """Squares of float16 overflow from 256 on."""
+    """float32 or more: squares of float16 overflow from 256 on."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
@@ -179,10 +179,10 @@ def hadamard_products(u: Tensor, degree: int, shared: bool) -> Tensor:
 
 
 def features_in_place(u: Tensor, degree: int, shared: bool, phi: str) -> Tensor:
-    """`Phi(hadamard_products(u))` without gradients, in the memory of `u` where there is room: fewer passes over it.
+    """`Phi(hadamard_products(u))` without gradients, in the memory of `u`: fewer passes over it.
 
     Args:
-        u: as in `hadamard_products`; what it holds is lost.
+        u: as in `hadamard_products`; overwritten.
         degree: k.
         shared: as there.
         phi: name of the function.

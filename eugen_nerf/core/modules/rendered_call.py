@@ -49,6 +49,17 @@ def rendered_call(
     Raises:
         ConfigError: here, distances that make no sense; in the call, batches that are no rays, or a model that returns
             no density and colour of each sample, or densities below 0.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import rendered_call
+        >>> class Fog(torch.nn.Module):
+        ...     def forward(self, positions, directions):
+        ...         return torch.ones(len(positions)), torch.zeros(len(positions), 3)
+        >>> call = rendered_call(near=0.0, far=1.0, samples=8, background=1.0)
+        >>> rays = torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 1.0]])
+        >>> call(Fog(), rays)  # black fog of density 1 lets exp(-1) of the background through
+        tensor([[0.3679, 0.3679, 0.3679]])
     """
     if not 0 <= near < far or samples < 1:
         raise ConfigError(f"rays need 0 <= near < far and at least 1 sample, got {near:g}, {far:g} and {samples}")

@@ -23,7 +23,16 @@ from eugen_nerf.core.spec import count_parameters
 
 
 class Weighted(NamedTuple):
-    """A batch whose samples do not count alike."""
+    """A batch whose samples have weights.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import Weighted, convert_
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2))
+        >>> batches = [Weighted(torch.rand(64, 4), weights=torch.rand(64)) for _ in range(5)]
+        >>> convert_(model, batches, num_features=8).layers[0].num_features
+        8
+    """
 
     batch: Any
     weights: Tensor

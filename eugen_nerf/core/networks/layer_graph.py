@@ -32,6 +32,16 @@ class LayerGraph(nn.Module):
 
     Raises:
         ConfigError: wiring that does not fit the widths.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import DenseLinear, EUGenLinear, LayerGraph
+        >>> layers = {"hidden": EUGenLinear(3, 16), "out": DenseLinear(19, 2, "identity")}
+        >>> wiring = {"hidden": [0], "out": [0, "hidden"]}  # the last layer reads the input again
+        >>> network = LayerGraph(layers, wiring, input_widths=(3,), outputs=["out"])
+        >>> (y,) = network(torch.rand(5, 3))
+        >>> y.shape
+        torch.Size([5, 2])
     """
 
     def __init__(

@@ -18,7 +18,13 @@ VARIANTS: tuple[Variant, ...] = ("eugen", "dense", "lowrank", "snnk", "monarch",
 
 @dataclass(frozen=True)
 class NeRFShape:
-    """Widths of a NeRF network: a trunk on positions with skips, a linear output on it, a view-dependent head."""
+    """Widths of a NeRF network: a trunk on positions with skips, a linear output on it, a view-dependent head.
+
+    Examples:
+        >>> from eugen_nerf.core import NeRFShape
+        >>> NeRFShape(trunk_layers=2, head_layers=1).replaceable()
+        ('trunk_0', 'trunk_1', 'head_0')
+    """
 
     position_width: int = 63
     direction_width: int = 27
@@ -61,7 +67,15 @@ class NeRFShape:
 
 @dataclass(frozen=True)
 class Replacement:
-    """Which hidden layers are replaced, and by how many features."""
+    """Which hidden layers are replaced, and by how many features.
+
+    Examples:
+        >>> from eugen_nerf.core import NeRFShape, Replacement, build_variant
+        >>> replacement = Replacement(layers=("trunk_[12]",), num_features=(8, 4))
+        >>> network = build_variant(NeRFShape(trunk_layers=3, trunk_width=16), "eugen", replacement)
+        >>> [network.layer(f"trunk_{i}").multiply_adds() for i in range(3)]  # 63 x 16, 2 x 16 x 8, 2 x 16 x 4
+        [1008, 256, 128]
+    """
 
     layers: tuple[str, ...] = ("trunk_.*",)
     """Regular expressions; a layer is replaced when one matches its full name."""
@@ -122,6 +136,13 @@ def build_nerf(shape: NeRFShape, specs: Mapping[str, LayerSpec] | None = None) -
     Returns:
         Graph with outputs `[..., output_width]` and `[..., 3]`, before any activation; without a head its one input
         is the encoded position, its one output the first.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import NeRFShape, build_nerf
+        >>> density, colour = build_nerf(NeRFShape(trunk_width=16))(torch.rand(5, 63), torch.rand(5, 27))
+        >>> density.shape, colour.shape
+        (torch.Size([5, 1]), torch.Size([5, 3]))
     """
     specs = specs or {}
     dense = LayerSpec(function=shape.function, start=shape.start)
@@ -161,6 +182,13 @@ def build_variant(shape: NeRFShape, variant: str, replacement: Replacement) -> L
 
     Raises:
         ConfigError: unknown variant, or settings that make no sense.
+
+    Examples:
+        >>> from eugen_nerf.core import NeRFShape, Replacement, build_variant
+        >>> shape, replacement = NeRFShape(), Replacement(num_features=(64,))
+        >>> costs = {kind: build_variant(shape, kind, replacement).multiply_adds() for kind in ("eugen", "lowrank")}
+        >>> round(costs["lowrank"] / costs["eugen"], 1)
+        1.0
     """
     if variant not in VARIANTS:
         raise ConfigError(f"variant {variant!r} is unknown; choose one of {', '.join(VARIANTS)}")

@@ -1,1 +1,1 @@
-"""What training these networks needs besides autograd: merged matrices, Muon, reduced precision."""
+"""Training: merged matrices, Muon, and reduced precision of products."""

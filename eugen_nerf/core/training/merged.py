@@ -24,7 +24,7 @@ class MergedLayer(FeatureLayer):
     """The features of an EUGen layer, `Phi(prod_j (G_j x + b_j))`, without an output map of its own.
 
     Args:
-        in_features: width of what its producers put out, their features.
+        in_features: width of its producers' features.
         stage: the projections and functions; without the norm column.
     """
 
@@ -41,7 +41,7 @@ class MergedLayer(FeatureLayer):
 
 @torch.no_grad()
 def merged_for_training(graph: LayerGraph) -> LayerGraph:
-    """A network of the same outputs whose EUGen layers have given their output maps to their consumers.
+    """A network of the same outputs in which the output maps of EUGen layers are merged into their consumers.
 
     Names and wiring stay. Weights are new parameters that start at the graph's.
 
@@ -50,6 +50,18 @@ def merged_for_training(graph: LayerGraph) -> LayerGraph:
 
     Raises:
         ConfigError: other layers, a fixed G, the norm column, or an EUGen layer that is an output.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import DenseLinear, EUGenConfig, EUGenLinear, LayerGraph, merged_for_training
+        >>> config = EUGenConfig(num_features=4, norm=False)
+        >>> layers = {"hidden": EUGenLinear(3, 16, config), "out": DenseLinear(16, 2, "identity")}
+        >>> graph = LayerGraph(layers, {"hidden": [0], "out": ["hidden"]}, (3,), ["out"])
+        >>> merged, x = merged_for_training(graph), torch.rand(5, 3)
+        >>> torch.allclose(merged(x)[0], graph(x)[0], atol=1e-5)
+        True
+        >>> [sum(p.numel() for p in network.parameters()) for network in (graph, merged)]
+        [130, 26]
     """
     if (reason := unmergeable_reason(graph)) is not None:
         raise ConfigError(reason)
@@ -78,7 +90,7 @@ def merged_for_training(graph: LayerGraph) -> LayerGraph:
 
 
 def unmergeable_reason(graph: LayerGraph) -> str | None:
-    """What keeps a network from the merged form; None where it has one."""
+    """One line that says why a network has no merged form; None where it has one."""
     for value, name in enumerate(graph.names, start=len(graph.input_widths)):
         layer = graph.layer(name)
         if isinstance(layer, DenseLinear | MergedLayer):

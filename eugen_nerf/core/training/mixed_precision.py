@@ -1,4 +1,4 @@
-"""Where half precision is allowed: the products of networks, and nothing else.
+"""Half precision in the products of networks, and nowhere else.
 
 Mixed precision is switched on outside, by `torch.autocast` round a whole training step. An encoding at frequency 2^11
 has no right digit left in float16, nor in TF32, whose numbers have as many digits. So a model computes inside
@@ -18,8 +18,8 @@ import torch
 from eugen_nerf.core.training.tf32 import float32_products
 
 Arithmetic = Literal["fast", "exact", "bfloat16"]
-"""What networks multiply in: fast takes TF32 on CUDA and float32 elsewhere, exact float32 everywhere, bfloat16 that
-while training and the same as fast otherwise."""
+"""Precision of networks' products. fast: TF32 on CUDA and float32 elsewhere; exact: float32 everywhere; bfloat16: that
+while training, and the same as fast otherwise."""
 _KINDS = ("cpu", "cuda")
 _REMEMBERED: ContextVar[Mapping[str, torch.dtype] | None] = ContextVar("autocast outside full_precision", default=None)
 """By kind of device, the dtype of the autocast that the innermost `full_precision` switched off."""
@@ -41,12 +41,12 @@ def full_precision() -> Iterator[None]:
 
 
 def network_products(device: torch.device, own: torch.dtype | None) -> AbstractContextManager[object]:
-    """Within it products have the dtype that a network was given, else that of the autocast outside.
+    """A context in which products have the network's own dtype, else that of the autocast outside `full_precision`.
 
     Args:
         device: of the products.
-        own: the network's setting, which wins; None takes the dtype that `full_precision` remembers, or leaves on what
-            is on. float32 switches autocast off.
+        own: the network's setting, which goes first; None takes the dtype that `full_precision` remembers, or leaves
+            autocast as it is. float32 switches autocast off.
     """
     dtype = own
     if dtype is None and _autocast_dtype(device.type) is None:

@@ -1,8 +1,8 @@
 """Muon: momentum whose matrices are orthogonalised before they become a step (Jordan et al. 2024), batched.
 
-A matrix moves by the orthogonal factor of its momentum, so that all directions of an update are of one size, however
-small their gradients are. Vectors, outputs of a few rows and tables of features have no such directions: Adam moves
-them.
+A matrix moves by the orthogonal factor of its momentum, so that an update is equally large in all directions, however
+small their gradients are. Vectors, outputs of a few rows and tables of features have no such directions: train them by
+Adam.
 """
 
 from __future__ import annotations
@@ -19,26 +19,32 @@ from eugen_nerf.core.inference.onednn import has_fast_bfloat16
 from eugen_nerf.core.layers.factors import diagonal_blocks, update_share
 
 MIN_SIDE = 8
-"""Of a matrix that is orthogonalised: narrower ones are outputs (density, colour, offset) or tables of features."""
+"""Shortest side of a matrix for Muon: narrower ones are outputs (density, colour, offset) or tables of features."""
 MAX_SIDE = 8192
-"""A longer side belongs to a table of features."""
+"""Longest side of a matrix for Muon: a longer one belongs to a table of features."""
 
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b, c of an iteration `a X + (b X X^T + c (X X^T)^2) X` (Jordan et al. 2024)."""
 NEWTON_SCHULZ_STEPS = 5
-"""Iterations."""
+"""Number of iterations."""
 SIDE_MULTIPLE = 64
-"""Matrices are orthogonalised together whose smaller sides end in the same multiple of it: products of few and small
-matrices are all overhead, and what is filled up costs less."""
+"""Matrices form one batch where their shorter sides round up to the same multiple of it: products of few small matrices
+are mostly overhead, and padding costs less."""
 MIN_NORM = 1e-7
-"""Frobenius norm, the least that is divided by."""
+"""Least Frobenius norm to divide by."""
 
 
 def is_orthogonalised(parameter: Tensor) -> bool:
-    """Whether Muon moves a parameter: a matrix between hidden layers.
+    """Whether Muon is for a parameter: a matrix between hidden layers.
 
     Args:
         parameter: of any shape.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import is_orthogonalised
+        >>> [is_orthogonalised(torch.zeros(shape)) for shape in ((64, 64), (64,), (3, 64))]
+        [True, False, False]
     """
     return parameter.ndim == 2 and min(_block(parameter)) >= MIN_SIDE and max(parameter.shape) <= MAX_SIDE
 
@@ -49,7 +55,7 @@ def _block(matrix: Tensor) -> tuple[int, int]:
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Nearly the orthogonal factors `U V^T` of matrices `U S V^T`, by a quintic Newton-Schulz iteration.
+    """Approximate orthogonal factors `U V^T` of matrices `U S V^T`, by a quintic Newton-Schulz iteration.
 
     Singular values end between about 0.7 and 1.2 with Muon's coefficients, which trade exactness for few steps.
 
@@ -71,16 +77,29 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 class BatchedMuon(Optimizer):
-    """`torch.optim.Muon` (torch 2.9 and later) whose matrices of nearly one size are orthogonalised together.
+    """`torch.optim.Muon` (torch 2.9 and later) that orthogonalises matrices of similar size in one batch.
 
-    Its steps and its state are torch's, with `match_rms_adamw`; factors of one matrix share a step (`factors.py`).
-    Products are of bfloat16, as torch's, where the device multiplies it fast; else of the parameters' dtype.
+    Steps and state equal torch's with `match_rms_adamw`; factors of one matrix share a step (`core/layers/factors.py`).
+    Products are in bfloat16, as torch's, where the device multiplies it fast; else in the parameters' dtype.
 
     Args:
         params: matrices.
         lr: learning rate; the root mean square of an update is 0.2 of it.
         weight_decay: decoupled, a step, times the learning rate.
         momentum: of the gradients' running mean, with Nesterov's step ahead.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import BatchedMuon
+        >>> weight, wanted = torch.nn.Parameter(torch.zeros(16, 16)), torch.eye(16)
+        >>> optimizer = BatchedMuon([weight], lr=0.1)
+        >>> for _ in range(50):
+        ...     optimizer.zero_grad()
+        ...     loss = (weight - wanted).square().sum()
+        ...     loss.backward()
+        ...     _ = optimizer.step()
+        >>> bool(loss < 1.6)  # it was 16
+        True
     """
 
     def __init__(
@@ -90,7 +109,7 @@ class BatchedMuon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; returns what the closure returns."""
+        """One step; returns the closure's loss, None without a closure."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -106,7 +125,7 @@ class BatchedMuon(Optimizer):
         return loss
 
     def _move(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
-        """Moves parameters of nearly one size, of one device and dtype."""
+        """Moves parameters of similar size, on one device and of one dtype."""
         for p in parameters:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
@@ -129,7 +148,7 @@ class BatchedMuon(Optimizer):
 
 
 def _stacked(matrices: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """`[batch, r, c]`, r <= c: tall matrices transposed and small ones filled up with zeros, which stay zeros."""
+    """`[batch, r, c]`, r <= c: tall matrices transposed and small ones padded with zeros, which stay zeros."""
     sizes = [sorted(matrix.shape) for matrix in matrices]
     rows, columns = (max(side) for side in zip(*sizes, strict=True))
     stacked = matrices[0].new_zeros((len(matrices), rows, columns), dtype=dtype)

@@ -1,7 +1,7 @@
 """TF32 on CUDA: where float32 products may be rounded to ten bits, and where they must not.
 
-torch has one switch for the whole process. It is turned for a network's products alone, and back: what computes
-references, fits or encodings in the same process never meets it.
+torch has one switch for the whole process. It is on during a network's products alone: references, fits and encodings
+in the same process are computed with it off.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Float32Products = Literal["ieee", "tf32"]
 
 
 class _Switch:
-    """torch's switch, and what it stood at before any of us turned it."""
+    """torch's switch, and its setting before the first `turn`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -26,18 +26,18 @@ class _Switch:
         self._before = "none"
 
     def turn(self, to: Float32Products) -> str:
-        """Turns it, and returns where it stood; each turn needs its `turn_back`."""
+        """Sets it and returns its former setting; each `turn` needs a `turn_back`."""
         with self._lock:
-            found = _read()
+            former = _read()
             if not self._open:
-                self._before = found
+                self._before = former
             self._open += 1
-            if found != to:
+            if former != to:
                 _write(to)
-            return found
+            return former
 
     def turn_back(self, to: str) -> None:
-        """Turns it back to what `turn` returned; the last one open, in whatever thread, to what was before all."""
+        """Sets it to what `turn` returned; the last open one, in whatever thread, to the setting before all."""
         with self._lock:
             self._open -= 1
             to = to if self._open else self._before
@@ -53,29 +53,29 @@ def float32_products(how: Float32Products) -> Iterator[None]:
     """Within it CUDA's float32 products are `ieee` or `tf32`, for the whole process; nothing else changes.
 
     Args:
-        how: ieee takes part only where TF32 is on.
+        how: ieee does nothing where TF32 is off.
     """
     if how == "ieee" and _read() != "tf32":
         yield
         return
-    found = _SWITCH.turn(how)
+    former = _SWITCH.turn(how)
     try:
         yield
     finally:
-        _SWITCH.turn_back(found)
+        _SWITCH.turn_back(former)
 
 
 def tf32_backward(tensors: Iterable[Tensor]) -> None:
-    """Lets the backward pass multiply in TF32 from these tensors on, until it ends."""
+    """Makes the backward pass multiply in TF32 from these tensors on, until it ends."""
     for tensor in tensors:
         if tensor.requires_grad:
             tensor.register_hook(_until_the_end_of_this_pass)
 
 
 def _until_the_end_of_this_pass(_: Tensor) -> None:
-    found = _SWITCH.turn("tf32")
+    former = _SWITCH.turn("tf32")
     engine: Any = torch.autograd.Variable._execution_engine
-    engine.queue_callback(lambda: _SWITCH.turn_back(found))
+    engine.queue_callback(lambda: _SWITCH.turn_back(former))
 
 
 # torch has two kinds of names for it, and refuses to read the old one where the new one says something else
