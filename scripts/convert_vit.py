@@ -25,8 +25,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eugen_nerf.core import ConfigError, ConversionConfig, EUGenConfig
-from eugen_nerf.core.modules.convert_modules import convert_
+from eugen_nerf.core import ConfigError, ConversionConfig, EUGenConfig, convert_
 
 
 def digits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

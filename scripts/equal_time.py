@@ -16,8 +16,7 @@ from typing import Any
 import torch
 from nerfstudio.configs.method_configs import all_methods
 
-from eugen_nerf.core.networks.layer_graph import LayerGraph
-from eugen_nerf.core.networks.nerf_mlp import build_variant
+from eugen_nerf.core import LayerGraph, build_variant
 from eugen_nerf.core.timing import speed_ratios, time_interleaved
 from eugen_nerf.fields.graph_field import GraphFieldConfig
 

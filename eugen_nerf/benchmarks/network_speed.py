@@ -12,13 +12,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
+from eugen_nerf.core import EUGenConfig, EUGenLinear, LayerGraph, NeRFShape, Replacement, build_variant, make_plan
 from eugen_nerf.core.inference.packing import unsupported_reason
-from eugen_nerf.core.inference.plan import make_plan
 from eugen_nerf.core.inference.plan_backends import PLAN_DTYPES, Backend, PlanDtype
 from eugen_nerf.core.layers.projections import seeded_generator
-from eugen_nerf.core.networks.layer_graph import LayerGraph
-from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Replacement, build_variant
 
 SLOW = ("compile", "float32")
 SAMPLES = 2048

@@ -56,7 +56,7 @@ def measure_family(
         compiled: whether torch.compile takes part.
         left_out: plans that do not, as (network, backend, dtype).
     """
-    from eugen_nerf.core.networks.nerf_mlp import build_nerf
+    from eugen_nerf.core import build_nerf
 
     dense = build_nerf(family.shape)
     queries = queries_for(dense.multiply_adds(), device, scale)

@@ -16,10 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eugen_nerf.benchmarks.network_speed import FAMILIES, Family, encoded_inputs, networks_of
-from eugen_nerf.core.encodings.point_encodings import FrequencyEncoding
+from eugen_nerf.core import FrequencyEncoding, LayerGraph, make_plan
 from eugen_nerf.core.inference.fused import kernel_unavailable_reason
-from eugen_nerf.core.inference.plan import make_plan
-from eugen_nerf.core.networks.layer_graph import LayerGraph
 from eugen_nerf.core.timing import medians, speed_ratios, synchronise, time_interleaved
 
 COARSE, FINE = 64, 128

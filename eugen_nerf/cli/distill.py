@@ -142,9 +142,8 @@ class Distill:
         from eugen_nerf.conversion.conversion_settings import NO_LAYERS, DistillConfig
         from eugen_nerf.conversion.conversion_table import print_budget, print_reports
         from eugen_nerf.conversion.run_writer import TRAIN_ON, write_run
+        from eugen_nerf.core import ConversionConfig, EUGenConfig
         from eugen_nerf.core.distributed import process_count, process_index
-        from eugen_nerf.core.eugen import EUGenConfig
-        from eugen_nerf.core.fitting.recipes import ConversionConfig
         from eugen_nerf.methods.runs.loading import load_run
 
         if self.layers == NO_LAYERS and not (self.finetune_steps or self.finetune_minutes):

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import torch
 
-from eugen_nerf.core.bundles.bundle_files import save_bundle
-from eugen_nerf.core.bundles.bundled_field import BundledField, DistanceBundle, RadianceBundle
-from eugen_nerf.core.bundles.bundled_network import BundledGraph
+from eugen_nerf.core import BundledGraph, DistanceBundle, OffAxisEncoding, RadianceBundle, save_bundle
+from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_parts import Deformation, Occupancy
 from eugen_nerf.core.encodings.point_encodings import (
     BoxEncoding,
     ContractedEncoding,
     Encoding,
-    OffAxisEncoding,
     PyramidEncoding,
     copy_grid,
 )

@@ -15,7 +15,7 @@ from nerfstudio.models.base_model import Model
 from torch import Tensor, nn
 
 from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, ray_bundle
-from eugen_nerf.core.modules.shrinking import Weighted
+from eugen_nerf.core import Weighted
 
 
 @dataclass(frozen=True)

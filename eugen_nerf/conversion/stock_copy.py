@@ -14,8 +14,7 @@ from nerfstudio.fields.vanilla_nerf_field import NeRFField as StockField
 from nerfstudio.models.vanilla_nerf import NeRFModel as StockModel
 from torch import nn
 
-from eugen_nerf.core.layers.baselines import DenseLinear
-from eugen_nerf.core.networks.layer_graph import LayerGraph
+from eugen_nerf.core import DenseLinear, LayerGraph
 from eugen_nerf.data.manager import EugenDataManagerConfig
 from eugen_nerf.fields.deformation import DeformationFieldConfig
 from eugen_nerf.fields.nerf import NeRFFieldConfig

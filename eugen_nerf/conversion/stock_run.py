@@ -26,6 +26,7 @@ from eugen_nerf.conversion.conversion_settings import NO_LAYERS, DistillConfig, 
 from eugen_nerf.conversion.field_calls import Question, ask, ask_fields
 from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, choose_rays, picture, ray_bundle, training_views
 from eugen_nerf.conversion.run_writer import FieldReport, place
+from eugen_nerf.core import Weighted
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.allocation import Combination, combined_front
 from eugen_nerf.core.fitting.convert_graph import before_after
@@ -33,7 +34,6 @@ from eugen_nerf.core.modules.convert_modules import unit_counts
 from eugen_nerf.core.modules.linears import Linears, linear_costs
 from eugen_nerf.core.modules.module_conversion import ModuleConversion, NothingToConvert
 from eugen_nerf.core.modules.outputs import tensors_in
-from eugen_nerf.core.modules.shrinking import Weighted
 from eugen_nerf.core.networks.nerf_mlp import match_names
 from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.methods.converted import ConvertedPipelineConfig, resize

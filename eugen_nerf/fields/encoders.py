@@ -11,10 +11,8 @@ from nerfstudio.field_components.encodings import NeRFEncoding
 from nerfstudio.utils.math import generate_polyhedron_basis
 from torch import Tensor, nn
 
-from eugen_nerf.core.encodings.hash_grid import HashGrid
-from eugen_nerf.core.encodings.integrated import IntegratedEncoding
+from eugen_nerf.core import FrequencyEncoding, HashGrid, IntegratedEncoding
 from eugen_nerf.core.encodings.multisample import NUM_POINTS, hexagonal_points, perpendicular_axes
-from eugen_nerf.core.encodings.point_encodings import FrequencyEncoding
 from eugen_nerf.core.rendering.contraction import contract, contract_gaussian, contraction_scale
 from eugen_nerf.core.training.mixed_precision import full_precision
 

@@ -11,7 +11,8 @@ from nerfstudio.cameras.rays import RaySamples
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 
-from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Variant
+from eugen_nerf.core import NeRFShape
+from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.fields.encoders import FrustumEncoder, direction_encoding
 from eugen_nerf.fields.graph_field import GraphFieldConfig
 from eugen_nerf.fields.radiance_field import FieldOutputs, RadianceField

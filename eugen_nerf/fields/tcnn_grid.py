@@ -11,7 +11,7 @@ from nerfstudio.utils.external import TCNN_EXISTS, tcnn
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from eugen_nerf.core.encodings.hash_grid import HashGrid
+from eugen_nerf.core import HashGrid
 
 _DEVICES = ("cuda",)
 """Kinds of devices that tiny-cuda-nn has kernels for."""

@@ -8,7 +8,8 @@ from typing import Literal
 from nerfstudio.field_components.activations import trunc_exp
 from torch import Tensor
 
-from eugen_nerf.core.encodings.hash_grid import HashGrid, pyramid
+from eugen_nerf.core import HashGrid
+from eugen_nerf.core.encodings.hash_grid import pyramid
 from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.fields.encoders import MultisampleEncoder
 from eugen_nerf.fields.frustum_field import UnboundedField, UnboundedFieldConfig

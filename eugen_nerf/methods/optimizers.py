@@ -11,7 +11,7 @@ from nerfstudio.engine.optimizers import AdamOptimizerConfig, OptimizerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 
-from eugen_nerf.core.training.muon import BatchedMuon, is_orthogonalised
+from eugen_nerf.core import BatchedMuon, is_orthogonalised
 
 Algorithm = Literal["adam", "muon"]
 

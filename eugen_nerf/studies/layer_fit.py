@@ -8,14 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from eugen_nerf.core import EUGenConfig, EUGenLinear, FeatureLayer, LayerSpec, start_from_data
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.layers.activations import activation
 from eugen_nerf.core.layers.baselines import MONARCH_BLOCKS
-from eugen_nerf.core.layers.data_start import start_from_data
-from eugen_nerf.core.layers.feature_layer import FeatureLayer
 from eugen_nerf.core.layers.projections import seeded_generator
-from eugen_nerf.core.spec import LayerSpec, count_parameters
+from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.studies.study_run import Case, Column, Study, train
 
 EUGEN = ("eugen", "eugen-fixed", "eugen-data")

@@ -12,8 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from eugen_nerf.core import EUGenConfig, EUGenLinear
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.layers.projections import seeded_generator
 from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.studies.study_run import Case, Column, Study, train

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
+from eugen_nerf.core import EUGenConfig, EUGenLinear
 from eugen_nerf.core.layers.activations import activation, polynomial_fit
 from eugen_nerf.core.layers.projections import PROJECTIONS, seeded_generator
 from eugen_nerf.studies.study_run import Case, Column, Study

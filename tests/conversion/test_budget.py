@@ -336,7 +336,7 @@ def test_the_command_writes_a_run_with_its_front(
     student = load_run(config, device="cpu", test_mode="inference")
     assert query_macs(student.model) == record["budget"]["measured"]["multiply_adds"]  # type: ignore[arg-type]
     assert yaml.load(config.read_text(), Loader=yaml.Loader).pipeline.model.variant == "eugen"
-    from eugen_nerf.core.bundles.bundle_files import load_bundle
+    from eugen_nerf.core import load_bundle
 
     field = load_bundle(tmp_path / "b")
     density, colour = field(torch.rand(7, 3), torch.nn.functional.normalize(torch.rand(7, 3), dim=-1))

@@ -11,15 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from eugen_nerf.core import (
+    Batch,
+    ConversionConfig,
+    DenseLinear,
+    EUGenConfig,
+    EUGenLinear,
+    LayerGraph,
+    NeRFShape,
+    build_nerf,
+    convert_graph,
+)
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.fitting import layer_batches as pairs
-from eugen_nerf.core.fitting.convert_graph import convert_graph, convertible_layers
-from eugen_nerf.core.fitting.importance import Batch
-from eugen_nerf.core.fitting.recipes import ConversionConfig
-from eugen_nerf.core.layers.baselines import DenseLinear
-from eugen_nerf.core.networks.layer_graph import LayerGraph
-from eugen_nerf.core.networks.nerf_mlp import NeRFShape, build_nerf
+from eugen_nerf.core.fitting.convert_graph import convertible_layers
 
 SHAPE = NeRFShape(
     position_width=7, direction_width=5, trunk_layers=4, trunk_width=16, skips=(2,), head_layers=2, head_width=10

@@ -14,9 +14,8 @@ from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.conversion.graph_run import distill
 from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.conversion.teacher import teacher_of
+from eugen_nerf.core import DenseLinear, EUGenLinear
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.eugen import EUGenLinear
-from eugen_nerf.core.layers.baselines import DenseLinear
 from eugen_nerf.methods.dnerf import EugenDNerfModel
 from eugen_nerf.methods.runs.loading import Run, load_run
 

@@ -19,10 +19,8 @@ from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.conversion.graph_run import distill
 from eugen_nerf.conversion.run_writer import TRAIN_ON, write_run
 from eugen_nerf.conversion.teacher import has_graphs, teacher_of
+from eugen_nerf.core import ConversionConfig, EUGenConfig, EUGenLinear, LayerSpec
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
-from eugen_nerf.core.fitting.recipes import ConversionConfig
-from eugen_nerf.core.spec import LayerSpec
 from eugen_nerf.methods.runs.loading import Run, load_run
 
 FEW = DistillConfig(layers=("trunk_[12]",), num_features=(6,), ray_fraction=0.5)

@@ -16,14 +16,20 @@ from eugen_nerf.conversion.budget.measure import query_macs
 from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.conversion.graph_run import Conversion
 from eugen_nerf.conversion.run_writer import write_run
-from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
-from eugen_nerf.core.fitting.convert_graph import convert_graph
-from eugen_nerf.core.fitting.importance import Batch
+from eugen_nerf.core import (
+    Batch,
+    ConversionConfig,
+    DenseLinear,
+    EUGenConfig,
+    EUGenLinear,
+    LowRankLinear,
+    NeRFShape,
+    build_nerf,
+    convert_graph,
+)
 from eugen_nerf.core.fitting.layer_batches import LayerBatch, Replay
 from eugen_nerf.core.fitting.rank_importance import rank_curves
-from eugen_nerf.core.fitting.recipes import ConversionConfig, fit_layer, projection_layer
-from eugen_nerf.core.layers.baselines import DenseLinear, LowRankLinear
-from eugen_nerf.core.networks.nerf_mlp import NeRFShape, build_nerf
+from eugen_nerf.core.fitting.recipes import fit_layer, projection_layer
 from eugen_nerf.methods.runs.loading import load_run
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from eugen_nerf.conversion.conversion_table import print_reports
 from eugen_nerf.conversion.run_writer import FieldReport
-from eugen_nerf.core.fitting.convert_graph import LayerReport
+from eugen_nerf.core import LayerReport
 
 
 def test_no_number_is_cut_at_80_columns() -> None:

@@ -27,11 +27,10 @@ from eugen_nerf.conversion.graph_run import distill
 from eugen_nerf.conversion.ray_samples import choose_rays, picture, ray_bundle, training_views
 from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.conversion.stock_run import StockConversion
+from eugen_nerf.core import ConversionConfig, Weighted
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.fitting.recipes import ConversionConfig
 from eugen_nerf.core.modules.discovery import find_hidden
 from eugen_nerf.core.modules.linears import Linears
-from eugen_nerf.core.modules.shrinking import Weighted
 from eugen_nerf.fields.query_timing import Ratio
 from eugen_nerf.methods.converted import ConvertedPipeline, resize
 from eugen_nerf.methods.runs.checkpoints import read_latest_checkpoint

@@ -11,9 +11,8 @@ import torch
 from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.conversion.graph_run import Conversion
 from eugen_nerf.conversion.layer_cache import FolderStore
+from eugen_nerf.core import ConversionConfig, LayerReport
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.fitting.convert_graph import LayerReport
-from eugen_nerf.core.fitting.recipes import ConversionConfig
 from eugen_nerf.methods.runs.loading import Run, load_run
 
 PLAN = {"coarse": {"trunk_1": 5, "trunk_2": 6}, "fine": {"trunk_1": 5, "trunk_2": 6}}

@@ -6,19 +6,21 @@ import torch
 from oracles import randomise
 from torch import Tensor
 
-from eugen_nerf.core import EUGenConfig, NeRFShape, Replacement, build_variant
-from eugen_nerf.core.bundles.bundled_field import BundledField, DistanceBundle, RadianceBundle
-from eugen_nerf.core.bundles.bundled_network import BundledGraph
-from eugen_nerf.core.bundles.bundled_parts import Deformation, Occupancy
-from eugen_nerf.core.encodings.hash_grid import HashGrid
-from eugen_nerf.core.encodings.point_encodings import (
-    BoxEncoding,
-    ContractedEncoding,
-    Encoding,
+from eugen_nerf.core import (
+    BundledGraph,
+    DistanceBundle,
+    EUGenConfig,
     FrequencyEncoding,
+    HashGrid,
+    NeRFShape,
     OffAxisEncoding,
-    PyramidEncoding,
+    RadianceBundle,
+    Replacement,
+    build_variant,
 )
+from eugen_nerf.core.bundles.bundled_field import BundledField
+from eugen_nerf.core.bundles.bundled_parts import Deformation, Occupancy
+from eugen_nerf.core.encodings.point_encodings import BoxEncoding, ContractedEncoding, Encoding, PyramidEncoding
 
 KINDS = ("frequency", "moving", "contracted", "pyramid", "box", "distance")
 

@@ -15,8 +15,18 @@ import torch
 from oracles import Array, array, draw, graph_numpy, randomise
 from torch import Tensor
 
-from eugen_nerf.core import CollapsedGraph, EUGenConfig, LayerGraph, NeRFShape, Replacement, build_variant, make_plan
-from eugen_nerf.core.encodings.point_encodings import Encoding, FrequencyEncoding, OffAxisEncoding
+from eugen_nerf.core import (
+    CollapsedGraph,
+    EUGenConfig,
+    FrequencyEncoding,
+    LayerGraph,
+    NeRFShape,
+    OffAxisEncoding,
+    Replacement,
+    build_variant,
+    make_plan,
+)
+from eugen_nerf.core.encodings.point_encodings import Encoding
 from eugen_nerf.core.inference.fused import Launch, run_fused
 from eugen_nerf.core.inference.packed_format import FUSED_FUNCTIONS, FUSED_PRECISIONS, FusedPrecision, PackedNetwork
 from eugen_nerf.core.inference.packing import pack

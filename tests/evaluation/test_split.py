@@ -14,7 +14,7 @@ from nerfstudio.model_components.ray_samplers import PDFSampler, Sampler
 from nerfstudio.model_components.renderers import DepthRenderer, RGBRenderer
 from torch import nn
 
-from eugen_nerf.core.networks.nerf_mlp import NeRFShape, build_nerf
+from eugen_nerf.core import NeRFShape, build_nerf
 from eugen_nerf.evaluation.costs import time_breakdown as split
 from eugen_nerf.evaluation.costs.time_breakdown import (
     CATEGORIES,

@@ -19,7 +19,7 @@ from frustums import (
 )
 from torch import Tensor, nn
 
-from eugen_nerf.core.encodings.hash_grid import HashGrid
+from eugen_nerf.core import HashGrid
 from eugen_nerf.fields.encoders import (
     FOOTPRINT,
     NUM_DIRECTIONS,

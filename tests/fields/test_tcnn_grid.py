@@ -14,7 +14,7 @@ import torch
 from frustums import random_samples
 from torch import Tensor, nn
 
-from eugen_nerf.core.encodings.hash_grid import HashGrid
+from eugen_nerf.core import HashGrid
 from eugen_nerf.fields import tcnn_grid
 from eugen_nerf.fields.tcnn_grid import TcnnHashGrid
 from eugen_nerf.fields.zipnerf import ZipNeRFFieldConfig

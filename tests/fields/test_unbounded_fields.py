@@ -12,11 +12,9 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from eugen_nerf.core import DenseLinear, EUGenConfig, EUGenLinear, LayerSpec
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
-from eugen_nerf.core.layers.baselines import DenseLinear
 from eugen_nerf.core.networks.nerf_mlp import VARIANTS
-from eugen_nerf.core.spec import LayerSpec
 from eugen_nerf.fields.encoders import GaussianEncoder, MultisampleEncoder
 from eugen_nerf.fields.frustum_field import UnboundedField, UnboundedFieldConfig
 from eugen_nerf.fields.mipnerf360 import MipNeRF360FieldConfig

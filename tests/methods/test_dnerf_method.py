@@ -20,8 +20,8 @@ from nerfstudio.data.scene_box import SceneBox
 from PIL import Image
 from tiny_runs import render, shrink_dnerf
 
+from eugen_nerf.core import DenseLinear
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.layers.baselines import DenseLinear
 from eugen_nerf.methods.dnerf import EugenDNerfModel, EugenDNerfModelConfig
 from eugen_nerf.methods.nerf import EugenNerfModel, EugenNerfModelConfig
 from eugen_nerf.methods.runs.loading import load_run

@@ -11,7 +11,7 @@ import yaml
 from tiny_runs import shrink_dnerf, shrink_nerf, shrink_unbounded, tiny_config
 from torch import nn
 
-from eugen_nerf.core.training.muon import is_orthogonalised
+from eugen_nerf.core import is_orthogonalised
 from eugen_nerf.methods.optimizers import FieldOptimizerConfig, FusedAdam, MuonAdam
 
 

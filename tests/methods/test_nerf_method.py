@@ -19,9 +19,8 @@ from nerfstudio.engine.trainer import TrainerConfig
 from PIL import Image
 from tiny_runs import render
 
+from eugen_nerf.core import DenseLinear, EUGenLinear, LowRankLinear, MonarchLinear, SNNKLinear
 from eugen_nerf.core.errors import DataError, RunError
-from eugen_nerf.core.eugen import EUGenLinear
-from eugen_nerf.core.layers.baselines import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
 from eugen_nerf.core.networks.nerf_mlp import VARIANTS
 from eugen_nerf.core.training.merged import MergedLayer
 from eugen_nerf.methods.runs import image_metrics as metrics

@@ -19,9 +19,8 @@ from tiny_models import make_config, make_model
 from tiny_runs import render, shrink_unbounded
 from torch import Tensor
 
+from eugen_nerf.core import DenseLinear, EUGenLinear, LowRankLinear, MonarchLinear, SNNKLinear
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.eugen import EUGenLinear
-from eugen_nerf.core.layers.baselines import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
 from eugen_nerf.core.networks.nerf_mlp import VARIANTS
 from eugen_nerf.core.training.merged import MergedLayer
 from eugen_nerf.fields.zipnerf import ZipNeRFField

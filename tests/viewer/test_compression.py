@@ -12,9 +12,9 @@ import torch
 
 from eugen_nerf.conversion.budget.measure import query_macs
 from eugen_nerf.conversion.conversion_settings import DistillConfig
+from eugen_nerf.core import DenseLinear
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.importance import LayerMoments
-from eugen_nerf.core.layers.baselines import DenseLinear
 from eugen_nerf.core.least_squares import MomentSums, greedy_columns
 from eugen_nerf.methods.runs.loading import load_run
 from eugen_viewer.panels.compression import LiveCompression

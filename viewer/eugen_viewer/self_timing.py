@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from eugen_nerf.core import DenseLinear
 from eugen_nerf.core.errors import EugenError
 from eugen_nerf.core.fitting.importance import LayerMoments
-from eugen_nerf.core.layers.baselines import DenseLinear
 from eugen_nerf.core.least_squares import MomentSums, greedy_columns
 from eugen_nerf.evaluation.costs.resources import environment
 from eugen_viewer.frame_budget import FrameBudget

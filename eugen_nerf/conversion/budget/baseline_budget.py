@@ -13,9 +13,9 @@ from eugen_nerf.conversion.budget.field_preview import field_groups
 from eugen_nerf.conversion.budget.measure import query_macs
 from eugen_nerf.conversion.conversion_settings import Plan
 from eugen_nerf.conversion.graph_run import Conversion
+from eugen_nerf.core import FeatureLayer
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fitting.rank_importance import rank_curves
-from eugen_nerf.core.layers.feature_layer import FeatureLayer
 
 _DECADES = 24
 """Prices of a multiply-add that are looked at reach so far down from one at which every layer has rank 1."""

@@ -14,7 +14,7 @@ from nerfstudio.data.scene_box import SceneBox
 from torch import Tensor
 
 from eugen_nerf.benchmarks.network_speed import Family
-from eugen_nerf.core.inference.plan import InferencePlan
+from eugen_nerf.core import InferencePlan
 from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.timing import medians, speed_ratios, synchronise, time_interleaved
 from eugen_nerf.evaluation.costs.inference_modes import PLAN_RAYS, describe_plan

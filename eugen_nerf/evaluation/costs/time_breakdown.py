@@ -21,7 +21,7 @@ from nerfstudio.model_components import renderers
 from nerfstudio.model_components.ray_samplers import Sampler
 from torch import nn
 
-from eugen_nerf.core.networks.layer_graph import LayerGraph
+from eugen_nerf.core import LayerGraph
 from eugen_nerf.evaluation.images.view_rendering import render_rgb, view_camera
 from eugen_nerf.fields.encoders import FrustumEncoder
 from eugen_nerf.fields.query_timing import synchronise

@@ -13,10 +13,9 @@ from eugen_nerf.benchmarks.network_speed import Contender, contenders_of, encode
 from eugen_nerf.benchmarks.query_speed import measure_peaks, queries_for, rows_of
 from eugen_nerf.benchmarks.render_speed import measure_renders
 from eugen_nerf.benchmarks.training_speed import measure_training
-from eugen_nerf.core.encodings.hash_grid import HashGrid, pyramid
+from eugen_nerf.core import HashGrid, build_nerf, make_plan
+from eugen_nerf.core.encodings.hash_grid import pyramid
 from eugen_nerf.core.inference.fused import kernel_unavailable_reason
-from eugen_nerf.core.inference.plan import make_plan
-from eugen_nerf.core.networks.nerf_mlp import build_nerf
 from eugen_nerf.core.timing import medians, time_interleaved
 from eugen_nerf.core.training.tf32 import float32_products
 from eugen_nerf.gpu_day.day import Day

@@ -13,10 +13,9 @@ import torch
 
 from eugen_nerf.benchmarks.network_speed import encoded_inputs, networks_of
 from eugen_nerf.benchmarks.query_speed import measure_peaks
+from eugen_nerf.core import LayerGraph, make_plan
 from eugen_nerf.core.inference.fused import kernel_unavailable_reason
 from eugen_nerf.core.inference.packing import unsupported_reason
-from eugen_nerf.core.inference.plan import make_plan
-from eugen_nerf.core.networks.layer_graph import LayerGraph
 from eugen_nerf.gpu_day.day import Day
 from eugen_nerf.gpu_day.measurements.compiling import (
     DRY,

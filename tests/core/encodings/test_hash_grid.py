@@ -12,8 +12,8 @@ import torch
 from oracles import array, draw, randomise
 from torch import Tensor
 
-from eugen_nerf.core import ConfigError
-from eugen_nerf.core.encodings.hash_grid import PRECONDITION, HashGrid, gather_sum, pyramid
+from eugen_nerf.core import ConfigError, HashGrid
+from eugen_nerf.core.encodings.hash_grid import PRECONDITION, gather_sum, pyramid
 
 Array = np.ndarray
 LOG2 = 9

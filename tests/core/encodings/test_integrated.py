@@ -6,7 +6,7 @@ import torch
 from oracles import array, draw
 from torch import Tensor
 
-from eugen_nerf.core.encodings.integrated import IntegratedEncoding
+from eugen_nerf.core import IntegratedEncoding
 
 Array = np.ndarray
 

@@ -9,16 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from eugen_nerf.core import Batch, EUGenConfig, LayerGraph, LayerSpec, NeRFShape, build_nerf
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.eugen import EUGenConfig
 from eugen_nerf.core.fitting import allocation as allocate
 from eugen_nerf.core.fitting.allocation import candidate_widths, combined_front, pareto_front, within_budget
 from eugen_nerf.core.fitting.convert_graph import convertible_layers
-from eugen_nerf.core.fitting.importance import Batch, gather_moments, sensitive_values
+from eugen_nerf.core.fitting.importance import gather_moments, sensitive_values
 from eugen_nerf.core.least_squares import greedy_path
-from eugen_nerf.core.networks.layer_graph import LayerGraph
-from eugen_nerf.core.networks.nerf_mlp import NeRFShape, build_nerf
-from eugen_nerf.core.spec import LayerSpec
 
 SHAPES = {
     "skip": NeRFShape(

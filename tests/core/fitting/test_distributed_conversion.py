@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from eugen_nerf.core import Batch, ConversionConfig, LayerGraph, LayerReport, NeRFShape, build_nerf, convert_graph
 from eugen_nerf.core.distributed import (
     _exchange_device,
     first_process_value,
@@ -21,11 +22,7 @@ from eugen_nerf.core.distributed import (
     summed,
 )
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.fitting.convert_graph import LayerReport, convert_graph
-from eugen_nerf.core.fitting.importance import Batch, gather_moments
-from eugen_nerf.core.fitting.recipes import ConversionConfig
-from eugen_nerf.core.networks.layer_graph import LayerGraph
-from eugen_nerf.core.networks.nerf_mlp import NeRFShape, build_nerf
+from eugen_nerf.core.fitting.importance import gather_moments
 
 SHAPE = NeRFShape(
     position_width=6, direction_width=4, trunk_layers=3, trunk_width=14, skips=(2,), head_layers=1, head_width=9

@@ -8,9 +8,17 @@ import torch
 from oracles import array
 from plan_networks import NETWORKS, inputs_of, network, truth_of
 
-from eugen_nerf.core import ConfigError, EUGenConfig, LayerGraph, NeRFShape, Replacement, build_variant, make_plan
+from eugen_nerf.core import (
+    ConfigError,
+    EUGenConfig,
+    LayerGraph,
+    NeRFShape,
+    Replacement,
+    build_variant,
+    make_plan,
+    reduce_precision,
+)
 from eugen_nerf.core.inference.onednn import DTYPES, OneDNNGraph, has_onednn
-from eugen_nerf.core.inference.quantized import reduce_precision
 
 CPU = torch.device("cpu")
 

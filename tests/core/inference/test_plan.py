@@ -12,8 +12,7 @@ import torch
 from oracles import array
 from plan_networks import ENCODED, NETWORKS, encodings_of, inputs_of, network, points_of, strided, truth, truth_of
 
-from eugen_nerf.core import ConfigError, InferencePlan, make_plan
-from eugen_nerf.core.bundles.bundled_network import BundledGraph
+from eugen_nerf.core import BundledGraph, ConfigError, InferencePlan, make_plan
 from eugen_nerf.core.encodings.point_encodings import ContractedEncoding
 from eugen_nerf.core.inference.chunks import chunk_rows
 

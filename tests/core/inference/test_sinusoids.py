@@ -7,7 +7,8 @@ import pytest
 import torch
 from oracles import array, draw
 
-from eugen_nerf.core.encodings.point_encodings import ContractedEncoding, Encoding, FrequencyEncoding, OffAxisEncoding
+from eugen_nerf.core import FrequencyEncoding, OffAxisEncoding
+from eugen_nerf.core.encodings.point_encodings import ContractedEncoding, Encoding
 from eugen_nerf.core.inference.sinusoids import Sinusoids, as_sinusoids
 
 

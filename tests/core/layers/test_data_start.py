@@ -4,8 +4,7 @@ import pytest
 import torch
 from oracles import draw
 
-from eugen_nerf.core import ConfigError, EUGenConfig, EUGenLinear
-from eugen_nerf.core.layers.data_start import start_from_data
+from eugen_nerf.core import ConfigError, EUGenConfig, EUGenLinear, start_from_data
 
 
 def positive(count: int, width: int) -> torch.Tensor:

@@ -13,14 +13,11 @@ from plain_models import FUNCTIONS, MLP, batches
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
+from eugen_nerf.core import ConversionConfig, EUGenConfig, Weighted, convert_
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.eugen import EUGenConfig
-from eugen_nerf.core.fitting.recipes import ConversionConfig
 from eugen_nerf.core.layers.activations import activation
-from eugen_nerf.core.modules.convert_modules import convert_
 from eugen_nerf.core.modules.discovery import find_hidden
 from eugen_nerf.core.modules.linears import Linears
-from eugen_nerf.core.modules.shrinking import Weighted
 
 
 @pytest.fixture(autouse=True)

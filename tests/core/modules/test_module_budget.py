@@ -11,10 +11,9 @@ import torch
 from plain_models import MLP, batches
 from torch import Tensor, nn
 
+from eugen_nerf.core import ConversionConfig, convert_
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fitting.allocation import candidate_widths
-from eugen_nerf.core.fitting.recipes import ConversionConfig
-from eugen_nerf.core.modules.convert_modules import convert_
 from eugen_nerf.core.modules.module_conversion import ModuleConversion
 
 

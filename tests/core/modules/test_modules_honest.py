@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from plain_models import MLP, batches
 from torch import Tensor, nn
 
+from eugen_nerf.core import convert_
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.modules.convert_modules import convert_
 from eugen_nerf.core.modules.outputs import differ
 
 OUTSIDE = "has units that are also read outside of linear layers"

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eugen_nerf.core import convert_
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.modules.convert_modules import convert_
 
 HINT = "transformers is not installed: pip install -c constraints.txt -e '.[huggingface]'"
 

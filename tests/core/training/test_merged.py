@@ -4,9 +4,17 @@ import pytest
 import torch
 from oracles import draw, randomise
 
-from eugen_nerf.core import ConfigError, EUGenConfig, LayerGraph, NeRFShape, Replacement, build_variant
+from eugen_nerf.core import (
+    ConfigError,
+    EUGenConfig,
+    LayerGraph,
+    NeRFShape,
+    Replacement,
+    build_variant,
+    merged_for_training,
+)
 from eugen_nerf.core.spec import count_parameters
-from eugen_nerf.core.training.merged import MergedLayer, merged_for_training
+from eugen_nerf.core.training.merged import MergedLayer
 
 SHAPE = NeRFShape(9, 5, 4, 16, (2,), 0, 1, 8)
 BOTTLENECK = NeRFShape(9, 5, 2, 16, (), 12, 1, 8)

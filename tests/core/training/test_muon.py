@@ -6,10 +6,9 @@ import torch
 from oracles import array, draw
 from torch import nn
 
-from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
-from eugen_nerf.core.layers.baselines import LowRankLinear, MonarchLinear
+from eugen_nerf.core import BatchedMuon, EUGenConfig, EUGenLinear, LowRankLinear, MonarchLinear
 from eugen_nerf.core.layers.factors import update_share
-from eugen_nerf.core.training.muon import BatchedMuon, orthogonalised
+from eugen_nerf.core.training.muon import orthogonalised
 
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 SHAPES = [(16, 16), (12, 40), (40, 12), (16, 16), (12, 40)]

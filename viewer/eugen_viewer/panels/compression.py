@@ -26,9 +26,9 @@ from eugen_nerf.conversion.graph_run import Conversion
 from eugen_nerf.conversion.ray_samples import training_views
 from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.conversion.teacher import has_graphs
+from eugen_nerf.core import DenseLinear
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.allocation import Combination, within_budget
-from eugen_nerf.core.layers.baselines import DenseLinear
 from eugen_nerf.core.least_squares import greedy_columns
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.runs.loading import Run

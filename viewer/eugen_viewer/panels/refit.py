@@ -7,11 +7,9 @@ import copy
 import torch
 from torch import Tensor
 
-from eugen_nerf.core.eugen import EUGenLinear
+from eugen_nerf.core import ConversionConfig, DenseLinear, EUGenLinear, FeatureLayer
 from eugen_nerf.core.fitting.importance import LayerMoments
-from eugen_nerf.core.fitting.recipes import ConversionConfig, projection_layer
-from eugen_nerf.core.layers.baselines import DenseLinear
-from eugen_nerf.core.layers.feature_layer import FeatureLayer
+from eugen_nerf.core.fitting.recipes import projection_layer
 from eugen_nerf.core.least_squares import ridge_solution
 
 RIDGE = 1e-6
