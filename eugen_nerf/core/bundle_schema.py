@@ -36,14 +36,14 @@ def parse_object(text: bytes, where: str) -> dict[str, Any]:
         BundleError: no JSON object, a name given twice, NaN or infinity, nesting too deep.
     """
     try:
-        found = json.loads(text.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except RecursionError as error:
         raise BundleError(f"{where} is nested too deeply to be a bundle's; {ADVICE}") from error
     except ValueError as error:  # no UTF-8, no JSON, endless digits, and what the hooks refuse
         raise BundleError(f"{where} is not valid JSON: {error}; {ADVICE}") from error
-    if not isinstance(found, dict):
-        raise BundleError(f"{where} must hold a JSON object, not {_named(found)}; {ADVICE}")
-    return found
+    if not isinstance(value, dict):
+        raise BundleError(f"{where} must hold a JSON object, not {_named(value)}; {ADVICE}")
+    return value
 
 
 ADVICE = "the file is damaged or no bundle: copy or write the bundle again"
@@ -188,15 +188,15 @@ class StoredTensors:
         """
         if name not in self._tensors:
             raise BundleError(f"the bundle's description needs the tensor {name!r}, which is not there; {ADVICE}")
-        found = self._tensors.pop(name)
-        fits = len(found.shape) == len(shape) and all(b in (None, a) for a, b in zip(found.shape, shape, strict=True))
-        if not fits or found.is_floating_point() == integer:
-            dtype, sort = str(found.dtype).removeprefix("torch."), "whole" if integer else "floating point"
+        tensor = self._tensors.pop(name)
+        fits = len(tensor.shape) == len(shape) and all(b in (None, a) for a, b in zip(tensor.shape, shape, strict=True))
+        if not fits or tensor.is_floating_point() == integer:
+            dtype, sort = str(tensor.dtype).removeprefix("torch."), "whole" if integer else "floating point"
             wanted = ", ".join("any" if v is None else str(v) for v in shape)
             raise BundleError(
-                f"tensor {name!r} is {dtype} {list(found.shape)}, the description needs {sort} [{wanted}]; {ADVICE}"
+                f"tensor {name!r} is {dtype} {list(tensor.shape)}, the description needs {sort} [{wanted}]; {ADVICE}"
             )
-        return found
+        return tensor
 
     def close(self) -> None:
         """Refuses tensors that the description does not use.
@@ -210,10 +210,10 @@ class StoredTensors:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
         raise ValueError("a name is given twice in one object")
-    return found
+    return entries
 
 
 def _no_constant(name: str) -> float:

@@ -353,7 +353,7 @@ def test_refusals() -> None:
         with pytest.raises(ConfigError, match=f"^'{name}' is no dense hidden layer; there are: {names}$"):
             convert_graph(teacher, batches, {name: 4}, ConversionConfig())
     for count in (0, 17):
-        with pytest.raises(ConfigError, match=f"^{count} features asked for, and the layer has 16 rows to choose from"):
+        with pytest.raises(ConfigError, match=f"^cannot choose {count} features of 16 rows: choose 1 to 16"):
             convert_graph(teacher, batches, {"trunk_1": count}, ConversionConfig())
     for count in (0, 65):
         with pytest.raises(ConfigError, match=f"^{count} features make no sense for a layer 16 wide; choose 1 to 64"):

@@ -268,7 +268,7 @@ def test_the_command_refuses_in_one_line(
     layers = "trunk_0, trunk_1, trunk_2, trunk_3, head_0"
     assert line("--layers", "trunc_.*") == f"layer pattern 'trunc_.*' matches no layer; there are: {layers}"
     assert line("--layers", "trunk_1", "(").startswith("layer pattern '(' is not a regular expression: ")
-    assert line("--num-features", 33) == "33 features asked for, and the layer has 32 rows to choose from"
+    assert line("--num-features", 33) == "cannot choose 33 features of 32 rows: choose 1 to 32"
     assert line("--num-features", 4, 5).startswith("2 numbers of features for 4 layers (trunk_0, trunk_1, ")
     assert line("--ray-fraction", 0.25).startswith("256 rays (0.25 of 1024 pixels, at most 4096) are too few to fit")
     assert line("--max-rays", 100).startswith("100 rays (0.5 of 1024 pixels, at most 100) are too few")

@@ -91,7 +91,7 @@ def make(kind: str) -> BundledField:
     ).eval()
 
 
-def ask(field: BundledField, count: int = 20) -> tuple[Tensor, ...]:
+def evaluate(field: BundledField, count: int = 20) -> tuple[Tensor, ...]:
     """The field at random points."""
     generator = torch.Generator().manual_seed(5)
     points, towards = 0.5 * torch.randn(count, 3, generator=generator), torch.randn(count, 3, generator=generator)

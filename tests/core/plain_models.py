@@ -1,4 +1,4 @@
-"""Small PyTorch models that have never seen this project."""
+"""Small PyTorch models that do not use this project."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Three layers, the function a line of code, the input concatenated before the second layer where asked."""
+    """Three layers, the function a line of code, the input concatenated before the second layer on request."""
 
     def __init__(self, function: Callable[[Tensor], Tensor], skip: str = "none", width: int = 24) -> None:
         super().__init__()

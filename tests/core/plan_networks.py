@@ -49,7 +49,7 @@ FUSED = (
 """Names of networks that the kernel knows."""
 NETWORKS = (*FUSED, "monarch")
 ENCODED = ("encoded", "encoded norm degree 2", "encoded off axis")
-"""Names of networks that the kernel asks with features that it computes of points."""
+"""Names of networks whose inputs the kernel encodes itself."""
 
 
 def network(name: str) -> LayerGraph:
@@ -98,15 +98,15 @@ def packed_of(name: str, precision: FusedPrecision) -> PackedNetwork:
     return pack(graph.collapse(), graph.input_widths, precision, tables)
 
 
-def asked(name: str) -> list[Tensor]:
-    """What a packed network is asked."""
+def sample_inputs(name: str) -> list[Tensor]:
+    """Inputs of a packed network."""
     return points_of(name) if name in ENCODED else inputs_of(network(name))
 
 
 @cache
 def truth(name: str) -> list[Array]:
-    """What it must answer: float64, encodings from their formulas."""
-    inputs = [array(x) for x in asked(name)]
+    """Expected outputs: float64, encodings from their formulas."""
+    inputs = [array(x) for x in sample_inputs(name)]
     if name == "encoded off axis":
         encoding = encodings_of(name)[0]
         assert isinstance(encoding, OffAxisEncoding)
@@ -131,7 +131,7 @@ def functions_packed(function: str, precision: FusedPrecision = "float32") -> Pa
 
 
 def arguments() -> Tensor:
-    """Where functions are asked, float32 `[64, 3]`: small, large, round 0 and, in the last row, not a number."""
+    """Inputs of functions, float32 `[64, 3]`: small, large, round 0 and, in the last row, not a number."""
     x = torch.cat([torch.linspace(-8, 8, 96), torch.linspace(-90, 90, 90), torch.tensor([0.0, 1e-6, -1e-6])])
     return torch.cat([x, torch.full((3,), torch.nan)]).view(64, 3)
 
@@ -164,7 +164,7 @@ def _run(path: str) -> None:
 
     for name in (*FUSED, *ENCODED):
         for precision in FUSED_PRECISIONS:
-            keep(f"{name}/{precision}", run_fused(packed_of(name, precision), *asked(name)))
+            keep(f"{name}/{precision}", run_fused(packed_of(name, precision), *sample_inputs(name)))
     for function in FUSED_FUNCTIONS:
         keep(function, run_fused(functions_packed(function), arguments()))
     points = points_of("encoded norm degree 2")

@@ -1,4 +1,4 @@
-"""Freed memory that a process keeps, seen by the pages that the system hands out."""
+"""Freed memory that a process keeps, measured by the pages that the system maps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ print(faults(20))
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator is not glibc's")
 def test_memory_that_is_asked_for_again_costs_no_pages() -> None:
-    """Sixteen megabytes are 4,096 pages of 4 kB: given back, twenty rounds would ask for 80 thousand."""
+    """Sixteen megabytes are 4,096 pages of 4 kB: returned, twenty rounds would map 80 thousand."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr

@@ -161,7 +161,7 @@ def _header(file: BinaryIO, size: int, max_bytes: int) -> dict[str, tuple[str, l
         )
     entries = parse_object(file.read(length), f"the header of {WEIGHTS}")
     entries.pop("__metadata__", None)
-    found, total = {}, 0
+    described, total = {}, 0
     for name, entry in entries.items():
         spec = Spec(entry, f"the header of {WEIGHTS}: {name[:60]!r}")
         code, shape = spec.text("dtype", DTYPES), list(spec.integers("shape", 1, 1 << 40, 8))
@@ -170,7 +170,7 @@ def _header(file: BinaryIO, size: int, max_bytes: int) -> dict[str, tuple[str, l
         count = math.prod(shape) * torch.empty(0, dtype=DTYPES[code]).element_size()
         if offsets[-1] - offsets[0] != count:
             raise BundleError(f"{spec.where} takes bytes {list(offsets)} where {code} {shape} needs {count}; {ADVICE}")
-        found[name], total = (code, shape), total + count
+        described[name], total = (code, shape), total + count
     if total > max_bytes:
         raise BundleError(
             f"{WEIGHTS} holds {total} bytes of tensors, at most {max_bytes} are allowed: pass max_bytes={total} to "
@@ -178,7 +178,7 @@ def _header(file: BinaryIO, size: int, max_bytes: int) -> dict[str, tuple[str, l
         )
     if 8 + length + total != size:
         raise BundleError(f"{WEIGHTS} has {size} bytes, its header describes {8 + length + total}; {ADVICE}")
-    return found
+    return described
 
 
 def _compare(declared: Spec, header: dict[str, tuple[str, list[int]]]) -> None:

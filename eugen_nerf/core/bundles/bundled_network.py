@@ -142,14 +142,14 @@ class BundledGraph(nn.Module):
             for i, part in enumerate(spec.parts("outputs", 16))
         ]
         spec.close()
-        found = cls(CollapsedGraph(tuple(steps), tuple(maps)), declared)
-        if found.output_widths != tuple(outputs):
-            made = list(found.output_widths)
+        network = cls(CollapsedGraph(tuple(steps), tuple(maps)), declared)
+        if network.output_widths != tuple(outputs):
+            made = list(network.output_widths)
             raise BundleError(f"{spec.where} has outputs of widths {made}, its kind needs {list(outputs)}; {ADVICE}")
-        dtypes = sorted({str(b.dtype).removeprefix("torch.") for b in found.buffers()})
+        dtypes = sorted({str(b.dtype).removeprefix("torch.") for b in network.buffers()})
         if len(dtypes) > 1:
             raise BundleError(f"{spec.where} mixes {' and '.join(dtypes)}; a network has one dtype; {ADVICE}")
-        return found
+        return network
 
     def _store(self, name: str, **tensors: Tensor | None) -> None:
         # contiguous, as files hold them: matrix products of other layouts round differently
@@ -160,8 +160,8 @@ class BundledGraph(nn.Module):
             )
 
     def _tensor(self, name: str) -> Tensor | None:
-        found: Tensor | None = getattr(self, name)
-        return found
+        tensor: Tensor | None = getattr(self, name)
+        return tensor
 
     def _factor(self, name: str) -> tuple[Tensor, Tensor] | None:
         weight, bias = self._tensor(f"{name}_weight"), self._tensor(f"{name}_bias")

@@ -46,9 +46,9 @@ class Deformation(nn.Module):
         time = build_encoding(spec.part("time"), tensors, f"{prefix}time.", 1, kinds)
         width = (position.out_features + time.out_features,)
         network = BundledGraph.build(spec.part("network"), tensors, f"{prefix}network.", width, (3,))
-        found = cls(position, time, network, spec.flag("anchored"))
+        deformation = cls(position, time, network, spec.flag("anchored"))
         spec.close()
-        return found
+        return deformation
 
 
 class Occupancy(nn.Module):

@@ -213,13 +213,13 @@ _WITH_PARAMETER = {"leaky_relu": ("LeakyRelu", 0.01), "elu": ("Elu", 1.0)}
 
 
 def _function(name: str) -> Callable[[_Writer, str], str]:
-    found = re.fullmatch(r"(\w+)(?:\((.+)\))?", name)
+    match = re.fullmatch(r"(\w+)(?:\((.+)\))?", name)
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
-    if found is None or found[1] not in _WITH_PARAMETER:
+    if match is None or match[1] not in _WITH_PARAMETER:
         raise BundleError(f"activation {name!r} has no ONNX form here; leave ONNX out")
-    kind, usual = _WITH_PARAMETER[found[1]]
-    return lambda w, x: w.node(kind, x, alpha=usual if found[2] is None else float(found[2]))
+    kind, usual = _WITH_PARAMETER[match[1]]
+    return lambda w, x: w.node(kind, x, alpha=usual if match[2] is None else float(match[2]))
 
 
 def _deviation(onnx: Any, content: bytes, graph: CollapsedGraph, widths: Sequence[int]) -> float:
@@ -230,8 +230,8 @@ def _deviation(onnx: Any, content: bytes, graph: CollapsedGraph, widths: Sequenc
         inputs = [torch.randn(rows, w, generator=generator) for w in widths]
         with torch.no_grad():
             expected = graph(*(x.to(device) for x in inputs))
-        found = run({f"input_{i}": x.numpy() for i, x in enumerate(inputs)})
-        for truth, ours in zip(expected, found, strict=True):
+        outputs = run({f"input_{i}": x.numpy() for i, x in enumerate(inputs)})
+        for truth, ours in zip(expected, outputs, strict=True):
             size = truth.abs().max().cpu().clamp_min(1e-30)
             difference = float((torch.from_numpy(ours) - truth.cpu()).abs().max() / size)
             worst = max(worst, math.inf if math.isnan(difference) else difference)

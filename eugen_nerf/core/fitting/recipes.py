@@ -190,7 +190,9 @@ def projection_layer(old: DenseLinear, count: int, config: ConversionConfig, *, 
         return LowRankLinear(old.in_features, old.out_features, count, old.function).to(old.weight)
     if config.recipe in BY_ROWS:
         if not 1 <= count <= old.out_features:
-            raise ConfigError(f"{count} features asked for, and the layer has {old.out_features} rows to choose from")
+            raise ConfigError(
+                f"cannot choose {count} features of {old.out_features} rows: choose 1 to {old.out_features}"
+            )
         eugen = replace(config.eugen, degree=1, phi=old.function, norm=False)
     else:
         eugen = config.eugen

@@ -106,12 +106,12 @@ def _unsupported_stage_reason(stage: MergedStage) -> str | None:
 def _split(width: int, sizes: Sequence[int]) -> list[tuple[int, int, int]]:
     """Start, valid columns and size of a value's chunks: as many of each size as fit, the largest first, up to the next
     multiple of the smallest."""
-    found, start, end = [], 0, -(-width // sizes[-1]) * sizes[-1]
+    chunks, start, end = [], 0, -(-width // sizes[-1]) * sizes[-1]
     for size in sizes:
         while end - start >= size:
-            found.append((start, min(size, width - start), size))
+            chunks.append((start, min(size, width - start), size))
             start += size
-    return found
+    return chunks
 
 
 class _Part(NamedTuple):
@@ -204,11 +204,11 @@ class _Packer:
         self, segments: Sequence[Sequence[_Part]], factors: Sequence[tuple[Tensor, Tensor] | None]
     ) -> tuple[Square, ...]:
         """The parts whose sum is the squared norm of joined segments."""
-        found: list[Square] = []
+        squares: list[Square] = []
         first = 0  # of the segment's parts among the stage's sources
         for parts, factor in zip(segments, factors, strict=True):
             if factor is None:
-                found += [Square((first + i,), 0, p.valid) for i, p in enumerate(parts)]
+                squares += [Square((first + i,), 0, p.valid) for i, p in enumerate(parts)]
             else:
                 columns = factor[0].detach().split([p.valid for p in parts], dim=1)
                 for start, valid, size in _split(len(factor[0]), self.sizes):
@@ -219,9 +219,9 @@ class _Packer:
                     padded = factor[1].new_zeros(size)
                     padded[:valid] = factor[1].detach()[rows]
                     self.biases.append(padded)
-                    found.append(Square(tuple(first + i for i in kept), size, size))
+                    squares.append(Square(tuple(first + i for i in kept), size, size))
             first += len(parts)
-        return tuple(found)
+        return tuple(squares)
 
     def tile(self, rows: Tensor, columns: int, features: int) -> None:
         """Appends rows `[blocks, N, K]` of a matrix as tiles `[features, columns]`."""

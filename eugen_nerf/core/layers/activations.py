@@ -46,8 +46,8 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
         return ACTIVATIONS[name]
     if name in _CONVERSION_ONLY:
         return _CONVERSION_ONLY[name]
-    if found := re.fullmatch(r"(leaky_relu|elu)\(([-+]?[\d.]+(?:e[-+]?\d+)?)\)", name):
-        return partial(_parametrised, found[1], float(found[2]))
+    if match := re.fullmatch(r"(leaky_relu|elu)\(([-+]?[\d.]+(?:e[-+]?\d+)?)\)", name):
+        return partial(_parametrised, match[1], float(match[2]))
     raise ConfigError(f"activation {name!r} is unknown; choose one of {', '.join(sorted(ACTIVATIONS))}")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from bundles import KINDS, ask, make
+from bundles import KINDS, evaluate, make
 
 from eugen_nerf.core import BundleError, ConfigError, load_bundle, save_bundle
 
@@ -45,7 +45,7 @@ def change(bundle: Path, edit: Callable[[dict[str, Any]], None]) -> None:
 
 
 def change_tensors(bundle: Path, edit: Callable[[dict[str, torch.Tensor]], None], *, declare: bool = True) -> None:
-    """Rewrites the weights and, where asked, their list in bundle.json."""
+    """Rewrites the weights and, on request, their list in bundle.json."""
     from safetensors.torch import load_file, save_file
 
     tensors = {n: t.clone() for n, t in load_file(bundle / WEIGHTS).items()}
@@ -69,7 +69,7 @@ def test_written_and_read_it_answers_bit_for_bit(kind: str, tmp_path: Path) -> N
     read = load_bundle(tmp_path / "deep" / "bundle")
     assert not read.training
     assert not any(p.requires_grad for p in read.parameters())
-    for a, b in zip(ask(field), ask(read), strict=True):
+    for a, b in zip(evaluate(field), evaluate(read), strict=True):
         assert a.isfinite().all()
         assert a.std() > 0
         assert torch.equal(a, b)
@@ -83,7 +83,7 @@ def test_networks_of_other_dtypes(kind: str, dtype: torch.dtype, tmp_path: Path)
     save_bundle(cast, tmp_path / "bundle")
     read = load_bundle(tmp_path / "bundle")
     assert {n.dtype for n in read.networks().values()} == {dtype}
-    for single, a, b in zip(ask(field), ask(cast), ask(read), strict=True):
+    for single, a, b in zip(evaluate(field), evaluate(cast), evaluate(read), strict=True):
         assert torch.equal(a, b)
         assert a.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
         if kind != "moving":  # there a rounded offset may lead into another cell

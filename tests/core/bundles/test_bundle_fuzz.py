@@ -1,4 +1,4 @@
-"""Damaged bundles, at random with fixed seeds: each is refused in one line, or loads to a field that can be asked."""
+"""Damaged bundles, at random with fixed seeds: each is refused in one line, or loads and can be evaluated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import ask, make
+from bundles import evaluate, make
 
 from eugen_nerf.core import BundleError, load_bundle, save_bundle
 
@@ -97,7 +97,7 @@ def try_all(folder: Path, variants: Iterator[tuple[bytes, bytes]]) -> tuple[int,
             message = ""
             loaded += 1
             assert all(bool(t.isfinite().all()) for t in field.state_dict().values())
-            ask(field)
+            evaluate(field)
         assert "\n" not in message
         assert len(message) < 600
         message.encode()  # it can be printed

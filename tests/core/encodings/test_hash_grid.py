@@ -207,7 +207,7 @@ def test_down_weighting_goes_the_way_of_a_real_blur(axes: int) -> None:
         ours.append(amplitude(centre, sigma)[0])
     for values in (real, ours):
         assert 0.98 < values[0] <= 1 + 1e-12
-        # strictly, once the Gaussian is wide enough to be seen in float64
+        # strictly, once the Gaussian is wide enough to matter in float64
         assert all(later <= earlier for earlier, later in pairwise(values))
         assert all(later < earlier for earlier, later in pairwise(values[2:]))
     assert abs(real[-1]) < 0.05
@@ -226,12 +226,12 @@ def plain_gather(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
 def test_gather_sum_and_its_gradients_against_plain_indexing(dtype: torch.dtype) -> None:
     rng = np.random.default_rng(5)
     index = torch.from_numpy(rng.integers(0, 6, (2, 5, 8))).to(dtype)  # eight out of six: repeats within and across
-    table, weights, seen = draw(6, 3), draw(2, 5, 8, seed=1), draw(2, 5, 3, seed=2)
+    table, weights, cotangents = draw(6, 3), draw(2, 5, 8, seed=1), draw(2, 5, 3, seed=2)
     results = []
     for function in (gather_sum, plain_gather):
         t, w = table.clone().requires_grad_(), weights.clone().requires_grad_()
         y = function(t, index, w)
-        results.append((y.detach(), *torch.autograd.grad((y * seen).sum(), (t, w))))
+        results.append((y.detach(), *torch.autograd.grad((y * cotangents).sum(), (t, w))))
     for ours, truth in zip(*results, strict=True):
         assert ours.shape == truth.shape
         torch.testing.assert_close(ours, truth, rtol=1e-12, atol=1e-13)

@@ -49,7 +49,7 @@ def test_features_are_expectations(size: float) -> None:
         samples = waves(array(mean[i] + draw(count, 3, seed=10 + i) @ factor.T), array(p), levels)
         error = samples.std(axis=0) / np.sqrt(count)
         assert (np.abs(found[i] - samples.mean(axis=0)) < 5 * error + 1e-12).all()
-        # the tolerance tells the damped features from the plain ones
+        # the tolerance separates the damped features from the plain ones
         assert (np.abs(found[i] - waves(array(mean[i]), array(p), levels)) > 5 * error).any()
 
 

@@ -19,12 +19,12 @@ from plan_networks import (
     LAUNCHES,
     ROWS,
     arguments,
-    asked,
     encodings_of,
     functions_packed,
     inputs_of,
     network,
     packed_of,
+    sample_inputs,
     truth,
     truth_of,
 )
@@ -91,7 +91,7 @@ def _near(ours: Array, truth: Array, tolerance: float) -> None:
 @pytest.mark.parametrize("precision", FUSED_PRECISIONS)
 @pytest.mark.parametrize("name", [*FUSED, *ENCODED])
 def test_the_twin_gives_what_the_layers_give(name: str, precision: FusedPrecision) -> None:
-    for y, exact in zip(run_twin(packed_of(name, precision), *asked(name)), truth(name), strict=True):
+    for y, exact in zip(run_twin(packed_of(name, precision), *sample_inputs(name)), truth(name), strict=True):
         _near(y.numpy(), exact, TOLERANCE[precision])
 
 
@@ -101,7 +101,7 @@ def test_the_twin_gives_what_the_layers_give(name: str, precision: FusedPrecisio
 def test_the_kernel_gives_what_its_twin_gives(
     name: str, precision: FusedPrecision, interpreted: Mapping[str, Array]
 ) -> None:
-    twin = run_twin(packed_of(name, precision), *asked(name))
+    twin = run_twin(packed_of(name, precision), *sample_inputs(name))
     # the interpreter cuts bfloat16 off where torch and devices round it, so that there they differ as from the truth
     tolerance = {"float16": 2e-3, "bfloat16": 0.06}.get(precision, 3e-6)
     for i, (y, exact) in enumerate(zip(twin, truth(name), strict=True)):
@@ -247,7 +247,7 @@ def test_widths_are_padded_to_a_multiple_of_the_smallest_chunk(width: int) -> No
 
 
 def test_a_kernel_that_was_compiled_wrongly_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    packed, inputs = packed_of("nerf", "bfloat16"), asked("nerf")
+    packed, inputs = packed_of("nerf", "bfloat16"), sample_inputs("nerf")
     right = run_twin(packed, *inputs)
     monkeypatch.setattr("eugen_nerf.core.inference.fused.run_fused", lambda *_: (right[0], right[1] * 1.2))
     with pytest.raises(RuntimeError, match="output 1 of the kernel differs by"):
@@ -364,9 +364,9 @@ assert plan.fallback == "not triton: triton is not installed (pip install triton
 def test_rows_are_given_to_the_kernel_in_one_way_of_lying_in_memory(
     rows: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:
-    asked = rows(draw(9, 7, seed=3).float())
-    found = aligned_rows(asked)
-    assert torch.equal(found, asked)
+    sample_inputs = rows(draw(9, 7, seed=3).float())
+    found = aligned_rows(sample_inputs)
+    assert torch.equal(found, sample_inputs)
     assert found.stride(-1) == 1
     assert found.data_ptr() % ALIGNMENT == 0
 

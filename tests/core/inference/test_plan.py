@@ -158,7 +158,7 @@ def test_compiled_plans_are_not_taken_for_recompilations(monkeypatch: pytest.Mon
 
 
 def test_compiled() -> None:
-    """One shape is compiled: whole chunks, whatever is asked."""
+    """One shape is compiled: whole chunks, whatever the number of rows."""
     graph = network("degree 1")
     inputs = inputs_of(graph)
     plan = make_plan(graph, inputs, backend="compile", chunk=32)
@@ -202,7 +202,7 @@ def test_a_network_that_answers_by_a_plan_of_points_is_asked_with_points() -> No
         for y, own in zip(graph(*points), expected, strict=True):
             assert float((y - own).abs().max()) <= 1e-6 * float(own.abs().max())
     with pytest.raises(ConfigError, match=r"inputs have widths \[3, 3\], expected \[63, 27\]"):
-        graph(*points)  # with gradients the network is asked as ever
+        graph(*points)  # with gradients the network itself is evaluated
 
 
 def test_the_kernel_is_not_asked_to_compute_other_encodings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,5 +286,5 @@ def test_refusals() -> None:
         make_plan(network("encoded"), points, encodings=encodings_of("encoded")[:1])
     scaled = [ContractedEncoding(torch.eye(9)[:, :3], 1), None]
     scaled[0].out_features = 9
-    with pytest.raises(ConfigError, match="asks for a scale too"):
+    with pytest.raises(ConfigError, match="needs a scale too"):
         make_plan(graph, inputs, encodings=scaled)

@@ -64,7 +64,7 @@ def test_without_a_compiler_a_plan_is_eager_and_says_why() -> None:
 
 @pytest.mark.parametrize("wrong", [2.0, torch.nan])
 def test_compiled_code_that_is_wrong_is_not_used(wrong: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As torch's cache was seen to give, filled under AVX-512 and read under AVX2."""
+    """As torch's cache can return, filled under AVX-512 and read under AVX2."""
 
     def other(run: Callable[..., tuple[torch.Tensor, ...]], **_: object) -> Callable[..., tuple[torch.Tensor, ...]]:
         return lambda *inputs: tuple(y * wrong for y in run(*inputs))

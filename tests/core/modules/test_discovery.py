@@ -179,7 +179,7 @@ def test_a_module_in_two_places_is_replaced_in_both() -> None:
     [
         ({"layers": ("third",)}, "layer pattern 'third' matches no layer; there are: first, second, last"),
         ({"layers": ("first",), "exclude": ("f.*",)}, "no layer to convert: all of them are excluded. Hidden layers"),
-        ({"num_features": 25}, "25 features asked for, and the layer has 24 rows"),
+        ({"num_features": 25}, "cannot choose 25 features of 24 rows"),
         ({"num_features": (3, 4, 5)}, "3 numbers of features for 2 layers"),
         ({"num_features": 1.5}, "a fraction of the features must be in"),
         ({"num_features": {"last": 2}}, "last has an output that no linear layer reads"),
