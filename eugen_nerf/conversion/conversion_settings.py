@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from eugen_nerf.core import ConversionConfig, LayerSpec
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.convert_graph import convertible_layers
-from eugen_nerf.core.fitting.recipes import BY_ROWS, ConversionConfig
+from eugen_nerf.core.fitting.recipes import BY_ROWS
 from eugen_nerf.core.networks.nerf_mlp import layer_specs, match_names
-from eugen_nerf.core.spec import LayerSpec
 from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
 
 Plan = Mapping[str, Mapping[str, int]]

@@ -31,12 +31,13 @@ from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, choose_rays, netwo
 from eugen_nerf.conversion.run_writer import FieldReport, place
 from eugen_nerf.conversion.stock_run import StockConversion
 from eugen_nerf.conversion.teacher import has_graphs, teacher_of
+from eugen_nerf.core import convert_graph, merged_for_training
 from eugen_nerf.core.distributed import process_count
-from eugen_nerf.core.fitting.convert_graph import before_after, convert_graph
+from eugen_nerf.core.fitting.convert_graph import before_after
 from eugen_nerf.core.fitting.importance import Batches, gather_moments
 from eugen_nerf.core.fitting.layer_batches import CACHE_BYTES
 from eugen_nerf.core.spec import count_parameters
-from eugen_nerf.core.training.merged import merged_for_training, unmergeable_reason
+from eugen_nerf.core.training.merged import unmergeable_reason
 from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
 from eugen_nerf.methods.runs.loading import Run
 

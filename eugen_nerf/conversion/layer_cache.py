@@ -13,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from eugen_nerf.core import LayerReport
 from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.distributed import process_index
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.fitting.convert_graph import LayerReport
 
 
 class FolderStore:

@@ -13,9 +13,9 @@ from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.models.base_model import Model
 from torch import Tensor
 
+from eugen_nerf.core import Batch
 from eugen_nerf.core.distributed import is_mine
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.fitting.importance import Batch
 from eugen_nerf.methods.graph_model import GraphModel
 
 RAYS_PER_BATCH = 64

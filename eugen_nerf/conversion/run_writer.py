@@ -16,9 +16,9 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.models.base_model import Model
 
 from eugen_nerf.conversion.conversion_settings import DistillConfig
+from eugen_nerf.core import LayerReport
 from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.fitting.convert_graph import LayerReport
 from eugen_nerf.methods.runs.checkpoints import atomic_torch_save
 
 TRAIN_ON = "train.yml"

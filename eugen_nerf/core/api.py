@@ -22,6 +22,7 @@ from eugen_nerf.core.modules.convert_modules import ModuleReport, convert_
 from eugen_nerf.core.modules.rendered_call import rendered_call
 from eugen_nerf.core.modules.shrinking import Weighted
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
+from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.networks.layer_graph import LayerGraph
 from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Replacement, build_nerf, build_variant
 from eugen_nerf.core.spec import LayerSpec
@@ -41,6 +42,7 @@ __all__ = [  # noqa: RUF022  the groups are the sections of the reference page
     # Networks and collapse
     "LayerGraph",
     "CollapsedGraph",
+    "EvaluationMode",
     "NeRFShape",
     "Replacement",
     "build_nerf",

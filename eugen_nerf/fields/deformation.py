@@ -10,9 +10,9 @@ from nerfstudio.field_components.encodings import NeRFEncoding
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor, nn
 
+from eugen_nerf.core import EvaluationMode, NeRFShape
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
-from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Variant
+from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 
 

@@ -19,13 +19,19 @@ from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.fields.base_field import Field, FieldConfig
 from torch import Tensor
 
-from eugen_nerf.core.encodings.point_encodings import FrequencyEncoding
-from eugen_nerf.core.eugen import EUGenConfig
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
-from eugen_nerf.core.networks.layer_graph import LayerGraph
-from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Replacement, Variant, build_variant
-from eugen_nerf.core.spec import LayerSpec
-from eugen_nerf.core.training.merged import merged_for_training, unmergeable_reason
+from eugen_nerf.core import (
+    EUGenConfig,
+    EvaluationMode,
+    FrequencyEncoding,
+    LayerGraph,
+    LayerSpec,
+    NeRFShape,
+    Replacement,
+    build_variant,
+    merged_for_training,
+)
+from eugen_nerf.core.networks.nerf_mlp import Variant
+from eugen_nerf.core.training.merged import unmergeable_reason
 from eugen_nerf.core.training.mixed_precision import Arithmetic, full_precision, network_products
 from eugen_nerf.core.training.tf32 import float32_products, tf32_backward
 

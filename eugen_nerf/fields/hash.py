@@ -11,8 +11,8 @@ from nerfstudio.field_components.activations import trunc_exp
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 
-from eugen_nerf.core.encodings.hash_grid import PRECONDITION, HashGrid
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
+from eugen_nerf.core import EvaluationMode, HashGrid
+from eugen_nerf.core.encodings.hash_grid import PRECONDITION
 from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.encoders import FrustumEncoder

@@ -12,9 +12,9 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.utils.math import generate_polyhedron_basis
 from torch import Tensor, nn
 
+from eugen_nerf.core import EvaluationMode, NeRFShape
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
-from eugen_nerf.core.networks.nerf_mlp import NeRFShape, Variant
+from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.encoders import NUM_DIRECTIONS
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig

@@ -7,7 +7,7 @@ from nerfstudio.cameras.rays import RaySamples
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
+from eugen_nerf.core import EvaluationMode
 from eugen_nerf.fields.radiance_field import FieldOutputs, RadianceField, Selection
 
 

@@ -10,8 +10,8 @@ from nerfstudio.cameras.rays import RaySamples
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 
+from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.fields.graph_field import GraphField
 
 FieldOutputs = dict[FieldHeadNames, Tensor]

@@ -9,8 +9,8 @@ from nerfstudio.cameras.rays import RayBundle, RaySamples
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.fields.deformation import DeformationField, DeformationFieldConfig, DeformedGraphField, displaced
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 from eugen_nerf.methods.background_renderers import Background

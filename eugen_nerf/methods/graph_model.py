@@ -13,9 +13,9 @@ from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 
+from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.distributed import summed
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.training.mixed_precision import Arithmetic, full_precision
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid

@@ -17,8 +17,8 @@ from nerfstudio.utils import colormaps
 from torch import Tensor
 from torch.nn import Parameter
 
+from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.distributed import process_index
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.rendering.sdf_losses import BoundMethod, distance_loss, eikonal_loss, gradient_loss, sdf_bounds
 from eugen_nerf.core.rendering.sphere_tracing import first_crossing, surface_samples

@@ -19,7 +19,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
 
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
+from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.data.visual_hull import carve

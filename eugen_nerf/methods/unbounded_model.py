@@ -18,8 +18,8 @@ from nerfstudio.model_components.scene_colliders import NearFarCollider
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.frustum_field import UnboundedField, UnboundedFieldConfig

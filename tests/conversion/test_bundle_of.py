@@ -16,10 +16,9 @@ from tiny_runs import shrink_dnerf, shrink_unbounded
 from torch import Tensor
 
 from eugen_nerf.conversion.bundle_export import bundle_of, write_bundle
-from eugen_nerf.core import ConfigError, load_bundle, save_bundle
+from eugen_nerf.core import ConfigError, EvaluationMode, load_bundle, save_bundle
 from eugen_nerf.core.bundle_schema import BundleError
 from eugen_nerf.core.bundles.bundled_field import BundledField
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.core.rendering.contraction import contract, contraction_scale
 from eugen_nerf.fields.encoders import MultisampleEncoder
 from eugen_nerf.fields.hash import BoxEncoder

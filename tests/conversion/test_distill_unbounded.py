@@ -17,11 +17,8 @@ from eugen_nerf.cli import distill as cli
 from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.conversion.graph_run import distill
 from eugen_nerf.conversion.run_writer import write_run
+from eugen_nerf.core import ConversionConfig, DenseLinear, EUGenConfig, EUGenLinear, EvaluationMode
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
-from eugen_nerf.core.fitting.recipes import ConversionConfig
-from eugen_nerf.core.layers.baselines import DenseLinear
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.evaluation.compare import evaluate
 from eugen_nerf.evaluation.protocol import Timing
 from eugen_nerf.fields.graph_field import GraphField

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, choose_rays, network_inputs, training_views
 from eugen_nerf.conversion.teacher import teacher_of
+from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.methods.runs.loading import Run, load_run
 
 FOCAL = 8 / np.tan(0.35)  # of the tiny data set: 16 pixels, 0.7 rad

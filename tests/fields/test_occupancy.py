@@ -6,7 +6,7 @@ import torch
 from nerfstudio.cameras.rays import Frustums, RaySamples
 from nerfstudio.field_components.field_heads import FieldHeadNames
 
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
+from eugen_nerf.core import EvaluationMode
 from eugen_nerf.fields.nerf import NeRFField, NeRFFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid, evaluate_occupied
 

@@ -12,8 +12,8 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from tiny_models import make_model, make_rays
 from tiny_runs import shrink_dnerf
 
+from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.fields.radiance_field import Selection
 from eugen_nerf.methods.dnerf import EugenDNerfModelConfig
 from eugen_nerf.methods.graph_model import GraphModel

@@ -12,7 +12,7 @@ from nerfstudio.model_components.ray_samplers import LinearDisparitySampler, Sam
 from tiny_models import FAR, NEAR, make_model, make_rays
 from torch import Tensor
 
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
+from eugen_nerf.core import EvaluationMode
 from eugen_nerf.methods.proposals import ProposalSampler, power_sampler
 from eugen_nerf.methods.unbounded_model import UnboundedModel, edges
 

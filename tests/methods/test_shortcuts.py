@@ -11,8 +11,8 @@ from nerfstudio.cameras.rays import RaySamples
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from test_planning import model_of, rays_of
 
+from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.fields.occupancy import OccupancyGrid, Overlap
 from eugen_nerf.fields.radiance_field import FieldOutputs, RadianceField
 from eugen_nerf.methods.rendering.shortcuts import Shortcuts, evaluated_space, front_to_back, samples_at

@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_mixed_precision import make_model, make_rays, step
 
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
+from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.core.training.tf32 import float32_products
 from eugen_nerf.fields.graph_field import GraphField

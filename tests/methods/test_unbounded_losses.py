@@ -11,7 +11,7 @@ from nerfstudio.cameras.rays import RaySamples
 from tiny_models import make_model, make_rays
 from torch import Tensor
 
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
+from eugen_nerf.core import EvaluationMode
 from eugen_nerf.fields.radiance_field import FieldOutputs
 from eugen_nerf.methods.proposals import Round
 from eugen_nerf.methods.unbounded_model import UnboundedModel, edges

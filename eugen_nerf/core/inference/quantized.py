@@ -84,12 +84,12 @@ class ReducedGraph:
 
 
 def reduce_precision(graph: LayerGraph, precision: Precision) -> str:
-    """Makes a graph evaluate in another precision where gradients are off.
+    """Makes a graph run in another precision in inference mode.
 
-    It does not follow later changes of the graph's weights: set `graph.evaluation = None` to undo it.
+    It does not follow later changes of the graph's weights: set `graph.plan = None` to undo it.
 
     Args:
-        graph: trained network on the device that it will run on; its `evaluation` is set.
+        graph: trained network on the device that it will run on; its `plan` is set.
         precision: bfloat16 or int8.
 
     Returns:

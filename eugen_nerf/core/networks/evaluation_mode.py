@@ -11,7 +11,15 @@ import torch
 
 
 class EvaluationMode(Enum):
-    """How networks and fields compute their outputs."""
+    """How networks and fields compute their outputs.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import EvaluationMode, NeRFShape, build_nerf
+        >>> network, x = build_nerf(NeRFShape(27, trunk_width=16, head_width=0)), torch.rand(5, 27)
+        >>> [network(x, mode=mode)[0].requires_grad for mode in EvaluationMode]
+        [True, False]
+    """
 
     DIFFERENTIABLE = "differentiable"
     """Outputs carry gradients, of all weights: training, and the gradients that a conversion takes."""

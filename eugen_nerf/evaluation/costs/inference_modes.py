@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from nerfstudio.cameras.rays import RayBundle
 
+from eugen_nerf.core import InferencePlan
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.inference.onednn import has_fast_bfloat16
-from eugen_nerf.core.inference.plan import InferencePlan
 from eugen_nerf.evaluation.images.view_rendering import render_rgb, view_camera
 from eugen_nerf.evaluation.protocol import Inference
 from eugen_nerf.methods.graph_model import GraphModel

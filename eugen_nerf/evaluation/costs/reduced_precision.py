@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from eugen_nerf.core import reduce_precision
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.inference.quantized import PRECISIONS, Precision, reduce_precision
+from eugen_nerf.core.inference.quantized import PRECISIONS, Precision
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.runs.loading import Run
 

@@ -11,8 +11,8 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 from torch.nn.functional import max_pool3d
 
+from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
 from eugen_nerf.fields.occupancy import OccupancyGrid, Overlap, evaluate_occupied
 from eugen_nerf.fields.radiance_field import FieldOutputs, RadianceField
 

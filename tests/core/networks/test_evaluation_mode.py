@@ -6,7 +6,7 @@ import pytest
 import torch
 from plan_networks import inputs_of, network
 
-from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
+from eugen_nerf.core import EvaluationMode
 
 NAMES = ["nerf", "eugen bottleneck", "norm degree 2"]
 
