@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Takes the README's screenshots of eugen-view: the real command in a real browser, clicked through by Playwright.
+r"""Takes the screenshots of docs/guides/viewer.md: the real command in a real browser, clicked through by Playwright.
 
-    python scripts/view_screenshots.py --runs DENSE/config.yml EUGEN/config.yml --surface ISDF/config.yml --output docs
+    python scripts/view_screenshots.py --runs DENSE/config.yml EUGEN/config.yml --surface ISDF/config.yml \
+        --output docs/images
 
 `make demo` trains the first two, `ns-train eugen-isdf-small --data data/room --max-num-iterations 4000` the last. Needs
 the packages of `pip install -e ".[dev]"` and an installed Chromium.

@@ -73,6 +73,11 @@ def test_every_page_is_reached_from_the_first() -> None:
     assert not missed
 
 
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf8").splitlines()) <= 150
+    assert (ROOT / "docs/images/view.webp").stat().st_size < 2_000_000
+
+
 def test_titles_are_ordered() -> None:
     for name in pages():
         levels = [len(title[1]) for line in prose((ROOT / name).read_text()) if (title := re.match(r"(#+) ", line))]
