@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/python scripts/demo.py
+	$(BIN)/eugen-bench configs/demo.yml
 
 test: install lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
