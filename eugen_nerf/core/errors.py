@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import TracebackType
+
 
 class EugenError(ValueError):
     """Base of every error that this project raises on bad input; command line tools print it as one line.
@@ -32,3 +35,22 @@ class DataError(EugenError):
 
 class RunError(EugenError):
     """A training run that cannot be loaded or written: missing files, another architecture, no space."""
+
+
+def report_uncaught_in_one_line() -> None:
+    """From now on an `EugenError` that nothing catches ends the process with one line, for programs of others.
+
+    Other exceptions are reported as before. Calling it again changes nothing.
+    """
+    before = sys.excepthook
+    if getattr(before, "reports_eugen_errors", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if isinstance(error, EugenError):
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        else:
+            before(kind, error, traceback)
+
+    hook.reports_eugen_errors = True  # type: ignore[attr-defined]
+    sys.excepthook = hook

@@ -13,7 +13,7 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.errors import RunError, report_uncaught_in_one_line
 from eugen_nerf.methods.optimizers import AdamWOptimizerConfig
 from eugen_nerf.methods.runs.checkpoints import atomic_torch_save, checkpoint_files, read_latest_checkpoint
 from eugen_nerf.methods.training_device import (
@@ -51,6 +51,11 @@ class EugenTrainerConfig(TrainerConfig):
         self.__dict__.update(state)
         if not is_usable(self.machine.device_type):
             self.machine = replace(self.machine, device_type=available_device())
+
+    def save_config(self) -> None:
+        """As in nerfstudio, whose `ns-train` calls it first: errors of this package are one line there too."""
+        report_uncaught_in_one_line()
+        super().save_config()
 
 
 class EugenTrainer(Trainer):
