@@ -70,6 +70,7 @@ class ViewCommand:
         from rich.console import Console
 
         from eugen_nerf.cli.support.progress import working
+        from eugen_viewer.access import Access
         from eugen_viewer.address import address_lines, choose_port
         from eugen_viewer.shown_runs import open_run, run_names
 
@@ -88,8 +89,9 @@ class ViewCommand:
             return
         from eugen_viewer.app import Viewer
 
-        viewer = Viewer(runs, host=self.host, port=port, output=self.output, max_size=self.max_size)
-        print_lines(console, {**address_lines(self.host, port, note), "stop": "Ctrl-C"})
+        access = Access.to(self.host)
+        viewer = Viewer(runs, host=self.host, port=port, output=self.output, max_size=self.max_size, access=access)
+        print_lines(console, {**address_lines(self.host, port, note, token=access.token), "stop": "Ctrl-C"})
         try:
             viewer.wait()
         finally:

@@ -3,7 +3,6 @@
 import asyncio
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ from websockets.exceptions import ConnectionClosedError
 
 from eugen_viewer import incoming
 from eugen_viewer.incoming import (
+    Control,
     IncomingGuard,
     MalformedMessageError,
     RateLimit,
@@ -29,11 +29,11 @@ CAMERA = {
     "up_direction": (0.0, 0.0, 1.0),
 }
 CONTROLS = {
-    "slider": SimpleNamespace(value=0.5, min=0.0, max=1.0),
-    "box": SimpleNamespace(value=True),
-    "text": SimpleNamespace(value="name"),
-    "menu": SimpleNamespace(value="a", options=("a", "b")),
-    "vector": SimpleNamespace(value=(0.0, 1.0)),
+    "slider": Control(0.5, 0.0, 1.0),
+    "box": Control(True),
+    "text": Control("name"),
+    "menu": Control("a", options=("a", "b")),
+    "vector": Control((0.0, 1.0)),
 }
 
 
@@ -96,19 +96,19 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("kind", GOOD)
 def test_what_browsers_send_is_let_through(kind: str) -> None:
-    check_message(GOOD[kind], CONTROLS)
+    check_message(GOOD[kind], CONTROLS.get)
 
 
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_what_no_browser_sends_is_malformed(kind: str) -> None:
     with pytest.raises(MalformedMessageError):
-        check_message(MALFORMED[kind], CONTROLS)
+        check_message(MALFORMED[kind], CONTROLS.get)
 
 
 @pytest.mark.parametrize("kind", UNUSABLE)
 def test_values_without_use_are_left_out(kind: str) -> None:
     with pytest.raises(UnusableMessageError):
-        check_message(UNUSABLE[kind], CONTROLS)
+        check_message(UNUSABLE[kind], CONTROLS.get)
 
 
 class FakeSocket:
@@ -140,7 +140,7 @@ def served(messages: list[Any], guard: Callable[..., IncomingGuard] = IncomingGu
             pass
 
     websocket = FakeSocket(messages)
-    guarded = guard(handler, lambda: CONTROLS)
+    guarded = guard(handler, CONTROLS.get)
     asyncio.run(asyncio.wait_for(guarded(websocket), 20))
     assert guarded.open == 0
     return got, websocket.closed

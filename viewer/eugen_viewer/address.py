@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import getpass
 import io
+import logging
 import socket
+import sys
 from collections.abc import Callable, Iterator
-from http import HTTPStatus
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import viser
+from viser import _messages
 from viser.infra import _infra
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_viewer.access import LOOPBACK, Access
+from eugen_viewer.incoming import MAX_MESSAGE_BYTES, Control, FindControl, IncomingGuard
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
 DEFAULT_PORT = 7007
 
 
@@ -67,19 +69,19 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def address_lines(host: str, port: int, note: str | None = None) -> dict[str, str]:
+def address_lines(host: str, port: int, note: str | None = None, *, token: str | None = None) -> dict[str, str]:
     """How to open the viewer: a line for each situation, by its name."""
-    local = host in LOCAL
+    local = host in LOOPBACK
     everywhere = host in ("0.0.0.0", "::", "")
     machine = socket.gethostname()
     shown = machine if everywhere else f"[{host}]" if ":" in host else host
-    lines = {"open": f"http://{shown}:{port}"}
+    lines = {"open": f"http://{shown}:{port}" + ("" if token is None else f"/?token={token}")}
     if local:
         lines["from another machine"] = f"ssh -L {port}:{host}:{port} {getpass.getuser()}@{machine}"
         lines["then open there"] = f"http://localhost:{port}"
     else:
         lines["warning"] = (
-            "everyone who reaches this address can use the viewer, write runs with it and see your data; "
+            "everyone who has this address, with its token, can use the viewer, write runs and see your data; "
             "leave --host out and use ssh -L instead where you can"
         )
     if note:
@@ -87,10 +89,25 @@ def address_lines(host: str, port: int, note: str | None = None) -> dict[str, st
     return lines
 
 
-def start_server(host: str, port: int) -> viser.ViserServer:
-    """A viser server that serves only its own files, and accepts only connections of its own pages."""
-    with _refusing_requests(), contextlib.redirect_stdout(io.StringIO()):
+def start_server(host: str, port: int, access: Access | None = None) -> viser.ViserServer:
+    """A viser server that serves its own files alone, to those whom `access` lets in.
+
+    Args:
+        host: address to listen at.
+        port: a free one.
+        access: who may connect; `Access.to(host)` by default.
+    """
+    started: list[viser.ViserServer] = []
+
+    def find_control(identifier: str) -> Control | None:
+        return _control(started[0], identifier)
+
+    # a handshake that fails is the client's fault: websockets would print a traceback of each
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)
+    _infra.error_print_wrapper = _report_in_one_line
+    with _guarded(access or Access.to(host), find_control), contextlib.redirect_stdout(io.StringIO()):
         server = viser.ViserServer(host=host, port=port, label="eugen-view", verbose=False)
+    started.append(server)
 
     # viser can publish a server through a tunnel, at the push of a button in any tab; the button itself has to stay,
     # because without it viser 0.2.7's page breaks in narrow windows
@@ -103,40 +120,52 @@ def start_server(host: str, port: int) -> viser.ViserServer:
     return server
 
 
-Response = tuple[HTTPStatus, list[Any], bytes]
-
-
-def refusal(path: str, origin: str | None, host: str | None, websocket: bool) -> Response | None:
-    """The response that rejects a request outside the folder of pages, or from another site's page; None accepts it.
-
-    viser 0.2 joins a request's path to its folder unchecked, and browsers let any page open a WebSocket to any address.
-    """
-    plain = unquote(path.partition("?")[0])
-    if ".." in plain.split("/") or "\\" in plain or plain.startswith("//"):
-        return HTTPStatus.FORBIDDEN, [], b"403"
-    if websocket and origin is not None and host is not None and urlsplit(origin).netloc != host:
-        return HTTPStatus.FORBIDDEN, [], b"403"
-    return None
+def _control(server: viser.ViserServer, identifier: str) -> Control | None:
+    """A control of the page. viser keeps the ranges of sliders in the message alone that added them to the page."""
+    handle: Any = server.gui._gui_input_handle_from_id.get(identifier)
+    if handle is None:
+        return None
+    sent = list(server._websock_server._broadcast_buffer.message_from_id.values())
+    additions = (each for each in sent if isinstance(each, _messages._GuiAddInputBase))
+    added = next((each for each in additions if each.id == identifier), None)
+    low, high = getattr(added, "min", None), getattr(added, "max", None)
+    return Control(handle._impl.value, low, high, getattr(handle, "options", None))
 
 
 @contextlib.contextmanager
-def _refusing_requests() -> Iterator[None]:
-    """Within it, servers that viser starts reject requests as `refusal` says."""
+def _guarded(access: Access, find_control: FindControl) -> Iterator[None]:
+    """Within it, servers that viser starts let in whom `access` does, and see what browsers send alone."""
     server: Any = _infra.websockets.server
     served = server.serve
 
-    def serve(*args: Any, process_request: Callable[..., Any] | None = None, **settings: Any) -> Any:
+    def serve(handler: Any, *args: Any, process_request: Callable[..., Any] | None = None, **settings: Any) -> Any:
         async def checked(path: str, headers: Any) -> Any:
-            upgrade = headers.get("Upgrade", "").lower() == "websocket"
-            refused = refusal(path, headers.get("Origin"), headers.get("Host"), upgrade)
-            if refused is not None or process_request is None:
-                return refused
-            return await process_request(path, headers)
+            response = access.refusal(path, headers)
+            if response is None and process_request is not None:
+                response = await process_request(path, headers)
+                if response is not None:
+                    status, given, body = response
+                    response = status, [*dict(given).items(), *access.cookie()], body
+            return response
 
-        return served(*args, process_request=checked, **settings)
+        settings["max_size"] = MAX_MESSAGE_BYTES
+        return served(IncomingGuard(handler, find_control), *args, process_request=checked, **settings)
 
     server.serve = serve
     try:
         yield
     finally:
         server.serve = served
+
+
+def _report_in_one_line(inner: Callable[[], Any]) -> Callable[[], None]:
+    """What viser wraps its handlers in: a message that one of them cannot handle costs a line, not a traceback."""
+
+    def handle() -> None:
+        try:
+            inner()
+        except Exception as error:
+            words = " ".join(str(error).split())[:200]
+            print(f"a message of a browser was left out: {type(error).__name__}: {words}", file=sys.stderr)
+
+    return handle

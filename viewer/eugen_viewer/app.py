@@ -13,6 +13,7 @@ from nerfstudio.viewer.utils import CameraState
 from numpy.typing import NDArray
 
 from eugen_nerf.methods.runs.image_metrics import Image8
+from eugen_viewer.access import Access
 from eugen_viewer.address import start_server
 from eugen_viewer.background_jobs import Jobs
 from eugen_viewer.frame_budget import FrameBudget
@@ -37,10 +38,18 @@ class Viewer:
         port: a free port.
         output: folder for screenshots, films and meshes.
         max_size: pixels along the longer side of the image at full resolution.
+        access: who may connect; `Access.to(host)` by default.
     """
 
     def __init__(
-        self, runs: list[ShownRun], *, host: str, port: int, output: Path = Path("outputs/view"), max_size: int = 512
+        self,
+        runs: list[ShownRun],
+        *,
+        host: str,
+        port: int,
+        output: Path = Path("outputs/view"),
+        max_size: int = 512,
+        access: Access | None = None,
     ) -> None:
         self.ready = False
         self.sessions: dict[int, Session] = {}
@@ -55,7 +64,7 @@ class Viewer:
         """Text in place of the numbers while a mesh is shown in place of the image; None while images are shown."""
         self._outputs: list[str] = []
         self._listeners: list[Callable[[Session, RenderedFrame, Image8], None]] = []
-        self.server = start_server(host, port)
+        self.server = start_server(host, port, access)
         self.server.scene.set_up_direction("+z")
         self.server.scene.world_axes.visible = False
         self.lines = JobStatus(self.server)

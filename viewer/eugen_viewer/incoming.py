@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -51,6 +51,20 @@ class UnusableMessageError(ValueError):
     """A message with a value that the viewer has no use for; it is left out."""
 
 
+@dataclass(frozen=True)
+class Control:
+    """A control of the page: its value, and what it may be where that is limited."""
+
+    value: Any
+    low: float | None = None
+    high: float | None = None
+    options: tuple[str, ...] | None = None
+
+
+FindControl = Callable[[str], Control | None]
+"""A control by its identifier; None where it is gone."""
+
+
 class Socket(Protocol):
     """What is used of a websocket."""
 
@@ -92,11 +106,11 @@ class IncomingGuard:
 
     Args:
         handler: viser's, of one connection.
-        controls: the controls of the page by their identifiers, with their values and ranges.
+        find_control: finds the controls of the page.
     """
 
-    def __init__(self, handler: Callable[[Any], Awaitable[None]], controls: Callable[[], Mapping[str, Any]]) -> None:
-        self.handler, self.controls = handler, controls
+    def __init__(self, handler: Callable[[Any], Awaitable[None]], find_control: FindControl) -> None:
+        self.handler, self.find_control = handler, find_control
         self.open = 0
 
     async def __call__(self, websocket: Any) -> None:
@@ -133,7 +147,7 @@ class IncomingGuard:
                 if not limit.take():
                     return await refuse(_POLICY, f"at most {MESSAGES_PER_SECOND:g} messages a second")
                 try:
-                    check_message(raw, self.controls())
+                    check_message(raw, self.find_control)
                 except UnusableMessageError:
                     continue
                 except MalformedMessageError as error:
@@ -143,12 +157,12 @@ class IncomingGuard:
         return checked
 
 
-def check_message(raw: bytes, controls: Mapping[str, Any]) -> None:
+def check_message(raw: bytes, find_control: FindControl) -> None:
     """Raises for a message that viser should not see.
 
     Args:
         raw: as it came.
-        controls: the controls of the page by their identifiers.
+        find_control: finds the controls of the page.
 
     Raises:
         MalformedMessageError: not a message of a browser.
@@ -161,7 +175,7 @@ def check_message(raw: bytes, controls: Mapping[str, Any]) -> None:
     if isinstance(message, _messages.ViewerCameraMessage):
         _check_camera(message)
     elif isinstance(message, _messages.GuiUpdateMessage):
-        _check_update(message, controls)
+        _check_update(message, find_control)
     elif not isinstance(message, _OTHERS):
         raise MalformedMessageError(f"{type(message).__name__} is not for servers")
 
@@ -180,18 +194,18 @@ def _check_camera(message: _messages.ViewerCameraMessage) -> None:
         raise UnusableMessageError("no camera looks so")
 
 
-def _check_update(message: _messages.GuiUpdateMessage, controls: Mapping[str, Any]) -> None:
+def _check_update(message: _messages.GuiUpdateMessage, find_control: FindControl) -> None:
     if not isinstance(message.id, str) or not isinstance(message.updates, dict):
         raise MalformedMessageError("an update names a control and its value")
     if set(message.updates) != {"value"}:
         raise MalformedMessageError("only the value of a control can be changed")
-    control = controls.get(message.id)
+    control = find_control(message.id)
     if control is None:
         raise UnusableMessageError("no such control")
     _check_value(message.updates["value"], control)
 
 
-def _check_value(value: Any, control: Any) -> None:
+def _check_value(value: Any, control: Control) -> None:
     """Whether a value is one that a control can have: of the type of its present one, within its range or options."""
     present = control.value
     if isinstance(present, bool):
@@ -207,13 +221,11 @@ def _check_value(value: Any, control: Any) -> None:
     if not good:
         raise MalformedMessageError("a value of another type than its control's")
     if isinstance(value, str):
-        options = getattr(control, "options", None)
-        if len(value) > MAX_TEXT or (options is not None and value not in options):
+        if len(value) > MAX_TEXT or (control.options is not None and value not in control.options):
             raise UnusableMessageError("not one of the options, or too long")
     else:
-        low, high = getattr(control, "min", None), getattr(control, "max", None)
-        numbers = value if isinstance(value, tuple) else (value,)
-        if _is_number(low) and _is_number(high) and not all(low <= number <= high for number in numbers):
+        low, high = (math.inf * sign if end is None else end for end, sign in ((control.low, -1), (control.high, 1)))
+        if not all(low <= number <= high for number in (value if isinstance(value, tuple) else (value,))):
             raise UnusableMessageError("out of the control's range")
 
 
