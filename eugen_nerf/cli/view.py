@@ -70,8 +70,8 @@ class ViewCommand:
         from rich.console import Console
 
         from eugen_nerf.cli.support.progress import working
-        from eugen_viewer.access import Access
-        from eugen_viewer.address import address_lines, choose_port
+        from eugen_viewer.server.access import Access
+        from eugen_viewer.server.address import address_lines, choose_port
         from eugen_viewer.shown_runs import open_run, run_names
 
         console = Console()

@@ -103,8 +103,20 @@ def write_mesh(
     if normals is not None:
         geometry.vertex_normals = open3d.utility.Vector3dVector(normals.astype(np.float64))
     with new_file(path, overwrite=overwrite) as partial:
-        if not open3d.io.write_triangle_mesh(str(partial), geometry):
+        written = open3d.io.write_triangle_mesh(str(partial), geometry)
+        # it returns True on a full disk too, so the file is read back
+        if not written or not _holds(partial, mesh):
             raise RunError(f"open3d cannot write {path}: its name must end in .ply, and the disk must have space")
+
+
+def _holds(path: Path, mesh: TriangleMesh) -> bool:
+    """Whether a file has all vertices and faces of a mesh."""
+    import open3d
+
+    with open3d.utility.VerbosityContextManager(open3d.utility.VerbosityLevel.Error):
+        found = open3d.io.read_triangle_mesh(str(path))
+    same = np.asarray(found.vertices).shape == mesh.vertices.shape and np.array_equal(found.triangles, mesh.faces)
+    return same and np.array_equal(np.asarray(found.vertices, dtype=np.float32), mesh.vertices)
 
 
 def to_open3d(mesh: TriangleMesh) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from eugen_nerf.cli.support.common import installed
+from eugen_nerf.cli.support.common import installed, run_cli
 
 
 def test_commands_are_named_as_the_shell_finds_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +34,22 @@ def test_what_torch_will_drop_does_not_stand_before_our_messages(tmp_path: Path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no run at ")
     assert not list(tmp_path.iterdir())
+
+
+def test_sigterm_ends_a_command_as_cleanly_as_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
+    cleaned = []
+
+    def command() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        finally:
+            cleaned.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        run_cli(command)
+    assert caught.value.code == 143
+    assert cleaned
+    assert capsys.readouterr().err == "terminated\n"
+    assert signal.getsignal(signal.SIGTERM) is before

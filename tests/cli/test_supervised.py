@@ -32,7 +32,8 @@ PARENT = """
 import subprocess, sys
 from pathlib import Path
 from eugen_nerf.cli.support.supervised import supervised
-subprocess.Popen(supervised([sys.executable, "-c", *sys.argv[2:]], Path(sys.argv[1]) / "lock")).wait()
+folder = Path(sys.argv[1])
+subprocess.Popen(supervised([sys.executable, "-c", *sys.argv[2:]], folder / "lock", folder / "log")).wait()
 """
 
 
@@ -76,7 +77,7 @@ def test_nothing_outlives_a_parent_that_is_killed(
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_a_command_ends_with_its_supervisor(tmp_path: Path) -> None:
     supervisor = subprocess.Popen(
-        supervised([sys.executable, "-c", FAMILY, str(tmp_path), "SIG_DFL"], tmp_path / "lock")
+        supervised([sys.executable, "-c", FAMILY, str(tmp_path), "SIG_DFL"], tmp_path / "lock", tmp_path / "log")
     )
     until(lambda: (tmp_path / "inner").exists())
     outer, inner = (int((tmp_path / name).read_text()) for name in ("outer", "inner"))
@@ -87,12 +88,16 @@ def test_a_command_ends_with_its_supervisor(tmp_path: Path) -> None:
 
 
 def run(command: list[str], lock: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(supervised(command, lock), capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return subprocess.run(
+        supervised(command, lock, lock.with_name("log")), capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
 
 
 @pytest.mark.parametrize(("code", "status"), [("pass", 0), ("raise SystemExit(3)", 3)])
 def test_the_commands_status_is_handed_on(code: str, status: int, tmp_path: Path) -> None:
+    code = f"print('said'); {code}"
     assert run([sys.executable, "-c", code], tmp_path / "deep" / "lock").returncode == status
+    assert (tmp_path / "deep" / "log").read_text().splitlines() == [f"{sys.executable} -c {code}", "said"]
 
 
 def test_a_command_that_a_signal_ended_says_which(tmp_path: Path) -> None:
@@ -105,7 +110,9 @@ def test_two_in_one_place_are_one_and_a_line(tmp_path: Path, monkeypatch: pytest
         assert first
         with locked(tmp_path / "lock") as second:
             assert not second
-        assert module.main([str(os.getppid()), str(tmp_path / "lock"), sys.executable, "-c", "pass"]) == LOCKED
+        arguments = [str(os.getppid()), str(tmp_path / "lock"), str(tmp_path / "log"), sys.executable, "-c", "pass"]
+        assert module.main(arguments) == LOCKED
+        assert not (tmp_path / "log").exists()
         assert f"process {os.getpid()} on " in holder(tmp_path / "lock")
     assert holder(tmp_path / "lock") == "another process"
 

@@ -152,6 +152,28 @@ def test_ply_holds_metres_and_normals_and_is_whole(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["ball.ply"]
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
+def test_a_mesh_that_the_disk_had_no_space_for_is_no_mesh(
+    share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """open3d says that it has written a file that is cut off."""
+    import open3d
+
+    mesh = extract_mesh(BALL.distance, BOX, 0.2)
+    write = open3d.io.write_triangle_mesh
+
+    def on_a_full_disk(name: str, geometry: object) -> bool:
+        write(name, geometry)
+        content = Path(name).read_bytes()
+        Path(name).write_bytes(content[: int(share * len(content))])
+        return True
+
+    monkeypatch.setattr(open3d.io, "write_triangle_mesh", on_a_full_disk)
+    with pytest.raises(RunError, match="the disk must have space"):
+        write_mesh(mesh, tmp_path / "ball.ply")
+    assert not list(tmp_path.iterdir())
+
+
 def test_volume_is_the_distance_at_its_points_and_survives_the_file(tmp_path: Path) -> None:
     volume = sample_volume(BALL.distance, BOX, 0.25)
     shape = volume.distance.shape

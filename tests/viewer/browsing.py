@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from eugen_viewer.address import choose_port
 from eugen_viewer.app import Viewer
+from eugen_viewer.server.address import choose_port
 from eugen_viewer.session import Session
 from eugen_viewer.shown_runs import ShownRun
 

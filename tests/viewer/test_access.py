@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 import pytest
 
-from eugen_viewer.access import COOKIE, Access
+from eugen_viewer.server.access import COOKIE, Access
 
 LOCAL = Access("127.0.0.1", None)
 OPEN = Access("0.0.0.0", "secret")

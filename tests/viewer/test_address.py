@@ -15,9 +15,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_viewer import address
-from eugen_viewer.access import Access
-from eugen_viewer.address import address_lines, choose_port, start_server
+from eugen_viewer.server import address
+from eugen_viewer.server.access import Access
+from eugen_viewer.server.address import address_lines, choose_port, start_server
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosedError
 
-from eugen_viewer import incoming
-from eugen_viewer.incoming import (
+from eugen_viewer.server import incoming
+from eugen_viewer.server.incoming import (
     Control,
     IncomingGuard,
     MalformedMessageError,

@@ -13,8 +13,6 @@ from nerfstudio.viewer.utils import CameraState
 from numpy.typing import NDArray
 
 from eugen_nerf.methods.runs.image_metrics import Image8
-from eugen_viewer.access import Access
-from eugen_viewer.address import start_server
 from eugen_viewer.background_jobs import Jobs
 from eugen_viewer.frame_budget import FrameBudget
 from eugen_viewer.frame_rendering import Renderer
@@ -24,6 +22,8 @@ from eugen_viewer.panels.panel_record import RecordPanel
 from eugen_viewer.panels.panel_surface import SurfacePanel
 from eugen_viewer.panels.widgets import JobStatus
 from eugen_viewer.run_comparison import RenderedFrame, RunComparison
+from eugen_viewer.server.access import Access
+from eugen_viewer.server.address import start_server
 from eugen_viewer.session import Session, blank_state
 from eugen_viewer.shown_runs import ShownRun
 from eugen_viewer.viewer_cameras import SCALE

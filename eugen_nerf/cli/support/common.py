@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from eugen_nerf.core.errors import EugenError
@@ -20,13 +23,16 @@ if TYPE_CHECKING:
 def run_cli(function: Callable[[], None]) -> None:
     """Runs a command, turning its errors into what a shell expects.
 
-    An `EugenError` is printed to stderr as one line "error: ..." and exits with 1; Ctrl-C exits with 130. Any other
-    exception is a defect of ours and keeps its traceback. The process keeps what memory it frees (`core/memory.py`).
+    An `EugenError` is printed to stderr as one line "error: ..." and exits with 1; Ctrl-C exits with 130, SIGTERM with
+    143 and as cleanly. Any other exception is a defect of ours and keeps its traceback. The process keeps what memory
+    it frees (`core/memory.py`).
 
     Arguments:
         function: the command; parsing its arguments inside is fine, tyro exits with 2 by itself.
     """
     keep_freed_memory()
+    in_main_thread = threading.current_thread() is threading.main_thread()  # others cannot handle signals
+    before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
     try:
         function()
     except EugenError as error:
@@ -34,9 +40,23 @@ def run_cli(function: Callable[[], None]) -> None:
         where = "" if rank == "0" else f" in process {rank}"
         print(f"error{where}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
+    except _TerminatedError:
+        print("terminated", file=sys.stderr)
+        sys.exit(143)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGTERM, before)
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, which is handled wherever Ctrl-C is."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _TerminatedError
 
 
 def installed(command: str) -> str:

@@ -19,11 +19,12 @@ from typing import TypeVar
 from rich.console import Console
 
 from eugen_nerf.cli.support.progress import stages
+from eugen_nerf.cli.support.supervised import LOCKED, supervised
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.evaluation.stage_lines import repeated
 
 T = TypeVar("T")
-_RUNNING: set[subprocess.Popen[bytes]] = set()
+_RUNNING: set[subprocess.Popen[str]] = set()
 _PERCENT = re.compile(r"\((\d+(?:\.\d+)?)%\)")
 """How far ns-train says that it is."""
 _STEP = re.compile(r"^.{1,80}: \d+ of \d+(?: per cent)?(?:, \d+ \w+ left)?$", re.MULTILINE)
@@ -155,19 +156,21 @@ def run_command(
         environment.pop(name, None)  # a command is a process of its own, not one of torchrun's
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
-    with log.open("w", encoding="utf8") as file:
-        file.write(" ".join(command) + "\n")
-        file.flush()
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
-        _RUNNING.add(process)
-        try:
-            with repeated(_READ_EVERY, partial(_report_progress, log, on_progress)):
-                code = process.wait()
-        except BaseException:  # Ctrl-C: leave no process behind
-            process.terminate()
-            raise
-        finally:
-            _RUNNING.discard(process)
+    process = subprocess.Popen(
+        supervised(command, log.with_suffix(".lock"), log), stderr=subprocess.PIPE, text=True, env=environment
+    )
+    _RUNNING.add(process)
+    try:
+        with repeated(_READ_EVERY, partial(_report_progress, log, on_progress)):
+            _, message = process.communicate()
+    except BaseException:  # Ctrl-C: leave no process behind
+        process.terminate()
+        raise
+    finally:
+        _RUNNING.discard(process)
+    code = process.returncode
+    if code == LOCKED:
+        raise RunError(f"{Path(command[0]).name}: {message.strip()}")
     if code != 0:
         lines = [line for line in log.read_text(encoding="utf8", errors="replace").splitlines() if line.strip()]
         raise RunError(f"{Path(command[0]).name} failed: {lines[-1].strip()[:300]} (all of its output: {log})")
@@ -175,7 +178,7 @@ def run_command(
 
 def _report_progress(log: Path, on_progress: Callable[[float, str], None]) -> None:
     """Reports the last percentage in a growing log, or else its last line on a step."""
-    text = log.read_text(encoding="utf8", errors="replace")[-4000:]
+    text = log.read_text(encoding="utf8", errors="replace")[-4000:] if log.exists() else ""
     percents, steps = _PERCENT.findall(text), _STEP.findall(text)
     if percents:
         on_progress(float(percents[-1]), "")

@@ -1,6 +1,6 @@
 """Runs a command that ends with its parent, alone in its place.
 
-    python -m eugen_nerf.cli.support.supervised PARENT LOCK COMMAND ...
+    python -m eugen_nerf.cli.support.supervised PARENT LOCK LOG COMMAND ...
 
 A process that is killed takes no children along: trainings would go on, and a second start would train beside them.
 This one stands between: it holds a lock, looks whether the parent lives, and ends the command's whole process group.
@@ -33,14 +33,15 @@ END_PATIENCE = 10.0
 _PR_SET_PDEATHSIG = 1
 
 
-def supervised(command: Sequence[str], lock: Path) -> list[str]:
+def supervised(command: Sequence[str], lock: Path, log: Path) -> list[str]:
     """The command line that runs a command under this module, as a child of the present process.
 
     Args:
         command: program and arguments.
         lock: file to lock while it runs.
+        log: file that gets the command line and all output, once the lock is taken.
     """
-    return [sys.executable, "-m", __name__, str(os.getpid()), str(lock), *command]
+    return [sys.executable, "-m", __name__, str(os.getpid()), str(lock), str(log), *command]
 
 
 @contextmanager
@@ -78,14 +79,23 @@ def holder(path: Path) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns its exit status, 128 + N where signal N ended it, `LOCKED` where it could not begin."""
-    parent, lock, command = int(arguments[0]), Path(arguments[1]), list(arguments[2:])
+    parent, lock, log, command = int(arguments[0]), Path(arguments[1]), Path(arguments[2]), list(arguments[3:])
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _leave)
     with locked(lock) as free:
         if not free:
             print(f"{holder(lock)} works in this place already (lock {lock}): stop it first", file=sys.stderr)
             return LOCKED
-        child = subprocess.Popen(command, start_new_session=True, preexec_fn=_end_with_parent)  # no threads here
+        with log.open("w", encoding="utf8") as file:
+            file.write(" ".join(command) + "\n")
+            file.flush()
+            child = subprocess.Popen(
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # no threads here
+            )
         try:
             while child.poll() is None and os.getppid() == parent:
                 with suppress(subprocess.TimeoutExpired):

@@ -16,8 +16,8 @@ from viser import _messages
 from viser.infra import _infra
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_viewer.access import LOOPBACK, Access
-from eugen_viewer.incoming import MAX_MESSAGE_BYTES, Control, FindControl, IncomingGuard
+from eugen_viewer.server.access import LOOPBACK, Access
+from eugen_viewer.server.incoming import MAX_MESSAGE_BYTES, Control, FindControl, IncomingGuard
 
 DEFAULT_PORT = 7007
 

@@ -1,0 +1,1 @@
+"""Where the viewer listens, who may connect, and what clients may send."""
