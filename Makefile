@@ -46,7 +46,7 @@ lint: install
 # the pages as a site, in outputs/site: a link that leads nowhere, or any other warning, is an error
 docs: install
 	@[ -x $(BIN)/mkdocs ] || { echo "the site needs Python 3.11.5 or later: make VENV=.venv-docs PYTHON=python3.11 docs" >&2; exit 1; }
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # suites of less than half an hour each on two cores; they resume. Those of the second line read data beside the checkout.
 BENCH := variance_cpu siren_cpu layer_fit_cpu ablation_scene_cpu ablation_scene_start_cpu scene_start_cpu distill_scene_cpu isdf_room_cpu \
