@@ -28,6 +28,7 @@ from eugen_nerf.data.stream import Reference, RGBDStreamDataManager
 from eugen_nerf.fields.graph_field import GraphField
 from eugen_nerf.fields.isdf import ISDFField, ISDFFieldConfig
 from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
+from eugen_nerf.methods.runs.depth_metrics import depth_metrics
 
 CHECK_MARGIN = 0.8
 """Metres behind the measured surface within which the map's surface is searched when a frame is compared with it."""
@@ -151,13 +152,7 @@ class ISDFModel(GraphModel):
             self._recalled = reference, field.eval()
         surface = ray_bundle.metadata["surface_distance"][:, 0]
         near = self._near(ray_bundle, surface)
-        t, hit = first_crossing(
-            partial(self._recalled[1].distance, mode=EvaluationMode.INFERENCE),
-            ray_bundle.origins,
-            ray_bundle.directions,
-            near,
-            surface + CHECK_MARGIN,
-        )
+        t, hit = _crossing(self._recalled[1], ray_bundle, near, surface + CHECK_MARGIN)
         agrees = hit & ((t - surface).abs() < self.config.agreement_tolerance * surface)
         return float(agrees.float().mean())
 
@@ -243,8 +238,7 @@ class ISDFModel(GraphModel):
         near, far = ray_bundle.nears, ray_bundle.fars
         assert near is not None
         assert far is not None
-        distance = partial(self.field.distance, mode=EvaluationMode.INFERENCE)
-        return first_crossing(distance, ray_bundle.origins, ray_bundle.directions, near[:, 0], far[:, 0])
+        return _crossing(self.field, ray_bundle, near[:, 0], far[:, 0])
 
     def _near(self, ray_bundle: RayBundle, surface: Tensor) -> Tensor:
         """Where sampling begins: the near plane, but never behind the surface."""
@@ -278,26 +272,14 @@ class ISDFModel(GraphModel):
         t = self._samples(ray_bundle, t, step_seed(self.config.seed, 0))
         points = (ray_bundle.origins[:, None] + t[..., None] * ray_bundle.directions[:, None]).flatten(0, 1)
         distance = self.field.distance(points, EvaluationMode.INFERENCE)
-        weights = torch.exp(-distance.abs() / self.config.truncation)
-        return (self.field.encoding(points),), weights
+        return (self.field.encoding(points),), torch.exp(-distance.abs() / self.config.truncation)
 
     def get_image_metrics_and_images(
         self, outputs: dict[str, Tensor], batch: dict[str, Any]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Errors of the depth along the optical axis where the image has one, and images to look at.
-
-        `depth_l1_cm` is the mean over valid pixels that the map has a surface for, `depth_missed` the share of valid
-        pixels without one, `depth_within_5cm` the share that is right within that; NaN where no pixel is valid.
-        """
+        """`depth_metrics` of the depth along the optical axis, and images to look at."""
         truth, rendered = batch["depth_image"].to(self.device), outputs["z_depth"].to(self.device)
-        hit, valid = outputs["accumulation"].to(self.device) > 0.5, batch["depth_image"].to(self.device).isfinite()
-        error = (rendered - truth).abs()
-        both = valid & hit
-        metrics = {
-            "depth_l1_cm": float(100 * error[both].mean()),
-            "depth_within_5cm": float((both & (error < 0.05))[valid].float().mean()),
-            "depth_missed": float((~hit)[valid].float().mean()),
-        }
+        hit, valid = outputs["accumulation"].to(self.device) > 0.5, truth.isfinite()
         far = float(truth[valid].max()) if valid.any() else 1.0
         shown = [
             colormaps.apply_depth_colormap(d.nan_to_num(0.0), accumulation=a.float(), near_plane=0.0, far_plane=far)
@@ -309,4 +291,10 @@ class ISDFModel(GraphModel):
             "depth": torch.cat(shown, dim=1),
             "normals": outputs["normals"],
         }
-        return metrics, images
+        return depth_metrics(rendered, truth, hit), images
+
+
+def _crossing(field: ISDFField, ray_bundle: RayBundle, near: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
+    """As `first_crossing`, between distances `[rays]`."""
+    distance = partial(field.distance, mode=EvaluationMode.INFERENCE)
+    return first_crossing(distance, ray_bundle.origins, ray_bundle.directions, near, far)
