@@ -90,7 +90,8 @@ def train(config: Any, rank: int) -> tuple[Any, dict[str, Any]]:
     if rank == 0:
         config.save_config()
     _set_random_seed(config.machine.seed + rank)
-    trainer = config.setup(local_rank=rank, world_size=2)
+    # a copy: nerfstudio's pixel sampler writes a tensor into its configuration
+    trainer = deepcopy(config).setup(local_rank=rank, world_size=2)
     trainer.setup()
     manager, pixels = trainer.pipeline.datamanager, []
     found = {"start": weights_of(trainer), "first_step": trainer._start_step, "stream_start": stream_of(trainer)}
