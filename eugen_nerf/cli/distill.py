@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from eugen_nerf.cli.support.common import print_lines, run_cli, shared_by_torchrun
 from eugen_nerf.cli.support.options import parse
-from eugen_nerf.core.choices import BY_ROWS, Recipe
+from eugen_nerf.core.choices import RecipeName
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nerfstudio.models.base_model import Model
     from rich.console import Console
 
-    from eugen_nerf.conversion.budget.budget_search import Fulfilled
+    from eugen_nerf.conversion.budget.budget_search import Fulfilled, Goal
     from eugen_nerf.conversion.conversion_settings import DistillConfig
     from eugen_nerf.conversion.graph_run import Conversion
     from eugen_nerf.conversion.run_writer import FieldReport
@@ -92,7 +92,7 @@ class Distill:
     """Write the bundle's collapsed networks as ONNX too."""
     proposals: bool = False
     """Convert the proposal networks too, by the layers and numbers of features of their own settings."""
-    recipe: Recipe = "rows"
+    recipe: RecipeName = "rows"
     """rows: projections made of rows of the teacher, chosen greedily; random: drawn at random, the paper's Eq. (31);
     whitened: the same for inputs made equally wide in all directions. To compare with: pruned: the rows that count
     most, nothing fitted; compensated: the same rows, what reads them solved for again; svd: low rank; aware: low rank
@@ -139,13 +139,19 @@ class Distill:
         self._check_bundle()
         from rich.console import Console
 
+        from eugen_nerf.conversion.budget.budget_search import check_goal
         from eugen_nerf.conversion.conversion_settings import NO_LAYERS, DistillConfig
         from eugen_nerf.conversion.conversion_table import print_budget, print_reports
         from eugen_nerf.conversion.run_writer import TRAIN_ON, write_run
         from eugen_nerf.core import ConversionConfig, EUGenConfig
         from eugen_nerf.core.distributed import process_count, process_index
+        from eugen_nerf.core.eugen import EUGenConfig
+        from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
+        from eugen_nerf.core.fitting.recipes.registry import recipe_named
         from eugen_nerf.methods.runs.loading import load_run
 
+        if goal is not None:
+            check_goal(*goal, recipe_named(self.recipe))
         if self.layers == NO_LAYERS and not (self.finetune_steps or self.finetune_minutes):
             raise ConfigError("--layers none converts nothing: give --finetune-steps or --finetune-minutes with it")
         if process_count() > 1 and (self.finetune_steps or self.finetune_minutes):
@@ -166,7 +172,7 @@ class Distill:
             num_features=self.num_features,
             proposals=self.proposals,
             conversion=conversion,
-            output_aware=self.output_aware and self.recipe not in ("random", "whitened"),
+            output_aware=self.output_aware,
             ray_fraction=self.ray_fraction,
             max_rays=self.max_rays,
             seed=self.seed,
@@ -196,18 +202,15 @@ class Distill:
         }
         print_lines(console, further)
 
-    def _goal(self) -> tuple[str, float] | None:
+    def _goal(self) -> tuple[Goal, float] | None:
         """The budget, where one is given."""
-        goals = [
-            (name, value) for name in ("speedup", "max_drop", "macs") if (value := getattr(self, name)) is not None
-        ]
+        budgets: dict[Goal, float | None] = {"speedup": self.speedup, "max_drop": self.max_drop, "macs": self.macs}
+        goals = [(name, value) for name, value in budgets.items() if value is not None]
         words = [f"--{name.replace('_', '-')}" for name, _ in goals]
         if len(goals) > 1:
             raise ConfigError(f"{' and '.join(words)} are two budgets: give one")
         if goals and self.num_features:
             raise ConfigError(f"{words[0]} chooses the numbers of features: leave --num-features out")
-        if goals and self.recipe not in BY_ROWS and words[0] != "--macs":
-            raise ConfigError(f"{words[0]} previews {', '.join(BY_ROWS)} alone: leave --recipe out, or give --macs")
         return goals[0] if goals else None
 
     @staticmethod
@@ -228,7 +231,7 @@ class Distill:
         if self.onnx and self.bundle is None:
             raise ConfigError("--onnx writes beside a bundle: give --bundle as well")
 
-    def _convert(self, console: Console, run: Run, config: DistillConfig, goal: tuple[str, float] | None) -> _Done:
+    def _convert(self, console: Console, run: Run, config: DistillConfig, goal: tuple[Goal, float] | None) -> _Done:
         from eugen_nerf.cli.support.distill_progress import shown
         from eugen_nerf.conversion.budget.baseline_budget import rank_plan, uniform_plan
         from eugen_nerf.conversion.budget.budget_search import check_rays, fulfil, training_rays
@@ -249,12 +252,12 @@ class Distill:
             progress, fulfilled = steps.report, None
             if goal is None:
                 trainer, student, reports = conversion.convert_as_configured(progress)
-            elif isinstance(conversion, Conversion) and self.recipe in ("svd", "aware"):
+            elif isinstance(conversion, Conversion) and conversion.recipe.allocates == "ranks":
                 trainer, student, reports = conversion.convert(rank_plan(conversion, goal[1], progress), progress)
-            elif isinstance(conversion, Conversion) and self.recipe in ("random", "whitened"):
+            elif isinstance(conversion, Conversion) and conversion.recipe.allocates == "evenly":
                 trainer, student, reports = conversion.convert(uniform_plan(conversion, goal[1]), progress)
             else:
-                fulfilled = fulfil(run, conversion, *goal, progress)  # type: ignore[arg-type]
+                fulfilled = fulfil(run, conversion, *goal, progress)
                 trainer, student, reports = fulfilled.trainer, fulfilled.student, fulfilled.reports
                 record["budget"] = {"goal": goal[0], "value": goal[1], **fulfilled.record()}
                 if fulfilled.measured.predicted_drop is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from eugen_nerf.core import ConversionConfig, LayerSpec
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.convert_graph import convertible_layers
-from eugen_nerf.core.fitting.recipes import BY_ROWS
+from eugen_nerf.core.fitting.recipes.registry import recipe_named
 from eugen_nerf.core.networks.nerf_mlp import layer_specs, match_names
 from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
 
@@ -124,16 +124,15 @@ def describe_student(
         for layer, width in (("trunk_0", "trunk_width"), ("bottleneck", "bottleneck_width"), ("head_0", "head_width")):
             if layer in network.names:
                 setattr(settings, width, network.layer(layer).out_features)
-    eugen = replace(conversion.eugen, train_projection=True)
-    if conversion.recipe in BY_ROWS:
-        eugen = replace(eugen, degree=1, phi="relu", norm=False)
+    recipe = recipe_named(conversion.recipe)
+    eugen = recipe.layer_settings(replace(conversion.eugen, train_projection=True), "relu")
     settings.train_merged &= variant == "eugen"  # a dense network did not use it, the student would
-    low_rank = conversion.recipe in ("svd", "aware")
-    if variant == "eugen" or low_rank:  # a hybrid: the layers that it has already keep their own settings
+    if variant == "eugen" or recipe.layer_kind != "eugen":
+        # a hybrid: the layers that it has already keep their own settings
         specs = layer_specs(settings.shape(), "eugen", settings.replacement()) if variant == "eugen" else {}
         function = settings.shape().function
         for layer, m in plan.items():
-            specs[layer] = LayerSpec("lowrank" if low_rank else "eugen", function, m, eugen)
+            specs[layer] = LayerSpec(recipe.layer_kind, function, m, eugen)
         setattr(model, attribute, "eugen")
         order = [layer for layer in network.names if layer in specs]
         settings.specs = {layer: specs[layer] for layer in order}

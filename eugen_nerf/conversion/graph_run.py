@@ -36,6 +36,7 @@ from eugen_nerf.core.distributed import process_count
 from eugen_nerf.core.fitting.convert_graph import before_after
 from eugen_nerf.core.fitting.importance import Batches, gather_moments
 from eugen_nerf.core.fitting.layer_batches import CACHE_BYTES
+from eugen_nerf.core.fitting.recipes.registry import recipe_named
 from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.core.training.merged import unmergeable_reason
 from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
@@ -57,7 +58,7 @@ class Conversion:
     """
 
     def __init__(self, run: Run, config: DistillConfig, *, keep: bool = False) -> None:
-        self.config = config
+        self.config, self.recipe = config, recipe_named(config.conversion.recipe)
         self._source = (str(run.path.resolve()), run.checkpoint.name, run.checkpoint.stat().st_mtime_ns)
         self._kept: set[Path] | None = set() if keep else None
         self.trainer, self.teacher = teacher_of(run)
@@ -126,9 +127,10 @@ class Conversion:
         Raises:
             ConfigError: patterns that match nothing, fields without a layer to convert, or a layer without a price.
         """
+        self.recipe.check_previewed()
         layers = self.candidates()
         moments = {name: self.moments(name, own, partial(progress, name)) for name, own in layers.items()}
-        return graph_preview(self.teacher, moments, pruned=self.config.conversion.recipe == "pruned")
+        return graph_preview(self.teacher, moments, self.recipe)
 
     def moments(self, name: str, layers: Sequence[str], progress: Callable[[], None]) -> FieldMoments:
         """What one pass over the rays says of a field's layers, by what is seen of them where that is configured."""
@@ -211,9 +213,9 @@ class Conversion:
         plan = explicit_plan(self.teacher, self.chosen, self.config)
         metrics = {}
         for name, layers in plan.items():
-            # nothing that is seen depends on a proposal differentiably, and a cut to a rank chooses no neurons
-            low_rank = self.config.conversion.recipe in ("svd", "aware")
-            if self.config.output_aware and layers and not name.startswith("proposal") and not low_rank:
+            # no colour depends on a proposal differentiably
+            aware = self.config.output_aware and self.recipe.chooses_neurons
+            if aware and layers and not name.startswith("proposal"):
                 moments = self.moments(name, [*layers], lambda name=name: progress(name, "moments"))  # type: ignore[misc]
                 metrics[name] = {layer: m.metric for layer, m in moments.layers.items()}
         return self.convert(plan, progress, metrics)

@@ -30,6 +30,7 @@ from eugen_nerf.core import Weighted
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.allocation import Combination, combined_front
 from eugen_nerf.core.fitting.convert_graph import before_after
+from eugen_nerf.core.fitting.recipes.registry import recipe_named
 from eugen_nerf.core.modules.convert_modules import unit_counts
 from eugen_nerf.core.modules.linears import Linears, linear_costs
 from eugen_nerf.core.modules.module_conversion import ModuleConversion, NothingToConvert
@@ -69,6 +70,7 @@ class StockConversion:
                 "as field.mlp_base.* or proposal_networks.*"
             )
         self.run, self.config, self.teacher = run, config, run.model
+        self.recipe = recipe_named(config.conversion.recipe)
         self.trainer = copy.deepcopy(run.config)
         place(self.trainer, config)
         self._earlier = dict(pipeline.linears) if isinstance(pipeline, ConvertedPipelineConfig) else {}
@@ -202,7 +204,7 @@ class StockConversion:
 
     def _metrics(self) -> dict[str, dict[str, Tensor]]:
         """How neurons are chosen by what is seen of them, by field; nothing where that is not configured."""
-        if not self.config.output_aware or self.config.conversion.recipe == "random":
+        if not (self.config.output_aware and self.recipe.chooses_neurons):
             return {}
         return {name: part.metrics(self._pictures()) for name, part in self.parts.items()}
 

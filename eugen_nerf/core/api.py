@@ -12,7 +12,7 @@ from eugen_nerf.core.errors import ConfigError, EugenError
 from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.fitting.convert_graph import LayerReport, convert_graph
 from eugen_nerf.core.fitting.importance import Batch
-from eugen_nerf.core.fitting.recipes import ConversionConfig
+from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
 from eugen_nerf.core.inference.plan import InferencePlan, make_plan
 from eugen_nerf.core.inference.quantized import reduce_precision
 from eugen_nerf.core.layers.baselines import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear

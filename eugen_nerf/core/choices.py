@@ -6,7 +6,5 @@ from typing import Literal
 
 Variant = Literal["eugen", "dense", "lowrank", "snnk", "monarch", "narrow", "shallow"]
 """Networks of a method: EUGen layers, none, or another kind of cheaper layer at the same cost."""
-Recipe = Literal["rows", "random", "whitened", "pruned", "compensated", "svd", "aware"]
-"""Ways to turn a dense layer into a cheaper one (`core/fitting/recipes.py`)."""
-BY_ROWS: tuple[Recipe, ...] = ("rows", "pruned", "compensated")
-"""Recipes whose projections are rows of the teacher."""
+RecipeName = Literal["rows", "random", "whitened", "pruned", "compensated", "svd", "aware"]
+"""Ways to turn a dense layer into a cheaper one (`core/fitting/recipes/registry.py`)."""

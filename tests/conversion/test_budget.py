@@ -310,7 +310,7 @@ def test_budgets_that_contradict_each_other(
     said = refused(monkeypatch, capfd, *config, "--max-drop", 0.3, "--num-features", 8)
     assert "--max-drop chooses the numbers of features" in said
     said = refused(monkeypatch, capfd, *config, "--speedup", 2, "--recipe", "random")
-    assert "--speedup previews rows, pruned, compensated alone" in said
+    assert "--speedup previews rows, pruned, compensated alone: leave --recipe random out" in said
     assert "give --bundle as well" in refused(monkeypatch, capfd, *config, "--onnx")
     assert "none converts nothing" in refused(monkeypatch, capfd, *config, "--layers", "none")
     (tmp_path / "taken").mkdir()

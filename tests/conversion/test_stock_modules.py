@@ -257,7 +257,7 @@ def test_budgets_leave_proposals_alone(teacher: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"queries of the field run through; leave proposal_networks\.0.* out"):
         conversion_of(teacher, tmp_path, layers=("proposal_networks.*0",)).preview()
     random = ConversionConfig(recipe="random")
-    with pytest.raises(ConfigError, match="take rows or pruned, or give numbers"):
+    with pytest.raises(ConfigError, match="take recipe rows, compensated or pruned, or give"):
         conversion_of(teacher, tmp_path, conversion=random).preview()
 
 

@@ -13,7 +13,7 @@ from tiny_rgbd import isdf_trainer, write_sequence
 from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.conversion.graph_run import distill
 from eugen_nerf.conversion.run_writer import write_run
-from eugen_nerf.core import ConversionConfig
+from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
 from eugen_nerf.methods.runs.checkpoints import checkpoint_files, read_latest_checkpoint
 from eugen_nerf.methods.runs.loading import load_run
 

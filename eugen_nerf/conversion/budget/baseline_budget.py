@@ -16,6 +16,7 @@ from eugen_nerf.conversion.graph_run import Conversion
 from eugen_nerf.core import FeatureLayer
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fitting.rank_importance import rank_curves
+from eugen_nerf.core.fitting.recipes.low_rank import LowRank
 
 _DECADES = 24
 """Prices of a multiply-add that are looked at reach so far down from one at which every layer has rank 1."""
@@ -54,12 +55,13 @@ def rank_plan(conversion: Conversion, share: float, progress: Callable[[str, str
         ConfigError: out of reach, a share that makes no sense, or layers that are not dense.
     """
     fields, layers = conversion.teacher.graph_fields(), conversion.candidates()
-    aware = conversion.config.conversion.recipe == "aware"
+    recipe = conversion.recipe
+    assert isinstance(recipe, LowRank)
     groups = field_groups(conversion.teacher, layers)
     curves: dict[str, dict[str, Tensor]] = {}
     for group, together in groups.items():
         for name in together:
-            found = rank_curves(fields[name].network, conversion.preview_batches(name), layers[name], aware=aware)
+            found = rank_curves(fields[name].network, conversion.preview_batches(name), layers[name], recipe)
             if not conversion.config.output_aware:  # then layers' errors have no unit in common
                 found = {layer: curve / curve[0].clamp_min(1e-300) for layer, curve in found.items()}
             earlier = curves.get(group, {})
@@ -90,7 +92,7 @@ def _rank(layer: FeatureLayer, curve: Tensor, price: float) -> int | None:
 
 def _dearest(conversion: Conversion, share: float, plan: Callable[[float], Plan]) -> Plan:
     """The dearest of plans `plan(0)` to `plan(1)`, of growing cost, within a share of the teacher's multiply-adds."""
-    check_goal("macs", share)
+    check_goal("macs", share, conversion.recipe)
     whole = query_macs(conversion.teacher)
 
     def cost(part: float) -> int:

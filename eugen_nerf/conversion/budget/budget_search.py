@@ -20,6 +20,8 @@ from eugen_nerf.conversion.ray_samples import choose_rays
 from eugen_nerf.conversion.run_writer import FieldReport
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.allocation import Combination, within_budget
+from eugen_nerf.core.fitting.recipes.recipe import Recipe
+from eugen_nerf.core.fitting.recipes.registry import RECIPES
 from eugen_nerf.fields.query_timing import Ratio
 from eugen_nerf.methods.runs.loading import Run
 
@@ -39,6 +41,7 @@ class Convertible(Protocol):
     config: DistillConfig
     cameras: Cameras
     rays: Tensor
+    recipe: Recipe
 
     @property
     def teacher(self) -> Any:
@@ -140,7 +143,7 @@ def fulfil(
         ConfigError: a value that makes no sense.
         RunError: the budget cannot be met; the message says what can. Nothing is written.
     """
-    check_goal(goal, value)
+    check_goal(goal, value, conversion.recipe)
     seen = conversion.preview(lambda name: progress(name, "moments"))
     photographs = Photographs(run, check_rays(conversion)) if conversion.makes_pictures else None
     if goal == "max_drop" and photographs is None:
@@ -252,12 +255,17 @@ def training_rays(conversion: Convertible, limit: int = 1 << 21) -> Tensor:
     return torch.cat([every[:used], every[used + CHECK_RAYS :]])
 
 
-def check_goal(goal: Goal, value: float) -> None:
-    """Raises `ConfigError` for a value of a budget that makes no sense."""
+def check_goal(goal: Goal, value: float, recipe: Recipe) -> None:
+    """Raises `ConfigError` for a value of a budget that makes no sense, or one that a recipe cannot be given."""
     limits: Mapping[Goal, tuple[float, float]] = {"speedup": (1, 1000), "max_drop": (0, 60), "macs": (0, 1)}
     low, high = limits[goal]
     if not low < value < high:
         raise ConfigError(f"--{goal.replace('_', '-')} must lie between {low:g} and {high:g}, got {value:g}")
+    if goal != "macs" and recipe.allocates != "neurons":
+        previewed = ", ".join(name for name, other in RECIPES.items() if other.allocates == "neurons")
+        raise ConfigError(
+            f"--{goal.replace('_', '-')} previews {previewed} alone: leave --recipe {recipe.name} out, or give --macs"
+        )
 
 
 def _decibels(ratio: float) -> float:

@@ -13,6 +13,7 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fitting.allocation import Combination, combined_front, pareto_front
 from eugen_nerf.core.fitting.convert_graph import convertible_layers
 from eugen_nerf.core.fitting.importance import LayerMoments
+from eugen_nerf.core.fitting.recipes.recipe import Recipe
 from eugen_nerf.methods.graph_model import GraphModel
 
 PREVIEW_RAYS = 1024
@@ -29,15 +30,15 @@ class FieldMoments:
     seen: bool
     """Whether they know what is seen of an error."""
 
-    def curves(self, *, pruned: bool = False) -> dict[str, Tensor]:
+    def curves(self, recipe: Recipe) -> dict[str, Tensor]:
         """For each layer, the predicted squared change of a ray's colour, summed over channels: float64 `[l + 1]`.
 
         Where what is seen is not known, the error that its readers see, as a share of what they see without the layer.
 
         Args:
-            pruned: as `LayerMoments.curve` takes it.
+            recipe: one that allocates neurons.
         """
-        curves = {name: m.curve(pruned=pruned) for name, m in self.layers.items()}
+        curves = {name: recipe.error_curve(m) for name, m in self.layers.items()}
         if not self.seen:
             return {name: curve / curve[0].clamp_min(1e-300) for name, curve in curves.items()}
         return {name: curve * self.layers[name].outputs.count / self.rays for name, curve in curves.items()}
@@ -98,19 +99,19 @@ def field_groups(teacher: GraphModel, names: Iterable[str]) -> dict[str, tuple[s
     return groups
 
 
-def graph_preview(teacher: GraphModel, moments: Mapping[str, FieldMoments], *, pruned: bool) -> Preview:
+def graph_preview(teacher: GraphModel, moments: Mapping[str, FieldMoments], recipe: Recipe) -> Preview:
     """Features for every cost, from the moments of the fields' dense layers.
 
     Args:
         teacher: the run's model.
         moments: by field.
-        pruned: as `LayerMoments.curve` takes it.
+        recipe: one that allocates neurons.
 
     Raises:
         ConfigError: fields with other layers whose cost does not follow from widths (`network_terms`).
     """
     fields, groups = teacher.graph_fields(), field_groups(teacher, moments)
-    curves = {name: own.curves(pruned=pruned) for name, own in moments.items()}
+    curves = {name: own.curves(recipe) for name, own in moments.items()}
     fronts = {}
     for group, together in groups.items():
         errors = {layer: (sum(curves[n][layer] for n in together) / 3).tolist() for layer in curves[group]}  # type: ignore[union-attr]

@@ -18,7 +18,8 @@ from torch import Tensor
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fitting.importance import Batches, readers
 from eugen_nerf.core.fitting.layer_batches import HOLD_OUT_EVERY, LayerBatch, Replay
-from eugen_nerf.core.fitting.recipes import ConversionConfig, fit_layer, projection_layer
+from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
+from eugen_nerf.core.fitting.recipes.registry import recipe_named
 from eugen_nerf.core.layers.baselines import DenseLinear
 from eugen_nerf.core.networks.layer_graph import LayerGraph
 from eugen_nerf.core.spec import count_parameters
@@ -149,6 +150,7 @@ def convert_graph(
     unknown = [name for name in num_features if name not in possible]
     if unknown:
         raise ConfigError(f"{unknown[0]!r} is no dense hidden layer; there are: {', '.join(possible) or 'none'}")
+    recipe = recipe_named(config.recipe)
     student = copy.deepcopy(teacher).requires_grad_(False)
     reports: list[LayerReport] = []
     for name in teacher.names:
@@ -157,7 +159,7 @@ def convert_graph(
         start = time.perf_counter()
         old = teacher.layer(name)
         assert isinstance(old, DenseLinear)
-        layer = projection_layer(old, num_features[name], config, seed=config.eugen.seed + len(reports))
+        layer = recipe.new_layer(old, num_features[name], config.eugen, seed=config.eugen.seed + len(reports))
         kept = store.load(name) if store else None
         if kept:
             layer.load_state_dict(kept[0])
@@ -165,7 +167,7 @@ def convert_graph(
         else:
             replay = Replay(lambda name=name: _layer_batches(teacher, student, name, batches))  # type: ignore[misc]
             metric = metrics[name] if name in metrics else readers(teacher, name)
-            error, ridge = fit_layer(layer, old, replay, metric, config)
+            error, ridge = recipe.fit(layer, old, replay, metric, config)
             report = LayerReport(
                 name=name,
                 num_features=num_features[name],

@@ -14,8 +14,8 @@ from torch.nn.functional import linear
 
 from eugen_nerf.core.distributed import summed
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.fitting.baseline_recipes import symmetric_root
 from eugen_nerf.core.fitting.importance import Batches, readers, sensitive_values
+from eugen_nerf.core.fitting.recipes.low_rank import LowRank
 from eugen_nerf.core.layers.activations import activation
 from eugen_nerf.core.layers.baselines import DenseLinear
 from eugen_nerf.core.least_squares import MomentSums
@@ -26,8 +26,7 @@ def rank_curves(
     graph: LayerGraph,
     batches: Batches,
     names: Sequence[str],
-    *,
-    aware: bool,
+    recipe: LowRank,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Tensor]:
     """Error that each rank leaves, for ranks 0, 1, ..., min(d, l): float64, by layer, a sum over samples.
@@ -40,7 +39,7 @@ def rank_curves(
         graph: trained network.
         batches: see `Batch`.
         names: of dense layers.
-        aware: whether weights are cut by the inputs' second moments, as in `fit_low_rank`.
+        recipe: how weights are cut.
         progress: called after every batch.
 
     Raises:
@@ -70,19 +69,9 @@ def rank_curves(
         moments = inputs[name].summed()
         if not moments.count:
             raise ConfigError("no samples to learn from: take a larger fraction of the rays")
-        left = _left(layer.weight.detach().double().cpu(), moments.gram / moments.mass, aware=aware)
+        left = recipe.left_over(layer.weight.detach().double().cpu(), moments.gram / moments.mass)
         curves[name] = left * float(summed(worth[name]).mean())
     return curves
-
-
-def _left(weight: Tensor, gram: Tensor, *, aware: bool) -> Tensor:
-    """Mean square of the pre-activations' error at every rank."""
-    if aware:
-        gains = torch.linalg.svdvals(weight @ symmetric_root(gram)).square()
-    else:
-        _, s, v = torch.linalg.svd(weight, full_matrices=False)
-        gains = s.square() * ((v @ gram) * v).sum(dim=1)
-    return torch.cat([gains.flip(0).cumsum(0).flip(0), gains.new_zeros(1)])
 
 
 def _slope(layer: DenseLinear, x: Tensor) -> Tensor:

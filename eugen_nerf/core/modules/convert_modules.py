@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fitting.allocation import Allocation, within_budget
 from eugen_nerf.core.fitting.convert_graph import LayerReport, before_after, cost_rows
-from eugen_nerf.core.fitting.recipes import ConversionConfig
+from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
 from eugen_nerf.core.modules.linears import linear_costs
 from eugen_nerf.core.modules.model_calls import Inputs, batches_of, call_model, plainly
 from eugen_nerf.core.modules.module_conversion import ModuleConversion

@@ -15,7 +15,8 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fitting.allocation import Allocation, Term, candidate_widths, terms_front
 from eugen_nerf.core.fitting.convert_graph import LayerReport
 from eugen_nerf.core.fitting.importance import LayerMoments
-from eugen_nerf.core.fitting.recipes import BY_ROWS, ConversionConfig
+from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
+from eugen_nerf.core.fitting.recipes.registry import RECIPES, recipe_named
 from eugen_nerf.core.least_squares import MomentSums
 from eugen_nerf.core.modules.discovery import HiddenLayer, find_hidden, watch
 from eugen_nerf.core.modules.discovery_batches import check_batches
@@ -82,10 +83,12 @@ class ModuleConversion:
         layers: Sequence[str] = (),
         exclude: Sequence[str] = (),
     ) -> None:
-        if config.recipe not in (*BY_ROWS, "random"):
-            allowed = ", ".join((*BY_ROWS, "random"))
+        self.recipe = recipe_named(config.recipe)
+        if not self.recipe.keeps_plain_linears:
+            allowed = ", ".join(recipe.name for recipe in RECIPES.values() if recipe.keeps_plain_linears)
             raise ConfigError(f"recipe {config.recipe!r} puts a layer more into the model; choose {allowed}")
-        if config.recipe == "random" and (config.eugen.degree != 1 or config.eugen.norm):
+        settings = self.recipe.layer_settings(config.eugen, "relu")
+        if settings.degree != 1 or settings.norm:
             raise ConfigError(
                 f"degree {config.eugen.degree} and norm {config.eugen.norm} do not collapse into plain linear layers: "
                 "take EUGenConfig(degree=1, norm=False), or convert a LayerGraph with convert_graph"
@@ -133,8 +136,7 @@ class ModuleConversion:
         Raises:
             ConfigError: a recipe of random projections, which have no preview.
         """
-        if self.config.recipe == "random":
-            raise ConfigError("units are allotted by how well some stand for all: take rows or pruned, or give numbers")
+        self.recipe.check_previewed()
         sums = {name: MomentSums(width, width) for name, width in self.widths.items()}
         modules = {name: self.linears.modules[name] for name in sums}
         with torch.no_grad():
@@ -146,14 +148,13 @@ class ModuleConversion:
                         values, _, kept = finite_rows(torch.cat(calls), torch.cat(calls), weights)
                         sums[layer.name].add(values, values, kept)
                 progress()
-        pruned = self.config.recipe == "pruned"
         curves = {}
         for layer in self.plan:
             own = sums[layer.name]
             if layer.name in metrics:
-                curves[layer.name] = LayerMoments(own, metrics[layer.name]).curve(pruned=pruned) * own.count
+                curves[layer.name] = self.recipe.error_curve(LayerMoments(own, metrics[layer.name])) * own.count
             else:
-                curve = LayerMoments(own, self._readers(layer)).curve(pruned=pruned)
+                curve = self.recipe.error_curve(LayerMoments(own, self._readers(layer)))
                 curves[layer.name] = curve / curve[0].clamp_min(1e-300)
         choices = {name: candidate_widths(width) for name, width in self.widths.items()}
         front = terms_front(self._terms(), choices, {name: curve.tolist() for name, curve in curves.items()})

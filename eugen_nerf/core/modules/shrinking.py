@@ -15,7 +15,8 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.eugen import EUGenLinear
 from eugen_nerf.core.fitting.convert_graph import LayerReport
 from eugen_nerf.core.fitting.layer_batches import HOLD_OUT_EVERY, LayerBatch, Replay
-from eugen_nerf.core.fitting.recipes import ConversionConfig, fit_layer, projection_layer
+from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
+from eugen_nerf.core.fitting.recipes.registry import recipe_named
 from eugen_nerf.core.layers.baselines import DenseLinear
 from eugen_nerf.core.modules.discovery import HiddenLayer, watch
 from eugen_nerf.core.modules.linears import Linears, linear_like
@@ -60,6 +61,7 @@ class Narrowing:
         config: ConversionConfig,
     ) -> None:
         self.linears, self.source, self.ask, self.calls, self.config = linears, source, ask, calls, config
+        self.recipe = recipe_named(config.recipe)
         self.new: dict[str, nn.Linear] = {}
         self.blocks: dict[str, list[tuple[int, int]]] = {}  # of each changed reader: where it lost how many columns
 
@@ -70,7 +72,8 @@ class Narrowing:
             layer: comes after those converted so far.
             count: m.
             seed: of a random G.
-            metric: `[t, l]`, for `fit_layer`; what the readers make of an error where None, or 0 throughout.
+            metric: `[t, l]`, by which neurons are chosen; where None, or 0 throughout, what the readers make
+                of an error.
 
         Raises:
             ConfigError: more features than rows, too few samples, or weights that do not fit the rows.
@@ -86,16 +89,15 @@ class Narrowing:
             dense = DenseLinear(old.in_features, old.out_features, function.name).to(teacher.weight.device, exact)
         dense.weight.copy_(old.weight.to(exact) * function.scale_in)
         dense.bias.zero_() if old.bias is None else dense.bias.copy_(old.bias.to(exact) * function.scale_in)
-        config = replace(self.config, eugen=replace(self.config.eugen, phi=function.name))
-        fitted = projection_layer(dense, count, config, seed=seed)
+        eugen = replace(self.config.eugen, phi=function.name)
+        fitted = self.recipe.new_layer(dense, count, eugen, seed=seed)
         assert isinstance(fitted, EUGenLinear)
         width = teacher.out_features
         if metric is None or not bool(metric.any()):
             teachers = {name: self.linears.dense[name].weight for name in layer.readers}
             metric = torch.cat([teachers[n][:, s : s + width] for n, starts in layer.readers.items() for s in starts])
         replay = Replay(lambda: self._pairs(layer, exact))
-        error, ridge = fit_layer(fitted, dense, replay, metric.double(), config)
-        assert isinstance(fitted, EUGenLinear)  # `convert_` refuses recipes of other layers
+        error, ridge = self.recipe.fit(fitted, dense, replay, metric.double(), self.config)
         assert fitted.projection_bias is not None
         assert fitted.bias is not None
         self.new[layer.name] = linear_like(

@@ -12,7 +12,10 @@ import torch.nn.functional as F
 from plain_models import FUNCTIONS, MLP, batches
 from torch import Tensor, nn
 
-from eugen_nerf.core import ConversionConfig, EUGenConfig, Weighted, convert_
+from eugen_nerf.core import Weighted
+from eugen_nerf.core.eugen import EUGenConfig
+from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
+from eugen_nerf.core.modules.convert_modules import convert_
 from eugen_nerf.core.modules.discovery import find_hidden
 from eugen_nerf.core.modules.linears import Linears
 from eugen_nerf.core.modules.sensitivity import output_metrics

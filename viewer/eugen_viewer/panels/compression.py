@@ -123,7 +123,7 @@ class LiveCompression:
                 progress((number + min(1.0, done / batches)) / passes, f"moments of {name}")
 
             self._moments[name] = conversion.moments(name, own, tick)
-        preview = graph_preview(conversion.teacher, self._moments, pruned=False)
+        preview = graph_preview(conversion.teacher, self._moments, conversion.recipe)
         progress(len(layers) / passes, "comparing with photographs")
         if conversion.makes_pictures:
             error = Photographs(self.run, check_rays(conversion)[:PHOTOGRAPH_RAYS]).squared_error(conversion.teacher)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from eugen_nerf.core import ConversionConfig, DenseLinear, EUGenLinear, FeatureLayer
 from eugen_nerf.core.fitting.importance import LayerMoments
-from eugen_nerf.core.fitting.recipes import projection_layer
+from eugen_nerf.core.fitting.recipes.registry import recipe_named
 from eugen_nerf.core.least_squares import ridge_solution
 
 RIDGE = 1e-6
@@ -30,7 +30,7 @@ def fitted_layer(old: DenseLinear, moments: LayerMoments, path: Tensor, count: i
     """
     if count == old.out_features:
         return copy.deepcopy(old)
-    layer = projection_layer(old, count, ConversionConfig(), seed=0)
+    layer = recipe_named("rows").new_layer(old, count, ConversionConfig().eugen, seed=0)
     assert isinstance(layer, EUGenLinear)
     chosen = path[:count]
     weight, bias = ridge_solution(moments.outputs.select(chosen), ridge=RIDGE)

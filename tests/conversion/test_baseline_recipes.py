@@ -1,4 +1,4 @@
-"""Peers that a dense layer can be turned into: exact where they must be, and no better than their optimum."""
+"""Baselines that a dense layer can be turned into: exact where they must be, and no better than their optimum."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from eugen_nerf.core import (
 )
 from eugen_nerf.core.fitting.layer_batches import LayerBatch, Replay
 from eugen_nerf.core.fitting.rank_importance import rank_curves
-from eugen_nerf.core.fitting.recipes import fit_layer, projection_layer
+from eugen_nerf.core.fitting.recipes.registry import recipe_named
 from eugen_nerf.methods.runs.loading import load_run
 
 
@@ -61,9 +61,9 @@ def test_low_rank_is_the_best_for_weights_or_for_what_they_put_out(rank: int) ->
     found = {}
     for recipe in ("svd", "aware"):
         config = ConversionConfig(recipe=recipe)  # type: ignore[arg-type]
-        layer = projection_layer(old, rank, config, seed=0)
+        layer = recipe_named(config.recipe).new_layer(old, rank, config.eugen, seed=0)
         assert isinstance(layer, LowRankLinear)
-        error, _ = fit_layer(layer, old, replay_of(old, x), torch.eye(7), config)
+        error, _ = recipe_named(config.recipe).fit(layer, old, replay_of(old, x), torch.eye(7), config)
         found[recipe] = (layer.up @ layer.down).detach().numpy()
         y, fit = old(torch.from_numpy(x)).numpy(), layer(torch.from_numpy(x)).detach().numpy()
         assert error == pytest.approx(
@@ -82,9 +82,9 @@ def test_pruning_keeps_the_neurons_that_count_most() -> None:
     old, x = dense(), skewed_inputs()
     metric = torch.diag(torch.tensor([1.0, 9, 1, 1, 30, 1, 1], dtype=torch.float64))
     config = ConversionConfig(recipe="pruned")
-    layer = projection_layer(old, 3, config, seed=0)
+    layer = recipe_named(config.recipe).new_layer(old, 3, config.eugen, seed=0)
     assert isinstance(layer, EUGenLinear)
-    error, _ = fit_layer(layer, old, replay_of(old, x), metric, config)
+    error, _ = recipe_named(config.recipe).fit(layer, old, replay_of(old, x), metric, config)
     y = old(torch.from_numpy(x)).numpy()
     kept = np.argsort(np.square(y).sum(axis=0) * metric.diagonal().numpy() ** 2)[::-1][:3]
     expected = np.zeros_like(y)
@@ -99,8 +99,8 @@ def test_compensation_is_least_squares_on_the_neurons_that_pruning_keeps() -> No
     layers = {}
     for recipe in ("pruned", "compensated"):
         config = ConversionConfig(recipe=recipe)  # type: ignore[arg-type]
-        layers[recipe] = projection_layer(old, 3, config, seed=0)
-        fit_layer(layers[recipe], old, replay_of(old, x), metric, config)
+        layers[recipe] = recipe_named(config.recipe).new_layer(old, 3, config.eugen, seed=0)
+        recipe_named(config.recipe).fit(layers[recipe], old, replay_of(old, x), metric, config)
     rows = layers["compensated"].projection.detach().numpy()
     assert {tuple(row) for row in rows} == {tuple(row) for row in layers["pruned"].projection.detach().numpy()}
     y = old(torch.from_numpy(x)).numpy()
@@ -116,17 +116,17 @@ def test_whitened_projections_see_all_directions_alike(degree: int) -> None:
     """Inputs of very different spreads: pre-activations are as G's rows make them of standard normal inputs."""
     old, x = dense(), skewed_inputs(0.3)
     config = ConversionConfig(recipe="whitened", eugen=EUGenConfig(norm=False, degree=degree))
-    layer = projection_layer(old, 30, config, seed=0)
-    drawn = projection_layer(old, 30, config, seed=0)
+    layer = recipe_named(config.recipe).new_layer(old, 30, config.eugen, seed=0)
+    drawn = recipe_named(config.recipe).new_layer(old, 30, config.eugen, seed=0)
     assert isinstance(layer, EUGenLinear)
     assert isinstance(drawn, EUGenLinear)
-    error, _ = fit_layer(layer, old, replay_of(old, x), torch.eye(7), config)
+    error, _ = recipe_named(config.recipe).fit(layer, old, replay_of(old, x), torch.eye(7), config)
     u = x @ layer.projection.detach().numpy().T + layer.projection_bias.detach().numpy()
     rows = drawn.projection.detach().numpy()
     np.testing.assert_allclose(np.cov(u.T, bias=True), rows @ rows.T, rtol=2e-2, atol=2e-2)
     np.testing.assert_allclose(u.mean(axis=0), drawn.projection_bias.detach().numpy(), atol=1e-2)
     plain = ConversionConfig(recipe="random", eugen=EUGenConfig(norm=False, degree=degree))
-    other, _ = fit_layer(drawn, old, replay_of(old, x), torch.eye(7), plain)
+    other, _ = recipe_named(plain.recipe).fit(drawn, old, replay_of(old, x), torch.eye(7), plain)
     assert 0 < error < 1
     assert error != other
 
@@ -157,7 +157,7 @@ def test_rank_curves_are_the_errors_of_the_cut(recipe: Any, seen: bool) -> None:
     graph = build_nerf(shape).double().requires_grad_(False)
     x, weights, g = torch.randn(90, 6).double(), torch.rand(90).double(), torch.randn(90, 1).double()
     batches = [Batch((x[i : i + 30],), weights[i : i + 30], (g[i : i + 30],) if seen else None) for i in (0, 30, 60)]
-    curve = rank_curves(graph, lambda: batches, ["trunk_1"], aware=recipe == "aware")["trunk_1"]
+    curve = rank_curves(graph, lambda: batches, ["trunk_1"], recipe_named(recipe))["trunk_1"]
     old = graph.layer("trunk_1")
     assert isinstance(old, DenseLinear)
     inputs = graph.gather("trunk_1", [x, *graph.values(x).values()])
@@ -174,8 +174,8 @@ def test_rank_curves_are_the_errors_of_the_cut(recipe: Any, seen: bool) -> None:
     assert curve[-1] == 0
     for rank in (1, 4, 7):
         config = ConversionConfig(recipe=recipe)
-        cut = projection_layer(old, rank, config, seed=0)
-        fit_layer(cut, old, replay, torch.eye(8), config)
+        cut = recipe_named(config.recipe).new_layer(old, rank, config.eugen, seed=0)
+        recipe_named(config.recipe).fit(cut, old, replay, torch.eye(8), config)
         assert isinstance(cut, LowRankLinear)
         error = (inputs @ (cut.up @ cut.down - old.weight).T).square().sum(dim=1)
         expected = (weights * error).sum() / weights.sum() * counted.sum() / 8
@@ -193,7 +193,7 @@ def test_ranks_are_allotted_better_than_evenly(tiny_dense_run: Path, tmp_path: P
     for name in ("coarse", "fine"):
         network = conversion.teacher.graph_fields()[name].network
         layers = [*even[name]]
-        curves = rank_curves(network, conversion.preview_batches(name), layers, aware=True)
+        curves = rank_curves(network, conversion.preview_batches(name), layers, recipe_named("aware"))
         for index, plan in enumerate((even, allotted)):
             losses[index] += sum(float(curves[n][plan[name][n]]) for n in layers if n in plan[name])
     assert losses[1] < 0.9 * losses[0]

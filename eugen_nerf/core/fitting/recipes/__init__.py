@@ -1,0 +1,1 @@
+"""Conversion recipes: each file says how one dense layer becomes a cheaper one; `registry.py` lists them by name."""
