@@ -13,29 +13,11 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
 
 if TYPE_CHECKING:
-    from nerfstudio.engine.trainer import TrainerConfig
-    from nerfstudio.models.base_model import Model
     from rich.console import Console
 
-    from eugen_nerf.conversion.budget.budget_search import Fulfilled, Goal
     from eugen_nerf.conversion.conversion_settings import DistillConfig
-    from eugen_nerf.conversion.graph_run import Conversion
-    from eugen_nerf.conversion.run_writer import FieldReport
-    from eugen_nerf.conversion.stock_run import StockConversion
-    from eugen_nerf.methods.runs.loading import Run
-
-
-@dataclass(frozen=True)
-class _Done:
-    """What a conversion made, before it is written."""
-
-    conversion: Conversion | StockConversion
-    trainer: TrainerConfig
-    student: Model
-    reports: list[FieldReport]
-    record: dict[str, object]
-    files: dict[str, str]
-    fulfilled: Fulfilled | None
+    from eugen_nerf.conversion.convert_run import Budget, Converted
+    from eugen_nerf.conversion.teachers.teacher import Teacher
 
 
 @dataclass
@@ -135,37 +117,97 @@ class Distill:
         """Converts, writes the run and prints what became of each layer."""
         check_config_paths([self.load_config])
         check_data_path(self.data)
-        goal = self._goal()
-        self._check_bundle()
+        self._check_options()
         from rich.console import Console
 
-        from eugen_nerf.conversion.budget.budget_search import check_goal
-        from eugen_nerf.conversion.conversion_settings import NO_LAYERS, DistillConfig
         from eugen_nerf.conversion.conversion_table import print_budget, print_reports
+        from eugen_nerf.conversion.convert_run import open_teacher
         from eugen_nerf.conversion.run_writer import TRAIN_ON, write_run
-        from eugen_nerf.core import ConversionConfig, EUGenConfig
-        from eugen_nerf.core.distributed import process_count, process_index
-        from eugen_nerf.core.eugen import EUGenConfig
-        from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
-        from eugen_nerf.core.fitting.recipes.registry import recipe_named
+        from eugen_nerf.conversion.teachers.graph_runs import graph_model
+        from eugen_nerf.core.distributed import process_index
         from eugen_nerf.methods.runs.loading import load_run
 
-        if goal is not None:
-            check_goal(*goal, recipe_named(self.recipe))
-        if self.layers == NO_LAYERS and not (self.finetune_steps or self.finetune_minutes):
-            raise ConfigError("--layers none converts nothing: give --finetune-steps or --finetune-minutes with it")
-        if process_count() > 1 and (self.finetune_steps or self.finetune_minutes):
-            raise ConfigError("calibration runs in one process: convert first, then calibrate the run alone")
+        budget, config = self._budget(), self._config()
         first = process_index() == 0
         console = Console(quiet=not first)
         run = load_run(
             self.load_config, device=self.device, test_mode="val", data=self.data, trust_config=self.trust_config
         )
+        if self.bundle is not None:
+            graph_model(run)  # says so now where the run cannot become one
+        teacher = open_teacher(run, config, keep=True)
+        console.print(teacher.memory_line())
+        converted, record = self._convert(console, teacher, budget)
+        if not first:
+            return
+        student = converted.student
+        path = write_run(student.trainer, student.model, run.step, student.reports, record, self._drawings(converted))
+        teacher.forget()
+        print_reports(console, student.reports, bundled=self.bundle is not None)
+        if converted.budget is not None:
+            print_budget(console, converted.budget)
+        further: dict[str, object] = {"run written": path}
+        if self.bundle is not None:
+            from eugen_nerf.conversion.bundle_export import write_bundle
+
+            write_bundle(student.model, self.bundle, onnx=self.onnx)
+            further["bundle written"] = self.bundle
+        further |= {
+            "evaluate": f"eugen-eval --load-config {self.load_config} {path}",
+            "train on": f"ns-train {student.trainer.method_name} --load-config {path.with_name(TRAIN_ON)}",
+        }
+        print_lines(console, further)
+
+    def _check_options(self) -> None:
+        """Refuses options that contradict one another, before anything slow is imported."""
+        goals = {"--speedup": self.speedup, "--max-drop": self.max_drop, "--macs": self.macs}
+        given = [name for name, value in goals.items() if value is not None]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} are two budgets: give one")
+        if given and self.num_features:
+            raise ConfigError(f"{given[0]} chooses the numbers of features: leave --num-features out")
+        if self.bundle is not None and self.bundle.exists():
+            raise ConfigError(f"{self.bundle} exists; choose another --bundle")
+        if self.onnx and self.bundle is None:
+            raise ConfigError("--onnx writes beside a bundle: give --bundle as well")
+
+    def _budget(self) -> Budget | None:
+        """The budget, where one is given.
+
+        Raises:
+            ConfigError: one that makes no sense, or that the recipe cannot be given.
+        """
+        from eugen_nerf.conversion.budget.budget_search import Goal, check_goal
+        from eugen_nerf.conversion.convert_run import Budget
+        from eugen_nerf.core.fitting.recipes.registry import recipe_named
+
+        goals: dict[Goal, float | None] = {"speedup": self.speedup, "max_drop": self.max_drop, "macs": self.macs}
+        for goal, value in goals.items():
+            if value is not None:
+                check_goal(goal, value, recipe_named(self.recipe))
+                return Budget(goal, value)
+        return None
+
+    def _config(self) -> DistillConfig:
+        """What to replace, how and where the new run will lie.
+
+        Raises:
+            ConfigError: nothing is converted and nothing fine-tuned, or fine-tuning in several processes.
+        """
+        from eugen_nerf.conversion.conversion_settings import NO_LAYERS, DistillConfig
+        from eugen_nerf.core.distributed import process_count
+        from eugen_nerf.core.eugen import EUGenConfig
+        from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
+
+        if self.layers == NO_LAYERS and not self._finetunes:
+            raise ConfigError("--layers none converts nothing: give --finetune-steps or --finetune-minutes with it")
+        if process_count() > 1 and self._finetunes:
+            raise ConfigError("calibration runs in one process: convert first, then calibrate the run alone")
         eugen = EUGenConfig(degree=self.degree, norm=self.norm, projection=self.projection, seed=self.seed)
         conversion = ConversionConfig(
             recipe=self.recipe, eugen=eugen, sweeps=self.sweeps, train_steps=self.train_steps, train_lr=self.train_lr
         )
-        config = DistillConfig(
+        return DistillConfig(
             fields=self.fields,
             layers=self.layers,
             exclude=self.exclude,
@@ -180,103 +222,47 @@ class Distill:
             experiment_name=self.experiment_name,
             timestamp=self.timestamp,
         )
-        done = self._convert(console, run, config, goal)
-        if not first:
-            return
-        path = write_run(done.trainer, done.student, run.step, done.reports, done.record, done.files)
-        done.conversion.forget()
-        print_reports(console, done.reports, bundled=self.bundle is not None)
-        if done.fulfilled is not None:
-            print_budget(console, done.fulfilled)
-        further: dict[str, object] = {"run written": path}
-        if self.bundle is not None:
-            from eugen_nerf.conversion.bundle_export import write_bundle
-            from eugen_nerf.methods.graph_model import GraphModel
 
-            assert isinstance(done.student, GraphModel)
-            write_bundle(done.student, self.bundle, onnx=self.onnx)
-            further["bundle written"] = self.bundle
-        further |= {
-            "evaluate": f"eugen-eval --load-config {self.load_config} {path}",
-            "train on": f"ns-train {done.trainer.method_name} --load-config {path.with_name(TRAIN_ON)}",
-        }
-        print_lines(console, further)
+    @property
+    def _finetunes(self) -> bool:
+        return bool(self.finetune_steps or self.finetune_minutes)
 
-    def _goal(self) -> tuple[Goal, float] | None:
-        """The budget, where one is given."""
-        budgets: dict[Goal, float | None] = {"speedup": self.speedup, "max_drop": self.max_drop, "macs": self.macs}
-        goals = [(name, value) for name, value in budgets.items() if value is not None]
-        words = [f"--{name.replace('_', '-')}" for name, _ in goals]
-        if len(goals) > 1:
-            raise ConfigError(f"{' and '.join(words)} are two budgets: give one")
-        if goals and self.num_features:
-            raise ConfigError(f"{words[0]} chooses the numbers of features: leave --num-features out")
-        return goals[0] if goals else None
-
-    @staticmethod
-    def _layers(conversion: Conversion | StockConversion) -> list[tuple[str, str]]:
-        """Field and layer of all that is fitted where no budget chooses."""
-        from eugen_nerf.conversion.conversion_settings import explicit_plan
-        from eugen_nerf.conversion.graph_run import Conversion
-
-        if isinstance(conversion, Conversion):
-            plan = explicit_plan(conversion.teacher, conversion.chosen, conversion.config)
-            return [(name, layer) for name, layers in plan.items() for layer in layers]
-        return [(name, layer) for name, part in conversion.parts.items() for layer in part.widths]
-
-    def _check_bundle(self) -> None:
-        """Refuses before minutes of work what would fail after them."""
-        if self.bundle is not None and self.bundle.exists():
-            raise ConfigError(f"{self.bundle} exists; choose another --bundle")
-        if self.onnx and self.bundle is None:
-            raise ConfigError("--onnx writes beside a bundle: give --bundle as well")
-
-    def _convert(self, console: Console, run: Run, config: DistillConfig, goal: tuple[Goal, float] | None) -> _Done:
+    def _convert(
+        self, console: Console, teacher: Teacher, budget: Budget | None
+    ) -> tuple[Converted, dict[str, object]]:
+        """The student, fine-tuned where that is wanted, and what `distill.json` says of both besides its reports."""
         from eugen_nerf.cli.support.distill_progress import shown
-        from eugen_nerf.conversion.budget.baseline_budget import rank_plan, uniform_plan
-        from eugen_nerf.conversion.budget.budget_search import check_rays, fulfil, training_rays
-        from eugen_nerf.conversion.budget.measure import Photographs
-        from eugen_nerf.conversion.calibration import calibrate
-        from eugen_nerf.conversion.graph_run import Conversion, conversion_of
-        from eugen_nerf.conversion.teacher import teacher_of
-        from eugen_nerf.evaluation.reports.svg_plots import front_svg, standalone
+        from eugen_nerf.conversion.convert_run import convert_teacher, finetune
 
         record: dict[str, object] = {}
-        files: dict[str, str] = {}
-        if self.bundle is not None:
-            teacher_of(run)  # says so now where the run cannot become one
-        conversion = conversion_of(run, config, keep=True)
-        console.print(conversion.memory_line())
-        known = self._layers(conversion) if goal is None else []
+        plan = teacher.configured_plan() if budget is None else {}  # a budget's is not known before
+        known = [(name, layer) for name, layers in plan.items() for layer in layers]
         with shown(console, known) as steps:
-            progress, fulfilled = steps.report, None
-            if goal is None:
-                trainer, student, reports = conversion.convert_as_configured(progress)
-            elif isinstance(conversion, Conversion) and conversion.recipe.allocates == "ranks":
-                trainer, student, reports = conversion.convert(rank_plan(conversion, goal[1], progress), progress)
-            elif isinstance(conversion, Conversion) and conversion.recipe.allocates == "evenly":
-                trainer, student, reports = conversion.convert(uniform_plan(conversion, goal[1]), progress)
-            else:
-                fulfilled = fulfil(run, conversion, *goal, progress)
-                trainer, student, reports = fulfilled.trainer, fulfilled.student, fulfilled.reports
-                record["budget"] = {"goal": goal[0], "value": goal[1], **fulfilled.record()}
-                if fulfilled.measured.predicted_drop is not None:
-                    files["front.svg"] = standalone(front_svg(fulfilled.record()))
-            if self.finetune_steps or self.finetune_minutes:
-                training, check = (Photographs(run, rays(conversion)) for rays in (training_rays, check_rays))
-                report = calibrate(
-                    student,
-                    training,
-                    check,
+            converted = convert_teacher(teacher, budget, steps.report)
+            if budget is not None and converted.budget is not None:
+                record["budget"] = {**budget._asdict(), **converted.budget.record()}
+            if self._finetunes:
+                report = finetune(
+                    teacher,
+                    converted.student.model,
                     steps=self.finetune_steps,
                     minutes=self.finetune_minutes,
-                    seed=self.seed,
                     progress=steps.calibrating,
                 )
                 record["calibration"] = asdict(report)
-        if "calibration" in record:
+        if self._finetunes:
             console.print(str(report))
-        return _Done(conversion, trainer, student, reports, record, files, fulfilled)
+        return converted, record
+
+    @staticmethod
+    def _drawings(converted: Converted) -> dict[str, str]:
+        """What is written beside `distill.json`: the front, where drops are predicted."""
+        from eugen_nerf.evaluation.reports.svg_plots import front_svg, standalone
+
+        budget = converted.budget
+        if budget is None or budget.measured.predicted_drop is None:
+            return {}
+        return {"front.svg": standalone(front_svg(budget.record()))}
 
 
 def main() -> None:

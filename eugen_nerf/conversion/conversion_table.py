@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from eugen_nerf.conversion.budget.budget_search import Fulfilled
+from eugen_nerf.conversion.budget.budget_search import BudgetResult
 from eugen_nerf.conversion.run_writer import FieldReport
 from eugen_nerf.core.fitting.allocation import Combination
 from eugen_nerf.core.fitting.convert_graph import cost_rows
@@ -45,7 +45,7 @@ def print_reports(console: Console, reports: Sequence[FieldReport], *, bundled: 
         console.print("a checkpoint keeps what is stored; --bundle FOLDER writes the compact form, what runs alone")
 
 
-def print_budget(console: Console, result: Fulfilled) -> None:
+def print_budget(console: Console, result: BudgetResult) -> None:
     """The front in a few lines, the widths that were chosen, and what was predicted against what was measured."""
     table = Table(title="what each budget would cost, predicted")
     for column in ("multiply-adds", "share", "dB lost", "features by layer"):
@@ -71,7 +71,7 @@ def print_budget(console: Console, result: Fulfilled) -> None:
     console.print(line)
 
 
-def _add_point(table: Table, point: Combination, result: Fulfilled) -> None:
+def _add_point(table: Table, point: Combination, result: BudgetResult) -> None:
     drop = result.predicted(point)
     widths = "; ".join(
         f"{group} {' '.join(str(m) for m in part.num_features.values())}" for group, part in point.parts.items()

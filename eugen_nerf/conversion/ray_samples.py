@@ -1,4 +1,4 @@
-"""Samples to fit on: rays of the training views, what a network is asked along them, and what of it is seen."""
+"""Samples to fit on: rays of the training views, a network's inputs along them, gradients of rendered colours."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.methods.graph_model import GraphModel
 
 RAYS_PER_BATCH = 64
-SEEN = ("rgb", "rgb_fine", "rgb_coarse")
-"""Outputs of a model that are seen, the picture first; a coarse field is judged by the picture that it makes itself."""
+COLOURS = ("rgb", "rgb_fine", "rgb_coarse")
+"""A model's rendered colours, the final ones first; a coarse field is judged by the image that it renders itself."""
 
 
 def choose_rays(cameras: Cameras, fraction: float, limit: int, seed: int) -> Tensor:
@@ -70,11 +70,11 @@ def training_views(datamanager: object) -> InputDataset:
 
 
 def network_inputs(model: GraphModel, cameras: Cameras, rays: Tensor, name: str) -> Callable[[], Iterator[Batch]]:
-    """Batches of what the network of one field is asked along rays, as `convert_graph` takes them.
+    """Batches of inputs of one field's network along rays, as `convert_graph` takes them.
 
     The samples are the ones evaluation takes, placed by the teacher. They are made anew on each pass, so memory does
     not grow with the number of rays. Half of a batch's mass is spread evenly over its samples, half by the teacher's
-    rendering weights: what is seen counts more, and what is not seen must still stay empty.
+    rendering weights: what contributes to an image counts more, and what does not must still stay empty.
 
     Args:
         model: teacher, in evaluation mode.
@@ -98,14 +98,14 @@ def network_inputs(model: GraphModel, cameras: Cameras, rays: Tensor, name: str)
     return batches
 
 
-def seen_inputs(model: GraphModel, cameras: Cameras, rays: Tensor, name: str) -> Callable[[], Iterator[Batch]]:
-    """As `network_inputs`, with the derivatives of the pictures' colours with respect to the network's outputs.
+def gradient_inputs(model: GraphModel, cameras: Cameras, rays: Tensor, name: str) -> Callable[[], Iterator[Batch]]:
+    """As `network_inputs`, with the gradients of rendered colours with respect to the network's outputs.
 
-    A ray's colours are combined with random signs (Hutchinson's estimate of what all channels see); its samples are
-    those that rendering asks the network for. Of a model without pictures, the output itself is what is seen.
+    A ray's colours are combined with random signs (Hutchinson's estimate of the sum over channels); its samples are
+    those that rendering evaluates. A model that renders no images is judged by its output itself.
 
     Args:
-        model: teacher, in evaluation mode; its outputs `rgb` and `rgb_coarse` are what is seen.
+        model: teacher, in evaluation mode; its outputs are `COLOURS`.
         cameras: the training cameras.
         rays: from `choose_rays`.
         name: of the field.
@@ -126,24 +126,24 @@ def seen_inputs(model: GraphModel, cameras: Cameras, rays: Tensor, name: str) ->
             if not is_mine(number):
                 continue
             generator = torch.Generator().manual_seed(number)
-            asked: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = []
+            calls: list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]] = []
 
             def watch(_: object, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
                 leaves = tuple(v.detach().requires_grad_() for v in outputs)
-                asked.append((tuple(x.detach().flatten(0, -2) for x in inputs), leaves))  # noqa: B023
+                calls.append((tuple(x.detach().flatten(0, -2) for x in inputs), leaves))  # noqa: B023
                 return leaves
 
             handle = network.register_forward_hook(watch)
             try:
                 with torch.enable_grad():
-                    colours = picture(model, ray_bundle(device_cameras, part.to(model.device)))
+                    colours = rendered_colours(model, ray_bundle(device_cameras, part.to(model.device)))
                     signs = [(torch.rand(v.shape, generator=generator) < 0.5).to(v) * 2 - 1 for v in colours]
-                    leaves = [leaf for _, each in asked for leaf in each]
+                    leaves = [leaf for _, each in calls for leaf in each]
                     gradients = torch.autograd.grad(colours, leaves, signs, allow_unused=True)
             finally:
                 handle.remove()
             filled = iter([torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True)])
-            for inputs, each in asked:
+            for inputs, each in calls:
                 cotangents = tuple(next(filled).flatten(0, -2) for _ in each)
                 mass = torch.cat(cotangents, dim=-1).square().sum(dim=-1)
                 yield Batch(inputs, 0.5 + 0.5 * mass / mass.mean().clamp_min(1e-12), cotangents, number)
@@ -157,21 +157,21 @@ def ray_bundle(cameras: Cameras, rays: Tensor) -> RayBundle:
     return cameras.generate_rays(camera_indices=rays[:, :1], coords=coords)
 
 
-def picture(model: Model, bundle: RayBundle) -> list[Tensor]:
-    """What is seen of a model along rays: the final colours `[rays, 3]`, then those of a coarse field.
+def rendered_colours(model: Model, bundle: RayBundle) -> list[Tensor]:
+    """Colours that a model renders along rays: the final ones `[rays, 3]`, then those of a coarse field.
 
     Poses that the run has optimised are used, as in training: evaluation's own views have none, training views do.
 
     Raises:
-        RunError: a model without pictures.
+        RunError: a model that renders no images.
     """
     optimizer = getattr(model, "camera_optimizer", None)
     if optimizer is not None and not model.training:
         optimizer.apply_to_raybundle(bundle)
     outputs = model.forward(bundle)
-    colours = [outputs[key] for key in SEEN if isinstance(outputs.get(key), Tensor)]
+    colours = [outputs[key] for key in COLOURS if isinstance(outputs.get(key), Tensor)]
     if not colours:
-        raise RunError(f"{type(model).__name__} makes no pictures: its outputs are {', '.join(outputs)}")
+        raise RunError(f"{type(model).__name__} renders no images: its outputs are {', '.join(outputs)}")
     return cast(list[Tensor], colours)
 
 

@@ -43,7 +43,7 @@ class FieldReport:
     """Multiply-adds of the collapsed network by layer, teacher and student; they sum to `multiply_adds`."""
 
 
-def place(trainer: TrainerConfig, config: DistillConfig) -> None:
+def set_output_dir(trainer: TrainerConfig, config: DistillConfig) -> None:
     """Writes into a copy of the teacher's configuration where the new run will lie.
 
     Raises:

@@ -11,22 +11,15 @@ import pytest
 import torch
 
 from eugen_nerf.conversion.budget.baseline_budget import rank_plan, uniform_plan
-from eugen_nerf.conversion.budget.budget_search import fulfil
+from eugen_nerf.conversion.budget.budget_search import convert_to_budget
 from eugen_nerf.conversion.budget.measure import query_macs
 from eugen_nerf.conversion.conversion_settings import DistillConfig
-from eugen_nerf.conversion.graph_run import Conversion
 from eugen_nerf.conversion.run_writer import write_run
-from eugen_nerf.core import (
-    Batch,
-    ConversionConfig,
-    DenseLinear,
-    EUGenConfig,
-    EUGenLinear,
-    LowRankLinear,
-    NeRFShape,
-    build_nerf,
-    convert_graph,
-)
+from eugen_nerf.conversion.teachers.graph_teacher import GraphTeacher
+from eugen_nerf.core import ConversionConfig, DenseLinear, LowRankLinear, NeRFShape, build_nerf
+from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
+from eugen_nerf.core.fitting.convert_graph import convert_graph
+from eugen_nerf.core.fitting.importance import Batch
 from eugen_nerf.core.fitting.layer_batches import LayerBatch, Replay
 from eugen_nerf.core.fitting.rank_importance import rank_curves
 from eugen_nerf.core.fitting.recipes.registry import recipe_named
@@ -187,11 +180,11 @@ def test_ranks_are_allotted_better_than_evenly(tiny_dense_run: Path, tmp_path: P
     config = DistillConfig(
         ray_fraction=0.5, max_rays=400, output_dir=tmp_path, conversion=ConversionConfig(recipe="aware")
     )
-    conversion = Conversion(run, config)
+    conversion = GraphTeacher(run, config)
     even, allotted = uniform_plan(conversion, 0.5), rank_plan(conversion, 0.5)
     losses = [0.0, 0.0]
     for name in ("coarse", "fine"):
-        network = conversion.teacher.graph_fields()[name].network
+        network = conversion.model.graph_fields()[name].network
         layers = [*even[name]]
         curves = rank_curves(network, conversion.preview_batches(name), layers, recipe_named("aware"))
         for index, plan in enumerate((even, allotted)):
@@ -216,10 +209,10 @@ def test_a_run_of_each(recipe: Any, share: float, by: str, tiny_dense_run: Path,
     config = DistillConfig(
         ray_fraction=0.5, max_rays=400, output_dir=tmp_path, conversion=ConversionConfig(recipe=recipe)
     )
-    conversion = Conversion(run, config)
+    conversion = GraphTeacher(run, config)
     plan = PLANS[by](conversion, share)
     trainer, student, reports = conversion.convert(plan)
-    assert 0.85 * share < query_macs(student) / query_macs(conversion.teacher) <= share
+    assert 0.85 * share < query_macs(student) / query_macs(conversion.model) <= share
     loaded = load_run(write_run(trainer, student, run.step, reports), device="cpu", test_mode="val")
     camera = loaded.pipeline.datamanager.eval_dataset.cameras[:1]  # type: ignore[attr-defined]
     torch.testing.assert_close(
@@ -233,12 +226,12 @@ def test_pruning_within_a_budget(tiny_dense_run: Path, tmp_path: Path) -> None:
     config = DistillConfig(
         ray_fraction=0.5, max_rays=400, output_dir=tmp_path, conversion=ConversionConfig(recipe="pruned")
     )
-    conversion = Conversion(run, config)
-    result = fulfil(run, conversion, "macs", 0.5)
-    assert result.measured.multiply_adds <= 0.5 * query_macs(conversion.teacher)
+    conversion = GraphTeacher(run, config)
+    result = convert_to_budget(conversion, "macs", 0.5)
+    assert result.measured.multiply_adds <= 0.5 * query_macs(conversion.model)
     for name in ("coarse", "fine"):
-        old = conversion.teacher.graph_fields()[name].network
-        new = result.student.graph_fields()[name].network
+        old = conversion.model.graph_fields()[name].network
+        new = result.student.model.graph_fields()[name].network
         for layer in result.preview.plan(result.point)[name]:
             rows = new.layer(layer).projection
             assert (rows[:, None] == old.layer(layer).weight).all(dim=2).any(dim=1).all()

@@ -17,15 +17,15 @@ import torch
 import yaml
 
 from eugen_nerf.cli import distill as cli
-from eugen_nerf.conversion import graph_run as distill
 from eugen_nerf.conversion.budget import budget_search
-from eugen_nerf.conversion.budget.budget_search import Fulfilled, Measured, check_rays, fulfil, training_rays
+from eugen_nerf.conversion.budget.budget_search import BudgetResult, Measured, convert_to_budget
 from eugen_nerf.conversion.budget.measure import Photographs, query_macs
 from eugen_nerf.conversion.calibration import calibrate
 from eugen_nerf.conversion.conversion_settings import DistillConfig, explicit_plan
-from eugen_nerf.conversion.graph_run import Conversion
-from eugen_nerf.conversion.ray_samples import network_inputs, ray_bundle, seen_inputs
+from eugen_nerf.conversion.ray_samples import gradient_inputs, network_inputs, ray_bundle
 from eugen_nerf.conversion.run_writer import write_run
+from eugen_nerf.conversion.teachers import graph_teacher as graph_module
+from eugen_nerf.conversion.teachers.graph_teacher import GraphTeacher
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.allocation import Combination
 from eugen_nerf.evaluation.costs.resources import fit_seconds
@@ -39,8 +39,8 @@ def run(tiny_dense_run: Path) -> Run:
 
 
 @pytest.fixture
-def conversion(run: Run, tmp_path: Path) -> Conversion:
-    return Conversion(
+def conversion(run: Run, tmp_path: Path) -> GraphTeacher:
+    return GraphTeacher(
         run, DistillConfig(ray_fraction=0.5, max_rays=400, output_dir=tmp_path, experiment_name="student")
     )
 
@@ -51,10 +51,10 @@ def by_macs(teacher: Any, student: Any, repeats: int = 0) -> Ratio:
     return Ratio(ratio, ratio, ratio)
 
 
-def test_what_is_seen_is_what_changes_the_picture(conversion: Conversion) -> None:
+def test_what_is_seen_is_what_changes_the_picture(conversion: GraphTeacher) -> None:
     """The derivatives' sum over samples against finite differences in the bias of the output that they belong to."""
-    model, rays = conversion.teacher, conversion.rays[:64]
-    (batch,) = seen_inputs(model, conversion.cameras, rays, "fine")()
+    model, rays = conversion.model, conversion.rays[:64]
+    (batch,) = gradient_inputs(model, conversion.cameras, rays, "fine")()
     assert batch.cotangents is not None
     (asked,) = network_inputs(model, conversion.cameras, rays, "fine")()
     for ours, theirs in zip(batch.inputs, asked.inputs, strict=True):
@@ -80,12 +80,12 @@ def test_what_is_seen_is_what_changes_the_picture(conversion: Conversion) -> Non
         assert gradient[:, 0].sum().item() == pytest.approx((above - below) / 2e-2, rel=2e-2, abs=1e-3)
 
 
-def test_a_share_of_the_multiply_adds(run: Run, conversion: Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_share_of_the_multiply_adds(run: Run, conversion: GraphTeacher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget_search, "query_speedup", by_macs)
-    result = fulfil(run, conversion, "macs", 0.6)
-    seen, macs = result.preview, query_macs(conversion.teacher)
+    result = convert_to_budget(conversion, "macs", 0.6)
+    seen, macs = result.preview, query_macs(conversion.model)
     assert seen.teacher_macs == macs
-    assert result.point.multiply_adds == query_macs(result.student) == result.measured.multiply_adds <= 0.6 * macs
+    assert result.point.multiply_adds == query_macs(result.student.model) == result.measured.multiply_adds <= 0.6 * macs
     better = [p for p in seen.front if p.multiply_adds > result.point.multiply_adds]
     assert better[0].multiply_adds > 0.6 * macs
     assert seen.groups == {"fine": ("coarse", "fine")}
@@ -94,26 +94,28 @@ def test_a_share_of_the_multiply_adds(run: Run, conversion: Conversion, monkeypa
     record = json.loads(json.dumps(result.record()))
     assert record["front"][-1]["predicted_drop"] == 0
     assert record["measured"]["drop"] == pytest.approx(result.measured.drop)
-    photographs = Photographs(run, check_rays(conversion))
-    drops = [photographs.squared_error(m) for m in (conversion.teacher, result.student)]
+    photographs = Photographs(run, conversion.check_rays())
+    drops = [photographs.squared_error(m) for m in (conversion.model, result.student.model)]
     assert result.measured.drop == pytest.approx(10 * torch.log10(torch.tensor(drops[1] / drops[0])).item(), abs=1e-6)
 
 
 def test_hybrids_have_budgets_for_what_is_dense(
-    run: Run, conversion: Conversion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, conversion: GraphTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget_search, "query_speedup", by_macs)
     layers = {"trunk_1": 12, "head_0": 5}
     trainer, student, reports = conversion.convert({"coarse": layers, "fine": layers})
     hybrid = load_run(write_run(trainer, student, run.step, reports), device="cpu", test_mode="val")
     config = DistillConfig(ray_fraction=0.5, max_rays=400, output_dir=tmp_path, experiment_name="further")
-    further = Conversion(hybrid, config)
-    result = fulfil(hybrid, further, "macs", 0.8)
+    further = GraphTeacher(hybrid, config)
+    result = convert_to_budget(further, "macs", 0.8)
     whole = query_macs(student)
     assert result.preview.teacher_macs == result.preview.front[-1].multiply_adds == whole
-    assert result.point.multiply_adds == query_macs(result.student) == result.measured.multiply_adds <= 0.8 * whole
+    assert (
+        result.point.multiply_adds == query_macs(result.student.model) == result.measured.multiply_adds <= 0.8 * whole
+    )
     assert set(result.preview.plan(result.point)["fine"]) <= {"trunk_0", "trunk_2", "trunk_3"}
-    assert result.student.graph_fields()["fine"].network.layer("trunk_1").config.num_features == 12
+    assert result.student.model.graph_fields()["fine"].network.layer("trunk_1").config.num_features == 12
 
 
 def test_a_norm_has_no_budget(train_tiny: Callable, tmp_path: Path) -> None:
@@ -124,11 +126,11 @@ def test_a_norm_has_no_budget(train_tiny: Callable, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(layer), "uses_norm", True)
         with pytest.raises(ConfigError, match="'trunk_0' is EUGenLinear, whose cost does not follow from widths alone"):
-            Conversion(converted, DistillConfig(ray_fraction=0.5, output_dir=tmp_path)).preview()
+            GraphTeacher(converted, DistillConfig(ray_fraction=0.5, output_dir=tmp_path)).preview()
 
 
 def test_only_the_layers_asked_for(run: Run, tmp_path: Path) -> None:
-    seen = Conversion(run, DistillConfig(layers=("trunk_[12]",), ray_fraction=0.5, output_dir=tmp_path)).preview()
+    seen = GraphTeacher(run, DistillConfig(layers=("trunk_[12]",), ray_fraction=0.5, output_dir=tmp_path)).preview()
     assert set(seen.front[0].parts["fine"].num_features) == {"trunk_1", "trunk_2"}
 
 
@@ -137,46 +139,46 @@ def test_without_what_is_seen(run: Run, tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(budget_search, "query_speedup", by_macs)
     monkeypatch.setattr(torch.autograd, "grad", None)
     config = DistillConfig(ray_fraction=0.5, max_rays=400, output_dir=tmp_path, output_aware=False)
-    conversion = Conversion(run, config)
-    result = fulfil(run, conversion, "macs", 0.6)
+    conversion = GraphTeacher(run, config)
+    result = convert_to_budget(conversion, "macs", 0.6)
     assert result.measured.predicted_drop is None
     assert result.measured.drop is not None
     for curve in result.preview.curves["fine"].values():
         assert curve[0] == 1
         assert curve[-1] == 0
     with pytest.raises(ConfigError, match="leave --no-output-aware out"):
-        fulfil(run, conversion, "max_drop", 0.5)
+        convert_to_budget(conversion, "max_drop", 0.5)
 
 
 def test_layers_left_out(run: Run, tmp_path: Path) -> None:
     config = DistillConfig(ray_fraction=0.5, output_dir=tmp_path, exclude=("trunk_0", "head_.*"))
-    assert set(Conversion(run, config).preview().front[0].parts["fine"].num_features) == {
+    assert set(GraphTeacher(run, config).preview().front[0].parts["fine"].num_features) == {
         f"trunk_{i}" for i in (1, 2, 3)
     }
-    plan = explicit_plan(Conversion(run, config).teacher, ["coarse", "fine"], replace(config, num_features=(4,)))
+    plan = explicit_plan(GraphTeacher(run, config).model, ["coarse", "fine"], replace(config, num_features=(4,)))
     assert plan["fine"] == dict.fromkeys(("trunk_1", "trunk_2", "trunk_3"), 4)
     with pytest.raises(ConfigError, match="'trunk_9' matches no layer; there are: trunk_0"):
-        Conversion(run, replace(config, exclude=("trunk_9",))).preview()
+        GraphTeacher(run, replace(config, exclude=("trunk_9",))).preview()
 
 
-def test_memory_is_said_before(run: Run, conversion: Conversion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_said_before(run: Run, conversion: GraphTeacher, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is said to be kept of the largest layer is what a conversion keeps, within the difference of batches."""
     said = conversion.memory_line()
     found = re.search(r"400 rays; in memory (\d+) MB of one layer's inputs and outputs, [\d.]+ MB of moments", said)
     assert found
-    layer = conversion.teacher.graph_fields()["fine"].network.layer("trunk_2")
-    asked = network_inputs(conversion.teacher, conversion.cameras, conversion.rays, "fine")()
+    layer = conversion.model.graph_fields()["fine"].network.layer("trunk_2")
+    asked = network_inputs(conversion.model, conversion.cameras, conversion.rays, "fine")()
     kept = sum(len(b.inputs[0]) * (layer.in_features + layer.out_features) * 4 for b in asked)
     assert int(found[1]) == pytest.approx(kept / 1e6, abs=1.5)
-    monkeypatch.setattr(distill, "CACHE_BYTES", 100_000)
+    monkeypatch.setattr(graph_module, "CACHE_BYTES", 100_000)
     assert re.search(r"in memory 0 MB .* of \d+, the rest is made again each time", conversion.memory_line())
 
 
 def test_rays_of_fit_check_and_calibration(run: Run, tmp_path: Path) -> None:
-    conversion = Conversion(run, DistillConfig(ray_fraction=0.5, max_rays=320, output_dir=tmp_path))
+    conversion = GraphTeacher(run, DistillConfig(ray_fraction=0.5, max_rays=320, output_dir=tmp_path))
     fitted, checked, trained = (
         {tuple(ray) for ray in rays.tolist()}
-        for rays in (conversion.rays, check_rays(conversion), training_rays(conversion))
+        for rays in (conversion.rays, conversion.check_rays(), conversion.training_rays())
     )
     assert not fitted & checked
     assert not trained & checked
@@ -193,10 +195,10 @@ def test_photographs_are_the_training_images(run: Run) -> None:
 
 @pytest.mark.parametrize("wanted", [1.2, 1.6, 2.2])
 def test_the_least_error_that_is_fast_enough(
-    wanted: float, run: Run, conversion: Conversion, monkeypatch: pytest.MonkeyPatch
+    wanted: float, run: Run, conversion: GraphTeacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget_search, "query_speedup", by_macs)
-    result = fulfil(run, conversion, "speedup", wanted)
+    result = convert_to_budget(conversion, "speedup", wanted)
     ratio = result.measured.speedup.median
     assert ratio >= wanted
     dearer = [p for p in result.preview.front if p.multiply_adds > result.point.multiply_adds]
@@ -204,19 +206,19 @@ def test_the_least_error_that_is_fast_enough(
     assert ratio < 1.05 * wanted or result.preview.teacher_macs / dearer[0].multiply_adds < wanted
 
 
-def test_out_of_reach(run: Run, conversion: Conversion, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_out_of_reach(run: Run, conversion: GraphTeacher, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(budget_search, "query_speedup", by_macs)
     with pytest.raises(RunError, match=r"500x cannot be reached .* is the most that was measured; nothing was written"):
-        fulfil(run, conversion, "speedup", 500)
+        convert_to_budget(conversion, "speedup", 500)
     with pytest.raises(ConfigError, match="are out of reach: the fewest are"):
-        fulfil(run, conversion, "macs", 0.001)
+        convert_to_budget(conversion, "macs", 0.001)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("goal", "value"), [("speedup", 0.9), ("max_drop", -0.1), ("macs", 1.2), ("macs", 0.0)])
-def test_values_that_make_no_sense(goal: Any, value: float, run: Run, conversion: Conversion) -> None:
+def test_values_that_make_no_sense(goal: Any, value: float, run: Run, conversion: GraphTeacher) -> None:
     with pytest.raises(ConfigError, match=f"--{goal.replace('_', '-')} must lie between"):
-        fulfil(run, conversion, goal, value)
+        convert_to_budget(conversion, goal, value)
 
 
 class Factory:
@@ -226,11 +228,11 @@ class Factory:
         self.truth, self.multiple, self.floor = truth, multiple, floor
         self.built: list[Combination] = []
 
-    def __call__(self, point: Combination, scale: float) -> Fulfilled:
+    def __call__(self, point: Combination, scale: float) -> BudgetResult:
         self.built.append(point)
         drop = 10 * torch.log10(torch.tensor(1 + (self.floor + self.multiple * point.error) / self.truth)).item()
         measured = Measured(point.multiply_adds, Ratio(1, 1, 1), drop, None)
-        return Fulfilled(None, None, [], None, point, measured, 20.0)  # type: ignore[arg-type]
+        return BudgetResult(None, None, point, measured, 20.0)  # type: ignore[arg-type]
 
 
 FRONT = [Combination({}, 1000 + 10 * i, 1e-2 * 0.8**i) for i in range(40)]
@@ -239,7 +241,7 @@ FRONT = [Combination({}, 1000 + 10 * i, 1e-2 * 0.8**i) for i in range(40)]
 @pytest.mark.parametrize("multiple", [0.2, 1.0, 5.0])
 def test_a_drop_is_met_after_one_correction(multiple: float) -> None:
     factory = Factory(1e-3, multiple)
-    result = budget_search._good_enough(factory, FRONT, 1e-3, 0.5)
+    result = budget_search.search_max_drop(factory, FRONT, 1e-3, 0.5)
     assert result.measured.drop is not None
     assert result.measured.drop <= 0.5
     assert len(factory.built) <= 2
@@ -251,7 +253,7 @@ def test_a_drop_is_met_after_one_correction(multiple: float) -> None:
 def test_a_second_correction_where_the_first_was_too_bold() -> None:
     """What is lost whatever is chosen makes dear points look worse than they are predicted, cheap ones better."""
     factory = Factory(1e-3, 3.0, floor=5e-5)
-    result = budget_search._good_enough(factory, FRONT, 1e-3, 0.5)
+    result = budget_search.search_max_drop(factory, FRONT, 1e-3, 0.5)
     assert result.measured.drop is not None
     assert result.measured.drop <= 0.5
     assert len(factory.built) == 3
@@ -259,12 +261,12 @@ def test_a_second_correction_where_the_first_was_too_bold() -> None:
 
 def test_a_drop_that_is_not_met_says_what_is() -> None:
     with pytest.raises(RunError, match=r"at most 0.5 dB was not reached in closed form: \d+\.\d\d dB .* nothing was"):
-        budget_search._good_enough(Factory(1e-3, 1e6), FRONT, 1e-3, 0.5)
+        budget_search.search_max_drop(Factory(1e-3, 1e6), FRONT, 1e-3, 0.5)
 
 
-def test_calibration_never_ends_worse_and_can_help(run: Run, conversion: Conversion) -> None:
+def test_calibration_never_ends_worse_and_can_help(run: Run, conversion: GraphTeacher) -> None:
     _, student, _ = conversion.convert({"coarse": {"trunk_1": 3}, "fine": {"trunk_1": 3}})
-    training, check = (Photographs(run, rays(conversion)) for rays in (training_rays, check_rays))
+    training, check = (Photographs(run, rays) for rays in (conversion.training_rays(), conversion.check_rays()))
     report = calibrate(student, training, check, steps=40, batch=64)
     assert report.steps == 40
     assert report.squared_error[1] < report.squared_error[0]
@@ -282,7 +284,7 @@ def test_calibration_never_ends_worse_and_can_help(run: Run, conversion: Convers
             model.eval()
             return 1.0 if same else 2.0
 
-    report = calibrate(student, training, Worse(run, check_rays(conversion)), steps=5, batch=16)
+    report = calibrate(student, training, Worse(run, conversion.check_rays()), steps=5, batch=16)
     assert report.squared_error == (1.0, 1.0)
     assert "never above the 0.00 dB it began with: its beginning is kept" in str(report)
     assert "on rays not trained on 3.01 -> 10.00 dB" in str(replace(report, squared_error=(0.5, 0.1)))

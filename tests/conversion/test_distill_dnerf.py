@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eugen_nerf.conversion import graph_run as module
 from eugen_nerf.conversion.conversion_settings import DistillConfig
-from eugen_nerf.conversion.graph_run import distill
+from eugen_nerf.conversion.convert_run import convert_run
 from eugen_nerf.conversion.run_writer import write_run
-from eugen_nerf.conversion.teacher import teacher_of
+from eugen_nerf.conversion.teachers import graph_teacher as module
+from eugen_nerf.conversion.teachers.graph_runs import graph_model
 from eugen_nerf.core import DenseLinear, EUGenLinear
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.methods.dnerf import EugenDNerfModel
@@ -51,7 +51,7 @@ def kinds(model: EugenDNerfModel) -> dict[str, set[str]]:
 def test_a_stock_run_is_copied_exactly(tiny_stock_dnerf_run: Path) -> None:
     run = load(tiny_stock_dnerf_run)
     assert list(run.config.pipeline.model.temporal_distortion_params) == ["kind"], "nerfstudio pops it while building"
-    trainer, copied = teacher_of(run)
+    trainer, copied = graph_model(run)
     assert isinstance(copied, EugenDNerfModel)
     assert trainer.method_name == "eugen-dnerf"
     assert not copied.deformation.anchored
@@ -68,14 +68,14 @@ def test_a_stock_run_is_copied_exactly(tiny_stock_dnerf_run: Path) -> None:
         assert isinstance(layer, DenseLinear)
         assert torch.equal(layer.weight, theirs.weight)
         assert torch.equal(layer.bias, theirs.bias)
-    assert teacher_of(run)[1] is not copied, "and it can be done twice"
+    assert graph_model(run)[1] is not copied, "and it can be done twice"
 
 
 def test_every_row_kept_renders_as_the_teacher(tiny_dense_dnerf_run: Path) -> None:
     run = load(tiny_dense_dnerf_run)
     before = {key: value.clone() for key, value in run.model.state_dict().items()}
     config = DistillConfig(layers=("trunk_[012]",), num_features=(24,), **RAYS)
-    trainer, student, reports = distill(run, config)
+    trainer, student, reports = convert_run(run, config)
     assert [report.name for report in reports] == ["deformation", "coarse", "fine"]
     for report in reports:
         network = student.graph_fields()[report.name].network
@@ -94,9 +94,9 @@ def test_every_row_kept_renders_as_the_teacher(tiny_dense_dnerf_run: Path) -> No
 
 
 def test_fields_not_chosen_stay_as_they_are(run: Run, tmp_path: Path) -> None:
-    _, teacher = teacher_of(run)
+    _, teacher = graph_model(run)
     config = DistillConfig(fields=("deformation",), layers=("trunk_[12]",), num_features=(9,), **RAYS)
-    trainer, student, reports = distill(run, config)
+    trainer, student, reports = convert_run(run, config)
     assert [report.name for report in reports] == ["deformation"]
     assert kinds(student) == {"deformation": {"trunk_1", "trunk_2"}, "coarse": set(), "fine": set()}
     before, after = teacher.state_dict(), student.state_dict()
@@ -113,18 +113,18 @@ def test_fields_not_chosen_stay_as_they_are(run: Run, tmp_path: Path) -> None:
 def test_then_the_other_fields_of_the_student(tiny_dense_dnerf_run: Path, tmp_path: Path) -> None:
     """The first conversion leaves a hybrid; converting its canonical fields keeps the deformation."""
     run = load(tiny_dense_dnerf_run)
-    trainer, first, reports = distill(run, DistillConfig(fields=("deformation",), num_features=(9,), **RAYS))
+    trainer, first, reports = convert_run(run, DistillConfig(fields=("deformation",), num_features=(9,), **RAYS))
     trainer.output_dir, trainer.experiment_name, trainer.timestamp = tmp_path, "converted", "now"
     again = load(write_run(trainer, first, run.step, reports))
     config = DistillConfig(fields=("coarse", "fine"), layers=("trunk_[12]",), num_features=(8,), **RAYS)
-    _, second, _ = distill(again, config)
+    _, second, _ = convert_run(again, config)
     found = kinds(second)
     assert found["coarse"] == found["fine"] == {"trunk_1", "trunk_2"}
     assert found["deformation"] == {f"trunk_{i}" for i in range(4)}
     before, after = first.state_dict(), second.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before if k.startswith("deformation."))
     with pytest.raises(ConfigError, match="replace no layer: name those to convert with --layers"):
-        distill(again, DistillConfig(fields=("coarse", "fine"), **RAYS))
+        convert_run(again, DistillConfig(fields=("coarse", "fine"), **RAYS))
 
 
 def test_canonical_fields_are_asked_behind_the_converted_deformation(
@@ -140,7 +140,7 @@ def test_canonical_fields_are_asked_behind_the_converted_deformation(
         return batches
 
     monkeypatch.setattr(module, "network_inputs", spy)
-    _, student, _ = distill(run, DistillConfig(layers=("trunk_[12]",), num_features=(6,), **RAYS))
+    _, student, _ = convert_run(run, DistillConfig(layers=("trunk_[12]",), num_features=(6,), **RAYS))
     teacher = run.model
     assert asked["deformation"][0] is teacher
     for name in ("coarse", "fine"):
@@ -167,13 +167,13 @@ def _rays(run: Run):
 )
 def test_fields_that_cannot_be_chosen(fields: tuple[str, ...], message: str, tiny_dense_dnerf_run: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        distill(load(tiny_dense_dnerf_run), DistillConfig(fields=fields, **RAYS))
+        convert_run(load(tiny_dense_dnerf_run), DistillConfig(fields=fields, **RAYS))
 
 
 def test_a_pattern_has_to_match_in_one_of_the_fields(tiny_dense_dnerf_run: Path) -> None:
     run = load(tiny_dense_dnerf_run)
-    _, student, reports = distill(run, DistillConfig(layers=("head_0",), num_features=(7,), **RAYS))
+    _, student, reports = convert_run(run, DistillConfig(layers=("head_0",), num_features=(7,), **RAYS))
     assert kinds(student) == {"deformation": set(), "coarse": {"head_0"}, "fine": {"head_0"}}
     assert [report.name for report in reports] == ["coarse", "fine"]
     with pytest.raises(ConfigError, match="layer pattern 'trunk_7' matches no layer"):
-        distill(run, DistillConfig(layers=("head_0", "trunk_7"), **RAYS))
+        convert_run(run, DistillConfig(layers=("head_0", "trunk_7"), **RAYS))

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from eugen_nerf.cli import distill as cli
 from eugen_nerf.conversion.conversion_settings import DistillConfig
-from eugen_nerf.conversion.graph_run import distill
+from eugen_nerf.conversion.convert_run import convert_run
 from eugen_nerf.conversion.run_writer import TRAIN_ON, write_run
-from eugen_nerf.conversion.teacher import has_graphs, teacher_of
+from eugen_nerf.conversion.teachers.graph_runs import graph_model, has_graphs
 from eugen_nerf.core import ConversionConfig, EUGenConfig, EUGenLinear, LayerSpec
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.methods.runs.loading import Run, load_run
@@ -69,7 +69,7 @@ def test_every_row_kept_renders_as_the_teacher(teacher_path: Path) -> None:
     config = DistillConfig(
         layers=("trunk_[02]", "head_.*"), num_features=(256, 256, 128, 128) if stock else (32, 32, 16), ray_fraction=0.5
     )
-    trainer, student, reports = distill(run, config)
+    trainer, student, reports = convert_run(run, config)
     expected, found = render(run.model, run), render(student, run)
     for key in ("rgb", "rgb_coarse", "accumulation", "depth"):
         assert found[key].shape == expected[key].shape
@@ -90,7 +90,7 @@ def test_every_row_kept_renders_as_the_teacher(teacher_path: Path) -> None:
 def test_the_written_run_is_the_student(teacher_path: Path, tmp_path: Path) -> None:
     before = hashes(teacher_path.parent)
     run = load(teacher_path)
-    trainer, student, reports = distill(run, FEW)
+    trainer, student, reports = convert_run(run, FEW)
     trainer.output_dir, trainer.experiment_name, trainer.timestamp = tmp_path, "converted", "now"
     path = write_run(trainer, student, run.step, reports)
     assert path == tmp_path / "converted" / trainer.method_name / "now" / "config.yml"
@@ -115,7 +115,7 @@ def test_the_written_run_is_the_student(teacher_path: Path, tmp_path: Path) -> N
 
 def test_parameters_and_costs_are_the_networks(tiny_dense_run: Path) -> None:
     run = load(tiny_dense_run)
-    _, student, reports = distill(run, FEW)
+    _, student, reports = convert_run(run, FEW)
     for report, field in zip(reports, (student.field_coarse, student.field_fine), strict=True):
         teacher = getattr(run.model, f"field_{report.name}")
         assert report.parameters == tuple(sum(p.numel() for p in f.network.parameters()) for f in (teacher, field))
@@ -131,7 +131,7 @@ def test_the_fit_does_the_work(tiny_dense_run: Path) -> None:
             for name in ("trunk_1", "trunk_2"):
                 field.network.layer(name).weight.mul_(3)
     expected = render(run.model, run)["rgb"]
-    trainer, student, _ = distill(run, DistillConfig(("trunk_[12]",), (12,), ray_fraction=0.5))
+    trainer, student, _ = convert_run(run, DistillConfig(("trunk_[12]",), (12,), ray_fraction=0.5))
     fresh = trainer.pipeline.model.setup(scene_box=run.model.scene_box, num_train_data=4).eval()
     own = fresh.state_dict()
     kept = {k: v for k, v in run.model.state_dict().items() if "trunk_1" not in k and "trunk_2" not in k}
@@ -195,7 +195,7 @@ def test_seeds_of_rays_and_features(tiny_dense_run: Path) -> None:
     for seed in (0, 0, 1):
         random = ConversionConfig("random", EUGenConfig(norm=False, seed=seed))
         config = DistillConfig(("trunk_1",), (6,), conversion=random, ray_fraction=0.5, seed=seed)
-        states.append(distill(run, config)[1].state_dict())
+        states.append(convert_run(run, config)[1].state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     for name in ("projection", "weight"):
         key = f"field_fine.network.layers.trunk_1.{name}"
@@ -204,7 +204,7 @@ def test_seeds_of_rays_and_features(tiny_dense_run: Path) -> None:
 
 def test_ns_train_goes_on(tiny_dense_run: Path, tmp_path: Path) -> None:
     run = load(tiny_dense_run)
-    trainer, student, _ = distill(run, FEW)
+    trainer, student, _ = convert_run(run, FEW)
     trainer.output_dir, trainer.experiment_name, trainer.timestamp = tmp_path, "converted", "now"
     path = write_run(trainer, student, run.step)
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore", "TORCH_HOME": str(tmp_path)}
@@ -232,7 +232,7 @@ def test_a_teacher_that_was_resumed_itself(tiny_dense_run: Path, tmp_path: Path)
     config.load_checkpoint = Path("/nonexistent/step-000000077.ckpt")
     teacher.write_text(yaml.dump(config))
     run = load(teacher)
-    trainer, student, _ = distill(run, FEW)
+    trainer, student, _ = convert_run(run, FEW)
     trainer.output_dir, trainer.experiment_name, trainer.timestamp = tmp_path, "converted", "now"
     path = write_run(trainer, student, run.step)
     resumed = yaml.load(path.read_text(), Loader=yaml.Loader).setup(local_rank=0, world_size=1)
@@ -288,7 +288,7 @@ def test_other_methods_have_no_graphs() -> None:
     with pytest.raises(
         RunError, match=r"^a/config\.yml is a run of nerfacto, whose fields are no graphs of layers: bundles are for"
     ):
-        teacher_of(run)
+        graph_model(run)
 
 
 @pytest.mark.parametrize("variant", ["lowrank", "snnk", "monarch"])
@@ -297,18 +297,18 @@ def test_peers_are_not_converted(variant: str, train_tiny: Callable) -> None:
     with pytest.raises(
         RunError, match=rf"^the run's variant is '{variant}'; convert its dense twin \(variant dense\)$"
     ):
-        distill(load(path), DistillConfig(("trunk_1",), (4,), ray_fraction=0.5))
+        convert_run(load(path), DistillConfig(("trunk_1",), (4,), ray_fraction=0.5))
 
 
 def test_layers_and_features_come_from_the_run_where_none_are_given(train_tiny: Callable) -> None:
     path, _ = train_tiny(method="eugen-nerf-paper", variant="dense")
     run = load(path)
-    trainer, _, reports = distill(run, DistillConfig(ray_fraction=0.5))
+    trainer, _, reports = convert_run(run, DistillConfig(ray_fraction=0.5))
     for report in reports:
         assert [(layer.name, layer.num_features) for layer in report.layers] == [(f"trunk_{i}", 12) for i in (5, 6, 7)]
     assert trainer.pipeline.model.network.layers == ("trunk_5", "trunk_6", "trunk_7")
     assert not trainer.pipeline.model.network.norm, "the preset's; rows of the teacher see no norm"
-    found = distill(run, DistillConfig(("trunk_1",), ray_fraction=0.5))[2][0].layers
+    found = convert_run(run, DistillConfig(("trunk_1",), ray_fraction=0.5))[2][0].layers
     assert [(layer.name, layer.num_features) for layer in found] == [("trunk_1", 12)]
 
 
@@ -316,7 +316,7 @@ def test_the_dense_layers_of_a_converted_run_can_be_converted_too(train_tiny: Ca
     """Its other layers stay as they are, in both fields, and what is written is the student."""
     run = load(train_tiny(network__train_merged=False)[0])
     before = {key: value.clone() for key, value in run.model.state_dict().items()}
-    trainer, student, reports = distill(run, DistillConfig(("head_0",), (16,), ray_fraction=0.5))
+    trainer, student, reports = convert_run(run, DistillConfig(("head_0",), (16,), ray_fraction=0.5))
     assert [[layer.name for layer in report.layers] for report in reports] == [["head_0"], ["head_0"]]
     after = student.state_dict()
     kept = {key for key in after if ".head_0." not in key}
@@ -334,7 +334,7 @@ def test_the_dense_layers_of_a_converted_run_can_be_converted_too(train_tiny: Ca
 
 def test_where_nothing_dense_is_left_the_message_says_what_there_is(tiny_eugen_run: Path) -> None:
     with pytest.raises(ConfigError, match=r"^layer pattern 'trunk_\.\*' matches no layer; there are: head_0$"):
-        distill(load(tiny_eugen_run), DistillConfig(ray_fraction=0.5))
+        convert_run(load(tiny_eugen_run), DistillConfig(ray_fraction=0.5))
 
 
 def test_specs_that_a_dense_run_does_not_use_are_forgotten(tiny_dense_run: Path, tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_specs_that_a_dense_run_does_not_use_are_forgotten(tiny_dense_run: Path,
     config = yaml.load(path.read_text(), Loader=yaml.Loader)
     config.pipeline.model.network.specs = {"head_0": LayerSpec("eugen", num_features=3)}
     path.write_text(yaml.dump(config))
-    trainer, student, _ = distill(load(path), FEW)
+    trainer, student, _ = convert_run(load(path), FEW)
     assert trainer.pipeline.model.network.specs == {}
     names = [n for n in student.field_fine.network.names if n in ("trunk_1", "trunk_2", "head_0")]
     kinds = [isinstance(student.field_fine.network.layer(n), EUGenLinear) for n in names]
@@ -355,7 +355,7 @@ def test_a_narrow_run_is_a_dense_one(train_tiny: Callable) -> None:
     run = load(path)
     width = run.model.field_fine.network.layer("trunk_1").out_features
     assert width < 32
-    _, student, _ = distill(run, DistillConfig(("trunk_1",), (width,), ray_fraction=0.5))
+    _, student, _ = convert_run(run, DistillConfig(("trunk_1",), (width,), ray_fraction=0.5))
     torch.testing.assert_close(render(student, run)["rgb"], render(run.model, run)["rgb"], rtol=1e-3, atol=1e-3)
 
 
@@ -364,7 +364,7 @@ def test_a_full_disk_leaves_nothing_behind(
     broken: str, tiny_dense_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = load(tiny_dense_run)
-    trainer, student, _ = distill(run, FEW)
+    trainer, student, _ = convert_run(run, FEW)
     trainer.output_dir, trainer.experiment_name, trainer.timestamp = tmp_path, "converted", "now"
 
     def full(*_: object, **__: object) -> None:

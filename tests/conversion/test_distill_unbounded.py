@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eugen_nerf.cli import distill as cli
 from eugen_nerf.conversion.conversion_settings import DistillConfig
-from eugen_nerf.conversion.graph_run import distill
+from eugen_nerf.conversion.convert_run import convert_run
 from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.core import ConversionConfig, DenseLinear, EUGenConfig, EUGenLinear, EvaluationMode
 from eugen_nerf.core.errors import ConfigError, RunError
@@ -93,7 +93,7 @@ def test_every_row_kept_renders_as_the_teacher(name: str, dense_path: Path) -> N
     before, expected = state_of(run), render(run.model, run.pipeline)
     widths = tuple(run.model.field.network.layer(layer).out_features for layer in HIDDEN[name])
     config = settings(layers=("trunk_.*", "head_.*"), num_features=widths)
-    _, student, (report,) = distill(run, config)
+    _, student, (report,) = convert_run(run, config)
     assert report.name == "field"
     assert [(layer.name, layer.num_features) for layer in report.layers] == [*zip(HIDDEN[name], widths, strict=True)]
     assert all(layer.relative_error < 1e-4 for layer in report.layers)
@@ -111,7 +111,7 @@ def test_every_row_kept_renders_as_the_teacher(name: str, dense_path: Path) -> N
 def test_layers_and_features_come_from_the_configuration(name: str, dense_path: Path, tmp_path: Path) -> None:
     run = load(dense_path)
     before = state_of(run)
-    trainer, student, (report,) = distill(run, settings())
+    trainer, student, (report,) = convert_run(run, settings())
     assert [layer.name for layer in report.layers] == DEFAULTS[name]
     assert {layer.num_features for layer in report.layers} == {10}
     assert list(eugen_layers(student.field)) == DEFAULTS[name]
@@ -131,7 +131,7 @@ def test_layers_and_features_come_from_the_configuration(name: str, dense_path: 
 def test_the_fit_does_the_work(name: str, dense_path: Path) -> None:
     run = load(dense_path)
     expected = render(run.model, run.pipeline)["rgb"]
-    trainer, student, _ = distill(run, settings(layers=(r"trunk_0", "head_0")))
+    trainer, student, _ = convert_run(run, settings(layers=(r"trunk_0", "head_0")))
     fresh = trainer.pipeline.model.setup(scene_box=run.model.scene_box, num_train_data=5).eval()
     unfitted = {**state_of(student)}
     unfitted |= {
@@ -147,7 +147,7 @@ def test_proposals_are_converted_where_asked(name: str, dense_path: Path, tmp_pa
     run = enlivened(dense_path)
     before, expected = state_of(run), render(run.model, run.pipeline)
     config = settings(layers=("head_0",), num_features=(9,), proposals=True)
-    trainer, student, reports = distill(run, config)
+    trainer, student, reports = convert_run(run, config)
     assert [report.name for report in reports] == [*PROPOSALS[name], "field"]
     trunk = ["trunk_0", "trunk_1"] if name == "mip" else ["trunk_0"]
     for report, field in zip(reports, student.graph_fields().values(), strict=True):
@@ -170,7 +170,7 @@ def test_proposals_with_every_row_kept_are_the_teachers(name: str, dense_path: P
     """At what they are asked in every round, the one that serves both of Mip-NeRF 360's too."""
     run = enlivened(dense_path)
     run.model.config.proposal.num_features = (16,)  # the configuration that a conversion reads
-    _, student, reports = distill(run, settings(layers=("head_0",), num_features=(16,), proposals=True))
+    _, student, reports = convert_run(run, settings(layers=("head_0",), num_features=(16,), proposals=True))
     assert all(layer.relative_error < 1e-4 for report in reports for layer in report.layers)
     rays = run.pipeline.datamanager.eval_dataset.cameras.generate_rays(camera_indices=0).flatten()
     with torch.no_grad():
@@ -202,7 +202,7 @@ def test_new_layers_beside_others_of_another_degree(name: str, hybrid_path: Path
     before = state_of(run)
     random = ConversionConfig("random", EUGenConfig(norm=False, projection="orthogonal", seed=7))
     config = settings(layers=NEW[name], num_features=(9, 6), conversion=random)
-    trainer, student, (report,) = distill(run, config)
+    trainer, student, (report,) = convert_run(run, config)
     assert [layer.name for layer in report.layers] == list(NEW[name])
     found = eugen_layers(student.field)
     order = [n for n in HIDDEN[name] if n in (*NEW[name], OLD[name])]
@@ -229,7 +229,7 @@ def test_a_hybrid_with_every_row_kept_renders_as_before(name: str, hybrid_path: 
     run = load(hybrid_path)
     expected = render(run.model, run.pipeline)
     widths = tuple(run.model.field.network.layer(n).out_features for n in NEW[name])
-    _, student, (report,) = distill(run, settings(layers=NEW[name], num_features=widths))
+    _, student, (report,) = convert_run(run, settings(layers=NEW[name], num_features=widths))
     assert all(layer.relative_error < 1e-4 for layer in report.layers)
     torch.testing.assert_close(render(student, run.pipeline)["rgb"], expected["rgb"], rtol=1e-3, atol=1e-3)
 
@@ -239,7 +239,7 @@ def test_layer_by_layer_to_the_end(name: str, dense_path: Path, tmp_path: Path) 
     path, done = dense_path, []
     for number, layer in enumerate(HIDDEN[name][-3:]):
         run = load(path)
-        trainer, student, reports = distill(run, settings(layers=(layer,), num_features=(5 + number,)))
+        trainer, student, reports = convert_run(run, settings(layers=(layer,), num_features=(5 + number,)))
         path = write(trainer, student, run, reports, tmp_path / str(number))
         done.append(layer)
         again = load(path)
@@ -249,13 +249,13 @@ def test_layer_by_layer_to_the_end(name: str, dense_path: Path, tmp_path: Path) 
             n: 5 + done.index(n) for n in order
         }
     with pytest.raises(ConfigError, match=rf"^layer pattern '{done[0]}' matches no layer"):
-        distill(load(path), settings(layers=(done[0],), num_features=(4,)))
+        convert_run(load(path), settings(layers=(done[0],), num_features=(4,)))
 
 
 def test_training_goes_on_from_a_hybrid(name: str, hybrid_path: Path, tmp_path: Path) -> None:
     """As ``ns-train --load-config`` does it, in this process."""
     run = load(hybrid_path)
-    trainer, student, reports = distill(run, settings(layers=NEW[name], num_features=(9, 6), proposals=True))
+    trainer, student, reports = convert_run(run, settings(layers=NEW[name], num_features=(9, 6), proposals=True))
     path = write(trainer, student, run, reports, tmp_path)
     resumed = yaml.load(path.read_text(), Loader=yaml.Loader).setup(local_rank=0, world_size=1)
     resumed.setup()
@@ -283,9 +283,9 @@ def test_peers_are_not_converted(which: str, attribute: str, train_tiny_unbounde
     run = load(path)
     message = rf"^the run's {attribute} is 'lowrank'; convert its dense twin \({attribute} dense\)$"
     with pytest.raises(RunError, match=message):
-        distill(run, settings(proposals=True))
+        convert_run(run, settings(proposals=True))
     if which == "proposals":
-        assert distill(run, settings())[2][0].name == "field", "unless they stay as they are"
+        assert convert_run(run, settings())[2][0].name == "field", "unless they stay as they are"
 
 
 def test_a_narrow_run_is_a_dense_one(name: str, train_tiny_unbounded: Callable, tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_a_narrow_run_is_a_dense_one(name: str, train_tiny_unbounded: Callable, 
     assert network.layer("bottleneck").out_features < 16
     head, width = network.layer("head_0").out_features, run.model.proposals[0].network.layer("trunk_0").out_features
     run.model.config.proposal.num_features = (width,)
-    trainer, student, reports = distill(run, settings(layers=("head_0",), num_features=(head,), proposals=True))
+    trainer, student, reports = convert_run(run, settings(layers=("head_0",), num_features=(head,), proposals=True))
     torch.testing.assert_close(render(student, run.pipeline)["rgb"], expected["rgb"], rtol=1e-3, atol=1e-3)
     again = load(write(trainer, student, run, reports, tmp_path))
     assert same(state_of(again), state_of(student))
@@ -322,7 +322,7 @@ def test_the_command(
 
 def test_eugen_eval_compares_teacher_and_student(name: str, dense_path: Path, tmp_path: Path) -> None:
     run = load(dense_path)
-    trainer, student, reports = distill(run, settings(num_features=(4,), proposals=True))
+    trainer, student, reports = convert_run(run, settings(num_features=(4,), proposals=True))
     path = write(trainer, student, run, reports, tmp_path)
     timing = Timing(warmup=0, repeats=2, num_queries=64, chunk_size=32, train_iterations=1)
     comparison = evaluate([dense_path, path], names=["dense", "converted"], timing=timing, device="cpu")

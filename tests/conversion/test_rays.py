@@ -11,7 +11,7 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor, nn
 
 from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, choose_rays, network_inputs, training_views
-from eugen_nerf.conversion.teacher import teacher_of
+from eugen_nerf.conversion.teachers.graph_runs import graph_model
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.methods.runs.loading import Run, load_run
@@ -79,7 +79,7 @@ def pixel_rays(data: Path, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("which", ["coarse", "fine"])
 def test_inputs_lie_on_the_rays_of_the_pixels(which: str, tiny_stock_run: Path, tiny_blender: Path) -> None:
     run = load(tiny_stock_run)
-    _, teacher = teacher_of(run)
+    _, teacher = graph_model(run)
     views = training_views(run.pipeline.datamanager).cameras
     rays = choose_rays(views, 0.5, 4096, seed=3)
     batches = network_inputs(teacher, views, rays, which)

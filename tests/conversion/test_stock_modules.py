@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 from eugen_nerf.cli import distill as cli
 from eugen_nerf.conversion.budget import budget_search
-from eugen_nerf.conversion.budget.budget_search import check_rays, fulfil, training_rays
+from eugen_nerf.conversion.budget.budget_search import convert_to_budget
 from eugen_nerf.conversion.budget.measure import Photographs, query_macs
 from eugen_nerf.conversion.calibration import calibrate
 from eugen_nerf.conversion.conversion_settings import DistillConfig
-from eugen_nerf.conversion.field_calls import ask, ask_fields
-from eugen_nerf.conversion.graph_run import distill
-from eugen_nerf.conversion.ray_samples import choose_rays, picture, ray_bundle, training_views
+from eugen_nerf.conversion.convert_run import convert_run
+from eugen_nerf.conversion.ray_samples import choose_rays, ray_bundle, rendered_colours, training_views
 from eugen_nerf.conversion.run_writer import write_run
-from eugen_nerf.conversion.stock_run import StockConversion
+from eugen_nerf.conversion.teachers.field_calls import record_field_calls, replay_call
+from eugen_nerf.conversion.teachers.module_teacher import ModuleTeacher
 from eugen_nerf.core import ConversionConfig, Weighted
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.modules.discovery import find_hidden
@@ -85,7 +85,7 @@ def test_full_width_renders_as_the_teacher(teacher: Run) -> None:
     before = {key: value.clone() for key, value in teacher.model.state_dict().items()}
     expected = colours(teacher.model, teacher)
     method = teacher.config.method_name
-    _, student, reports = distill(teacher, DistillConfig(layers=SOME[method], num_features=WIDTHS[method], **RAYS))
+    _, student, reports = convert_run(teacher, DistillConfig(layers=SOME[method], num_features=WIDTHS[method], **RAYS))
     assert [layer.name for report in reports for layer in report.layers] == CONVERTED[method]
     assert expected.std() > 1e-4
     torch.testing.assert_close(colours(student, teacher), expected, rtol=1e-3, atol=1e-3)
@@ -97,7 +97,7 @@ def test_full_width_renders_as_the_teacher(teacher: Run) -> None:
 def test_written_run_loads_renders_alike_and_trains_on(teacher: Run, tmp_path: Path) -> None:
     method = teacher.config.method_name
     fewer = tuple(width // 4 for width in WIDTHS[method])
-    trainer, student, (report,) = distill(teacher, DistillConfig(SOME[method], fewer, **RAYS))
+    trainer, student, (report,) = convert_run(teacher, DistillConfig(SOME[method], fewer, **RAYS))
     assert report.multiply_adds[1] < report.multiply_adds[0]
     assert report.parameters[1] < report.parameters[0]
     for side in (0, 1):
@@ -140,7 +140,7 @@ def test_written_run_loads_renders_alike_and_trains_on(teacher: Run, tmp_path: P
     assert not torch.equal(trained, new[names[0]].weight)
 
     # and a converted run can be converted further
-    second, twice, _ = distill(again, DistillConfig((names[-1],), (4,), **RAYS))
+    second, twice, _ = convert_run(again, DistillConfig((names[-1],), (4,), **RAYS))
     assert twice.get_submodule(names[-1]).out_features == 4
     assert second.pipeline.linears[names[0]] == again.config.pipeline.linears[names[0]]
     assert second.pipeline.linears[names[-1]][1] == 4
@@ -149,10 +149,10 @@ def test_written_run_loads_renders_alike_and_trains_on(teacher: Run, tmp_path: P
 def test_every_hidden_layer_is_found(teacher: Run) -> None:
     model = teacher.model
     cameras = training_views(teacher.pipeline.datamanager).cameras
-    asked = ask_fields(model, ["field"], cameras, choose_rays(cameras, 0.5, 384, 0))["field"]
+    asked = record_field_calls(model, ["field"], cameras, choose_rays(cameras, 0.5, 384, 0))["field"]
     question = asked[0].batch if isinstance(asked[0], Weighted) else asked[0]
     with torch.no_grad():
-        found, refused = find_hidden(Linears(model), lambda: ask(model.field, question))
+        found, refused = find_hidden(Linears(model), lambda: replay_call(model.field, question))
     assert list(found) == HIDDEN[teacher.config.method_name]
     assert {str(layer.function) for layer in found.values()} == {"relu(z)"}
     assert not set(found) & set(refused)
@@ -160,24 +160,24 @@ def test_every_hidden_layer_is_found(teacher: Run) -> None:
 
 def test_layers_are_chosen_by_full_name(teacher: Run) -> None:
     first, *_, last = HIDDEN[teacher.config.method_name]
-    _, student, reports = distill(
+    _, student, reports = convert_run(
         teacher, DistillConfig(("field.*",), (6,), exclude=(f"field.(?!{last[6:]}$).*",), **RAYS)
     )
     assert [layer.name for layer in reports[0].layers] == [last]
     assert student.get_submodule(first).out_features == teacher.model.get_submodule(first).out_features
     with pytest.raises(ConfigError, match=r"layer pattern 'trunk.*' matches no layer; there are: .*field\.mlp_base"):
-        distill(teacher, DistillConfig(layers=("trunk.*",), **RAYS))
+        convert_run(teacher, DistillConfig(layers=("trunk.*",), **RAYS))
     if teacher.config.method_name == "nerfacto":
         proposals = DistillConfig(("proposal_networks.*0",), (5,), **RAYS)
-        _, student, reports = distill(teacher, proposals)
+        _, student, reports = convert_run(teacher, proposals)
         assert [report.name for report in reports] == ["proposal_networks.0", "proposal_networks.1"]
         assert student.proposal_networks[1].mlp_base[1].layers[0].out_features == 5
         with pytest.raises(ConfigError, match=r"layers\.1 has an output that no linear layer reads"):
-            distill(teacher, DistillConfig(layers=("field.mlp_base.*layers.1",), **RAYS))
+            convert_run(teacher, DistillConfig(layers=("field.mlp_base.*layers.1",), **RAYS))
 
 
 def test_a_checkpoint_of_other_sizes_is_an_error(teacher: Run, tmp_path: Path) -> None:
-    trainer, student, _ = distill(teacher, DistillConfig((r"field.mlp_head.layers.\d",), (7,), **RAYS))
+    trainer, student, _ = convert_run(teacher, DistillConfig((r"field.mlp_head.layers.\d",), (7,), **RAYS))
     trainer.output_dir, trainer.experiment_name, trainer.timestamp = tmp_path, "converted", "now"
     trainer.pipeline.linears["field.mlp_head.layers.0"][1] = 8
     path = write_run(trainer, student, teacher.step)
@@ -195,8 +195,8 @@ def by_macs(model: Any, student: Any) -> Ratio:
     return Ratio(ratio, ratio, ratio)
 
 
-def conversion_of(run: Run, place: Path, **options: Any) -> StockConversion:
-    return StockConversion(
+def conversion_of(run: Run, place: Path, **options: Any) -> ModuleTeacher:
+    return ModuleTeacher(
         run, DistillConfig(**{"layers": SOME[run.config.method_name], "output_dir": place, **RAYS, **options})
     )
 
@@ -205,13 +205,13 @@ def conversion_of(run: Run, place: Path, **options: Any) -> StockConversion:
 def test_budgets(goal: Any, value: float, teacher: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget_search, "query_speedup", by_macs)
     conversion = conversion_of(teacher, tmp_path, layers=(*SOME[teacher.config.method_name][:1],))
-    result = fulfil(teacher, conversion, goal, value)
+    result = convert_to_budget(conversion, goal, value)
     whole = query_macs(teacher.model)
     assert result.preview.teacher_macs == whole
-    assert result.point.multiply_adds == result.measured.multiply_adds == query_macs(result.student)
+    assert result.point.multiply_adds == result.measured.multiply_adds == query_macs(result.student.model)
     assert result.measured.predicted_drop is not None
-    photographs = Photographs(teacher, check_rays(conversion))
-    errors = [photographs.squared_error(m) for m in (teacher.model, result.student)]
+    photographs = Photographs(teacher, conversion.check_rays())
+    errors = [photographs.squared_error(m) for m in (teacher.model, result.student.model)]
     drop = 10 * torch.log10(torch.tensor(errors[1] / errors[0])).item()
     assert result.measured.drop == pytest.approx(drop, abs=1e-5)
     if goal == "macs":
@@ -222,7 +222,7 @@ def test_budgets(goal: Any, value: float, teacher: Run, tmp_path: Path, monkeypa
         assert result.measured.speedup.median >= 1.1
     else:
         assert drop <= 3.0
-    assert result.trainer.pipeline.linears
+    assert result.student.trainer.pipeline.linears
     assert not any(tmp_path.iterdir())
 
 
@@ -233,16 +233,16 @@ def test_an_error_is_predicted_as_it_is_seen(teacher: Run, tmp_path: Path) -> No
     conversion, noise = conversion_of(teacher, tmp_path), 1e-3
     name, reader = HIDDEN["nerfacto"][-1], "field.mlp_head.layers.2"
     model, part = teacher.model, conversion.parts["field"]
-    metric, rows = part.metrics(conversion._pictures())[name], 384 * 6  # rays times samples
+    metric, rows = part.metrics(conversion._colours())[name], 384 * 6  # rays times samples
     predicted = noise**2 * float(metric.square().sum()) * rows / 384
 
     def shake(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         return (inputs[0] + noise * torch.randn_like(inputs[0]),)
 
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        still = picture(model, ray_bundle(conversion.cameras, conversion.rays))[0]
+        still = rendered_colours(model, ray_bundle(conversion.cameras, conversion.rays))[0]
         handle = model.get_submodule(reader).register_forward_pre_hook(shake)
-        moved = [picture(model, ray_bundle(conversion.cameras, conversion.rays))[0] for _ in range(4)]
+        moved = [rendered_colours(model, ray_bundle(conversion.cameras, conversion.rays))[0] for _ in range(4)]
         handle.remove()
     seen = torch.stack([(each - still).double().square().sum(dim=1).mean() for each in moved]).mean()
     assert float(seen) == pytest.approx(predicted, rel=0.15)
@@ -257,7 +257,7 @@ def test_budgets_leave_proposals_alone(teacher: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"queries of the field run through; leave proposal_networks\.0.* out"):
         conversion_of(teacher, tmp_path, layers=("proposal_networks.*0",)).preview()
     random = ConversionConfig(recipe="random")
-    with pytest.raises(ConfigError, match="take recipe rows, compensated or pruned, or give"):
+    with pytest.raises(ConfigError, match="take recipe rows, compensated or pruned, or give numbers"):
         conversion_of(teacher, tmp_path, conversion=random).preview()
 
 
@@ -273,9 +273,9 @@ def test_optimised_poses_are_used_and_kept(teacher: Run, tmp_path: Path) -> None
         moved = ray_bundle(conversion.cameras, rays)
         moved.origins = moved.origins + torch.tensor([0.2, 0.0, 0.0])
         expected = model(moved)["rgb"]
-        torch.testing.assert_close(picture(model, ray_bundle(conversion.cameras, rays))[0], expected)
+        torch.testing.assert_close(rendered_colours(model, ray_bundle(conversion.cameras, rays))[0], expected)
     run = SimpleNamespace(pipeline=teacher.pipeline)
-    training, check = (Photographs(run, chosen(conversion)) for chosen in (training_rays, check_rays))  # type: ignore[arg-type]
+    training, check = (Photographs(run, rays) for rays in (conversion.training_rays(), conversion.check_rays()))  # type: ignore[arg-type]
     before = {key: value.clone() for key, value in model.state_dict().items()}
     report = calibrate(model, training, check, steps=12, batch=32)
     assert report.squared_error[1] < report.squared_error[0]

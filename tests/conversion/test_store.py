@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from eugen_nerf.conversion.conversion_settings import DistillConfig
-from eugen_nerf.conversion.graph_run import Conversion
 from eugen_nerf.conversion.layer_cache import FolderStore
+from eugen_nerf.conversion.teachers.graph_teacher import GraphTeacher
 from eugen_nerf.core import ConversionConfig, LayerReport
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.methods.runs.loading import Run, load_run
@@ -29,7 +29,7 @@ def config(folder: Path) -> DistillConfig:
 
 
 def test_stopped_and_started_again(run: Run, tmp_path: Path) -> None:
-    _, whole, _ = Conversion(run, config(tmp_path / "whole")).convert(PLAN)
+    _, whole, _ = GraphTeacher(run, config(tmp_path / "whole")).convert(PLAN)
     assert not (tmp_path / "whole").exists(), "nothing is kept unless it is asked for"
 
     done: list[tuple[str, str]] = []
@@ -41,15 +41,15 @@ def test_stopped_and_started_again(run: Run, tmp_path: Path) -> None:
 
     place = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt):
-        Conversion(run, config(place), keep=True).convert(PLAN, stop)
+        GraphTeacher(run, config(place), keep=True).convert(PLAN, stop)
     kept = {p.name: p.stat().st_mtime_ns for p in place.rglob("*.safetensors")}
     assert set(kept) == {"coarse.trunk_1.safetensors", "coarse.trunk_2.safetensors", "fine.trunk_1.safetensors"}
     torn = next(place.rglob("coarse.trunk_2.safetensors"))
     torn.write_bytes(torn.read_bytes()[:100])
 
-    other = Conversion(run, replace(config(place), seed=1), keep=True)
+    other = GraphTeacher(run, replace(config(place), seed=1), keep=True)
     assert other._store_folder(PLAN, False) not in [p.parent for p in place.rglob("*.safetensors")], "other rays"
-    conversion = Conversion(run, config(place), keep=True)
+    conversion = GraphTeacher(run, config(place), keep=True)
     _, student, reports = conversion.convert(PLAN)
     for name, value in whole.state_dict().items():
         assert torch.equal(student.state_dict()[name], value), name
@@ -78,7 +78,7 @@ def test_what_is_kept_comes_back(tmp_path: Path) -> None:
 
 def test_the_recipe_is_part_of_the_work(run: Run, tmp_path: Path) -> None:
     folders = {
-        Conversion(run, c, keep=True)._store_folder(plan, metrics)
+        GraphTeacher(run, c, keep=True)._store_folder(plan, metrics)
         for c, plan, metrics in (
             (config(tmp_path), PLAN, False),
             (config(tmp_path), PLAN, True),

@@ -10,7 +10,7 @@ from nerfstudio.cameras.rays import Frustums, RaySamples
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 
-from eugen_nerf.conversion.teacher import teacher_of
+from eugen_nerf.conversion.teachers.graph_runs import graph_model
 from eugen_nerf.core.networks.nerf_mlp import VARIANTS
 from eugen_nerf.fields.nerf import NeRFField, NeRFFieldConfig
 from eugen_nerf.methods.runs.loading import load_run
@@ -72,7 +72,7 @@ def backward(field: NeRFField) -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_stock_weights_give_stock_density_and_colour(tiny_stock_run: Path, which: str, training: bool) -> None:
     run = load_run(tiny_stock_run, device="cpu")
-    _, model = teacher_of(run)
+    _, model = graph_model(run)
     ours, stock = getattr(model, which), getattr(run.model, which)
     samples = ray_samples(rays=16)
     with torch.set_grad_enabled(training):
@@ -83,7 +83,7 @@ def test_stock_weights_give_stock_density_and_colour(tiny_stock_run: Path, which
 
 
 def test_coarse_and_fine_weights_are_not_mixed_up(tiny_stock_run: Path) -> None:
-    _, model = teacher_of(load_run(tiny_stock_run, device="cpu"))
+    _, model = graph_model(load_run(tiny_stock_run, device="cpu"))
     with torch.no_grad():
         coarse, fine = model.field_coarse(ray_samples()), model.field_fine(ray_samples())
     assert not torch.allclose(coarse[FieldHeadNames.RGB], fine[FieldHeadNames.RGB], atol=1e-3)

@@ -11,7 +11,7 @@ from commands import Running, command
 from tiny_rgbd import isdf_trainer, write_sequence
 
 from eugen_nerf.conversion.conversion_settings import DistillConfig
-from eugen_nerf.conversion.graph_run import distill
+from eugen_nerf.conversion.convert_run import convert_run
 from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
 from eugen_nerf.methods.runs.checkpoints import checkpoint_files, read_latest_checkpoint
@@ -73,7 +73,7 @@ def test_a_dense_run_is_converted(tmp_path: Path) -> None:
     config = DistillConfig(
         conversion=ConversionConfig(recipe="rows"), ray_fraction=1.0, max_rays=800, experiment_name="converted"
     )
-    settings, student, reports = distill(run, config)
+    settings, student, reports = convert_run(run, config)
     assert [layer.name for layer in reports[0].layers] == ["trunk_1", "trunk_2"]
     path = write_run(settings, student, run.step, reports)
     loaded = load_run(path, device="cpu")

@@ -9,7 +9,7 @@ import yaml
 from tiny_runs import render
 
 from eugen_nerf.conversion.conversion_settings import DistillConfig
-from eugen_nerf.conversion.graph_run import distill
+from eugen_nerf.conversion.convert_run import convert_run
 from eugen_nerf.core import EUGenLinear
 from eugen_nerf.core.training.merged import MergedLayer
 from eugen_nerf.methods.runs.loading import load_run
@@ -57,7 +57,7 @@ def test_layers_that_are_still_dense_are_converted_and_merged_with_the_rest(trai
     path, _ = train_tiny(network__train_merged=True)
     run = load_run(path, device="cpu", test_mode="val")
     head = run.model.field_fine.network.layer("head_0")
-    trainer, student, _ = distill(run, DistillConfig(("head_0",), (head.out_features,), ray_fraction=0.5))
+    trainer, student, _ = convert_run(run, DistillConfig(("head_0",), (head.out_features,), ray_fraction=0.5))
     assert trainer.pipeline.model.network.train_merged
     assert type(student.field_fine.network.layer("head_0")) is MergedLayer
     torch.testing.assert_close(
@@ -68,6 +68,6 @@ def test_layers_that_are_still_dense_are_converted_and_merged_with_the_rest(trai
 def test_a_dense_run_is_converted_to_layers_of_its_own_even_if_its_settings_say_merged(train_tiny: Callable) -> None:
     path, _ = train_tiny(variant="dense", network__train_merged=True)
     run = load_run(path, device="cpu", test_mode="val")
-    trainer, student, _ = distill(run, DistillConfig(("trunk_1",), (8,), ray_fraction=0.5))
+    trainer, student, _ = convert_run(run, DistillConfig(("trunk_1",), (8,), ray_fraction=0.5))
     assert not trainer.pipeline.model.network.train_merged
     assert type(student.field_fine.network.layer("trunk_1")) is EUGenLinear

@@ -27,19 +27,19 @@ class FieldMoments:
     layers: dict[str, LayerMoments]
     rays: int
     """How many rays they come from."""
-    seen: bool
-    """Whether they know what is seen of an error."""
+    output_aware: bool
+    """Whether errors are measured by their effect on rendered colours."""
 
     def curves(self, recipe: Recipe) -> dict[str, Tensor]:
         """For each layer, the predicted squared change of a ray's colour, summed over channels: float64 `[l + 1]`.
 
-        Where what is seen is not known, the error that its readers see, as a share of what they see without the layer.
+        Where that is not measured, the error of the layer's consumers, as a share of what they lose without the layer.
 
         Args:
             recipe: one that allocates neurons.
         """
         curves = {name: recipe.error_curve(m) for name, m in self.layers.items()}
-        if not self.seen:
+        if not self.output_aware:
             return {name: curve / curve[0].clamp_min(1e-300) for name, curve in curves.items()}
         return {name: curve * self.layers[name].outputs.count / self.rays for name, curve in curves.items()}
 
@@ -50,7 +50,7 @@ class Preview:
 
     curves: dict[str, dict[str, Tensor]]
     """By field and layer, float64 `[l + 1]`: the predicted squared change of a ray's colour, summed over channels, with
-    0, 1, ..., l features; shares of what readers see where the change is not known."""
+    0, 1, ..., l features; shares of what consumers lose where the change is not measured."""
     metrics: dict[str, dict[str, Tensor]]
     """How neurons are chosen, by field and layer."""
     groups: dict[str, tuple[str, ...]]
@@ -58,8 +58,8 @@ class Preview:
     front: list[Combination]
     """Errors are predicted mean squared changes of a colour channel; costs are multiply-adds of a query."""
     teacher_macs: int
-    seen: bool
-    """Whether what is seen of an error is known."""
+    output_aware: bool
+    """Whether errors are measured by their effect on rendered colours."""
 
     def plan(self, point: Combination) -> Plan:
         """The point as a conversion takes it: layers that keep their width stay dense."""
@@ -95,7 +95,7 @@ def field_groups(teacher: GraphModel, names: Iterable[str]) -> dict[str, tuple[s
     for name in names:
         mine = teacher.config.settings_of(name)[0]
         together = tuple(other for other in names if teacher.config.settings_of(other)[0] is mine)
-        groups[together[-1]] = together  # the last field a ray meets makes the picture
+        groups[together[-1]] = together  # the last field a ray meets renders the image
     return groups
 
 
@@ -120,4 +120,4 @@ def graph_preview(teacher: GraphModel, moments: Mapping[str, FieldMoments], reci
     fixed = total - sum(fields[group].network.multiply_adds() for group in groups)
     front = [Combination(c.parts, c.multiply_adds + fixed, c.error) for c in combined_front(fronts)]
     metrics = {name: {layer: m.metric for layer, m in own.layers.items()} for name, own in moments.items()}
-    return Preview(curves, metrics, groups, front, total, all(own.seen for own in moments.values()))
+    return Preview(curves, metrics, groups, front, total, all(own.output_aware for own in moments.values()))

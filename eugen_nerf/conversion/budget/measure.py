@@ -1,4 +1,4 @@
-"""What a conversion is worth, measured: time of field queries, and photographs on rays that no fit has seen."""
+"""What a conversion is worth, measured: time of field queries, and photographs on rays that were not fitted to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from nerfstudio.models.base_model import Model
 from torch import Tensor
 
-from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, blended, picture, ray_bundle, training_views
+from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, blended, ray_bundle, rendered_colours, training_views
 from eugen_nerf.core.distributed import first_process_value
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.fields.counting import macs_per_query
@@ -17,7 +17,7 @@ NUM_QUERIES = 16_384
 
 
 def query_speedup(teacher: Model, student: Model, repeats: int = 7) -> Ratio:
-    """How many times faster the student answers field queries, in turns with the teacher in this process."""
+    """How many times faster the student evaluates field queries, in turns with the teacher in this process."""
     device = teacher.device
     calls = {
         name: field_query_callable(query_module(model).eval(), NUM_QUERIES, 0, device)
@@ -76,7 +76,7 @@ class Photographs:
         for rays, pixels in zip(
             self.rays.split(RAYS_PER_BATCH * 8), self.pixels.split(RAYS_PER_BATCH * 8), strict=True
         ):
-            colours = picture(model, ray_bundle(cameras, rays.to(model.device)))[0]
+            colours = rendered_colours(model, ray_bundle(cameras, rays.to(model.device)))[0]
             truth = blended(model, pixels.to(model.device))
             total += float((colours.clamp(0, 1) - truth).double().square().sum())
         return float(first_process_value(total / (3 * len(self.rays))))

@@ -18,14 +18,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from eugen_nerf.conversion.budget.budget_search import check_rays, predicted_drop
+from eugen_nerf.conversion.budget.budget_search import predicted_drop
 from eugen_nerf.conversion.budget.field_preview import FieldMoments, Preview, graph_preview
 from eugen_nerf.conversion.budget.measure import Photographs, query_macs
 from eugen_nerf.conversion.conversion_settings import DistillConfig
-from eugen_nerf.conversion.graph_run import Conversion
 from eugen_nerf.conversion.ray_samples import training_views
 from eugen_nerf.conversion.run_writer import write_run
-from eugen_nerf.conversion.teacher import has_graphs
+from eugen_nerf.conversion.teachers.graph_runs import has_graphs
+from eugen_nerf.conversion.teachers.graph_teacher import GraphTeacher
 from eugen_nerf.core import DenseLinear
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.allocation import Combination, within_budget
@@ -123,17 +123,17 @@ class LiveCompression:
                 progress((number + min(1.0, done / batches)) / passes, f"moments of {name}")
 
             self._moments[name] = conversion.moments(name, own, tick)
-        preview = graph_preview(conversion.teacher, self._moments, conversion.recipe)
+        preview = graph_preview(conversion.model, self._moments, conversion.recipe)
         progress(len(layers) / passes, "comparing with photographs")
-        if conversion.makes_pictures:
-            error = Photographs(self.run, check_rays(conversion)[:PHOTOGRAPH_RAYS]).squared_error(conversion.teacher)
+        if conversion.renders_images:
+            error = Photographs(self.run, conversion.check_rays()[:PHOTOGRAPH_RAYS]).squared_error(conversion.model)
             self._psnr = _psnr(error)
         for name, own_moments in self._moments.items():
             for layer, moments in own_moments.layers.items():
                 width = moments.outputs.gram.shape[0] - 1
                 self._paths[name, layer] = greedy_columns(moments.outputs, width, moments.metric)
-        self._teacher = conversion.teacher
-        self.student = copy.deepcopy(conversion.teacher).eval()
+        self._teacher = conversion.model
+        self.student = copy.deepcopy(conversion.model).eval()
         self.widths = {g: {n: len(c) - 1 for n, c in preview.curves[g].items()} for g in preview.groups}
         self.preview = preview
 
@@ -252,7 +252,7 @@ class LiveCompression:
         record = {"viewer": {"num_features": plan, "predicted": vars(predicted)}}
         return write_run(trainer, student, self.run.step, reports, record)
 
-    def _conversion(self) -> Conversion:
+    def _conversion(self) -> GraphTeacher:
         """A conversion whose teacher is a copy: gathering hooks networks, and the shown ones must stay unchanged."""
         config, folder = self.config, self.run.path.resolve().parent
         if config.output_dir is None and folder.parent.name == self.run.config.method_name:
@@ -263,9 +263,9 @@ class LiveCompression:
         config = replace(config, ray_fraction=max(config.ray_fraction, min(MIN_FIT_RAYS / pixels, 0.75)))
         # with microseconds, because two conversions within a second must have different folders
         config = replace(config, timestamp=config.timestamp or f"{datetime.now():%Y-%m-%d_%H%M%S_%f}")
-        conversion = Conversion(self.run, config)
+        conversion = GraphTeacher(self.run, config)
         with self.lock:
-            conversion.teacher = copy.deepcopy(conversion.teacher)
+            conversion.model = copy.deepcopy(conversion.model)
         return conversion
 
     def _gathered_preview(self) -> Preview:

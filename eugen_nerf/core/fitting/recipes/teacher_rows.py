@@ -80,7 +80,7 @@ class TeacherRows(NeuronRecipe):
             assert layer.projection_bias is not None
             layer.projection_bias.copy_(rows.bias[chosen])
         weight, bias, ridge, error = best_ridge(fit, held_out)
-        if count == old.out_features:  # each row can also stand for itself, however few samples there are
+        if len(chosen) == old.out_features:  # each row can also stand for itself, however few samples there are
             itself = torch.zeros_like(weight).index_put((chosen, torch.arange(len(chosen))), weight.new_ones(()))
             none = weight.new_zeros(old.out_features)
             alone = max(0.0, held_out.squared_error(itself, none)) / max(held_out.variation(), 1e-300)

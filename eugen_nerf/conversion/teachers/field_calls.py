@@ -1,4 +1,4 @@
-"""What the fields of a stock run are asked along rays. nerfstudio calls their methods, so these are listened to."""
+"""Calls of the fields of a stock run along rays. nerfstudio calls their methods, so these are recorded."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from eugen_nerf.core import Weighted
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a field was asked."""
+class FieldCall:
+    """One call of a field's method."""
 
     method: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
 
-def ask_fields(
+def record_field_calls(
     teacher: Model, names: Sequence[str], cameras: Cameras, rays: Tensor
-) -> dict[str, list[Weighted | Question]]:
-    """What each field is asked along rays, with weights where it renders them.
+) -> dict[str, list[Weighted | FieldCall]]:
+    """The calls of each field along rays, with weights where it renders them.
 
     Args:
         teacher: in evaluation mode; unchanged.
@@ -39,23 +39,23 @@ def ask_fields(
         rays: from `choose_rays`.
     """
     device_cameras = cameras.to(teacher.device)
-    kept: dict[str, list[Weighted | Question]] = {name: [] for name in names}
+    kept: dict[str, list[Weighted | FieldCall]] = {name: [] for name in names}
     with torch.no_grad():
         for part in rays.split(RAYS_PER_BATCH):
-            with _listening(teacher, names) as heard:
+            with _recording(teacher, names) as recorded:
                 teacher(ray_bundle(device_cameras, part.to(teacher.device)))
-            for name, questions in heard.items():
-                kept[name] += [_weighted(question, answer) for question, answer in questions]
+            for name, calls in recorded.items():
+                kept[name] += [_weighted(call, output) for call, output in calls]
     return kept
 
 
 @contextmanager
-def _listening(model: Model, names: Sequence[str]) -> Iterator[dict[str, list[tuple[Question, Any]]]]:
-    """Within it, notes what fields are asked and what they answer.
+def _recording(model: Model, names: Sequence[str]) -> Iterator[dict[str, list[tuple[FieldCall, Any]]]]:
+    """Within it, notes the calls of fields and their outputs.
 
     nerfstudio calls methods of fields, not the fields, so that hooks see nothing: the methods are covered.
     """
-    heard: dict[str, list[tuple[Question, Any]]] = {name: [] for name in names}
+    recorded: dict[str, list[tuple[FieldCall, Any]]] = {name: [] for name in names}
     covered: list[tuple[nn.Module, str]] = []
     busy: set[str] = set()
 
@@ -64,15 +64,15 @@ def _listening(model: Model, names: Sequence[str]) -> Iterator[dict[str, list[tu
         original = getattr(module, method)
 
         def note(*args: Any, **kwargs: Any) -> Any:
-            if name in busy:  # forward asks get_density: once is enough
+            if name in busy:  # forward calls get_density: once is enough
                 return original(*args, **kwargs)
             busy.add(name)
             try:
-                answer = original(*args, **kwargs)
+                output = original(*args, **kwargs)
             finally:
                 busy.discard(name)
-            heard[name].append((Question(method, args, kwargs), answer))
-            return answer
+            recorded[name].append((FieldCall(method, args, kwargs), output))
+            return output
 
         setattr(module, method, note)
         covered.append((module, method))
@@ -81,22 +81,22 @@ def _listening(model: Model, names: Sequence[str]) -> Iterator[dict[str, list[tu
         for name in names:
             for method in ("forward", "get_density"):
                 cover(name, method)
-        yield heard
+        yield recorded
     finally:
         for module, method in covered:
             delattr(module, method)
 
 
-def ask(module: nn.Module, question: Question) -> Any:
-    """A field's answer."""
-    return getattr(module, question.method)(*question.args, **question.kwargs)
+def replay_call(module: nn.Module, call: FieldCall) -> Any:
+    """Calls a field once more, and returns its output."""
+    return getattr(module, call.method)(*call.args, **call.kwargs)
 
 
-def _weighted(question: Question, answer: Any) -> Weighted | Question:
-    """A question to a field that renders, half of its mass spread by the rendering weights of its samples."""
-    samples = question.args[0] if question.args else None
-    density = answer.get(FieldHeadNames.DENSITY) if isinstance(answer, dict) else None
+def _weighted(call: FieldCall, output: Any) -> Weighted | FieldCall:
+    """A call of a field that renders, half of its mass spread by the rendering weights of its samples."""
+    samples = call.args[0] if call.args else None
+    density = output.get(FieldHeadNames.DENSITY) if isinstance(output, dict) else None
     if not (isinstance(samples, RaySamples) and isinstance(density, Tensor) and samples.deltas is not None):
-        return question
+        return call
     weights = samples.get_weights(density).flatten()
-    return Weighted(question, 0.5 + 0.5 * weights / weights.mean().clamp_min(1e-6))
+    return Weighted(call, 0.5 + 0.5 * weights / weights.mean().clamp_min(1e-6))

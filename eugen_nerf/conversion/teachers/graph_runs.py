@@ -6,18 +6,18 @@ import copy
 
 from nerfstudio.engine.trainer import TrainerConfig
 
-from eugen_nerf.conversion.stock_copy import copy_stock, is_convertible
+from eugen_nerf.conversion.teachers.stock_copy import copy_stock, is_convertible
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.runs.loading import Run
 
 
 def has_graphs(run: Run) -> bool:
-    """Whether `teacher_of` takes a run: of other methods, linear layers are converted one by one."""
+    """Whether `graph_model` takes a run: of other methods, linear layers are converted one by one."""
     return isinstance(run.pipeline.model, GraphModel) or is_convertible(run.pipeline.model)
 
 
-def teacher_of(run: Run) -> tuple[TrainerConfig, GraphModel]:
+def graph_model(run: Run) -> tuple[TrainerConfig, GraphModel]:
     """The run's model as a `GraphModel`, and a trainer configuration that describes it.
 
     Args:

@@ -1,8 +1,8 @@
-"""Conversion of stock nerfstudio runs that no method of ours stands for: mipnerf, nerfacto, fields of `nn.Linear`.
+"""The teacher of stock runs that no method of ours stands for: mipnerf, nerfacto, fields of `nn.Linear`.
 
-Their fields are asked along rays of the training views, once, and what they were asked is kept. So the samples are
-where the teacher puts them, whatever is converted, and the model around the fields (proposal sampling, appearance
-embeddings, camera optimisation) stays as it is.
+Calls of their fields are recorded once, along rays of the training views. So the samples are where the teacher puts
+them, whatever is converted, and the model around the fields (proposal sampling, appearance embeddings, camera
+optimisation) stays as it is.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import copy
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.fields.base_field import Field
 from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
@@ -23,14 +22,14 @@ from torch import Tensor, nn
 from eugen_nerf.conversion.budget.field_preview import PREVIEW_RAYS, Preview
 from eugen_nerf.conversion.budget.measure import query_macs
 from eugen_nerf.conversion.conversion_settings import NO_LAYERS, DistillConfig, Plan
-from eugen_nerf.conversion.field_calls import Question, ask, ask_fields
-from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, choose_rays, picture, ray_bundle, training_views
-from eugen_nerf.conversion.run_writer import FieldReport, place
+from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, ray_bundle, rendered_colours, training_views
+from eugen_nerf.conversion.run_writer import FieldReport
+from eugen_nerf.conversion.teachers.field_calls import FieldCall, record_field_calls, replay_call
+from eugen_nerf.conversion.teachers.teacher import FieldProgress, Metrics, Student, Teacher, no_progress
 from eugen_nerf.core import Weighted
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.allocation import Combination, combined_front
 from eugen_nerf.core.fitting.convert_graph import before_after
-from eugen_nerf.core.fitting.recipes.registry import recipe_named
 from eugen_nerf.core.modules.convert_modules import unit_counts
 from eugen_nerf.core.modules.linears import Linears, linear_costs
 from eugen_nerf.core.modules.module_conversion import ModuleConversion, NothingToConvert
@@ -41,12 +40,11 @@ from eugen_nerf.methods.converted import ConvertedPipelineConfig, resize
 from eugen_nerf.methods.runs.loading import Run, query_module, without_lpips
 
 
-class StockConversion:
-    """A stock run at hand, to be converted once or, for a budget, more often.
+class ModuleTeacher(Teacher):
+    """A run of nerfstudio's own pipeline, whose fields hold linear layers; or a run that was converted this way.
 
     Args:
-        run: of a method that uses nerfstudio's own pipeline, or a run converted this way; loaded with its training
-            views, unchanged.
+        run: loaded with its training views.
         config: what to replace: `layers` and `exclude` are regular expressions on full module names, such as
             field.mlp_base.*, where empty every hidden layer of every field but proposals; where `num_features` is
             empty, half of each layer's units stay.
@@ -57,8 +55,7 @@ class StockConversion:
             taken.
     """
 
-    makes_pictures = True
-    """As all of nerfstudio's ray-based models; `picture` says so where one does not."""
+    model: Model
 
     def __init__(self, run: Run, config: DistillConfig) -> None:
         pipeline = run.config.pipeline
@@ -69,31 +66,33 @@ class StockConversion:
                 f"fields of {run.config.method_name} have no names of their own: choose their layers by --layers, such "
                 "as field.mlp_base.* or proposal_networks.*"
             )
-        self.run, self.config, self.teacher = run, config, run.model
-        self.recipe = recipe_named(config.conversion.recipe)
-        self.trainer = copy.deepcopy(run.config)
-        place(self.trainer, config)
+        super().__init__(run, config, run.model, copy.deepcopy(run.config))
         self._earlier = dict(pipeline.linears) if isinstance(pipeline, ConvertedPipelineConfig) else {}
-        self.cameras = training_views(run.pipeline.datamanager).cameras
-        self.rays = choose_rays(self.cameras, config.ray_fraction, config.max_rays, config.seed)
         self.parts: dict[str, ModuleConversion] = {}
         """By the full name of a field, what of it can be converted."""
-        if config.layers == NO_LAYERS:
-            self._asked_bytes = 0
-            return
-        places = {name: module for name, module in self.teacher.named_modules() if isinstance(module, Field)}
+        self._recorded_bytes = 0
+        if config.layers != NO_LAYERS:
+            self._find_layers()
+
+    def _find_layers(self) -> None:
+        """Records the calls of the chosen fields, and finds their hidden layers.
+
+        Raises:
+            ConfigError: none of them can be converted.
+        """
+        places = {name: module for name, module in self.model.named_modules() if isinstance(module, Field)}
         names = [n for n in places if not any(n.startswith(f"{other}.") for other in places)]
-        wanted = _wanted(Linears(self.teacher), names, config)
-        asked = ask_fields(self.teacher, [*wanted], self.cameras, self.rays)
-        self._asked_bytes = sum(t.numel() * t.element_size() for each in asked.values() for t in _held(each))
+        wanted = _wanted(Linears(self.model), names, self.config)
+        recorded = record_field_calls(self.model, [*wanted], self.cameras, self.rays)
+        self._recorded_bytes = sum(t.numel() * t.element_size() for each in recorded.values() for t in _held(each))
         refusals = []
         for name, layers in wanted.items():
             try:
                 self.parts[name] = ModuleConversion(
-                    self.teacher,
-                    lambda own=asked[name]: own,  # type: ignore[misc]
-                    lambda model, question, name=name: ask(model.get_submodule(name), question),  # type: ignore[misc]
-                    config.conversion,
+                    self.model,
+                    lambda own=recorded[name]: own,  # type: ignore[misc]
+                    lambda model, call, name=name: replay_call(model.get_submodule(name), call),  # type: ignore[misc]
+                    self.config.conversion,
                     layers=tuple(map(re.escape, layers)),
                 )
             except NothingToConvert as error:
@@ -103,54 +102,47 @@ class StockConversion:
 
     def memory_line(self) -> str:
         """What fitting will hold in memory, in words."""
-        kept = f"{self._asked_bytes / 1e6:,.0f} MB of what fields are asked along them"
+        kept = f"{self._recorded_bytes / 1e6:,.0f} MB of the calls of fields along them"
         return f"{len(self.rays):,} rays; in memory {kept}, and one layer's inputs and outputs"
 
-    def preview(self, progress: Callable[[str], None] = lambda name: None) -> Preview:
-        """What every layer would lose, by what is seen of it where that is configured, and units for every cost.
+    def configured_plan(self) -> Plan:
+        """Numbers of units as configured; half of each layer's where nothing is."""
+        numbers = self.config.num_features
+        counts = numbers[0] if len(numbers) == 1 else numbers or 0.5
+        return {name: unit_counts(part.widths, counts) for name, part in self.parts.items()}
 
-        Args:
-            progress: called with the field of every batch.
+    def metrics(self, plan: Plan, progress: FieldProgress = no_progress) -> Metrics:
+        """By the rendered colours' gradients where these are configured, of every field at once."""
+        return self._colour_metrics()
 
-        Raises:
-            ConfigError: layers that queries do not run through (proposals), or a recipe that has no preview.
-        """
-        queried = {id(module) for module in query_module(self.teacher).modules()}
+    def _colour_metrics(self) -> dict[str, dict[str, Tensor]]:
+        if not (self.config.output_aware and self.recipe.chooses_neurons):
+            return {}
+        return {name: part.metrics(self._colours()) for name, part in self.parts.items()}
+
+    def preview(self, progress: FieldProgress = no_progress) -> Preview:
+        """From one pass over the recorded calls; only of layers that queries run through (no proposals)."""
+        queried = {id(module) for module in query_module(self.model).modules()}
         outside = [n for p in self.parts.values() for n in p.widths if id(p.linears.modules[n]) not in queried]
         if outside:
             raise ConfigError(f"budgets are for what queries of the field run through; leave {outside[0]} out")
-        metrics = self._metrics()
+        metrics = self._colour_metrics()
         fronts, curves = {}, {}
-        total = rest = query_macs(self.teacher)
+        total = rest = query_macs(self.model)
         for name, part in self.parts.items():
-            found = part.preview(metrics.get(name, {}), partial(progress, name))
+            own = part.preview(metrics.get(name, {}), partial(progress, name, "moments"))
             scale = 1.0 / len(self.rays) if name in metrics else 1.0
-            curves[name] = {layer: curve * scale for layer, curve in found.curves.items()}
-            fronts[name] = found.front
-            rest -= found.multiply_adds
+            curves[name] = {layer: curve * scale for layer, curve in own.curves.items()}
+            fronts[name] = own.front
+            rest -= own.multiply_adds
         front = [
             Combination(c.parts, c.multiply_adds + rest, c.error / (3 * len(self.rays) if metrics else 1))
             for c in combined_front(fronts)
         ]
         return Preview(curves, metrics, {name: (name,) for name in self.parts}, front, total, bool(metrics))
 
-    def convert(
-        self,
-        plan: Plan,
-        progress: Callable[[str, str], None] = lambda which, layer: None,
-        metrics: Mapping[str, Mapping[str, Tensor]] | None = None,
-    ) -> tuple[TrainerConfig, Model, list[FieldReport]]:
-        """Builds the student of a plan.
-
-        Args:
-            plan: units to keep, by field and layer.
-            progress: called with the field and the layer that is done.
-            metrics: by field and layer, how neurons are chosen; by the layers that read them where missing.
-
-        Returns:
-            The student's trainer configuration, its model in evaluation mode, and a report for each field that was
-            changed; parameters and multiply-adds in it are the field's.
-        """
+    def convert(self, plan: Plan, progress: FieldProgress = no_progress, metrics: Metrics | None = None) -> Student:
+        """Field by field; parameters and multiply-adds in reports are those of the whole field."""
         student = self._copy()
         installed, reports, sizes = Linears(student), [], dict(self._earlier)
         for name, counts in plan.items():
@@ -174,23 +166,10 @@ class StockConversion:
         trainer.pipeline = ConvertedPipelineConfig(
             datamanager=own_pipeline.datamanager, model=own_pipeline.model, linears=sizes
         )
-        return trainer, student.eval(), reports
+        return Student(trainer, student.eval(), reports)
 
-    def convert_as_configured(
-        self, progress: Callable[[str, str], None] = lambda which, layer: None
-    ) -> tuple[TrainerConfig, Model, list[FieldReport]]:
-        """Builds the student with the numbers of units that are configured.
-
-        Args:
-            progress: called with the field and the layer that is done.
-
-        Raises:
-            ConfigError: numbers that make no sense.
-        """
-        numbers = self.config.num_features
-        counts = numbers[0] if len(numbers) == 1 else numbers or 0.5
-        plan = {name: unit_counts(part.widths, counts) for name, part in self.parts.items()}
-        return self.convert(plan, progress, self._metrics())
+    def forget(self) -> None:
+        """Nothing is kept on disk."""
 
     def sketch(self, plan: Plan) -> Model:
         """A student of the plan's shape, weights aside."""
@@ -199,19 +178,10 @@ class StockConversion:
             resize(student, {n: [d, m, int(bias)] for n, (d, m, bias) in self.parts[name].sizes(counts).items()})
         return student.eval()
 
-    def forget(self) -> None:
-        """Nothing is kept on disk."""
-
-    def _metrics(self) -> dict[str, dict[str, Tensor]]:
-        """How neurons are chosen by what is seen of them, by field; nothing where that is not configured."""
-        if not (self.config.output_aware and self.recipe.chooses_neurons):
-            return {}
-        return {name: part.metrics(self._pictures()) for name, part in self.parts.items()}
-
-    def _pictures(self) -> Iterator[Callable[[], Sequence[Tensor]]]:
-        cameras = self.cameras.to(self.teacher.device)
+    def _colours(self) -> Iterator[Callable[[], Sequence[Tensor]]]:
+        cameras = self.cameras.to(self.model.device)
         for rays in self.rays[:PREVIEW_RAYS].split(RAYS_PER_BATCH):
-            yield lambda rays=rays: picture(self.teacher, ray_bundle(cameras, rays.to(self.teacher.device)))  # type: ignore[misc]
+            yield lambda rays=rays: rendered_colours(self.model, ray_bundle(cameras, rays.to(self.model.device)))  # type: ignore[misc]
 
     def _copy(self) -> Model:
         """A model of its own with the teacher's weights, built as nerfstudio's pipeline builds it."""
@@ -221,19 +191,19 @@ class StockConversion:
                 scene_box=views.scene_box,
                 num_train_data=len(views),
                 metadata=views.metadata,
-                device=self.teacher.device,
+                device=self.model.device,
                 grad_scaler=None,
                 seed_points=None,
             )
         resize(model, self._earlier)
-        model.to(self.teacher.device)
+        model.to(self.model.device)
         model.update_to_step(self.run.step)
-        model.load_state_dict(self.teacher.state_dict())
+        model.load_state_dict(self.model.state_dict())
         return model.eval()
 
 
 def _wanted(linears: Linears, fields: Sequence[str], config: DistillConfig) -> dict[str, list[str]]:
-    """The modules that were asked for, by field."""
+    """The chosen modules, by field."""
     everything = [*linears.modules, *(name for name in linears.refused if name not in linears.modules)]
     inside = [n for n in everything if any(n.startswith(f"{name}.") for name in fields)]
     if not inside:
@@ -247,11 +217,11 @@ def _wanted(linears: Linears, fields: Sequence[str], config: DistillConfig) -> d
     return wanted
 
 
-def _held(asked: Sequence[Weighted | Question]) -> Iterator[Tensor]:
-    """All tensors of what a field was asked."""
-    for item in asked:
-        question = item.batch if isinstance(item, Weighted) else item
-        yield from tensors_in([question.args, question.kwargs])
+def _held(calls: Sequence[Weighted | FieldCall]) -> Iterator[Tensor]:
+    """All tensors in the arguments of a field's calls."""
+    for item in calls:
+        call = item.batch if isinstance(item, Weighted) else item
+        yield from tensors_in([call.args, call.kwargs])
 
 
 def _costs(module: nn.Module) -> tuple[int, int]:
