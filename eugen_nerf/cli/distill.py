@@ -77,19 +77,20 @@ class Distill:
     recipe: RecipeName = "rows"
     """rows: projections made of rows of the teacher, chosen greedily; random: drawn at random, the paper's Eq. (31);
     whitened: the same for inputs made equally wide in all directions. To compare with: pruned: the rows that count
-    most, nothing fitted; compensated: the same rows, what reads them solved for again; svd: low rank; aware: low rank
-    by the inputs' second moments. These take --num-features (svd, aware: the rank) or --macs, allotted as for rows;
+    most, nothing fitted; compensated: the same rows, their consumers solved for again; svd: low rank; aware: low rank
+    by the inputs' second moments. These take --num-features (svd, aware: the rank) or --macs, allocated as for rows;
     random and whitened get the same share in every layer."""
     projection: Literal["gaussian", "rademacher", "orthogonal"] = "gaussian"
     """Distribution of random projections."""
     degree: int = 1
     """Degree of random features."""
     norm: bool = False
-    """Whether random features see the input's norm."""
+    """Whether random features have a column for the input's norm."""
     sweeps: int = 4
     """Re-solves of the teacher's rows for the inputs the layer really gets, aware of its ReLU; for rows only."""
     output_aware: bool = True
-    """Choose and allot by what is seen of an error, from one backward pass of the teacher (not random, whitened)."""
+    """Choose and allocate by the effect of errors on rendered images: one backward pass of the teacher (not random,
+    whitened)."""
     train_steps: int = 0
     """Steps of gradient descent on each layer alone after the closed form (trained G, bias, Huber loss)."""
     train_lr: float = 1e-1

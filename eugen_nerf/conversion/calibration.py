@@ -39,7 +39,7 @@ class CalibrationReport:
     seconds: float
     """Trials and checks included."""
     squared_error: tuple[float, float]
-    """On rays that neither fit nor calibration saw, before and after."""
+    """On rays that neither fit nor calibration used, before and after."""
     optimizer: Algorithm = "adam"
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class CalibrationReport:
         if self.squared_error[1] < self.squared_error[0]:
             found = f"{before:.2f} -> {after:.2f} dB"
         else:
-            found = f"never above the {before:.2f} dB it began with: its beginning is kept, nothing of it changed"
+            found = f"no better than the initial {before:.2f} dB: the initial weights are kept"
         done = f"{self.steps} steps of {self.optimizer} at {self.learning_rate:g}, {self.seconds:.0f} s"
         return f"calibrated: {done}, on rays not trained on {found}"
 

@@ -1,4 +1,4 @@
-"""What a conversion is asked to replace: settings, fields, layers, and the student's configuration they lead to."""
+"""What a conversion replaces: settings, fields, layers, and the student's configuration they lead to."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class DistillConfig:
     """Regular expressions on names of layers to leave as they are."""
     conversion: ConversionConfig = field(default_factory=ConversionConfig)
     output_aware: bool = True
-    """Whether neurons are chosen by what they do to the picture (one backward pass of the teacher), `rows` only."""
+    """Whether neurons are chosen, and budgets shared, by effects on rendered images, from one backward pass."""
     ray_fraction: float = 1 / 64
     max_rays: int = 4096
     seed: int = 0

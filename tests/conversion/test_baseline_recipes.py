@@ -175,23 +175,23 @@ def test_rank_curves_are_the_errors_of_the_cut(recipe: Any, seen: bool) -> None:
         assert curve[rank].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_ranks_are_allotted_better_than_evenly(tiny_dense_run: Path, tmp_path: Path) -> None:
+def test_ranks_are_allocated_better_than_evenly(tiny_dense_run: Path, tmp_path: Path) -> None:
     run = load_run(tiny_dense_run, device="cpu", test_mode="val")
     config = DistillConfig(
         ray_fraction=0.5, max_rays=400, output_dir=tmp_path, conversion=ConversionConfig(recipe="aware")
     )
     conversion = GraphTeacher(run, config)
-    even, allotted = uniform_plan(conversion, 0.5), rank_plan(conversion, 0.5)
+    even, allocated = uniform_plan(conversion, 0.5), rank_plan(conversion, 0.5)
     losses = [0.0, 0.0]
     for name in ("coarse", "fine"):
         network = conversion.model.graph_fields()[name].network
         layers = [*even[name]]
         curves = rank_curves(network, conversion.preview_batches(name), layers, recipe_named("aware"))
-        for index, plan in enumerate((even, allotted)):
+        for index, plan in enumerate((even, allocated)):
             losses[index] += sum(float(curves[n][plan[name][n]]) for n in layers if n in plan[name])
     assert losses[1] < 0.9 * losses[0]
     assert even["coarse"] == even["fine"]
-    assert allotted["coarse"] == allotted["fine"]
+    assert allocated["coarse"] == allocated["fine"]
 
 
 PLANS: dict[str, Callable[..., Any]] = {
@@ -221,7 +221,7 @@ def test_a_run_of_each(recipe: Any, share: float, by: str, tiny_dense_run: Path,
 
 
 def test_pruning_within_a_budget(tiny_dense_run: Path, tmp_path: Path) -> None:
-    """Widths are allotted by what pruned neurons cost, and no row is changed."""
+    """Widths are allocated by what pruned neurons cost, and no row is changed."""
     run = load_run(tiny_dense_run, device="cpu", test_mode="val")
     config = DistillConfig(
         ray_fraction=0.5, max_rays=400, output_dir=tmp_path, conversion=ConversionConfig(recipe="pruned")

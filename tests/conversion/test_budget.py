@@ -286,7 +286,7 @@ def test_calibration_never_ends_worse_and_can_help(run: Run, conversion: GraphTe
 
     report = calibrate(student, training, Worse(run, conversion.check_rays()), steps=5, batch=16)
     assert report.squared_error == (1.0, 1.0)
-    assert "never above the 0.00 dB it began with: its beginning is kept" in str(report)
+    assert "no better than the initial 0.00 dB: the initial weights are kept" in str(report)
     assert "on rays not trained on 3.01 -> 10.00 dB" in str(replace(report, squared_error=(0.5, 0.1)))
     assert dead.steps == 40
     for key, value in student.state_dict().items():
@@ -364,5 +364,5 @@ def test_a_teacher_trained_on(
     assert report["steps"] == 20
     before, after = report["squared_error"]
     changed = any(not torch.equal(a, b) for a, b in zip(on.parameters(), teacher.parameters(), strict=True))
-    assert changed == (after < before) == ("its beginning is kept" not in said)
+    assert changed == (after < before) == ("the initial weights are kept" not in said)
     assert fit_seconds(config) == pytest.approx(report["seconds"])

@@ -14,7 +14,7 @@ from eugen_nerf.conversion.teachers.teacher import FieldProgress, Teacher, no_pr
 from eugen_nerf.core.errors import ConfigError
 
 _DECADES = 24
-"""Prices of a multiply-add that are looked at reach so far down from one at which every layer has rank 1."""
+"""Prices of a multiply-add that are tried reach so far down from one at which every layer has rank 1."""
 
 
 def uniform_plan(teacher: Teacher, share: float) -> Plan:

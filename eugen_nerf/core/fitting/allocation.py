@@ -36,7 +36,7 @@ class Allocation:
 
 @dataclass(frozen=True)
 class Term:
-    """Multiply-adds of one layer: `rows * (sum of widths read + constant)`, and what linear layers owed to it add."""
+    """Multiply-adds of one layer: `rows * (sum of widths read + constant)`, and what deferred linear layers add."""
 
     rows: str | int
     """Outputs: a number, or a layer whose features are to be chosen."""
@@ -44,20 +44,21 @@ class Term:
     """Layers whose features are to be chosen, one entry for each time that they are read."""
     constant: int
     """Width of all else that is read."""
-    owed: tuple[tuple[str | int, int], ...] = ()
-    """Linear layers of some width that are read, with what each one reads: a layer, or a number of features."""
+    deferred: tuple[tuple[str | int, int], ...] = ()
+    """Linear layers of some width that are merged into this one, with what each one reads: a layer, or a number of
+    features."""
 
     def scope(self) -> set[str]:
         """Layers whose features it depends on."""
         return {
-            name for name in (self.rows, *self.reads, *(source for source, _ in self.owed)) if isinstance(name, str)
+            name for name in (self.rows, *self.reads, *(source for source, _ in self.deferred)) if isinstance(name, str)
         }
 
     def cost(self, widths: Mapping[str, int]) -> int:
         """Multiply-adds with these features."""
         rows = widths[self.rows] if isinstance(self.rows, str) else self.rows
         cost = rows * (sum(widths[name] for name in self.reads) + self.constant)
-        for source, width in self.owed:  # multiplied into its reader where that is cheaper, else formed
+        for source, width in self.deferred:  # merged into its consumer where that is cheaper, else formed
             features = widths[source] if isinstance(source, str) else source
             cost += min(rows * features, width * (features + rows))
         return cost
@@ -77,21 +78,21 @@ def network_terms(graph: LayerGraph, names: Sequence[str]) -> list[Term]:
     terms = []
     for value, name in enumerate(graph.names, start=inputs):
         rows = name if name in names else _rows(graph, name)
-        if _owed(graph, value):
+        if _is_deferred(graph, value):
             continue
         reads: list[str] = []
-        constant, owed = 0, []
+        constant, deferred = 0, []
         for v in graph.reads[name]:
-            if v >= inputs and _owed(graph, v):
+            if v >= inputs and _is_deferred(graph, v):
                 (producer,) = graph.reads[graph.names[v - inputs]]
-                owed.append((_features(graph, producer, names), graph.width(v)))
+                deferred.append((_features(graph, producer, names), graph.width(v)))
                 continue
             features = _features(graph, v, names)
             if isinstance(features, str):
                 reads.append(features)
             else:
                 constant += features
-        terms.append(Term(rows, tuple(reads), constant, tuple(owed)))
+        terms.append(Term(rows, tuple(reads), constant, tuple(deferred)))
     return terms
 
 
@@ -99,7 +100,7 @@ def _rows(graph: LayerGraph, name: str) -> int:
     """Rows of the one matrix that a layer which stays as it is multiplies by.
 
     Raises:
-        ConfigError: it has several, or its readers need more than its features.
+        ConfigError: it has several, or its consumers need more than its features.
     """
     layer = graph.layer(name)
     if isinstance(layer, DenseLinear):
@@ -108,13 +109,13 @@ def _rows(graph: LayerGraph, name: str) -> int:
     if more or layer.uses_norm or affine.weight is None or stage.num_features > layer.out_features:
         raise ConfigError(
             f"layer {name!r} is {type(layer).__name__}, whose cost does not follow from widths alone: features are "
-            "allotted to dense layers, beside EUGen layers without a norm and with no more features than outputs"
+            "allocated to dense layers, beside EUGen layers without a norm and with no more features than outputs"
         )
     return stage.weight.shape[0]
 
 
 def _features(graph: LayerGraph, value: int, names: Sequence[str]) -> str | int:
-    """What the readers of a value read: a layer's features that are to be chosen, by name, or a number of them."""
+    """What the consumers of a value read: a layer's features that are to be chosen, by name, or a number of them."""
     if value < len(graph.input_widths):
         return graph.width(value)
     name = graph.names[value - len(graph.input_widths)]
@@ -124,8 +125,8 @@ def _features(graph: LayerGraph, value: int, names: Sequence[str]) -> str | int:
     return layer.out_features if isinstance(layer, DenseLinear) else layer.pieces()[0][0].num_features
 
 
-def _owed(graph: LayerGraph, value: int) -> bool:
-    """Whether a value is that of a linear layer which its one reader may take over."""
+def _is_deferred(graph: LayerGraph, value: int) -> bool:
+    """Whether a value is that of a linear layer that is not run but merged into its one consumer."""
     name = graph.names[value - len(graph.input_widths)]
     layer = graph.layer(name)
     if not (isinstance(layer, DenseLinear) and layer.function == "identity") or value in graph.outputs:
@@ -182,14 +183,14 @@ def terms_front(
     """
     names = list(widths)
     if not names:
-        raise ConfigError("no layer to allot features to")
+        raise ConfigError("no layer to allocate features to")
     for name in names:
         if not all(0 < m < len(errors[name]) for m in widths[name]):
             raise ConfigError(f"layer {name!r} takes 1 to {len(errors[name]) - 1} features, got {widths[name]}")
     open_terms = list(terms)
     fixed = [t for t in open_terms if not t.scope()]
     open_terms = [t for t in open_terms if t.scope()]
-    # state: widths of the layers that later terms ask for; value: costs, errors and the choices made
+    # state: widths of the layers that later terms depend on; value: costs, errors and the choices made
     states: dict[tuple[int, ...], tuple[Tensor, Tensor, Tensor]] = {
         (): (
             torch.tensor([sum(t.cost({}) for t in fixed)]),

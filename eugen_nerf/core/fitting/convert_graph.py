@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.fitting.importance import Batches, readers
+from eugen_nerf.core.fitting.importance import Batches, consumer_matrix
 from eugen_nerf.core.fitting.layer_batches import HOLD_OUT_EVERY, LayerBatch, Replay
 from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
 from eugen_nerf.core.fitting.recipes.registry import recipe_named
@@ -48,7 +48,7 @@ class LayerReport:
     parameters: tuple[int, int]
     """Before and after."""
     multiply_adds: tuple[int, int]
-    """Before and after, the layer on its own; what it costs in a collapsed network is told by `CostRow`."""
+    """Before and after, the layer on its own; `CostRow` holds what it costs in a collapsed network."""
     seconds: float
 
 
@@ -59,7 +59,7 @@ class CostRow:
     name: str
     """Of a layer, or what it stands for."""
     report: LayerReport | None
-    """Where it was converted; others read fewer features, or stay as they were."""
+    """Where it was converted; others consume fewer features, or stay as they were."""
     multiply_adds: tuple[int, int]
     """Before and after."""
 
@@ -127,7 +127,7 @@ def convert_graph(
         config: see `ConversionConfig`.
         progress: called with a layer's name when it is done.
         metrics: for layers of `num_features`, what an error of their outputs counts as when neurons are chosen
-            (`LayerMoments.metric`); where missing, what the layers that read it make of it.
+            (`LayerMoments.metric`); where missing, what the layers that consume it make of it.
         store: keeps layers that are done, and brings back those that it has.
 
     Returns:
@@ -166,7 +166,7 @@ def convert_graph(
             report = kept[1]
         else:
             replay = Replay(lambda name=name: _layer_batches(teacher, student, name, batches))  # type: ignore[misc]
-            metric = metrics[name] if name in metrics else readers(teacher, name)
+            metric = metrics[name] if name in metrics else consumer_matrix(teacher, name)
             error, ridge = recipe.fit(layer, old, replay, metric, config)
             report = LayerReport(
                 name=name,

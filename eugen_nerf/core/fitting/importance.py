@@ -1,8 +1,8 @@
 """What each layer of a network would lose with fewer features, from one pass over the data.
 
-The moments of a layer's own outputs say how well some of its neurons stand for all of them. What an output is worth is
-told by the derivatives of what is seen: `E[g g^T]`, `g` the derivative of a pixel with respect to the layer's outputs
-(the Gauss-Newton, or Fisher, metric). Both are sums over samples.
+The moments of a layer's own outputs say how well some of its neurons stand for all of them. What an output is worth
+follows from the gradients of an objective, such as rendered colours: `E[g g^T]`, g the gradient with respect to the
+layer's outputs (the Gauss-Newton, or Fisher, metric). Both are sums over samples.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Batch(NamedTuple):
     weights: Tensor | None = None
     """How much each sample counts, `[n]`; all alike where None."""
     cotangents: tuple[Tensor, ...] | None = None
-    """Derivatives of what is seen with respect to each of the graph's outputs, `[n, l_i]`; where what is seen has
-    several channels, of one random combination of them with signs +1 and -1. None where they are not known."""
+    """Derivatives of the objective with respect to each of the graph's outputs, `[n, l_i]`; where it has several
+    channels, of one random combination of them with signs +1 and -1. None where there is no objective."""
     number: int | None = None
     """Place in the order of all processes' batches; the place in this process's where None."""
 
@@ -57,8 +57,8 @@ class LayerMoments:
     def curve(self, *, pruned: bool = False) -> Tensor:
         """Error that the best m features leave, for m = 0, 1, ..., l along the nested path: float64 `[l + 1]`, falling.
 
-        It is the mean over samples of `|M e|^2`; with a metric of derivatives, an estimate of the squared change of
-        what is seen.
+        It is the mean over samples of `|M e|^2`; with a metric of derivatives, an estimate of the objective's squared
+        change.
 
         Args:
             pruned: the others are dropped and none stands for another; what one drops is taken to be unrelated to what
@@ -83,7 +83,7 @@ def gather_moments(
 ) -> dict[str, LayerMoments]:
     """Moments of the layers called `names`, in one pass.
 
-    Where batches have no cotangents, an error counts by what the layers that read it make of it.
+    Where batches have no cotangents, an error counts by what the layers that consume it make of it.
 
     Args:
         graph: trained network.
@@ -98,7 +98,7 @@ def gather_moments(
     fisher = {name: torch.zeros(*[graph.layer(name).out_features] * 2, dtype=torch.float64) for name in names}
     count = 0
     for batch in batches():
-        values = sensitive_values(graph, batch, names)
+        values = values_and_gradients(graph, batch, names)
         count += len(batch.inputs[0])
         for name, (value, gradient) in values.items():
             moments[name].add(value, value, batch.weights)
@@ -112,25 +112,27 @@ def gather_moments(
     found = {}
     for name in names:
         metric = summed(fisher[name])
-        metric = square_root(metric / count) if metric.any() else readers(graph, name)
+        metric = square_root(metric / count) if metric.any() else consumer_matrix(graph, name)
         found[name] = LayerMoments(moments[name].summed(), metric)
     return found
 
 
-def sensitive_values(graph: LayerGraph, batch: Batch, names: Sequence[str]) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """Outputs `[n, l]` of layers, and the derivatives of what is seen by them (None where the batch has none)."""
+def values_and_gradients(
+    graph: LayerGraph, batch: Batch, names: Sequence[str]
+) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Outputs `[n, l]` of layers, and the objective's gradients by them (None where the batch has none)."""
     if batch.cotangents is None:
         with torch.no_grad():
             values = graph.values(*batch.inputs, upto=max(names, key=graph.names.index))
         return {name: (values[name], None) for name in names}
     with torch.enable_grad():
-        # asking inputs for gradients lets frozen networks be differentiated
+        # inputs with gradients let frozen networks be differentiated
         values = graph.values(*(x.detach().requires_grad_() for x in batch.inputs))
         every = list(values.values())
         width = len(graph.input_widths)
-        seen = [every[v - width] for v in graph.outputs]
+        outputs = [every[v - width] for v in graph.outputs]
         gradients = torch.autograd.grad(
-            seen, [values[name] for name in names], list(batch.cotangents), allow_unused=True
+            outputs, [values[name] for name in names], list(batch.cotangents), allow_unused=True
         )
     return {
         name: (values[name].detach(), torch.zeros_like(values[name]) if g is None else g)
@@ -138,16 +140,16 @@ def sensitive_values(graph: LayerGraph, batch: Batch, names: Sequence[str]) -> d
     }
 
 
-def readers(graph: LayerGraph, name: str) -> Tensor:
-    """Stacked matrices of the layers that read an output, `[t, l]`: an error counts as much as they amplify it."""
+def consumer_matrix(graph: LayerGraph, name: str) -> Tensor:
+    """Stacked matrices of the layers that consume an output, `[t, l]`: an error counts as much as they amplify it."""
     value = len(graph.input_widths) + graph.names.index(name)
     parts = []
-    for reader in graph.names:
+    for consumer in graph.names:
         start = 0
-        for v in graph.reads[reader]:
+        for v in graph.reads[consumer]:
             width = graph.width(v)
             if v == value:
-                parts.append(graph.layer(reader).pieces()[0][0].weight.detach()[:, start : start + width])
+                parts.append(graph.layer(consumer).pieces()[0][0].weight.detach()[:, start : start + width])
             start += width
     return torch.cat(parts).double() if parts else torch.eye(graph.width(value), dtype=torch.float64)
 

@@ -1,4 +1,4 @@
-"""What one layer sees and should put out, gone through as often as a fit asks."""
+"""Inputs of one layer and the outputs it should have, repeated as often as a fit needs them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CACHE_BYTES = 1 << 30
 
 
 class LayerBatch(NamedTuple):
-    """What one layer sees, and what it should put out."""
+    """Inputs of one layer, and the outputs it should have."""
 
     x: Tensor
     """Inputs as the converted prefix makes them, `[n, d]`."""

@@ -1,7 +1,6 @@
-"""What each dense layer of a network would lose at a lower rank, from one pass over the data: for a peer's sake.
+"""What each dense layer of a network would lose at a lower rank, from one pass over the data.
 
-A peer that is given the same rank in every layer while ours is given its features by what they are worth would be a
-weak baseline.
+With the same rank in every layer a baseline would be weak: EUGen layers get their features by what they are worth.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from torch.nn.functional import linear
 
 from eugen_nerf.core.distributed import summed
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.fitting.importance import Batches, readers, sensitive_values
+from eugen_nerf.core.fitting.importance import Batches, consumer_matrix, values_and_gradients
 from eugen_nerf.core.fitting.recipes.low_rank import LowRank
 from eugen_nerf.core.layers.activations import activation
 from eugen_nerf.core.layers.baselines import DenseLinear
@@ -32,7 +31,7 @@ def rank_curves(
     """Error that each rank leaves, for ranks 0, 1, ..., min(d, l): float64, by layer, a sum over samples.
 
     It is the squared error of the pre-activations times how much a pre-activation's error counts on average: the square
-    of the derivative of what is seen, or, where batches have no cotangents, what the layers that read the output make
+    of the objective's derivative, or, where batches have no cotangents, what the layers that consume the output make
     of it.
 
     Args:
@@ -49,19 +48,19 @@ def rank_curves(
     for name in names:
         layer = graph.layer(name)
         if not isinstance(layer, DenseLinear):
-            raise ConfigError(f"layer {name!r} is {type(layer).__name__}; ranks are allotted to dense networks")
+            raise ConfigError(f"layer {name!r} is {type(layer).__name__}; ranks are allocated to dense networks")
         layers[name] = layer
     inputs = {name: MomentSums(layer.in_features, 1, bias=False) for name, layer in layers.items()}
     worth = {name: torch.zeros(layer.out_features, dtype=torch.float64) for name, layer in layers.items()}
     for batch in batches():
-        outputs = sensitive_values(graph, batch, names)
+        outputs = values_and_gradients(graph, batch, names)
         with torch.no_grad():
             values = [*batch.inputs, *graph.values(*batch.inputs).values()]
         for name, layer in layers.items():
             x = graph.gather(name, values)
             inputs[name].add(x, x[:, :1], batch.weights)
             gradient = outputs[name][1]
-            square = readers(graph, name).square().sum(dim=0).to(x) if gradient is None else gradient.square()
+            square = consumer_matrix(graph, name).square().sum(dim=0).to(x) if gradient is None else gradient.square()
             worth[name] += (square * _slope(layer, x).square()).double().sum(dim=0).cpu()
         progress()
     curves = {}

@@ -1,4 +1,4 @@
-"""Which activation stands between two tensors, told from their values alone: functional ones leave no module to see.
+"""Which activation stands between two tensors, found from their values alone: functional ones leave no module behind.
 
 Everything here is normalised to `x = scale_out * g(scale_in * u)` with a g of `core.activations`, so that one set of
 names serves softplus of any sharpness and sines of any frequency.
@@ -66,7 +66,7 @@ def find_blocks(u: Tensor, x: Tensor, functions: Iterable[Elementwise]) -> list[
     Args:
         u: pre-activations, `[n, l]`.
         x: what a layer reads, `[n, d]`.
-        functions: to compare with, besides sines, leaky ReLUs and ELUs whose parameter is told from the data.
+        functions: to compare with, besides sines, leaky ReLUs and ELUs whose parameter is found from the data.
 
     Returns:
         The first column of each block and the function that fits best, by column; `IDENTITY` where it fits at all.
@@ -84,10 +84,10 @@ def find_blocks(u: Tensor, x: Tensor, functions: Iterable[Elementwise]) -> list[
     u, x = u.detach().to(exact), x.detach().to(exact)
     column = int(u.std(dim=0, unbiased=False).argmax())
     shifted = x[:, column : column + x.shape[1] - width + 1]
-    told = u[:, column]
+    widest = u[:, column]
     scale = shifted.square().mean(dim=0).sqrt().clamp_min(1e-30)
     starts: set[int] = set()
-    for values in (*(f(told)[:, None] for f in functions), *_family_values(told, shifted)):
+    for values in (*(f(widest)[:, None] for f in functions), *_family_values(widest, shifted)):
         residual = (shifted - values).square().mean(dim=0).sqrt()
         starts.update(torch.nonzero(residual <= 10 * tolerance * scale).flatten().tolist())
     found: list[tuple[int, Elementwise]] = []

@@ -43,7 +43,7 @@ class ModuleReport:
     """
 
     layers: tuple[LayerReport, ...]
-    """In the order of conversion; parameters and multiply-adds are those of the layer and of its readers together."""
+    """In the order of conversion; parameters and multiply-adds are those of the layer and of its consumers together."""
     skipped: dict[str, str]
     """Modules that matched and stayed as they were, with the reason."""
     linears: dict[str, tuple[int, int, bool]]
@@ -100,19 +100,19 @@ def convert_(
         model: changed in place; left as it was where anything is raised.
         inputs: batches, or a function that returns them, as they are gone through several times in the same order. A
             tuple or list is the arguments of a call, a mapping its keyword arguments, anything else its one argument;
-            a `Weighted` holds one of these. They are asked for while the model is as it was. With 5 or more, every
-            fifth is held out to choose the ridge term and to tell the error; else the last fifth of the rows of each.
+            a `Weighted` holds one of these. They are made while the model is as it was. With 5 or more, every
+            fifth is held out to choose the ridge term and to measure the error; else a fifth of each batch's rows.
         config: the recipe; G made of the teacher's rows by default. Degree 1 and no norm are all that collapses.
         layers: regular expressions on full module names, each to match a name whole; all hidden layers where empty.
         exclude: the same, of layers to leave alone.
         num_features: m; one number, a fraction of each layer's width (a float in (0, 1]), one number a layer in the
             order of execution, or numbers by name (then `layers` can be left out). Half of each where None.
         macs: a budget in its place: the share of the multiply-adds of all linear layers that may be left, in (0, 1).
-            One more pass over the batches tells what each layer would lose with fewer units, and units are allotted so
+            One more pass over the batches measures what each layer would lose with fewer units; they are allocated so
             that the predicted losses are least together. `output_aware` decides what counts as a loss.
         output_aware: choose neurons by what the model's outputs make of them, for which each batch goes once forward
             and back through the model; by the matrices of the layers that read them otherwise. An error of an output
-            counts by its size: raw densities of a radiance field outweigh its colours, and a picture can lose 4 to 5
+            counts by its size: raw densities of a radiance field outweigh its colours, and an image can lose 4 to 5
             dB by that (`scripts/convert_field.py` prints it). Give `rendered_call` there.
         call: `call(model, batch)` runs the model where it is not simply called. All that it returns counts alike.
         progress: called with each layer that is done.
@@ -122,16 +122,8 @@ def convert_(
 
     Raises:
         ConfigError: patterns that match nothing (the message lists what there is) or only layers that cannot be
-            converted (with the reason for each); numbers that make no sense; a model that answers differently each
-            time; too few samples.
-
-    Examples:
-        >>> import torch
-        >>> from eugen_nerf.core import convert_
-        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2))
-        >>> report = convert_(model, [torch.rand(64, 4) for _ in range(5)], num_features=8)
-        >>> model[0], model[2]
-        (Linear(in_features=4, out_features=8, bias=True), Linear(in_features=8, out_features=2, bias=True))
+            converted (with the reason for each); numbers that make no sense; a model whose outputs differ from
+            call to call; too few samples.
     """
     start = time.perf_counter()
     if macs is not None and num_features is not None:
@@ -150,9 +142,9 @@ def convert_(
         metrics: Mapping[str, Tensor] = work.metrics() if output_aware else {}
         front: list[Allocation] = []
         if macs is not None:
-            seen = work.preview(metrics)
-            rest = total - seen.multiply_adds
-            front = [replace(point, multiply_adds=point.multiply_adds + rest) for point in seen.front]
+            preview = work.preview(metrics)
+            rest = total - preview.multiply_adds
+            front = [replace(point, multiply_adds=point.multiply_adds + rest) for point in preview.front]
             widths, chosen = work.widths, within_budget(front, macs * total).num_features
             counts = {name: m for name, m in chosen.items() if m < widths[name]}
         new, reports = work.convert(counts, metrics, progress)

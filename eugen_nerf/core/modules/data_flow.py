@@ -1,4 +1,4 @@
-"""Where the outputs and the weights of linear layers go while a model runs, told from the operations that use them."""
+"""Where the outputs and the weights of linear layers go while a model runs, from the operations that use them."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from eugen_nerf.core.modules.activation_matching import agrees
-from eugen_nerf.core.modules.discovery import HiddenLayer, watch
+from eugen_nerf.core.modules.discovery import HiddenLayer, LayerCall, record_calls
 from eugen_nerf.core.modules.discovery_trial import trial_reason
 from eugen_nerf.core.modules.linears import Linears
 
@@ -37,15 +37,15 @@ def check_batches(
         left = [layer for layer in layers if layer.name not in refused]
         if not left:
             break
-        seen = watch(linears.modules, run, keep=_ROWS)
-        names = dict.fromkeys(call.name for call in seen)
+        recorded = record_calls(linears.modules, run, keep=_ROWS)
+        names = dict.fromkeys(call.name for call in recorded)
         calls.update([*names])
         usual = usual or set(names)
         others = ", ".join(name for name in names if name not in usual)
         where = f" on batch {index + 1}{f', where {others} runs as well' if others else ''}, and not on the first"
         for layer in left:
-            if reader := _other_function(layer, seen):
-                refused[layer.name] = f"is read by {reader} in another way{where}"
+            if consumer := _other_function(layer, recorded):
+                refused[layer.name] = f"is read by {consumer} in another way{where}"
         left = [layer for layer in left if layer.name not in refused]
         if index < tried or not left or (together := trial_reason(linears, left, run)) is None:
             continue
@@ -55,13 +55,13 @@ def check_batches(
     return refused, calls
 
 
-def _other_function(layer: HiddenLayer, seen: Sequence[Any]) -> str | None:
-    """A reader that was given what is no output of the layer through its function, where there is one."""
-    for index, later in enumerate(seen):
-        starts = layer.readers.get(later.name)
-        calls = [call for call in seen[:index] if call.name == layer.name and call.rows == later.rows]
+def _other_function(layer: HiddenLayer, recorded: Sequence[LayerCall]) -> str | None:
+    """A consumer that was given what is no output of the layer through its function, where there is one."""
+    for index, later in enumerate(recorded):
+        starts = layer.consumers.get(later.name)
+        calls = [call for call in recorded[:index] if call.name == layer.name and call.rows == later.rows]
         if starts is None or not calls:
             continue
         if not any(all(agrees(call.u, later.x, start, layer.function) for start in starts) for call in calls):
-            return str(later.name)
+            return later.name
     return None

@@ -23,7 +23,7 @@ Runs = Sequence[Callable[[], Any]]
 def unsupported_reason(
     linears: Linears, layer: HiddenLayer, runs: Runs, whole: Sequence[Sequence[Tensor]]
 ) -> str | None:
-    """Whether a hidden layer's readers are all there are; half of its units are taken away to see.
+    """Whether a hidden layer's consumers are all there are; half of its units are taken away to see.
 
     Args:
         linears: of the model.
@@ -36,7 +36,7 @@ def unsupported_reason(
     """
     if linears.dense[layer.name].out_features == 1:
         return "has a single unit"
-    silent = _deaf_readers(linears, [layer], {layer.name: torch.zeros(0, dtype=torch.long)})
+    silent = _masked_consumers(linears, [layer], {layer.name: torch.zeros(0, dtype=torch.long)})
     if not any(_changes(linears, silent, run, before) for run, before in zip(runs, whole, strict=True)):
         return "makes no difference to any output: without its units the model returns the same, so nothing shows"
     return next((reason for run in runs if (reason := trial_reason(linears, [layer], run))), None)
@@ -51,8 +51,8 @@ def trial_reason(linears: Linears, layers: Sequence[HiddenLayer], run: Callable[
         run: calls the model on the batch.
     """
     kept = {layer.name: _half(linears.dense[layer.name].out_features) for layer in layers}
-    deaf, narrow = _deaf_readers(linears, layers, kept), _narrow(linears, layers, kept)
-    expected = _outputs(linears, deaf, run)
+    masked, narrow = _masked_consumers(linears, layers, kept), _narrow(linears, layers, kept)
+    expected = _outputs(linears, masked, run)
     outside = "has units that are also read outside of linear layers"
     try:
         outputs = _outputs(linears, narrow, run)
@@ -65,7 +65,7 @@ def trial_reason(linears: Linears, layers: Sequence[HiddenLayer], run: Callable[
         return f"{outside}: an output changes its shape without them{_others(linears, layers, run)}"
     if all(same(a, b) for a, b in zip(expected, outputs, strict=True)):
         return None
-    noisy = [_outputs(linears, _jittered(linears, layers, deaf, seed), run) for seed in range(_JITTERS)]
+    noisy = [_outputs(linears, _jittered(linears, layers, masked, seed), run) for seed in range(_JITTERS)]
     dtype = linears.dense[layers[0].name].weight.dtype
     for wanted, output, *noise in zip(expected, outputs, *noisy, strict=True):
         if differ(wanted, output, noise, dtype):
@@ -76,7 +76,7 @@ def trial_reason(linears: Linears, layers: Sequence[HiddenLayer], run: Callable[
 
 
 def _others(linears: Linears, layers: Sequence[HiddenLayer], run: Callable[[], Any]) -> str:
-    """What else reads the layers' units, in words, as far as the operations of a batch tell."""
+    """What else reads the layers' units, in words, as far as the operations of a batch show."""
     uses = [use for layer in layers for use in layer.others]
     if not uses:
         flow = follow(linears, run)
@@ -89,23 +89,25 @@ def _half(width: int) -> Tensor:
     return torch.randperm(width, generator=torch.Generator().manual_seed(0))[: max(1, width // 2)].sort().values
 
 
-def _deaf_readers(linears: Linears, layers: Sequence[HiddenLayer], kept: Mapping[str, Tensor]) -> dict[str, nn.Linear]:
-    """The layers' readers, with weights of 0 for all units but the kept ones."""
-    deaf: dict[str, nn.Linear] = {}
+def _masked_consumers(
+    linears: Linears, layers: Sequence[HiddenLayer], kept: Mapping[str, Tensor]
+) -> dict[str, nn.Linear]:
+    """The layers' consumers, with weights of 0 for all units but the kept ones."""
+    masked: dict[str, nn.Linear] = {}
     for layer in layers:
-        for name in layer.readers:
-            reader = deaf.get(name, linears.dense[name])
-            weight = reader.weight.detach().clone()
+        for name in layer.consumers:
+            consumer = masked.get(name, linears.dense[name])
+            weight = consumer.weight.detach().clone()
             weight[:, _dropped(linears, layer, name, kept[layer.name])] = 0
-            deaf[name] = linear_like(reader, weight, reader.bias)
-    return deaf
+            masked[name] = linear_like(consumer, weight, consumer.bias)
+    return masked
 
 
 def _narrow(linears: Linears, layers: Sequence[HiddenLayer], kept: Mapping[str, Tensor]) -> dict[str, nn.Linear]:
-    """The layers with the kept units alone, and readers of just those."""
+    """The layers with the kept units alone, and consumers of just those."""
     columns: dict[str, Tensor] = {}
     for layer in layers:
-        for name in layer.readers:
+        for name in layer.consumers:
             rest = columns.setdefault(name, torch.ones(linears.dense[name].in_features, dtype=torch.bool))
             rest[_dropped(linears, layer, name, kept[layer.name])] = False
     narrow = {}
@@ -121,20 +123,20 @@ def _narrow(linears: Linears, layers: Sequence[HiddenLayer], kept: Mapping[str, 
     return narrow
 
 
-def _dropped(linears: Linears, layer: HiddenLayer, reader: str, kept: Tensor) -> Tensor:
-    """Columns of a reader that read units which are not kept."""
+def _dropped(linears: Linears, layer: HiddenLayer, consumer: str, kept: Tensor) -> Tensor:
+    """Columns of a consumer that read units which are not kept."""
     dropped = torch.ones(linears.dense[layer.name].out_features, dtype=torch.bool)
     dropped[kept] = False
-    return torch.cat([start + torch.nonzero(dropped)[:, 0] for start in layer.readers[reader]])
+    return torch.cat([start + torch.nonzero(dropped)[:, 0] for start in layer.consumers[consumer]])
 
 
 def _jittered(
-    linears: Linears, layers: Sequence[HiddenLayer], deaf: Mapping[str, nn.Linear], seed: int
+    linears: Linears, layers: Sequence[HiddenLayer], masked: Mapping[str, nn.Linear], seed: int
 ) -> dict[str, nn.Linear]:
-    """The layers and their deaf readers, with weights that differ in their last digits."""
+    """The layers and their masked consumers, with weights that differ in their last digits."""
     generator = torch.Generator().manual_seed(seed)
     jittered = {}
-    for name, linear in {**{layer.name: linears.dense[layer.name] for layer in layers}, **deaf}.items():
+    for name, linear in {**{layer.name: linears.dense[layer.name] for layer in layers}, **masked}.items():
         weight = linear.weight.detach()
         steps = torch.randint(-2, 3, weight.shape, generator=generator).to(weight)
         jittered[name] = linear_like(linear, weight * (1 + torch.finfo(weight.dtype).eps * steps), linear.bias)

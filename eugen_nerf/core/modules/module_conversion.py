@@ -18,7 +18,7 @@ from eugen_nerf.core.fitting.importance import LayerMoments
 from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
 from eugen_nerf.core.fitting.recipes.registry import RECIPES, recipe_named
 from eugen_nerf.core.least_squares import MomentSums
-from eugen_nerf.core.modules.discovery import HiddenLayer, find_hidden, watch
+from eugen_nerf.core.modules.discovery import HiddenLayer, find_hidden, record_calls
 from eugen_nerf.core.modules.discovery_batches import check_batches
 from eugen_nerf.core.modules.discovery_trial import unsupported_reason
 from eugen_nerf.core.modules.linears import Linears
@@ -31,11 +31,11 @@ _TRIED_BATCHES = 2
 """Batches that each layer is tried on before it is called hidden."""
 
 Runs = Iterable[Callable[[], Sequence[Tensor]]]
-"""Each runs the model, with gradients, and returns what is looked at."""
+"""Each runs the model, with gradients, and returns the outputs that count."""
 
 
 class NothingToConvert(ConfigError):
-    """None of the modules that were asked for is a hidden layer; the message holds the reason for each."""
+    """None of the chosen modules is a hidden layer; the message holds the reason for each."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ class ModulePreview:
     """What the hidden layers of a model would lose with fewer units, and the undominated choices that follow."""
 
     front: list[Allocation]
-    """Cheapest first. Multiply-adds are those of one row through the layers and their readers; errors those of
+    """Cheapest first. Multiply-adds are those of one row through the layers and their consumers; errors those of
     `curves`, added up."""
     multiply_adds: int
     """The same at full width."""
     curves: dict[str, Tensor]
     """By layer, for 0, 1, ..., l units, float64 `[l + 1]`: the squared change of the outputs, summed over all that the
-    model was run on; where outputs are not looked at, that of what the readers see, as a share of what they see without
-    the layer."""
+    model was run on; where outputs do not count, that of what the consumers get, as a share of what they lack
+    without the layer."""
     metrics: dict[str, Tensor]
-    """By layer, how neurons are chosen; empty where outputs are not looked at."""
+    """By layer, how neurons are chosen; empty where outputs do not count."""
 
 
 class ModuleConversion:
@@ -61,14 +61,14 @@ class ModuleConversion:
     Args:
         model: trained.
         source: batches, each time anew and in the same order.
-        ask: runs the model on a batch.
+        call: runs the model on a batch.
         config: the recipe.
         layers: regular expressions on full module names; all hidden layers where empty.
         exclude: the same, of layers to leave alone.
 
     Raises:
-        ConfigError: no batches, patterns that match nothing, a recipe that does not collapse, or a model that answers
-            differently each time.
+        ConfigError: no batches, patterns that match nothing, a recipe that does not collapse, or a model whose
+            outputs differ from call to call.
         NothingToConvert: patterns that match only what cannot be converted.
     """
 
@@ -77,7 +77,7 @@ class ModuleConversion:
         self,
         model: nn.Module,
         source: Callable[[], Iterable[Any]],
-        ask: Callable[[nn.Module, Any], Any],
+        call: Callable[[nn.Module, Any], Any],
         config: ConversionConfig,
         *,
         layers: Sequence[str] = (),
@@ -93,18 +93,18 @@ class ModuleConversion:
                 f"degree {config.eugen.degree} and norm {config.eugen.norm} do not collapse into plain linear layers: "
                 "take EUGenConfig(degree=1, norm=False), or convert a LayerGraph with convert_graph"
             )
-        self.model, self.source, self.ask, self.config = model, source, ask, config
+        self.model, self.source, self.call, self.config = model, source, call, config
         beginning = list(itertools.islice(source(), _TRIED_BATCHES))
         if not beginning:
             raise ConfigError("there are no batches to learn from")
-        runs = [partial(ask, model, _batch_of(item)) for item in beginning]
+        runs = [partial(call, model, _batch_of(item)) for item in beginning]
         self.linears = Linears(model)
         _check_layers(self.linears)
         check_repeatable(runs[0])
         found, refused = find_hidden(self.linears, runs[0])
         self.plan, self.skipped = _plan(self.linears, found, refused, layers, exclude, runs)
-        every = (partial(ask, model, _batch_of(item)) for item in source())
-        late, self._calls = check_batches(self.linears, self.plan, every, len(runs))
+        every = (partial(call, model, _batch_of(item)) for item in source())
+        late, self._call_counts = check_batches(self.linears, self.plan, every, len(runs))
         self.plan = [layer for layer in self.plan if layer.name not in late]
         self.skipped |= late
         if not self.plan:
@@ -119,18 +119,18 @@ class ModuleConversion:
         """For each layer M `[t, l]`, by which neurons are chosen: see `output_metrics`.
 
         Args:
-            runs: what is looked at; all outputs of the model on its batches where None.
+            runs: the outputs that count; all of the model on its batches where None.
         """
         if runs is None:
             batches = (_batch_of(item) for item in self.source())
-            runs = (lambda batch=batch: tensors_in(self.ask(self.model, batch), detached=False) for batch in batches)
+            runs = (lambda batch=batch: tensors_in(self.call(self.model, batch), detached=False) for batch in batches)
         return output_metrics(self.linears, self.plan, runs)
 
     def preview(self, metrics: Mapping[str, Tensor], progress: Callable[[], None] = lambda: None) -> ModulePreview:
         """What every layer would lose, from one pass over the batches.
 
         Args:
-            metrics: by layer, from `metrics`; empty where outputs are not looked at.
+            metrics: by layer, from `metrics`; empty where outputs do not count.
             progress: called after every batch.
 
         Raises:
@@ -142,9 +142,9 @@ class ModuleConversion:
         with torch.no_grad():
             for item in self.source():
                 weights = item.weights if isinstance(item, Weighted) else None
-                seen = watch(modules, partial(self.ask, self.model, _batch_of(item)))
+                recorded = record_calls(modules, partial(self.call, self.model, _batch_of(item)))
                 for layer in self.plan:
-                    if calls := [layer.function(call.u) for call in seen if call.name == layer.name]:
+                    if calls := [layer.function(call.u) for call in recorded if call.name == layer.name]:
                         values, _, kept = finite_rows(torch.cat(calls), torch.cat(calls), weights)
                         sums[layer.name].add(values, values, kept)
                 progress()
@@ -154,7 +154,7 @@ class ModuleConversion:
             if layer.name in metrics:
                 curves[layer.name] = self.recipe.error_curve(LayerMoments(own, metrics[layer.name])) * own.count
             else:
-                curve = self.recipe.error_curve(LayerMoments(own, self._readers(layer)))
+                curve = self.recipe.error_curve(LayerMoments(own, self._consumers(layer)))
                 curves[layer.name] = curve / curve[0].clamp_min(1e-300)
         choices = {name: candidate_widths(width) for name, width in self.widths.items()}
         front = terms_front(self._terms(), choices, {name: curve.tolist() for name, curve in curves.items()})
@@ -171,13 +171,13 @@ class ModuleConversion:
 
         Args:
             counts: units to keep, by layer; layers that are not named stay as they are.
-            metrics: by layer, from `metrics`; the matrices of the readers where missing.
+            metrics: by layer, from `metrics`; the matrices of the consumers where missing.
             progress: called with each layer that is done.
 
         Returns:
             The layers that take the place of the model's, by name, and a report for each that was made narrower.
         """
-        work = Narrowing(self.linears, self.source, self.ask, self._calls, self.config)
+        work = Narrowing(self.linears, self.source, self.call, self._call_counts, self.config)
         reports = []
         with torch.no_grad():
             for index, layer in enumerate(self.plan):
@@ -197,19 +197,19 @@ class ModuleConversion:
             module = self.linears.dense[layer.name]
             inputs, _, _ = found.get(layer.name, (module.in_features, 0, True))
             found[layer.name] = (inputs, counts[layer.name], True)
-            for name, starts in layer.readers.items():
-                reader = self.linears.dense[name]
-                inputs, outputs, _ = found.get(name, (reader.in_features, reader.out_features, True))
+            for name, starts in layer.consumers.items():
+                consumer = self.linears.dense[name]
+                inputs, outputs, _ = found.get(name, (consumer.in_features, consumer.out_features, True))
                 fewer = len(starts) * (module.out_features - counts[layer.name])
                 found[name] = (inputs - fewer, outputs, True)
         return found
 
     def _terms(self) -> list[Term]:
-        """What the layers and their readers cost, by the numbers of units."""
+        """What the layers and their consumers cost, by the numbers of units."""
         reads: dict[str, list[str]] = {}
         for layer in self.plan:
             reads.setdefault(layer.name, [])
-            for name, starts in layer.readers.items():
+            for name, starts in layer.consumers.items():
                 reads.setdefault(name, []).extend([layer.name] * len(starts))
         terms = []
         for name, sources in reads.items():
@@ -219,10 +219,12 @@ class ModuleConversion:
             terms.append(Term(rows, tuple(sources), rest))
         return terms
 
-    def _readers(self, layer: HiddenLayer) -> Tensor:
+    def _consumers(self, layer: HiddenLayer) -> Tensor:
         width = self.widths[layer.name]
-        weights = {name: self.linears.dense[name].weight.detach() for name in layer.readers}
-        return torch.cat([weights[n][:, s : s + width] for n, starts in layer.readers.items() for s in starts]).double()
+        weights = {name: self.linears.dense[name].weight.detach() for name in layer.consumers}
+        return torch.cat(
+            [weights[n][:, s : s + width] for n, starts in layer.consumers.items() for s in starts]
+        ).double()
 
 
 def _batch_of(item: Any) -> Any:
@@ -257,7 +259,7 @@ def _plan(
     exclude: Sequence[str],
     runs: Sequence[Callable[[], Any]],
 ) -> tuple[list[HiddenLayer], dict[str, str]]:
-    """The layers to convert, in order, and why others that were asked for are not."""
+    """The layers to convert, in order, and why other chosen ones are not."""
     everything = _names(linears)
     unwanted = set(match_names(exclude, everything)) if exclude else set()
     hits = [n for n in (match_names(layers, everything) if layers else everything) if n not in unwanted]

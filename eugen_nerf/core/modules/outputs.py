@@ -14,7 +14,7 @@ from eugen_nerf.core.errors import ConfigError
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _COARSE = 2e-2  # of half precisions
 _NOISE = 10.0
-"""Times the difference that rounding makes is none that tells anything."""
+"""Times the difference that rounding makes means nothing."""
 _LEAST_SLICE = 8
 """Numbers of a slice that are compared on a scale of their own; fewer may all be rounding errors by chance."""
 _MOST = 1 << 24
@@ -134,7 +134,7 @@ def check_repeatable(run: Callable[[], Any]) -> None:
     if not any(bool(t.isfinite().any()) for t in first):
         raise ConfigError("the model returns no finite number on the first batch, so that nothing can be checked on it")
     if len(first) != len(second) or any(a.shape != b.shape or differ(a, b) for a, b in zip(first, second, strict=True)):
-        raise ConfigError("the model gives other outputs when it is asked twice: switch its randomness off")
+        raise ConfigError("the model gives other outputs when it is called twice: switch its randomness off")
 
 
 def _numbers(t: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Radiance fields looked at as pictures: a `call` for `convert_` by which units are chosen for what is seen of them."""
+"""Radiance fields by what they render: a `call` for `convert_`, so that units are chosen by their effect on colours."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rendered_call(
 
     `convert_` weighs the squared change of what its `call` returns. Of raw outputs, a large density deep inside an
     object counts like one at its surface, and more than all colours: units are kept for what nobody sees. Of rendered
-    colours, every sample counts by what it does to the picture.
+    colours, every sample counts by what it does to the image.
 
     Batches are pairs of origins `[n, 3]` and directions `[n, 3]`; a field is evaluated at `n * samples` positions, the
     middles of equal steps from `near` to `far` in multiples of the direction, always the same.
@@ -41,7 +41,7 @@ def rendered_call(
         evaluate: calls the model, with activations as they are used in rendering, where it does not return density
             and colour of `(positions, directions)` itself. A field with other arguments and one raw output `[n, 4]`:
             `lambda field, x, d: ((raw := field(pts=x, viewdirs=d))[:, 3].relu(), raw[:, :3].sigmoid())`.
-        background: what is seen behind the field, in each channel.
+        background: the colour behind the field, in each channel.
 
     Returns:
         `call(model, batch)`, which returns colours `[n, c]`.
@@ -86,8 +86,8 @@ def rendered_call(
             )
         lengths = step * directions.norm(dim=-1, keepdim=True)
         weights = compositing_weights(density.reshape(-1, samples) * lengths)
-        seen = (weights[..., None] * colour.reshape(-1, samples, colour.shape[1])).sum(dim=1)
-        return seen + background * (1 - weights.sum(dim=1, keepdim=True))
+        rendered = (weights[..., None] * colour.reshape(-1, samples, colour.shape[1])).sum(dim=1)
+        return rendered + background * (1 - weights.sum(dim=1, keepdim=True))
 
     return call
 
@@ -96,7 +96,7 @@ def _density_and_colour(output: Any) -> tuple[Tensor, Tensor]:
     """The two tensors of what a field returns.
 
     Raises:
-        ConfigError: they are not told apart.
+        ConfigError: they cannot be distinguished.
     """
     if isinstance(output, Mapping):
         found = [next((output[n] for n in names if n in output), None) for names in (DENSITY_NAMES, COLOUR_NAMES)]
@@ -107,8 +107,8 @@ def _density_and_colour(output: Any) -> tuple[Tensor, Tensor]:
     density, colour = (*found, None)[:2]
     if not (isinstance(density, Tensor) and isinstance(colour, Tensor)):
         raise ConfigError(
-            f"the field returns {what}, in which density and colour are not told apart: give evaluate, which returns "
-            "the pair of them, with their activations"
+            f"the field returns {what}, in which density and colour cannot be distinguished: give evaluate, which "
+            "returns the pair of them, with their activations"
         )
     return density, colour
 

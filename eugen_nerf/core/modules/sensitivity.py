@@ -35,12 +35,12 @@ def output_metrics(
         ConfigError: no output carries gradients, or none that are finite.
     """
     _check_trainable(linears.model)
-    readers = {name for layer in layers for name in layer.readers}
+    consumers = {name for layer in layers for name in layer.consumers}
     sums = {layer.name: torch.zeros(*[linears.dense[layer.name].out_features] * 2).double() for layer in layers}
     rows = dict.fromkeys(sums, 0)
     generator = torch.Generator().manual_seed(0)
     for run in runs:
-        for name, g in _gradients(linears, layers, readers, run, generator).items():
+        for name, g in _gradients(linears, layers, consumers, run, generator).items():
             sums[name] += (g.T @ g).cpu()
             rows[name] += len(g)
     if sums and not any(rows.values()):
@@ -55,12 +55,12 @@ def output_metrics(
 def _gradients(
     linears: Linears,
     layers: Sequence[HiddenLayer],
-    readers: Iterable[str],
+    consumers: Iterable[str],
     run: Callable[[], Sequence[Tensor]],
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     """Derivatives `[n, l]` of the outputs, combined by random signs, with respect to each layer's units."""
-    probes: dict[str, list[Tensor]] = {name: [] for name in readers}
+    probes: dict[str, list[Tensor]] = {name: [] for name in consumers}
     with torch.enable_grad(), ExitStack() as stack:
         for name, kept in probes.items():
 
@@ -77,7 +77,7 @@ def _gradients(
         outputs = [t for t in run() if t.requires_grad]
         if not outputs or not any(probes.values()):
             return {}
-        # entries that are infinite or NaN by design are no part of what is looked at
+        # entries that are infinite or NaN by design do not count
         signs = [
             ((torch.rand(t.shape, generator=generator) < 0.5).to(t) * 2 - 1).where(t.detach().isfinite(), 0)
             for t in outputs
@@ -94,7 +94,7 @@ def _gradients(
         width = linears.dense[layer.name].out_features
         parts = [
             torch.cat([g[:, start : start + width] for g in gradients[name]])
-            for name, starts in layer.readers.items()
+            for name, starts in layer.consumers.items()
             for start in starts
             if gradients[name]
         ]

@@ -1,4 +1,4 @@
-"""One hidden layer of any model after another made narrower: fitted as an EUGen layer, collapsed with its readers."""
+"""One hidden layer of any model after another made narrower: fitted as an EUGen layer, collapsed with its consumers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eugen_nerf.core.fitting.layer_batches import HOLD_OUT_EVERY, LayerBatch, Re
 from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
 from eugen_nerf.core.fitting.recipes.registry import recipe_named
 from eugen_nerf.core.layers.baselines import DenseLinear
-from eugen_nerf.core.modules.discovery import HiddenLayer, watch
+from eugen_nerf.core.modules.discovery import HiddenLayer, record_calls
 from eugen_nerf.core.modules.linears import Linears, linear_like
 from eugen_nerf.core.spec import count_parameters
 
@@ -37,7 +37,7 @@ class Weighted(NamedTuple):
 
     batch: Any
     weights: Tensor
-    """At least 0, one for each row that the layers see."""
+    """At least 0, one for each row that the layers get."""
 
 
 class Narrowing:
@@ -46,8 +46,8 @@ class Narrowing:
     Args:
         linears: of the model.
         source: batches, each time anew.
-        ask: runs the model on a batch.
-        calls: on how many batches each layer is called. Of 5 or more, every fifth of them is held out for it; of
+        call: runs the model on a batch.
+        call_counts: on how many batches each layer is called. Of 5 or more, every fifth of them is held out for it; of
             fewer, the last fifth of the rows of each.
         config: the recipe.
     """
@@ -56,23 +56,23 @@ class Narrowing:
         self,
         linears: Linears,
         source: Callable[[], Iterable[Any]],
-        ask: Callable[[nn.Module, Any], Any],
-        calls: Mapping[str, int],
+        call: Callable[[nn.Module, Any], Any],
+        call_counts: Mapping[str, int],
         config: ConversionConfig,
     ) -> None:
-        self.linears, self.source, self.ask, self.calls, self.config = linears, source, ask, calls, config
+        self.linears, self.source, self.call, self.call_counts, self.config = linears, source, call, call_counts, config
         self.recipe = recipe_named(config.recipe)
         self.new: dict[str, nn.Linear] = {}
-        self.blocks: dict[str, list[tuple[int, int]]] = {}  # of each changed reader: where it lost how many columns
+        self.blocks: dict[str, list[tuple[int, int]]] = {}  # of each changed consumer: where it lost how many columns
 
     def convert(self, layer: HiddenLayer, count: int, seed: int, metric: Tensor | None = None) -> LayerReport:
-        """Fits one layer and multiplies its A into its readers.
+        """Fits one layer and multiplies its A into its consumers.
 
         Args:
             layer: comes after those converted so far.
             count: m.
             seed: of a random G.
-            metric: `[t, l]`, by which neurons are chosen; where None, or 0 throughout, what the readers make
+            metric: `[t, l]`, by which neurons are chosen; where None, or 0 throughout, what the consumers make
                 of an error.
 
         Raises:
@@ -81,7 +81,7 @@ class Narrowing:
         start = time.perf_counter()
         teacher = self.linears.dense[layer.name]
         old = self.new.get(layer.name, teacher)
-        involved = (layer.name, *layer.readers)
+        involved = (layer.name, *layer.consumers)
         before = self._count(involved)
         function = layer.function
         exact = torch.float64 if teacher.weight.dtype == torch.float64 else torch.float32
@@ -94,8 +94,8 @@ class Narrowing:
         assert isinstance(fitted, EUGenLinear)
         width = teacher.out_features
         if metric is None or not bool(metric.any()):
-            teachers = {name: self.linears.dense[name].weight for name in layer.readers}
-            metric = torch.cat([teachers[n][:, s : s + width] for n, starts in layer.readers.items() for s in starts])
+            teachers = {name: self.linears.dense[name].weight for name in layer.consumers}
+            metric = torch.cat([teachers[n][:, s : s + width] for n, starts in layer.consumers.items() for s in starts])
         replay = Replay(lambda: self._pairs(layer, exact))
         error, ridge = self.recipe.fit(fitted, dense, replay, metric.double(), self.config)
         assert fitted.projection_bias is not None
@@ -103,7 +103,7 @@ class Narrowing:
         self.new[layer.name] = linear_like(
             teacher, fitted.projection / function.scale_in, fitted.projection_bias / function.scale_in
         )
-        for name, starts in layer.readers.items():
+        for name, starts in layer.consumers.items():
             self._read_fewer(name, starts, fitted.weight.double(), fitted.bias.double() * function.scale_out)
         after = self._count(involved)
         return LayerReport(
@@ -111,10 +111,10 @@ class Narrowing:
         )
 
     def _read_fewer(self, name: str, starts: Sequence[int], output: Tensor, shift: Tensor) -> None:
-        """Multiplies A `[l, m]` and its bias `[l]` into a reader's blocks of columns, which become m wide each."""
-        reader = self.new.get(name, self.linears.dense[name])
-        weight = reader.weight.double()
-        bias = weight.new_zeros(len(weight)) if reader.bias is None else reader.bias.double()
+        """Multiplies A `[l, m]` and its bias `[l]` into a consumer's blocks of columns, which become m wide each."""
+        consumer = self.new.get(name, self.linears.dense[name])
+        weight = consumer.weight.double()
+        bias = weight.new_zeros(len(weight)) if consumer.bias is None else consumer.bias.double()
         width, count = output.shape
         lost = self.blocks.setdefault(name, [])
         for start in sorted(starts, reverse=True):
@@ -126,28 +126,28 @@ class Narrowing:
         self.new[name] = linear_like(self.linears.dense[name], weight, bias)
 
     def _pairs(self, layer: HiddenLayer, exact: torch.dtype) -> Iterator[LayerBatch]:
-        """What the layer sees in the converted model, and what its normalised function gives in the teacher."""
+        """The layer's inputs in the converted model, and the outputs of its normalised function in the teacher."""
         name, function = layer.name, layer.function
         watched = {name: self.linears.modules[name]}
         index = 0  # of the batches that it is called on
         for item in self.source():
             batch, weights = (item.batch, item.weights) if isinstance(item, Weighted) else (item, None)
-            run = partial(self.ask, self.linears.model, batch)
-            seen = watch(watched, run)
-            if not seen:
+            run = partial(self.call, self.linears.model, batch)
+            recorded = record_calls(watched, run)
+            if not recorded:
                 continue
-            u = torch.cat([call.u for call in seen]).to(exact)
+            u = torch.cat([call.u for call in recorded]).to(exact)
             if self.new:
                 with self.linears.replaced(self.new):
-                    seen = watch(watched, run)
-            x = torch.cat([call.x for call in seen]).to(exact)
+                    recorded = record_calls(watched, run)
+            x = torch.cat([call.x for call in recorded]).to(exact)
             if len(x) != len(u):
-                raise ConfigError(f"{name} sees {len(x)} rows in the converted model and {len(u)} in the teacher")
+                raise ConfigError(f"{name} gets {len(x)} rows in the converted model and {len(u)} in the teacher")
             if weights is not None and len(weights) != len(u):
-                raise ConfigError(f"{name} sees {len(u)} rows in a batch that has {len(weights)} weights")
+                raise ConfigError(f"{name} gets {len(u)} rows in a batch that has {len(weights)} weights")
             x, u, weights = finite_rows(x, u, weights)
             y = function(u) / function.scale_out
-            if self.calls[name] >= HOLD_OUT_EVERY:
+            if self.call_counts[name] >= HOLD_OUT_EVERY:
                 index += 1
                 yield LayerBatch(x, y, weights, index % HOLD_OUT_EVERY == 0)
                 continue

@@ -14,7 +14,7 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fitting import allocation as allocate
 from eugen_nerf.core.fitting.allocation import candidate_widths, combined_front, pareto_front, within_budget
 from eugen_nerf.core.fitting.convert_graph import convertible_layers
-from eugen_nerf.core.fitting.importance import gather_moments, sensitive_values
+from eugen_nerf.core.fitting.importance import gather_moments, values_and_gradients
 from eugen_nerf.core.least_squares import greedy_path
 
 SHAPES = {
@@ -150,7 +150,7 @@ def test_widths_and_errors_that_do_not_fit() -> None:
     with pytest.raises(ConfigError, match="no layer"):
         pareto_front(graph, {})
     for spec in (
-        LayerSpec("eugen", num_features=4),  # its norm is a matrix more, as large as its readers' features
+        LayerSpec("eugen", num_features=4),  # its norm is a matrix more, as large as its consumers' features
         LayerSpec("eugen", num_features=5, eugen=EUGenConfig(norm=False, degree=2)),  # more features than outputs
         LayerSpec("lowrank", num_features=3),
     ):
@@ -178,7 +178,7 @@ def test_derivatives_of_what_is_seen(name: str) -> None:
     graph = build_nerf(SHAPES[name]).double().requires_grad_(False)
     batch = draw_batches(graph, seen=True)[0]
     names = convertible_layers(graph)
-    values = sensitive_values(graph, batch, names)
+    values = values_and_gradients(graph, batch, names)
     assert batch.cotangents is not None
 
     def seen_with(layer: str, changed: torch.Tensor) -> torch.Tensor:
@@ -211,7 +211,7 @@ def test_curves_are_the_errors_of_least_squares(seen: bool) -> None:
     weights = torch.cat([b.weights for b in batches if b.weights is not None]).numpy()
     metric = moments.metric.numpy()
     if seen:
-        gradients = [sensitive_values(graph, b, ["trunk_1"])["trunk_1"][1] for b in batches]
+        gradients = [values_and_gradients(graph, b, ["trunk_1"])["trunk_1"][1] for b in batches]
         g = np.concatenate([v.numpy() for v in gradients if v is not None])
         np.testing.assert_allclose(metric.T @ metric, g.T @ g / len(g), rtol=1e-6, atol=1e-12)
     else:

@@ -46,7 +46,7 @@ def test_functions_are_told_from_values(name: str, dtype: torch.dtype) -> None:
     with torch.no_grad():
         found, refused = find_hidden(Linears(model), lambda: model(batches(dtype=dtype)[0]))
     assert [str(layer.function) for layer in found.values()] == [NAMES.get(name, f"{name}(z)")] * 2
-    assert [layer.readers for layer in found.values()] == [{"second": (5,)}, {"last": (0,)}]
+    assert [layer.consumers for layer in found.values()] == [{"second": (5,)}, {"last": (0,)}]
     assert list(refused) == ["last"]
 
 
@@ -222,11 +222,11 @@ def test_inputs_that_make_no_sense() -> None:
         convert_(model, iter(batches()))
     with pytest.raises(ConfigError, match="no batches"):
         convert_(model, [])
-    with pytest.raises(ConfigError, match="other outputs when it is asked twice"):
+    with pytest.raises(ConfigError, match="other outputs when it is called twice"):
         convert_(MLP(lambda x: F.relu(x) * torch.rand(())), batches())
     with pytest.raises(ConfigError, match=r"has no nn.Linear"):
         convert_(nn.Conv2d(3, 3, 1), batches(2, 3, 4, 4))
-    with pytest.raises(ConfigError, match="sees 200 rows in a batch that has 3 weights"):
+    with pytest.raises(ConfigError, match="gets 200 rows in a batch that has 3 weights"):
         convert_(model, [Weighted(x, torch.ones(3)) for x in batches()])
 
 

@@ -28,7 +28,7 @@ def _seed() -> Iterator[None]:
 
 
 class Branches(nn.Module):
-    """A hidden layer and readers; what is done with them depends on the batch's first number."""
+    """A hidden layer and consumers; what is done with them depends on the batch's first number."""
 
     def __init__(self, late: Callable[[Any, Tensor], Tensor]) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def test_layers_that_run_for_some_batches_hold_out_their_own() -> None:
 
 
 class Given(nn.Module):
-    """A hidden layer and a reader, and something that is no tensor made of the hidden units beside."""
+    """A hidden layer and a consumer, and something that is no tensor made of the hidden units beside."""
 
     def __init__(self, beside: Callable[[Tensor], Any]) -> None:
         super().__init__()

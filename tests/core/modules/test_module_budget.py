@@ -1,4 +1,4 @@
-"""Budgets for any PyTorch model: units are allotted where they count, and a query costs what was asked at most."""
+"""Budgets for any PyTorch model: units are allocated where they count, and a query costs what was allowed at most."""
 
 from __future__ import annotations
 
@@ -95,18 +95,20 @@ def test_errors_are_those_of_the_outputs() -> None:
     work = conversion(model, x)
     metrics, noise = work.metrics(), 1e-3
     for layer in work.plan:
-        (reader,) = layer.readers
+        (consumer,) = layer.consumers
         predicted = noise**2 * float(metrics[layer.name].square().sum()) * sum(map(len, x))
 
-        def shake(_: nn.Module, inputs: tuple[Tensor], layer: object = layer, reader: str = reader) -> tuple[Tensor]:
-            start = layer.readers[reader][0]  # type: ignore[attr-defined]
+        def shake(
+            _: nn.Module, inputs: tuple[Tensor], layer: object = layer, consumer: str = consumer
+        ) -> tuple[Tensor]:
+            start = layer.consumers[consumer][0]  # type: ignore[attr-defined]
             shaken = inputs[0].clone()
             shaken[:, start : start + 24] += noise * torch.randn(len(shaken), 24)
             return (shaken,)
 
         with torch.no_grad():
             still = torch.cat([model(part) for part in x])
-            handle = model.get_submodule(reader).register_forward_pre_hook(shake)
+            handle = model.get_submodule(consumer).register_forward_pre_hook(shake)
             moved = torch.cat([model(part) for part in x])
             handle.remove()
         assert float((moved - still).square().sum()) == pytest.approx(predicted, rel=0.15)

@@ -27,7 +27,7 @@ def _seed() -> Iterator[None]:
 
 
 class Head(nn.Module):
-    """A hidden layer, a linear reader, and what `finish` makes of both."""
+    """A hidden layer, a linear consumer, and what `finish` makes of both."""
 
     def __init__(self, finish: Callable[[Tensor, Tensor], Any]) -> None:
         super().__init__()
@@ -322,7 +322,7 @@ def test_weights_whose_sizes_or_gradients_are_used_are_not_tied(how: str) -> Non
 
 
 class After(nn.Module):
-    """Something between a hidden layer's function and its reader."""
+    """Something between a hidden layer's function and its consumer."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()

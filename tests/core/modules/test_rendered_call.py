@@ -130,10 +130,10 @@ def test_fields_of_other_forms_render_alike() -> None:
     torch.testing.assert_close(raw(Raw(), batch), expected)
     call = rendered_call(0.1, 1.3, 6)
     with pytest.raises(
-        ConfigError, match=r"returns a tensor \(54, 4\), in which density and colour are not told apart"
+        ConfigError, match=r"returns a tensor \(54, 4\), in which density and colour cannot be distinguished"
     ):
         call(Raw(), batch)
-    with pytest.raises(ConfigError, match="a mapping of x, in which density and colour are not told apart"):
+    with pytest.raises(ConfigError, match="a mapping of x, in which density and colour cannot be distinguished"):
         rendered_call(0.1, 1.3, 6, evaluate=lambda *_: {"x": batch[0]})(model, batch)
     with pytest.raises(ConfigError, match="densities down to -2, values before their activation: give evaluate"):
         call(Given(lambda x, _: torch.full((len(x),), -2.0), lambda x, _: x), batch)
