@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.conversion.convert_run import convert_run
+from eugen_nerf.conversion.ray_samples import choose_rays
 from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.conversion.teachers import graph_teacher as module
 from eugen_nerf.conversion.teachers.graph_runs import graph_model
@@ -155,7 +156,7 @@ def test_canonical_fields_are_asked_behind_the_converted_deformation(
 
 def _rays(run: Run):
     cameras = run.pipeline.datamanager.train_dataset.cameras
-    return cameras, module.choose_rays(cameras, 1.0, 384, 0)
+    return cameras, choose_rays(cameras, 1.0, 384, 0)
 
 
 @pytest.mark.parametrize(
