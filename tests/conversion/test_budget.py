@@ -21,10 +21,11 @@ from eugen_nerf.conversion.budget import budget_search
 from eugen_nerf.conversion.budget.budget_search import BudgetResult, Measured, convert_to_budget
 from eugen_nerf.conversion.budget.measure import Photographs, query_macs
 from eugen_nerf.conversion.calibration import calibrate
-from eugen_nerf.conversion.conversion_settings import DistillConfig, explicit_plan
+from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.conversion.ray_samples import gradient_inputs, network_inputs, ray_bundle
 from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.conversion.teachers import graph_teacher as graph_module
+from eugen_nerf.conversion.teachers.graph_settings import explicit_plan
 from eugen_nerf.conversion.teachers.graph_teacher import GraphTeacher
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.allocation import Combination

@@ -22,7 +22,7 @@ from eugen_nerf.conversion.budget.budget_search import convert_to_budget
 from eugen_nerf.conversion.budget.measure import Photographs, query_macs
 from eugen_nerf.conversion.calibration import calibrate
 from eugen_nerf.conversion.conversion_settings import DistillConfig
-from eugen_nerf.conversion.convert_run import convert_run
+from eugen_nerf.conversion.convert_run import Budget, convert_run, convert_teacher
 from eugen_nerf.conversion.ray_samples import choose_rays, ray_bundle, rendered_colours, training_views
 from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.conversion.teachers.field_calls import record_field_calls, replay_call
@@ -259,6 +259,8 @@ def test_budgets_leave_proposals_alone(teacher: Run, tmp_path: Path) -> None:
     random = ConversionConfig(recipe="random")
     with pytest.raises(ConfigError, match="take recipe rows, compensated or pruned, or give numbers"):
         conversion_of(teacher, tmp_path, conversion=random).preview()
+    with pytest.raises(ConfigError, match="a budget for --recipe random needs fields that are graphs of layers"):
+        convert_teacher(conversion_of(teacher, tmp_path, conversion=random), Budget("macs", 0.9))
 
 
 def test_optimised_poses_are_used_and_kept(teacher: Run, tmp_path: Path) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from eugen_nerf.conversion.budget.measure import query_macs
-from eugen_nerf.conversion.conversion_settings import DistillConfig, Plan, selected_layers
-from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.conversion.conversion_settings import Plan
 from eugen_nerf.core.fitting.allocation import Combination, combined_front, pareto_front
-from eugen_nerf.core.fitting.convert_graph import convertible_layers
 from eugen_nerf.core.fitting.importance import LayerMoments
 from eugen_nerf.core.fitting.recipes.recipe import Recipe
 from eugen_nerf.methods.graph_model import GraphModel
@@ -69,23 +67,6 @@ class Preview:
             chosen = {n: m for n, m in point.parts[group].num_features.items() if m < widths[n]}
             plan |= dict.fromkeys(names, chosen)
         return plan
-
-
-def candidates(teacher: GraphModel, chosen: Sequence[str], config: DistillConfig) -> dict[str, tuple[str, ...]]:
-    """Layers of the chosen fields that a budget may replace, by field; proposals are left alone.
-
-    Raises:
-        ConfigError: patterns that match nothing, or fields without a layer to convert.
-    """
-    fields = teacher.graph_fields()
-    names = [name for name in chosen if not name.startswith("proposal")]
-    possible = {name: convertible_layers(fields[name].network) for name in names}
-    possible = selected_layers(possible, config)
-    if not any(possible.values()):
-        raise ConfigError(
-            f"{', '.join(names)}: no dense layer to replace; take a run trained with --pipeline.model.variant dense"
-        )
-    return {name: tuple(layers) for name, layers in possible.items() if layers}
 
 
 def field_groups(teacher: GraphModel, names: Iterable[str]) -> dict[str, tuple[str, ...]]:

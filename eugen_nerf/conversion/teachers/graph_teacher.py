@@ -15,21 +15,20 @@ from eugen_nerf.conversion.budget.field_preview import (
     PREVIEW_RAYS,
     FieldMoments,
     Preview,
-    candidates,
     field_groups,
     graph_preview,
 )
-from eugen_nerf.conversion.conversion_settings import (
-    DistillConfig,
-    Plan,
-    chosen_fields,
-    describe_student,
-    explicit_plan,
-)
+from eugen_nerf.conversion.conversion_settings import DistillConfig, Plan
 from eugen_nerf.conversion.layer_cache import FolderStore, discard, store_folder
 from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, gradient_inputs, network_inputs
 from eugen_nerf.conversion.run_writer import FieldReport
 from eugen_nerf.conversion.teachers.graph_runs import graph_model
+from eugen_nerf.conversion.teachers.graph_settings import (
+    candidates,
+    chosen_fields,
+    describe_student,
+    explicit_plan,
+)
 from eugen_nerf.conversion.teachers.teacher import (
     FieldProgress,
     Metrics,
