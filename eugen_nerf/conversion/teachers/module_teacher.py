@@ -31,8 +31,9 @@ from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.allocation import Combination, combined_front
 from eugen_nerf.core.fitting.convert_graph import before_after
 from eugen_nerf.core.modules.convert_modules import unit_counts
+from eugen_nerf.core.modules.layer_choice import NothingToConvert
 from eugen_nerf.core.modules.linears import Linears, linear_costs
-from eugen_nerf.core.modules.module_conversion import ModuleConversion, NothingToConvert
+from eugen_nerf.core.modules.module_conversion import ModuleConversion
 from eugen_nerf.core.modules.outputs import tensors_in
 from eugen_nerf.core.networks.nerf_mlp import match_names
 from eugen_nerf.core.spec import count_parameters

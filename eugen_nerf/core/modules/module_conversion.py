@@ -12,30 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.fitting.allocation import Allocation, Term, candidate_widths, terms_front
+from eugen_nerf.core.fitting.allocation import Allocation, candidate_widths, terms_front
 from eugen_nerf.core.fitting.convert_graph import LayerReport
+from eugen_nerf.core.fitting.cost_terms import Term
 from eugen_nerf.core.fitting.importance import LayerMoments
 from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
 from eugen_nerf.core.fitting.recipes.registry import RECIPES, recipe_named
 from eugen_nerf.core.least_squares import MomentSums
 from eugen_nerf.core.modules.discovery import HiddenLayer, find_hidden, record_calls
 from eugen_nerf.core.modules.discovery_batches import check_batches
-from eugen_nerf.core.modules.discovery_trial import unsupported_reason
+from eugen_nerf.core.modules.layer_choice import NothingToConvert, check_layers, choose_layers, nothing_reason
 from eugen_nerf.core.modules.linears import Linears
 from eugen_nerf.core.modules.outputs import check_repeatable, tensors_in
 from eugen_nerf.core.modules.sensitivity import output_metrics
 from eugen_nerf.core.modules.shrinking import Narrowing, Weighted, finite_rows
-from eugen_nerf.core.networks.nerf_mlp import match_names
 
 _TRIED_BATCHES = 2
 """Batches that each layer is tried on before it is called hidden."""
 
 Runs = Iterable[Callable[[], Sequence[Tensor]]]
 """Each runs the model, with gradients, and returns the outputs that count."""
-
-
-class NothingToConvert(ConfigError):
-    """None of the chosen modules is a hidden layer; the message holds the reason for each."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +95,16 @@ class ModuleConversion:
             raise ConfigError("there are no batches to learn from")
         runs = [partial(call, model, _batch_of(item)) for item in beginning]
         self.linears = Linears(model)
-        _check_layers(self.linears)
+        check_layers(self.linears)
         check_repeatable(runs[0])
         found, refused = find_hidden(self.linears, runs[0])
-        self.plan, self.skipped = _plan(self.linears, found, refused, layers, exclude, runs)
+        self.plan, self.skipped = choose_layers(self.linears, found, refused, layers, exclude, runs)
         every = (partial(call, model, _batch_of(item)) for item in source())
         late, self._call_counts = check_batches(self.linears, self.plan, every, len(runs))
         self.plan = [layer for layer in self.plan if layer.name not in late]
         self.skipped |= late
         if not self.plan:
-            raise NothingToConvert(_nothing(late))
+            raise NothingToConvert(nothing_reason(late))
 
     @property
     def widths(self) -> dict[str, int]:
@@ -229,59 +225,3 @@ class ModuleConversion:
 
 def _batch_of(item: Any) -> Any:
     return item.batch if isinstance(item, Weighted) else item
-
-
-def _names(linears: Linears) -> list[str]:
-    return [*linears.modules, *(name for name in linears.refused if name not in linears.modules)]
-
-
-def _check_layers(linears: Linears) -> None:
-    """Refuses a model without anything to convert before it is run.
-
-    Raises:
-        ConfigError: it has no linear layers.
-        NothingToConvert: it has none but such as cannot be replaced.
-    """
-    if not _names(linears):
-        kinds = dict.fromkeys(type(m).__name__ for m in linears.model.modules() if m._parameters)
-        raise ConfigError(
-            "the model has no nn.Linear that could be converted; what it has of its own are "
-            f"{', '.join(kinds) or 'no parameters at all'}. Layers in plain lists or dictionaries are no part of a "
-            "model: hold them in an nn.ModuleList or nn.ModuleDict"
-        )
-
-
-def _plan(
-    linears: Linears,
-    found: Mapping[str, HiddenLayer],
-    refused: Mapping[str, str],
-    layers: Sequence[str],
-    exclude: Sequence[str],
-    runs: Sequence[Callable[[], Any]],
-) -> tuple[list[HiddenLayer], dict[str, str]]:
-    """The layers to convert, in order, and why other chosen ones are not."""
-    everything = _names(linears)
-    unwanted = set(match_names(exclude, everything)) if exclude else set()
-    hits = [n for n in (match_names(layers, everything) if layers else everything) if n not in unwanted]
-    reasons = dict(refused)
-    plan = []
-    whole = [tensors_in(run()) for run in runs]
-    for name, layer in found.items():
-        if name not in hits:
-            continue
-        if reason := unsupported_reason(linears, layer, runs, whole):
-            reasons[name] = reason
-        else:
-            plan.append(layer)
-    chosen = {layer.name for layer in plan}
-    skipped = {name: reasons[name] for name in hits if name not in chosen}
-    if not plan:
-        others = [name for name in found if name not in hits]
-        hint = f". Hidden layers are: {', '.join(others)}" if others else ""
-        raise NothingToConvert(_nothing(skipped) + hint)
-    return plan, skipped
-
-
-def _nothing(skipped: Mapping[str, str]) -> str:
-    why = "; ".join(f"{name or 'the model'} {reason}" for name, reason in skipped.items())
-    return f"no layer to convert: {why or 'all of them are excluded'}"
