@@ -141,15 +141,17 @@ def test_solving_again_beats_pruning() -> None:
     assert errors["rows"] < errors["compensated"] < 0.8 * errors["pruned"]
 
 
-@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("with_gradients", [True, False])
 @pytest.mark.parametrize("recipe", ["svd", "aware"])
-def test_rank_curves_are_the_errors_of_the_cut(recipe: Any, seen: bool) -> None:
+def test_rank_curves_are_the_errors_of_the_cut(recipe: Any, with_gradients: bool) -> None:
     """Against the weights that `fit_low_rank` makes, and derivatives by the pre-activations taken by autograd."""
     torch.manual_seed(0)
     shape = NeRFShape(position_width=6, trunk_layers=3, trunk_width=8, skips=(1,), head_width=0, function="softplus")
     graph = build_nerf(shape).double().requires_grad_(False)
     x, weights, g = torch.randn(90, 6).double(), torch.rand(90).double(), torch.randn(90, 1).double()
-    batches = [Batch((x[i : i + 30],), weights[i : i + 30], (g[i : i + 30],) if seen else None) for i in (0, 30, 60)]
+    batches = [
+        Batch((x[i : i + 30],), weights[i : i + 30], (g[i : i + 30],) if with_gradients else None) for i in (0, 30, 60)
+    ]
     curve = rank_curves(graph, lambda: batches, ["trunk_1"], recipe_named(recipe))["trunk_1"]
     old = graph.layer("trunk_1")
     assert isinstance(old, DenseLinear)
@@ -157,7 +159,7 @@ def test_rank_curves_are_the_errors_of_the_cut(recipe: Any, seen: bool) -> None:
     assert inputs.shape == (90, 14)  # with the skip
     u = (inputs @ old.weight.T + old.bias).requires_grad_()
     y = torch.nn.functional.softplus(u)
-    if seen:
+    if with_gradients:
         later = graph.layer("trunk_2")(y)
         counted = torch.autograd.grad((graph.layer("density")(later) * g).sum(), u)[0].square()
     else:

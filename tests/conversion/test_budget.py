@@ -1,4 +1,4 @@
-"""Budgets: what is seen of a network, the search for a point of the front, and what a command does with them."""
+"""Budgets: gradients of rendered colours, the search for a point of the front, and what a command does with them."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def by_macs(teacher: Any, student: Any, repeats: int = 0) -> Ratio:
     return Ratio(ratio, ratio, ratio)
 
 
-def test_what_is_seen_is_what_changes_the_picture(conversion: GraphTeacher) -> None:
+def test_gradients_are_those_of_rendered_colours(conversion: GraphTeacher) -> None:
     """The derivatives' sum over samples against finite differences in the bias of the output that they belong to."""
     model, rays = conversion.model, conversion.rays[:64]
     (batch,) = gradient_inputs(model, conversion.cameras, rays, "fine")()
     assert batch.cotangents is not None
-    (asked,) = network_inputs(model, conversion.cameras, rays, "fine")()
-    for ours, theirs in zip(batch.inputs, asked.inputs, strict=True):
+    (plain,) = network_inputs(model, conversion.cameras, rays, "fine")()
+    for ours, theirs in zip(batch.inputs, plain.inputs, strict=True):
         torch.testing.assert_close(ours, theirs)
     assert batch.weights is not None
     assert batch.weights.mean().item() == pytest.approx(1, abs=1e-4)
@@ -68,15 +68,15 @@ def test_what_is_seen_is_what_changes_the_picture(conversion: GraphTeacher) -> N
     for name, gradient in zip(("density", "rgb"), batch.cotangents, strict=True):
         bias = dict(model.graph_fields()["fine"].network.layer(name).named_parameters())["bias"]
 
-        def picture() -> float:
+        def rendered() -> float:
             with torch.no_grad():
                 return float((model.forward(bundle)["rgb"] * signs).double().sum())  # type: ignore[operator]
 
         with torch.no_grad():
             bias[0] += 1e-2
-            above = picture()
+            above = rendered()
             bias[0] -= 2e-2
-            below = picture()
+            below = rendered()
             bias[0] += 1e-2
         assert gradient[:, 0].sum().item() == pytest.approx((above - below) / 2e-2, rel=2e-2, abs=1e-3)
 
@@ -84,14 +84,14 @@ def test_what_is_seen_is_what_changes_the_picture(conversion: GraphTeacher) -> N
 def test_a_share_of_the_multiply_adds(run: Run, conversion: GraphTeacher, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget_search, "query_speedup", by_macs)
     result = convert_to_budget(conversion, "macs", 0.6)
-    seen, macs = result.preview, query_macs(conversion.model)
-    assert seen.teacher_macs == macs
+    preview, macs = result.preview, query_macs(conversion.model)
+    assert preview.teacher_macs == macs
     assert result.point.multiply_adds == query_macs(result.student.model) == result.measured.multiply_adds <= 0.6 * macs
-    better = [p for p in seen.front if p.multiply_adds > result.point.multiply_adds]
+    better = [p for p in preview.front if p.multiply_adds > result.point.multiply_adds]
     assert better[0].multiply_adds > 0.6 * macs
-    assert seen.groups == {"fine": ("coarse", "fine")}
-    assert seen.plan(result.point)["coarse"] == seen.plan(result.point)["fine"]
-    assert seen.front[-1].multiply_adds == macs
+    assert preview.groups == {"fine": ("coarse", "fine")}
+    assert preview.plan(result.point)["coarse"] == preview.plan(result.point)["fine"]
+    assert preview.front[-1].multiply_adds == macs
     record = json.loads(json.dumps(result.record()))
     assert record["front"][-1]["predicted_drop"] == 0
     assert record["measured"]["drop"] == pytest.approx(result.measured.drop)
@@ -130,13 +130,13 @@ def test_a_norm_has_no_budget(train_tiny: Callable, tmp_path: Path) -> None:
             GraphTeacher(converted, DistillConfig(ray_fraction=0.5, output_dir=tmp_path)).preview()
 
 
-def test_only_the_layers_asked_for(run: Run, tmp_path: Path) -> None:
-    seen = GraphTeacher(run, DistillConfig(layers=("trunk_[12]",), ray_fraction=0.5, output_dir=tmp_path)).preview()
-    assert set(seen.front[0].parts["fine"].num_features) == {"trunk_1", "trunk_2"}
+def test_only_the_chosen_layers(run: Run, tmp_path: Path) -> None:
+    preview = GraphTeacher(run, DistillConfig(layers=("trunk_[12]",), ray_fraction=0.5, output_dir=tmp_path)).preview()
+    assert set(preview.front[0].parts["fine"].num_features) == {"trunk_1", "trunk_2"}
 
 
-def test_without_what_is_seen(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pure closed form: no derivative of a picture anywhere, relative errors, and no prediction in dB."""
+def test_without_colour_gradients(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pure closed form: no gradient anywhere, relative errors, and no prediction in dB."""
     monkeypatch.setattr(budget_search, "query_speedup", by_macs)
     monkeypatch.setattr(torch.autograd, "grad", None)
     config = DistillConfig(ray_fraction=0.5, max_rays=400, output_dir=tmp_path, output_aware=False)
@@ -168,8 +168,8 @@ def test_memory_is_said_before(run: Run, conversion: GraphTeacher, monkeypatch: 
     found = re.search(r"400 rays; in memory (\d+) MB of one layer's inputs and outputs, [\d.]+ MB of moments", said)
     assert found
     layer = conversion.model.graph_fields()["fine"].network.layer("trunk_2")
-    asked = network_inputs(conversion.model, conversion.cameras, conversion.rays, "fine")()
-    kept = sum(len(b.inputs[0]) * (layer.in_features + layer.out_features) * 4 for b in asked)
+    batches = network_inputs(conversion.model, conversion.cameras, conversion.rays, "fine")()
+    kept = sum(len(b.inputs[0]) * (layer.in_features + layer.out_features) * 4 for b in batches)
     assert int(found[1]) == pytest.approx(kept / 1e6, abs=1.5)
     monkeypatch.setattr(graph_module, "CACHE_BYTES", 100_000)
     assert re.search(r"in memory 0 MB .* of \d+, the rest is made again each time", conversion.memory_line())
@@ -203,7 +203,7 @@ def test_the_least_error_that_is_fast_enough(
     ratio = result.measured.speedup.median
     assert ratio >= wanted
     dearer = [p for p in result.preview.front if p.multiply_adds > result.point.multiply_adds]
-    # the search stops 5 % above what was asked
+    # the search stops 5 % above what is wanted
     assert ratio < 1.05 * wanted or result.preview.teacher_macs / dearer[0].multiply_adds < wanted
 
 

@@ -128,30 +128,30 @@ def test_then_the_other_fields_of_the_student(tiny_dense_dnerf_run: Path, tmp_pa
         convert_run(again, DistillConfig(fields=("coarse", "fine"), **RAYS))
 
 
-def test_canonical_fields_are_asked_behind_the_converted_deformation(
+def test_canonical_fields_are_sampled_behind_the_converted_deformation(
     tiny_dense_dnerf_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = load(tiny_dense_dnerf_run)
-    asked: dict[str, tuple] = {}
+    sampled: dict[str, tuple] = {}
     original: Callable = module.network_inputs
 
     def spy(model, cameras, rays, name):
         batches = original(model, cameras, rays, name)
-        asked[name] = (model, next(batches()))
+        sampled[name] = (model, next(batches()))
         return batches
 
     monkeypatch.setattr(module, "network_inputs", spy)
     _, student, _ = convert_run(run, DistillConfig(layers=("trunk_[12]",), num_features=(6,), **RAYS))
     teacher = run.model
-    assert asked["deformation"][0] is teacher
+    assert sampled["deformation"][0] is teacher
     for name in ("coarse", "fine"):
-        model, batch = asked[name]
+        model, batch = sampled[name]
         assert kinds(model) == {"deformation": {"trunk_1", "trunk_2"}, "coarse": set(), "fine": set()}
         samples = model.deformation.network.state_dict()
         assert all(torch.equal(value, samples[k]) for k, value in student.deformation.network.state_dict().items())
         assert torch.isfinite(batch.inputs[0]).all()
     with_teacher = next(original(teacher, *_rays(run), "coarse")()).inputs[0]
-    assert not torch.equal(asked["coarse"][1].inputs[0], with_teacher)
+    assert not torch.equal(sampled["coarse"][1].inputs[0], with_teacher)
 
 
 def _rays(run: Run):

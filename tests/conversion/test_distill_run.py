@@ -37,7 +37,7 @@ def load(path: Path) -> Run:
 
 
 def render(model: nn.Module, run: Run) -> dict[str, Tensor]:
-    """A view that training has not seen, `rgb` the fine one also where the model is stock."""
+    """A view that is not trained on, `rgb` the fine one also where the model is stock."""
     outputs = model.get_outputs_for_camera(run.pipeline.datamanager.eval_dataset.cameras[:1])
     return {key.removesuffix("_fine"): value for key, value in outputs.items()}
 
@@ -126,7 +126,7 @@ def test_parameters_and_costs_are_the_networks(tiny_dense_run: Path) -> None:
 def test_the_fit_does_the_work(tiny_dense_run: Path) -> None:
     """Not only the plumbing: a view of the student is near the teacher's, nearer than without the fit."""
     run = load(tiny_dense_run)
-    with torch.no_grad():  # two steps leave a picture without contrast
+    with torch.no_grad():  # two steps leave an image without contrast
         for field in run.model.graph_fields().values():
             for name in ("trunk_1", "trunk_2"):
                 field.network.layer(name).weight.mul_(3)
@@ -292,7 +292,7 @@ def test_other_methods_have_no_graphs() -> None:
 
 
 @pytest.mark.parametrize("variant", ["lowrank", "snnk", "monarch"])
-def test_peers_are_not_converted(variant: str, train_tiny: Callable) -> None:
+def test_baselines_are_not_converted(variant: str, train_tiny: Callable) -> None:
     path, _ = train_tiny(variant=variant)
     with pytest.raises(
         RunError, match=rf"^the run's variant is '{variant}'; convert its dense twin \(variant dense\)$"

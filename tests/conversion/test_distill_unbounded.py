@@ -142,7 +142,7 @@ def test_the_fit_does_the_work(name: str, dense_path: Path) -> None:
     assert errors[0] < 0.2 * errors[1]
 
 
-def test_proposals_are_converted_where_asked(name: str, dense_path: Path, tmp_path: Path) -> None:
+def test_proposals_are_converted_where_configured(name: str, dense_path: Path, tmp_path: Path) -> None:
     """By their own settings, whatever is said of the field."""
     run = enlivened(dense_path)
     before, expected = state_of(run), render(run.model, run.pipeline)
@@ -151,9 +151,9 @@ def test_proposals_are_converted_where_asked(name: str, dense_path: Path, tmp_pa
     assert [report.name for report in reports] == [*PROPOSALS[name], "field"]
     trunk = ["trunk_0", "trunk_1"] if name == "mip" else ["trunk_0"]
     for report, field in zip(reports, student.graph_fields().values(), strict=True):
-        asked = {"head_0": 9} if report.name == "field" else dict.fromkeys(trunk, 8)
-        assert {layer.name: layer.num_features for layer in report.layers} == asked
-        assert {n: c.num_features for n, c in eugen_layers(field).items()} == asked
+        expected = {"head_0": 9} if report.name == "field" else dict.fromkeys(trunk, 8)
+        assert {layer.name: layer.num_features for layer in report.layers} == expected
+        assert {n: c.num_features for n, c in eugen_layers(field).items()} == expected
         assert all(layer.relative_error < 0.9 for layer in report.layers)
     assert trainer.pipeline.model.proposal_variant == trainer.pipeline.model.variant == "eugen"
     again = load(write(trainer, student, run, reports, tmp_path))
@@ -167,7 +167,7 @@ def test_proposals_are_converted_where_asked(name: str, dense_path: Path, tmp_pa
 
 
 def test_proposals_with_every_row_kept_are_the_teachers(name: str, dense_path: Path) -> None:
-    """At what they are asked in every round, the one that serves both of Mip-NeRF 360's too."""
+    """At their inputs of every round, the one that serves both of Mip-NeRF 360's too."""
     run = enlivened(dense_path)
     run.model.config.proposal.num_features = (16,)  # the configuration that a conversion reads
     _, student, reports = convert_run(run, settings(layers=("head_0",), num_features=(16,), proposals=True))
@@ -278,7 +278,7 @@ def test_training_goes_on_from_a_hybrid(name: str, hybrid_path: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(("which", "attribute"), [("field", "variant"), ("proposals", "proposal_variant")])
-def test_peers_are_not_converted(which: str, attribute: str, train_tiny_unbounded: Callable) -> None:
+def test_baselines_are_not_converted(which: str, attribute: str, train_tiny_unbounded: Callable) -> None:
     path, _ = train_tiny_unbounded(method=METHODS["zip"], **{"variant": "dense", attribute: "lowrank"})
     run = load(path)
     message = rf"^the run's {attribute} is 'lowrank'; convert its dense twin \({attribute} dense\)$"

@@ -159,7 +159,7 @@ def test_widths_and_errors_that_do_not_fit() -> None:
             pareto_front(converted, {"trunk_0": falling(8, 0)})
 
 
-def draw_batches(graph: LayerGraph, *, seen: bool) -> list[Batch]:
+def draw_batches(graph: LayerGraph, *, with_gradients: bool) -> list[Batch]:
     generator = torch.Generator().manual_seed(0)
     found = []
     for _ in range(3):
@@ -167,21 +167,21 @@ def draw_batches(graph: LayerGraph, *, seen: bool) -> list[Batch]:
         weights = torch.rand(50, generator=generator, dtype=torch.float64)
         rows = [graph.width(v) for v in graph.outputs]
         cotangents = tuple(torch.randn(50, w, generator=generator, dtype=torch.float64) for w in rows)
-        found.append(Batch(inputs, weights, cotangents if seen else None))
+        found.append(Batch(inputs, weights, cotangents if with_gradients else None))
     return found
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_derivatives_of_what_is_seen(name: str) -> None:
+def test_derivatives_of_the_objective(name: str) -> None:
     """Against finite differences: a value is changed, and what reads it is computed again."""
     torch.manual_seed(0)
     graph = build_nerf(SHAPES[name]).double().requires_grad_(False)
-    batch = draw_batches(graph, seen=True)[0]
+    batch = draw_batches(graph, with_gradients=True)[0]
     names = convertible_layers(graph)
     values = values_and_gradients(graph, batch, names)
     assert batch.cotangents is not None
 
-    def seen_with(layer: str, changed: torch.Tensor) -> torch.Tensor:
+    def objective_with(layer: str, changed: torch.Tensor) -> torch.Tensor:
         state: list[torch.Tensor] = list(batch.inputs)
         for each in graph.names:
             state.append(changed if each == layer else graph.layer(each)(graph.gather(each, state)))
@@ -192,16 +192,16 @@ def test_derivatives_of_what_is_seen(name: str) -> None:
         for unit in (0, 3):
             step = torch.zeros_like(value)
             step[:, unit] = 1e-6
-            difference = (seen_with(layer, value + step) - seen_with(layer, value - step)) / 2e-6
+            difference = (objective_with(layer, value + step) - objective_with(layer, value - step)) / 2e-6
             torch.testing.assert_close(gradient[:, unit], difference, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("seen", [True, False])
-def test_curves_are_the_errors_of_least_squares(seen: bool) -> None:
+@pytest.mark.parametrize("with_gradients", [True, False])
+def test_curves_are_the_errors_of_least_squares(with_gradients: bool) -> None:
     """The error left by the chosen neurons, fitted again by numpy, weighted and measured by the metric."""
     torch.manual_seed(0)
     graph = build_nerf(SHAPES["skip"]).double().requires_grad_(False)
-    batches = draw_batches(graph, seen=seen)
+    batches = draw_batches(graph, with_gradients=with_gradients)
     (moments,) = gather_moments(graph, lambda: batches, ["trunk_1"]).values()
     curve = moments.curve()
     assert len(curve) == 9
@@ -210,7 +210,7 @@ def test_curves_are_the_errors_of_least_squares(seen: bool) -> None:
     y = np.concatenate([graph.values(*b.inputs)["trunk_1"].numpy() for b in batches])
     weights = torch.cat([b.weights for b in batches if b.weights is not None]).numpy()
     metric = moments.metric.numpy()
-    if seen:
+    if with_gradients:
         gradients = [values_and_gradients(graph, b, ["trunk_1"])["trunk_1"][1] for b in batches]
         g = np.concatenate([v.numpy() for v in gradients if v is not None])
         np.testing.assert_allclose(metric.T @ metric, g.T @ g / len(g), rtol=1e-6, atol=1e-12)
@@ -230,7 +230,7 @@ def test_a_pruned_neuron_costs_its_square() -> None:
     """As if each neuron's part of the error stood alone, dearest first."""
     torch.manual_seed(0)
     graph = build_nerf(SHAPES["skip"]).double().requires_grad_(False)
-    batches = draw_batches(graph, seen=True)
+    batches = draw_batches(graph, with_gradients=True)
     (moments,) = gather_moments(graph, lambda: batches, ["trunk_1"]).values()
     y = np.concatenate([graph.values(*b.inputs)["trunk_1"].numpy() for b in batches])
     weights = torch.cat([b.weights for b in batches if b.weights is not None]).numpy()

@@ -41,7 +41,7 @@ NAMES = {
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions_are_told_from_values(name: str, dtype: torch.dtype) -> None:
+def test_functions_are_found_from_values(name: str, dtype: torch.dtype) -> None:
     model = MLP(FUNCTIONS[name], "before").to(dtype)
     with torch.no_grad():
         found, refused = find_hidden(Linears(model), lambda: model(batches(dtype=dtype)[0]))

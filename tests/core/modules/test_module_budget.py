@@ -38,7 +38,7 @@ def test_what_is_chosen_is_the_best_of_all_choices(skip: str, aware: bool) -> No
     """Against every pair of widths, priced by models that really have them."""
     model, x = MLP(torch.relu, skip, width=64), batches()
     work = conversion(model, x)
-    seen = work.preview(work.metrics() if aware else {})
+    preview = work.preview(work.metrics() if aware else {})
     priced = {}
     for pair in itertools.product(candidate_widths(64), repeat=2):
         counts = {n: m for n, m in zip(("first", "second"), pair, strict=True) if m < 64}
@@ -46,7 +46,7 @@ def test_what_is_chosen_is_the_best_of_all_choices(skip: str, aware: bool) -> No
         for name, (inputs, outputs, _) in work.sizes(counts).items():
             setattr(narrow, name, nn.Linear(inputs, outputs))
         assert narrow.eval()(x[0]).shape == model(x[0]).shape
-        error = sum(float(seen.curves[n][m]) for n, m in zip(("first", "second"), pair, strict=True))
+        error = sum(float(preview.curves[n][m]) for n, m in zip(("first", "second"), pair, strict=True))
         priced[pair] = (size(narrow), error)
     for share in (0.9, 0.6, 0.4, 0.2):
         narrow = copy.deepcopy(model)

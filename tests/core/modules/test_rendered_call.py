@@ -1,4 +1,4 @@
-"""Radiance fields converted for what is seen of them: rendering against closed forms and a loop, and what it is for."""
+"""Radiance fields converted for what they render: rendering against closed forms and a loop, and what it is for."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Given(nn.Module):
         return self.density(x, d), self.colour(x, d)
 
 
-def test_fog_of_one_colour_is_seen_as_the_exponential_says() -> None:
+def test_fog_of_one_colour_is_rendered_as_the_exponential_says() -> None:
     model = Given(lambda x, _: torch.full((len(x), 1), 0.3), lambda x, _: torch.full((len(x), 2), 0.25))
     origins, directions = rays()
     found = rendered_call(0.5, 2.5, 7, background=0.75)(model, (origins, directions))
@@ -54,13 +54,13 @@ def test_samples_are_composited_front_to_back() -> None:
     origins, directions = rays(9)
     found = array(rendered_call(0.1, 1.3, 6)(model, (origins, directions)))
     for o, d, pixel in zip(array(origins), array(directions), found, strict=True):
-        light, seen = 1.0, np.zeros(3)
+        light, colour = 1.0, np.zeros(3)
         for i in range(6):
             x = o + (0.1 + 0.2 * (i + 0.5)) * d
             alpha = 1 - math.exp(-abs(x[0] * d[1]) * 0.2 * np.linalg.norm(d))
-            seen += light * alpha * np.sin(x + d)
+            colour += light * alpha * np.sin(x + d)
             light *= 1 - alpha
-        np.testing.assert_allclose(pixel, seen + light, rtol=1e-10)
+        np.testing.assert_allclose(pixel, colour + light, rtol=1e-10)
 
 
 def test_weights_and_what_is_left_are_all() -> None:
@@ -82,8 +82,8 @@ class Field(nn.Module):
         return 300 * torch.nn.functional.softplus(raw[:, 0]), raw[:, 1:].sigmoid()
 
 
-def test_units_are_kept_for_what_is_seen() -> None:
-    """Conversions by rendered colours lose less of the picture than by raw outputs, over several random fields."""
+def test_units_are_kept_for_rendered_colours() -> None:
+    """Conversions by rendered colours lose less of the image than by raw outputs, over several random fields."""
     lost = {"raw": 0.0, "rendered": 0.0}
     for seed in range(4):
         torch.manual_seed(seed)

@@ -149,10 +149,10 @@ def test_written_run_loads_renders_alike_and_trains_on(teacher: Run, tmp_path: P
 def test_every_hidden_layer_is_found(teacher: Run) -> None:
     model = teacher.model
     cameras = training_views(teacher.pipeline.datamanager).cameras
-    asked = record_field_calls(model, ["field"], cameras, choose_rays(cameras, 0.5, 384, 0))["field"]
-    question = asked[0].batch if isinstance(asked[0], Weighted) else asked[0]
+    recorded = record_field_calls(model, ["field"], cameras, choose_rays(cameras, 0.5, 384, 0))["field"]
+    call = recorded[0].batch if isinstance(recorded[0], Weighted) else recorded[0]
     with torch.no_grad():
-        found, refused = find_hidden(Linears(model), lambda: replay_call(model.field, question))
+        found, refused = find_hidden(Linears(model), lambda: replay_call(model.field, call))
     assert list(found) == HIDDEN[teacher.config.method_name]
     assert {str(layer.function) for layer in found.values()} == {"relu(z)"}
     assert not set(found) & set(refused)
@@ -226,8 +226,8 @@ def test_budgets(goal: Any, value: float, teacher: Run, tmp_path: Path, monkeypa
     assert not any(tmp_path.iterdir())
 
 
-def test_an_error_is_predicted_as_it_is_seen(teacher: Run, tmp_path: Path) -> None:
-    """Noise on the units that the last layer reads changes the picture by what the preview says."""
+def test_an_error_is_predicted_by_its_effect_on_colours(teacher: Run, tmp_path: Path) -> None:
+    """Noise on the units that the last layer reads changes the image by what the preview says."""
     if teacher.config.method_name != "nerfacto":
         pytest.skip("mipnerf's fine samples follow its coarse ones, which no derivative knows")
     conversion, noise = conversion_of(teacher, tmp_path), 1e-3
@@ -244,8 +244,8 @@ def test_an_error_is_predicted_as_it_is_seen(teacher: Run, tmp_path: Path) -> No
         handle = model.get_submodule(reader).register_forward_pre_hook(shake)
         moved = [rendered_colours(model, ray_bundle(conversion.cameras, conversion.rays))[0] for _ in range(4)]
         handle.remove()
-    seen = torch.stack([(each - still).double().square().sum(dim=1).mean() for each in moved]).mean()
-    assert float(seen) == pytest.approx(predicted, rel=0.15)
+    changed = torch.stack([(each - still).double().square().sum(dim=1).mean() for each in moved]).mean()
+    assert float(changed) == pytest.approx(predicted, rel=0.15)
     curve = conversion.preview().curves["field"][name]
     values = part.preview({name: metric}).curves[name] / 384
     torch.testing.assert_close(curve, values)

@@ -139,7 +139,7 @@ def test_signed_distance(variant: str) -> None:
 @pytest.mark.parametrize("variant", ["eugen", "dense"])
 @pytest.mark.parametrize("scale", [0.0, 0.02, 0.5])
 def test_mipnerf360_given_the_same_gaussians(variant: str, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole field, when the frustum's Gaussian is the isotropic one that the bundle is asked about."""
+    """The whole field, when the frustum's Gaussian is the isotropic one that the bundle is evaluated with."""
     model, samples = make_model("eugen-mipnerf360", variant), make_samples(2.0)
 
     def isotropic(frustums: Frustums) -> Gaussians:
@@ -155,7 +155,7 @@ def test_mipnerf360_given_the_same_gaussians(variant: str, scale: float, monkeyp
 @pytest.mark.parametrize("variant", ["eugen", "dense"])
 @pytest.mark.parametrize("scale", [0.0, 0.02, 0.5])
 def test_zipnerf_given_the_same_gaussians(variant: str, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole field, when all six Gaussians of a frustum are the isotropic one that the bundle is asked about."""
+    """The whole field, when all six Gaussians of a frustum are the isotropic one that the bundle is evaluated with."""
     model, samples = make_model("eugen-zipnerf", variant), make_samples(2.0)
 
     def six_alike(encoder: MultisampleEncoder, frustums: Frustums) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ def config(folder: Path) -> DistillConfig:
 
 def test_stopped_and_started_again(run: Run, tmp_path: Path) -> None:
     _, whole, _ = GraphTeacher(run, config(tmp_path / "whole")).convert(PLAN)
-    assert not (tmp_path / "whole").exists(), "nothing is kept unless it is asked for"
+    assert not (tmp_path / "whole").exists(), "nothing is kept by default"
 
     done: list[tuple[str, str]] = []
 
