@@ -114,7 +114,7 @@ def front_svg(record: dict[str, Any]) -> str:
 def standalone(svg: str) -> str:
     """A plot as a file of its own: with the namespaces that a page does without."""
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return svg.replace("<svg", f"<svg {spaces}", 1)
+    return str(svg).replace("<svg", f"<svg {spaces}", 1)  # `Markup` would escape the tag that is put in
 
 
 def _style(number: int) -> tuple[str, str]:
