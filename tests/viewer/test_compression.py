@@ -141,7 +141,7 @@ def test_widths_that_cannot_be_are_refused(live: LiveCompression) -> None:
         live.set({"sky": {}})
     with pytest.raises(ConfigError, match="no layer 'roof'"):
         live.set({group: {"roof": 3}})
-    with pytest.raises(ConfigError, match="rows to choose from"):
+    with pytest.raises(ConfigError, match="features of 32 rows: choose 1 to 32"):
         live.set({group: {layer: 10_000}})
     with pytest.raises(RunError, match="not been gathered"):
         LiveCompression(live.run).predicted()
