@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -17,6 +18,7 @@ from eugen_nerf.cli.support.common import installed, print_lines, run_cli
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.cli.support.runner import WorkerPool
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.ranges import Range
 
 _TITLES = (" views of ", "errors against", "held-out depth")
 """What the first table of an evaluation begins with."""
@@ -34,15 +36,13 @@ class Bench:
 
     suites: tyro.conf.Positional[tuple[Path, ...]]
     """YAML files, such as those in configs/."""
-    workers: int | None = None
+    workers: Annotated[int | None, Range(1, 1024)] = None
     """Trainings and conversions side by side (default: as each suite says). Results do not depend on it."""
 
     def run(self) -> None:
         """Runs the suites, prints the comparisons and where to look further."""
         if not self.suites:
             raise ConfigError("give at least one suite, such as configs/demo.yml")
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"--workers must be at least 1, not {self.workers}")
         first = WorkerPool.of_environment(1, None).index == 0
         console = Console(quiet=not first)
         for path in self.suites:  # a mistake in the last one shows before the first runs

@@ -8,13 +8,14 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tyro
 
 from eugen_nerf.cli.support.common import run_cli
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError, DataError
+from eugen_nerf.core.ranges import Range
 from eugen_nerf.data.synthetic.dynamic_scene import DynamicConfig, generate_dynamic
 from eugen_nerf.data.synthetic.scan import RoomConfig, generate_room
 from eugen_nerf.data.synthetic.static_scene import SceneConfig, generate_scene
@@ -173,15 +174,13 @@ class PhotosCommand:
     """Folder of photographs of one scene that does not move."""
     output: Path = Path("data/photos")
     """Directory to make."""
-    max_size: int = 1600
+    max_size: Annotated[int, Range(64, 65_536)] = 1600
     """Pixels along the longer side: larger photographs are made smaller."""
 
     def run(self) -> None:
         """Finds and writes; raises `DataError` or `ConfigError`."""
         from eugen_nerf.data.photographs.pose_estimation import photograph_files
 
-        if self.max_size < 64:
-            raise ConfigError(f"--max-size must be 64 or more pixels, not {self.max_size}")
         files = photograph_files(self.photos)
         if self.output.exists():
             raise DataError(f"'{self.output}' exists: move it away, or choose another --output")

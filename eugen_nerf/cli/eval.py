@@ -11,6 +11,7 @@ import tyro
 from eugen_nerf.cli.support.common import run_cli
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.core.ranges import COUNT_OR_NONE, THREADS
 from eugen_nerf.evaluation.output_paths import check_output
 from eugen_nerf.evaluation.protocol import Inference, Protocol, Timing
 from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
@@ -52,9 +53,9 @@ class EvalCommand:
     """A JSON file of published results to show beside: a list of texts and their sources."""
     device: str | None = None
     """Device for all runs, such as cpu or cuda (default: the GPU where there is one)."""
-    threads: int | None = None
+    threads: Annotated[int | None, THREADS] = None
     """CPU threads of torch (default: torch's own choice)."""
-    shown_views: Annotated[int, tyro.conf.arg(metavar="INT")] = 4
+    shown_views: Annotated[int, tyro.conf.arg(metavar="INT"), COUNT_OR_NONE] = 4
     """Views shown in report.html."""
     scoring: Protocol = field(default_factory=Protocol)
     """What is scored."""
@@ -73,8 +74,6 @@ class EvalCommand:
         check_config_paths(self.load_config)
         check_data_path(self.data)
         check_output(self.output, overwrite=self.overwrite)
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"--threads must be at least 1, not {self.threads}")
         self._measure()
 
     def _measure(self) -> None:

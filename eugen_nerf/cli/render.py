@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from eugen_nerf.cli.support.common import run_cli
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.ranges import COUNT_OR_NONE, FINITE, Range
 from eugen_nerf.evaluation.output_paths import CameraPath, check_film_output
 from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
 
@@ -31,16 +31,16 @@ class RenderCommand:
     """config.yml of the run."""
     output: Path
     """NAME.mp4, NAME.gif, NAME.png (frames side by side), or a folder to make."""
-    view: int = 0
+    view: Annotated[int, COUNT_OR_NONE] = 0
     """Test view whose camera is taken."""
     path: CameraPath = "fixed"
     """fixed; orbit: one turn about the vertical through the scene's middle; spiral: a small circle across the line of
     sight."""
-    frames: int | None = None
+    frames: Annotated[int | None, Range(1, 100_000)] = None
     """Number of frames (default: 60, and 8 of a strip)."""
-    times: tuple[float, float] = (0.0, 1.0)
+    times: Annotated[tuple[float, float], FINITE] = (0.0, 1.0)
     """Times of the first and the last frame; the others are evenly spaced."""
-    fps: float = 24.0
+    fps: Annotated[float, Range(0.01, 1000)] = 24.0
     """Frames per second."""
     overwrite: bool = False
     """Replace a file that is there."""
@@ -56,8 +56,6 @@ class RenderCommand:
         check_config_paths([self.load_config])
         check_data_path(self.data)
         check_film_output(self.output, overwrite=self.overwrite)
-        if not 0 < self.fps < math.inf:
-            raise ConfigError(f"--fps must be a finite number above 0, not {self.fps:g}")
         frames = self.frames if self.frames is not None else (8 if self.output.suffix.lower() == ".png" else 60)
         from eugen_nerf.evaluation.images.film import film_cameras, has_times, render_film, scene_centre, write_film
         from eugen_nerf.evaluation.images.view_rendering import eval_dataset

@@ -11,6 +11,7 @@ import tyro
 
 from eugen_nerf.core.choices import Variant
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.ranges import Range
 from eugen_nerf.evaluation.roofline.sets import PRECISIONS, PRESETS
 from eugen_nerf.surfaces.files import check_new_file, new_file
 
@@ -33,7 +34,7 @@ class RooflineCommand:
     """Of the networks' products."""
     card: Literal["H100", "H200"] = "H100"
     """Whose rates are assumed (`eugen_nerf/evaluation/roofline/cards.py`)."""
-    rays: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    rays: Annotated[int | None, tyro.conf.arg(metavar="INT"), Range(1, 1 << 24)] = None
     """Rays of a step (default: as each method's settings say)."""
     output: Path | None = None
     """A JSON file for all figures."""

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from eugen_nerf.cli.support.common import run_cli
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.ranges import CELL, FINITE, POSITIVE, THREADS
 from eugen_nerf.evaluation.output_paths import check_sdf_report
 from eugen_nerf.evaluation.sdf.sdf_protocol import SdfProtocol
 from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
@@ -30,7 +31,7 @@ class _OneRun:
 
     load_config: Path
     """The config.yml of the run."""
-    bounds: Box | None = None
+    bounds: Annotated[Box | None, FINITE] = None
     """Box to look at: xmin ymin zmin xmax ymax zmax in metres (default: the box that was mapped)."""
     data: Path | None = None
     """Where the sequence is, if not where the config says."""
@@ -48,7 +49,7 @@ class MeshCommand(_OneRun):
 
     output: Path = Path("mesh.ply")
     """File to write, ending in .ply."""
-    voxel: float = 0.02
+    voxel: Annotated[float, CELL] = 0.02
     """Edge of a grid cell in metres."""
     crop: bool = True
     """Keep only what a training view observed (up to 10 cm behind the measured depth)."""
@@ -83,11 +84,11 @@ class SliceCommand(_OneRun):
     """File to write: .png, .svg or .pdf."""
     axis: Literal["x", "y", "z"] = "z"
     """Axis that the slices are across."""
-    at: tuple[float, ...] = ()
+    at: Annotated[tuple[float, ...], FINITE] = ()
     """Where on it, metres; several make several slices (default: a quarter, half and three quarters of the box)."""
-    voxel: float = 0.02
+    voxel: Annotated[float, CELL] = 0.02
     """Edge of a pixel in metres."""
-    limit: float = 1.0
+    limit: Annotated[float, POSITIVE] = 1.0
     """Metres at which the colours end."""
 
     def run(self) -> None:
@@ -120,7 +121,7 @@ class VolumeCommand(_OneRun):
 
     output: Path = Path("volume.npz")
     """File to write, ending in .npz."""
-    voxel: float = 0.05
+    voxel: Annotated[float, CELL] = 0.05
     """Spacing of the grid in metres."""
 
     def run(self) -> None:
@@ -163,7 +164,7 @@ class EvaluateCommand:
     """What is measured."""
     device: str | None = None
     """Device for all runs (default: the GPU where there is one)."""
-    threads: int | None = None
+    threads: Annotated[int | None, THREADS] = None
     """CPU threads of torch (default: torch's own choice)."""
     published: Path | None = None
     """A JSON file of published results to show beside: a list of texts and their sources."""
@@ -173,8 +174,6 @@ class EvaluateCommand:
         check_config_paths(self.load_config)
         check_data_path(self.data)
         check_sdf_report(self.output, overwrite=self.overwrite)
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"--threads must be at least 1, not {self.threads}")
         import torch
         from rich.console import Console
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import tyro
 
 from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.core.ranges import THREADS, Range
 from eugen_nerf.methods.runs.run_paths import check_config_paths
 from eugen_nerf.surfaces.files import check_new_file, new_file
 
@@ -44,22 +45,22 @@ class SpeedCommand:
     """Replace an older file."""
     families: tuple[Literal["nerf", "mipnerf360", "zipnerf", "isdf"], ...] = ("nerf", "mipnerf360", "zipnerf", "isdf")
     """Networks to measure."""
-    repeats: int = 9
+    repeats: Annotated[int, Range(1, 10_000)] = 9
     """Timed rounds; in each, all rows take turns."""
-    warmup: int = 1
+    warmup: Annotated[int, Range(0, 10_000)] = 1
     """Untimed rounds before."""
-    scale: float = 1.0
+    scale: Annotated[float, Range(0, 1024, above=True)] = 1.0
     """Factor on the number of queries of a call."""
     compile: bool = True
     """Measure torch.compile too: a minute or so for each network on a slow machine."""
     training: bool = True
     """Measure forward and backward passes too."""
-    threads: Annotated[int, tyro.conf.arg(metavar="INT")] = 1
+    threads: Annotated[int, tyro.conf.arg(metavar="INT"), THREADS] = 1
     """CPU threads of torch."""
-    image: Annotated[int, tyro.conf.arg(metavar="INT")] = 32
+    image: Annotated[int, tyro.conf.arg(metavar="INT"), Range(0, 8192)] = 32
     """Pixels along each side of the images, by nerf and by mipnerf360 where they are among the families; 0 for none.
     Runs are rendered at their own size."""
-    samples: tuple[int, int] = (64, 128)
+    samples: Annotated[tuple[int, int], Range(1, 100_000)] = (64, 128)
     """Coarse and further samples a ray of nerf's image."""
     load_config: tuple[Path, ...] = ()
     """Runs of eugen-* methods to render instead of random weights; the first is the dense one."""
@@ -119,8 +120,6 @@ class SpeedCommand:
 
         if self.device == "cuda" and not torch.cuda.is_available():
             raise RunError("there is no CUDA device here; try --device cpu")
-        if self.repeats < 1 or self.warmup < 0 or self.scale <= 0 or self.threads < 1 or self.image < 0:
-            raise ConfigError("repeats and threads are at least 1, warmup and image at least 0, scale above 0")
         return torch.device(self.device)
 
     def _start(self, device: torch.device) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 from rich.console import Console
@@ -17,6 +17,7 @@ from eugen_nerf.cli.suite import keep_older
 from eugen_nerf.cli.support.progress import stages
 from eugen_nerf.cli.support.runner import WorkerPool, wait_for
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.ranges import SEED, THREADS, Range
 from eugen_nerf.evaluation.statistics.published import check_published
 from eugen_nerf.surfaces.files import new_file
 
@@ -36,11 +37,11 @@ class StudySuite:
     """Which experiment, see `studies.register`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Its settings."""
-    seeds: Sequence[int] = (0,)
+    seeds: Annotated[Sequence[int], SEED] = (0,)
     """Every case is run once for each."""
-    workers: int = 2
+    workers: Annotated[int, Range(1, 1024)] = 2
     """Cases side by side."""
-    threads: int | None = 1
+    threads: Annotated[int | None, THREADS] = 1
     """Processor threads of each, whatever the number of workers."""
     published: Sequence[Mapping[str, str]] = ()
     """Published results, as in other suites."""

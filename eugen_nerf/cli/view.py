@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from eugen_nerf.cli.support.common import print_lines, run_cli
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.ranges import Range
 from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
 
 
@@ -37,11 +38,11 @@ class ViewCommand:
     """Names of the runs in the viewer, one each (default: the parts of their paths that differ)."""
     host: str = "127.0.0.1"
     """Address to listen at. 127.0.0.1 accepts only this machine; 0.0.0.0 accepts everyone who can reach it."""
-    port: int | None = None
+    port: Annotated[int | None, Range(1, 65535)] = None
     """Port to listen at (default: 7007, or the next free one)."""
     output: Path = Path("outputs/view")
     """Folder for screenshots, films and meshes."""
-    max_size: int = 512
+    max_size: Annotated[int, Range(16, 8192)] = 512
     """Pixels along the longer side of an image at full resolution; a slider in the viewer changes it."""
     timing: bool = False
     """Measure start, frames and refits without a browser, print the times, and exit."""
@@ -61,8 +62,6 @@ class ViewCommand:
             raise ConfigError("no run to open: give --load-config RUN/config.yml")
         if self.names and (len(self.names) != len(self.load_config) or len(set(self.names)) != len(self.names)):
             raise ConfigError(f"{len(self.names)} names for {len(self.load_config)} runs: give each a name of its own")
-        if self.max_size < 16:
-            raise ConfigError(f"--max-size must be 16 or more pixels, not {self.max_size}")
         check_config_paths(self.load_config)
         check_data_path(self.data)
         # warnings of other packages about their own code would scroll the address away

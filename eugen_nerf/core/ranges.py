@@ -60,6 +60,10 @@ SEED = Range(0, 2**63 - 1)
 """Of a generator: what torch and, folded, numpy take."""
 SHARE = Range(0, 1)
 """Of a whole."""
+THREADS = Range(1, 1024)
+"""Of a processor: torch ends in a segmentation fault where there are far too many."""
+CELL = Range(1e-4, 1000)
+"""Edge of a cell of a grid, metres."""
 POSITIVE = Range(0, above=True)
 """Sizes, rates, times."""
 NON_NEGATIVE = Range(0)
@@ -92,8 +96,14 @@ def check_numbers(settings: Any) -> None:
         elif allowed is not None:
             for number in value if isinstance(value, tuple | list) else (value,):
                 if number is not None and number not in allowed:
-                    option = own.name.replace("_", "-")
+                    option = _option(own.name, hints[own.name])
                     raise ConfigError(f"--{option} must be {allowed}, not {_shown(number)}")
+
+
+def _option(name: str, hint: Any) -> str:
+    """What a setting is called on the command line, where an annotation may give it another name."""
+    names = [getattr(each, "name", None) for each in getattr(hint, "__metadata__", ())]
+    return next((each for each in names if isinstance(each, str)), name).replace("_", "-")
 
 
 def _range(hint: Any) -> Range | None:

@@ -9,6 +9,7 @@ import numpy as np
 import tyro
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.ranges import COUNT, SEED, Range, check_numbers
 
 CONVENTIONS: dict[str, Any] = {
     "stride": 1,
@@ -35,18 +36,15 @@ class Protocol:
 
     split: Literal["test", "val"] = "test"
     """Split whose views are scored."""
-    limit: Annotated[int | None, tyro.conf.arg(name="views")] = None
+    limit: Annotated[int | None, tyro.conf.arg(name="views"), COUNT] = None
     """Score at most this many views, spread evenly over the split (default: all)."""
     lpips_net: Literal["alex", "vgg", "squeeze"] = "alex"
     """Network of LPIPS; its weights must be on disk, or LPIPS is left out."""
-    frames_over_time: Annotated[int, tyro.conf.arg(metavar="INT")] = 6
+    frames_over_time: Annotated[int, tyro.conf.arg(metavar="INT"), Range(0, 10_000)] = 6
     """Frames of the first view in report.html where the data have times, from time 0 to 1; 0 for none."""
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ConfigError(f"--views must be at least 1, not {self.limit}")
-        if self.frames_over_time < 0:
-            raise ConfigError(f"--frames-over-time must be 0 or more, not {self.frames_over_time}")
+        check_numbers(self)
 
     def view_indices(self, available: int) -> list[int]:
         """Indices of the views to score among ``available`` ones; raises `ConfigError` where there is none."""
@@ -67,30 +65,25 @@ class Timing:
     Raises `ConfigError` for a value out of its range.
     """
 
-    repeats: int = 5
+    repeats: Annotated[int, Range(1, 10_000)] = 5
     """Timed rounds; in each, the runs take turns."""
-    warmup: int = 1
+    warmup: Annotated[int, Range(0, 10_000)] = 1
     """Untimed rounds before."""
-    num_queries: Annotated[int | None, tyro.conf.arg(name="queries")] = None
+    num_queries: Annotated[int | None, tyro.conf.arg(name="queries"), Range(1, 1 << 24)] = None
     """Points at which a field is evaluated in one timed call (default: 32768 on a CPU, 1048576 on a GPU)."""
-    chunk_size: int | None = None
+    chunk_size: Annotated[int | None, Range(1, 1 << 24)] = None
     """Points evaluated at once, the same for all runs (default: 4096 on a CPU, 262144 on a GPU)."""
-    num_views: Annotated[int, tyro.conf.arg(name="timed-views")] = 1
+    num_views: Annotated[int, tyro.conf.arg(name="timed-views"), Range(1, 10_000)] = 1
     """Views rendered in one timed call."""
-    split_repeats: int = 3
+    split_repeats: Annotated[int, Range(1, 10_000)] = 3
     """Rounds that take a render's time apart: encoding, MLP, sampling, compositing, other."""
-    train_iterations: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    train_iterations: Annotated[int, tyro.conf.arg(metavar="N"), Range(0, 10_000_000)] = 0
     """Training iterations to time as well, in memory, after everything else; 0 for none."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of the random points, and of the pixels trained on."""
 
     def __post_init__(self) -> None:
-        counts = (self.repeats, self.num_queries, self.chunk_size, self.num_views, self.split_repeats)
-        if min(self.warmup, self.train_iterations) < 0 or min(c for c in counts if c is not None) < 1:
-            raise ConfigError(
-                "warmup and training iterations must be at least 0; repeats, split repeats, queries, chunk size and "
-                "timed views at least 1"
-            )
+        check_numbers(self)
 
     def query_counts(self, device_type: str) -> tuple[int, int]:
         """Queries of a timed call and points evaluated at once, on a "cpu" or "cuda" device."""
@@ -118,14 +111,14 @@ class Inference:
     """Run every network by an inference plan; the report states how far its outputs are from float32."""
     plan_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the plans' weights, features and products."""
-    plan_drop_norm: Annotated[float, tyro.conf.arg(metavar="SHARE")] = 0.0
+    plan_drop_norm: Annotated[float, tyro.conf.arg(metavar="SHARE"), Range(0, 1, below=True)] = 0.0
     """Let plans take the norm of a layer's input for constant where outputs change by less than this share of the
     largest, such as 0.001."""
     auxiliary_outputs: bool = True
     """Render outputs that no score needs as well, such as the coarse field's colours."""
-    early_stop: Annotated[float, tyro.conf.arg(metavar="T")] = 0.0
+    early_stop: Annotated[float, tyro.conf.arg(metavar="T"), Range(0, 1, below=True)] = 0.0
     """End rays where their transmittance is below this, such as 0.003: no channel changes by more."""
-    skip_empty: Annotated[int, tyro.conf.arg(metavar="CELLS")] = 0
+    skip_empty: Annotated[int, tyro.conf.arg(metavar="CELLS"), Range(0, 512)] = 0
     """Skip space where the trained density is zero, by a grid of so many cells a side, such as 96; 0 for none."""
 
     def __post_init__(self) -> None:
@@ -133,10 +126,7 @@ class Inference:
             raise ConfigError("norms are dropped by plans: give --plan-backend eager")
         if self.plan_backend == "none" and self.plan_dtype != "float32":
             raise ConfigError(f"a plan in {self.plan_dtype} needs a backend: give --plan-backend eager")
-        if not 0 <= self.early_stop < 1:
-            raise ConfigError(f"--early-stop is a transmittance in [0, 1), not {self.early_stop:g}; try 0.003")
-        if self.skip_empty < 0:
-            raise ConfigError(f"an occupancy grid needs at least 2 cells a side, or 0 for none, not {self.skip_empty}")
+        check_numbers(self)
 
     @property
     def changes_images(self) -> bool:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_h
 import tyro
 
 from eugen_nerf.cli.support.renamed_options import current_arguments
+from eugen_nerf.core.ranges import check_numbers
 
 MARKERS = (tyro.conf.OmitArgPrefixes,)
 """Names of groups are no part of options."""
@@ -37,12 +38,18 @@ def parse(command: type | Mapping[str, type], prog: str, args: Sequence[str] | N
     args = list(sys.argv[1:] if args is None else args)
     if not isinstance(command, Mapping):
         args = current_arguments(prog, args)
-        return tyro.cli(_grouped(command), prog=prog, args=args, config=MARKERS).command()
+        return _checked(tyro.cli(_grouped(command), prog=prog, args=args, config=MARKERS).command())
     args = [*args[:1], *current_arguments(" ".join([prog, *args[:1]]), args[1:])]
     union: Any = Union[  # noqa: UP007  (the members are not known before)
         tuple(Annotated[_grouped(kind), tyro.conf.subcommand(name=word)] for word, kind in command.items())
     ]
-    return tyro.cli(union, prog=prog, description=text, args=args, config=MARKERS).command()
+    return _checked(tyro.cli(union, prog=prog, description=text, args=args, config=MARKERS).command())
+
+
+def _checked(command: Any) -> Any:
+    """The command, whose numbers are in the ranges that its fields declare; raises `ConfigError` otherwise."""
+    check_numbers(command)
+    return command
 
 
 def _grouped(command: type) -> type:
@@ -104,6 +111,8 @@ def _value_words(hint: Any) -> str | None:
 
     The word None is accepted, as by nerfstudio's commands; leaving the option out says the same.
     """
+    if get_origin(hint) is Annotated:
+        hint = hint.__origin__
     if get_origin(hint) is Annotated:
         hint = hint.__origin__
     if get_origin(hint) not in (Union, UnionType) or NoneType not in get_args(hint):

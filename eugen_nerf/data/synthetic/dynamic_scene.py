@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eugen_nerf.core.ranges import Range
 from eugen_nerf.data.synthetic.blender_format import complete_directory, write_split
 from eugen_nerf.data.synthetic.meshes import (
     Array,
@@ -43,9 +45,9 @@ BALL_DISTANCE = 0.78
 class DynamicConfig(SceneConfig):
     """What to generate, as in `SceneConfig`; every view has its own time."""
 
-    num_val: int = 5
+    num_val: Annotated[int, Range(1, 100_000)] = 5
     """Number of validation views, at least 1."""
-    num_test: int = 10
+    num_test: Annotated[int, Range(1, 100_000)] = 10
     """Number of test views, at least 1."""
 
 

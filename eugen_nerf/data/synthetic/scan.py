@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.ranges import SEED, Range, check_numbers
 from eugen_nerf.data.synthetic.blender_format import complete_directory
 from eugen_nerf.data.synthetic.furniture import furnished_room
 from eugen_nerf.data.synthetic.pinhole_cameras import Camera, look_at
@@ -36,43 +37,30 @@ class RoomConfig:
     Raises `ConfigError` for a value out of its range.
     """
 
-    size: Vector = (5.0, 4.0, 2.6)
+    size: Annotated[Vector, Range(2.2, 30)] = (5.0, 4.0, 2.6)
     """Width, depth and height of the room in metres: 3 to 30, 3 to 30, 2.2 to 10."""
-    num_objects: int = 8
+    num_objects: Annotated[int, Range(0, 60)] = 8
     """Pieces of furniture, 0 to 60."""
-    num_frames: int = 200
+    num_frames: Annotated[int, Range(2, 100_000)] = 200
     """Frames of the scan, 2 to 100000."""
-    resolution: tuple[int, int] = (160, 120)
+    resolution: Annotated[tuple[int, int], Range(8, 4096)] = (160, 120)
     """Image width and height in pixels, each 8 to 4096."""
-    fov: float = 75.0
+    fov: Annotated[float, Range(20, 120)] = 75.0
     """Horizontal field of view in degrees, 20 to 120."""
-    fps: float = 10.0
+    fps: Annotated[float, Range(0.1, 1000)] = 10.0
     """Frames per second, 0.1 to 1000; it affects only the timestamps."""
-    depth_noise: float = 0.0
+    depth_noise: Annotated[float, Range(0, 10)] = 0.0
     """Strength of the simulated sensor errors, 0 to 10: 0 is exact, 1 is like a Kinect (`noisy_depth`)."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Non-negative seed for furniture, colours, path and noise."""
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        ranges: tuple[tuple[str, float, float, float], ...] = (
-            ("width of the room", self.size[0], 3.0, 30.0),
-            ("depth of the room", self.size[1], 3.0, 30.0),
-            ("height of the room", self.size[2], 2.2, 10.0),
-            ("num_objects", self.num_objects, 0, 60),
-            ("num_frames", self.num_frames, 2, 100_000),
-            ("resolution width", self.resolution[0], 8, 4096),
-            ("resolution height", self.resolution[1], 8, 4096),
-            ("fov", self.fov, 20.0, 120.0),
-            ("fps", self.fps, 0.1, 1000.0),
-            ("depth_noise", self.depth_noise, 0.0, 10.0),
-            ("seed", self.seed, 0, 2**63 - 1),
-        )
-        for name, value, low, high in ranges:
+        check_numbers(self)
+        sides = (("width", 3.0, 30.0), ("depth", 3.0, 30.0), ("height", 2.2, 10.0))
+        for (name, low, high), value in zip(sides, self.size, strict=True):
             if not low <= value <= high:
-                raise ConfigError(
-                    f"{name} is {value:g}, but {low:g} to {high:g} is allowed: choose a value in that range"
-                )
+                raise ConfigError(f"the {name} of the room (--size) must be {low:g} to {high:g} m, not {value:g}")
 
 
 def generate_room(output: Path, config: RoomConfig | None = None, *, overwrite: bool = False) -> Path:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.ranges import SEED, Range, check_numbers
 from eugen_nerf.data.synthetic.blender_format import complete_directory, write_split
 from eugen_nerf.data.synthetic.pinhole_cameras import Camera, hemisphere_positions, look_at
 from eugen_nerf.data.synthetic.ray_casting import Tracer, render_rgba
@@ -27,32 +28,22 @@ class SceneConfig:
     Raises `ConfigError` for a value out of its range.
     """
 
-    resolution: int | tuple[int, int] = 64
+    resolution: Annotated[int | tuple[int, int], Range(1, 8192)] = 64
     """Image size in pixels: one number for square images or (width, height), each 1 to 8192."""
-    num_train: int = 60
+    num_train: Annotated[int, Range(1, 100_000)] = 60
     """Number of training views, at least 1."""
-    num_val: int = 4
+    num_val: Annotated[int, Range(1, 100_000)] = 4
     """Number of validation views, at least 1."""
-    num_test: int = 8
+    num_test: Annotated[int, Range(1, 100_000)] = 8
     """Number of test views, at least 1."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Non-negative seed for layout, colours, textures, light and cameras."""
-    supersample: int = 3
+    supersample: Annotated[int, Range(1, 16)] = 3
     """Rays per pixel and axis, 1 to 16: 3 averages 9 rays a pixel."""
 
     def __post_init__(self) -> None:
         """Checks the ranges."""
-        for name, value, low, high in (
-            ("resolution width", self.size[0], 1, 8192),
-            ("resolution height", self.size[1], 1, 8192),
-            ("num_train", self.num_train, 1, 100_000),
-            ("num_val", self.num_val, 1, 100_000),
-            ("num_test", self.num_test, 1, 100_000),
-            ("seed", self.seed, 0, 2**63 - 1),
-            ("supersample", self.supersample, 1, 16),
-        ):
-            if not low <= value <= high:
-                raise ConfigError(f"{name} is {value}, but {low} to {high} is allowed: choose a value in that range")
+        check_numbers(self)
 
     @property
     def size(self) -> tuple[int, int]:
