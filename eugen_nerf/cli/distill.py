@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from eugen_nerf.cli.support.common import print_lines, run_cli, shared_by_torchrun
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.choices import RecipeName
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.ranges import COUNT, COUNT_OR_NONE, SEED, Range
 from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
 
 if TYPE_CHECKING:
@@ -56,17 +57,17 @@ class Distill:
     teacher trained on, to compare with."""
     exclude: tuple[str, ...] = ()
     """Layers to leave as they are: regular expressions as in --layers."""
-    num_features: tuple[int, ...] = ()
+    num_features: Annotated[tuple[int, ...], COUNT] = ()
     """Random features m: one number for all layers, or one for each in the network's order (default: the method's)."""
-    speedup: float | None = None
+    speedup: Annotated[float | None, Range(1, 1000, above=True, below=True)] = None
     """A budget instead of numbers of features: how many times faster field queries must be, measured."""
-    max_drop: float | None = None
+    max_drop: Annotated[float | None, Range(0, 60, above=True, below=True)] = None
     """A budget: how many dB of PSNR may be lost, measured against photographs on rays that are not fitted to."""
-    macs: float | None = None
+    macs: Annotated[float | None, Range(0, 1, above=True, below=True)] = None
     """A budget: share of the teacher's multiply-adds that a query may cost."""
-    finetune_steps: int | None = None
+    finetune_steps: Annotated[int | None, COUNT] = None
     """Steps of gradient calibration of the whole student on the training views afterwards; it never ends worse."""
-    finetune_minutes: float | None = None
+    finetune_minutes: Annotated[float | None, Range(0, 100_000, above=True)] = None
     """Minutes of it instead."""
     bundle: Path | None = None
     """Also write the final field as a bundle to this folder: safetensors and JSON, read with torch alone."""
@@ -82,24 +83,24 @@ class Distill:
     random and whitened get the same share in every layer."""
     projection: Literal["gaussian", "rademacher", "orthogonal"] = "gaussian"
     """Distribution of random projections."""
-    degree: int = 1
+    degree: Annotated[int, Range(1, 16)] = 1
     """Degree of random features."""
     norm: bool = False
     """Whether random features have a column for the input's norm."""
-    sweeps: int = 4
+    sweeps: Annotated[int, Range(0, 1000)] = 4
     """Re-solves of the teacher's rows for the inputs the layer really gets, aware of its ReLU; for rows only."""
     output_aware: bool = True
     """Choose and allocate by the effect of errors on rendered images: one backward pass of the teacher (not random,
     whitened)."""
-    train_steps: int = 0
+    train_steps: Annotated[int, COUNT_OR_NONE] = 0
     """Steps of gradient descent on each layer alone after the closed form (trained G, bias, Huber loss)."""
-    train_lr: float = 1e-1
+    train_lr: Annotated[float, Range(0, 1000, above=True)] = 1e-1
     """Learning rate of those steps, by Muon."""
-    ray_fraction: float = 1 / 64
+    ray_fraction: Annotated[float, Range(0, 1, above=True)] = 1 / 64
     """Fraction of the training views' pixels whose rays are used."""
-    max_rays: int = 4096
+    max_rays: Annotated[int, Range(1, 10_000_000)] = 4096
     """Largest number of rays."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Seed of the rays and of random projections."""
     experiment_name: str | None = None
     """Name of the new run; the teacher's with -distilled by default."""

@@ -44,7 +44,7 @@ def test_scene_then_check(tmp_path: Path, capsys) -> None:
 
 def test_bad_numbers_are_refused(tmp_path: Path, capsys) -> None:
     message = refused(capsys, "scene", "--output", str(tmp_path / "x"), "--num-train", "0")
-    assert "num_train is 0, but 1 to 100000 is allowed" in message
+    assert "--num-train must be at least 1 and at most 100000, not 0" in message
     assert not list(tmp_path.iterdir())
     with pytest.raises(SystemExit) as caught:
         main(["scene", "--resolution", "big"])

@@ -120,11 +120,12 @@ def test_noise_has_the_published_deviation_steps_and_dropouts() -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"size": (2.0, 4.0, 2.6)}, "width of the room is 2, but 3 to 30 is allowed"),
-        ({"num_frames": 1}, "num_frames is 1, but 2 to"),
-        ({"depth_noise": float("nan")}, "depth_noise is nan"),
-        ({"resolution": (16, 4)}, "resolution height is 4"),
-        ({"fov": 170.0}, "fov is 170"),
+        ({"size": (2.0, 4.0, 2.6)}, r"--size must be at least 2\.2 and at most 30, not 2"),
+        ({"size": (5.0, 2.5, 2.6)}, r"the depth of the room \(--size\) must be 3 to 30 m, not 2.5"),
+        ({"num_frames": 1}, "--num-frames must be at least 2 and at most 100000, not 1"),
+        ({"depth_noise": float("nan")}, "--depth-noise must be .*, not nan"),
+        ({"resolution": (16, 4)}, "--resolution must be at least 8 and at most 4096, not 4"),
+        ({"fov": 170.0}, "--fov must be at least 20 and at most 120, not 170"),
     ],
 )
 def test_settings_out_of_range_are_refused(change: dict, expected: str) -> None:

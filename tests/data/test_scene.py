@@ -327,7 +327,7 @@ def test_taken_output_is_refused_and_replaced_only_when_asked(tmp_path: Path) ->
     [{"resolution": 0}, {"resolution": (64, -1)}, {"num_train": 0}, {"num_val": 0}, {"seed": -1}, {"supersample": 17}],
 )
 def test_bad_config_is_refused(bad: dict) -> None:
-    with pytest.raises(ConfigError, match=r"is -?\d+, but \d+ to \d+ is allowed"):
+    with pytest.raises(ConfigError, match=r"--[a-z-]+ must be at least \d+ and at most \d+, not -?\d+"):
         SceneConfig(**bad)
 
 

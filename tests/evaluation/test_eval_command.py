@@ -139,7 +139,7 @@ def test_page_needs_no_network(trained: Result) -> None:
 
 
 def test_negative_iterations_are_refused() -> None:
-    with pytest.raises(ConfigError, match="training iterations must be at least 0"):
+    with pytest.raises(ConfigError, match="--train-iterations must be at least 0"):
         Timing(train_iterations=-1)
-    with pytest.raises(ConfigError, match="split repeats"):
+    with pytest.raises(ConfigError, match="--split-repeats must be at least 1"):
         Timing(split_repeats=0)

@@ -140,8 +140,8 @@ def test_the_command_renders_each_time(
         (["--output", "full"], "the folder full is not empty"),
         (["--output", "a.gif", "--view", "7"], "the split has views 0 to 2"),
         (["--output", "a.gif", "--times", "0", "2"], "times 0 to 2 are outside [0, 1]"),
-        (["--output", "a.gif", "--fps", "0"], "--fps must be a finite number above 0"),
-        (["--output", "a.gif", "--fps", "inf"], "--fps must be a finite number above 0"),
+        (["--output", "a.gif", "--fps", "0"], "--fps must be at least 0.01 and at most 1000"),
+        (["--output", "a.gif", "--fps", "inf"], "--fps must be at least 0.01 and at most 1000"),
     ],
 )
 def test_what_the_command_refuses(

@@ -174,9 +174,9 @@ def test_grids_that_cannot_be_are_refused(
         return refused(capsys, *args, *more)
 
     for voxel in ("0", "-0.1", "nan", "1e-300"):
-        assert f"a spacing of {float(voxel):g} m" in line("--voxel", voxel)
+        assert f"--voxel must be at least 0.0001 and at most 1000, not {float(voxel):.15g}" in line("--voxel", voxel)
     assert "is empty or not finite: correct --bounds" in line("--bounds", 1, 1, 1, 0, 2, 2)
-    assert "is empty or not finite: correct --bounds" in line("--bounds", 0, 0, "nan", 1, 1, 1)
+    assert "--bounds must be finite, not nan" in line("--bounds", 0, 0, "nan", 1, 1, 1)
     if command == "mesh":
         message = "a spacing of 0.002 m makes layers of 5001 x 5001 points, but at most 16,777,216 are held in memory"
         assert message in line("--voxel", 0.002, "--bounds", 0, 0, 0, 10, 10, 10)
@@ -196,7 +196,9 @@ def test_runs_that_cannot_be_compared_are_refused(
     assert "no run at" in refused(capsys, *args, tmp_path / "config.yml")
     assert "2 names for 1 runs" in refused(capsys, *args, runs["dense"], "--names", "a", "b")
     assert "no run is called 'x'" in refused(capsys, *args, runs["dense"], "--baseline", "x")
-    assert "voxel is 0, but it must be positive" in refused(capsys, *args, runs["dense"], "--voxel", "0")
+    assert "--voxel must be at least 0.0001 and at most 1000, not 0" in refused(
+        capsys, *args, runs["dense"], "--voxel", "0"
+    )
     assert not (tmp_path / "r" / "report.json").exists()
     other = isdf_trainer(
         room, tmp_path, iterations=1, change=lambda c: setattr(c.pipeline.datamanager.dataparser, "eval_interval", 4)

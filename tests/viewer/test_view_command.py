@@ -31,9 +31,9 @@ def test_refusals_are_one_line(
         (["--load-config", str(tmp_path / "config.yml")], "no run at"),
         (["--load-config", run, "--names", "a", "b"], "2 names for 1 runs"),
         (["--load-config", run, run, "--names", "a", "a"], "give each a name of its own"),
-        (["--load-config", run, "--port", "0"], "a port must be between"),
+        (["--load-config", run, "--port", "0"], "--port must be at least 1 and at most 65535"),
         (["--load-config", run, "--host", "192.0.2.7"], "not an address of this machine"),
-        (["--load-config", run, "--max-size", "3"], "16 or more pixels"),
+        (["--load-config", run, "--max-size", "3"], "--max-size must be at least 16"),
         (["--load-config", run, "--device", "cuda:99"], "cannot be used here"),
         (["--load-config"], "no run to open"),
     ):
