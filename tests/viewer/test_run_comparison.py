@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,23 @@ def test_costs_are_those_of_evaluation(pair: list[ShownRun]) -> None:
         assert macs is not None
         assert macs > 0
     assert math.isfinite(parameters)
+
+
+def test_a_button_that_two_tabs_press_at_once_starts_one_job() -> None:
+    jobs, released, ran = Jobs(lambda *_: None), threading.Event(), []
+    together = threading.Barrier(16)
+
+    def work(_: object) -> str:
+        ran.append(1)
+        released.wait(10)
+        return ""
+
+    def press() -> bool:
+        together.wait()
+        return jobs.start("save", work)
+
+    with ThreadPoolExecutor(16) as pool:
+        started = [future.result() for future in [pool.submit(press) for _ in range(16)]]
+    released.set()
+    jobs.wait("save", 10)
+    assert (sum(started), len(ran)) == (1, 1)

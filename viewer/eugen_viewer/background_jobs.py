@@ -25,6 +25,7 @@ class Jobs:
 
     report: Callable[[str, float | None, str], None]
     _running: dict[str, threading.Thread] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self, title: str, work: Callable[[Progress], str]) -> bool:
         """Starts a job unless one with the same title is running; returns whether it was started.
@@ -33,9 +34,6 @@ class Jobs:
             title: identifies the job.
             work: takes a `Progress`; returns the final text.
         """
-        thread = self._running.get(title)
-        if thread is not None and thread.is_alive():
-            return False
 
         def run() -> None:
             self.report(title, 0.0, "starting")
@@ -48,9 +46,12 @@ class Jobs:
                 line = f"failed: {type(error).__name__}: {error}"
             self.report(title, 1.0, line)
 
-        thread = threading.Thread(target=run, daemon=True, name=title)
-        self._running[title] = thread
-        thread.start()
+        with self._lock:  # two tabs may press a button at once
+            thread = self._running.get(title)
+            if thread is not None and thread.is_alive():
+                return False
+            self._running[title] = thread = threading.Thread(target=run, daemon=True, name=title)
+            thread.start()
         return True
 
     def wait(self, title: str, timeout: float | None = None) -> None:
