@@ -61,9 +61,9 @@ class Study:
             ConfigError: settings that it does not have.
         """
         known = [f.name for f in fields(cls)]
-        strangers = [name for name in settings if name not in known]
-        if strangers:
-            raise ConfigError(f"{strangers[0]!r} is no setting of this study; there are {', '.join(known)}")
+        unknown = [name for name in settings if name not in known]
+        if unknown:
+            raise ConfigError(f"{unknown[0]!r} is no setting of this study; there are {', '.join(known)}")
         return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
 
 
