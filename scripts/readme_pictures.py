@@ -13,28 +13,49 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from PIL import Image
 from view_screenshots import GL, SIZE, drag, rest, served, turn
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "docs" / "results" / "data"
 LIMIT = 2_000_000
 """Bytes of the animation."""
-CHART = {
-    "NeRF 8 x 256, lego": ("distill_lego_cpu", "dense-s42", ("drop-0.1-s42", "drop-0.3-s42", "macs-20-calibrated-s42")),
-    "NeRF 4 x 128 by Muon, lego": ("lego_small_cpu", "dense-s0", ("eugen-s0", "macs-50-calibrated-s0")),
-    "Mip-NeRF 360, garden": ("garden_mipnerf360_cpu", "dense", ("eugen",)),
-    "Mip-NeRF 360, garden, converted": ("distill_garden_mipnerf360_cpu", "dense", ("drop-0.3",)),
-    "Zip-NeRF, garden": ("garden_zipnerf_cpu", "dense", ("eugen",)),
-    "Zip-NeRF, garden, converted": ("distill_garden_zipnerf_cpu", "dense", ("drop-0.1",)),
-    "D-NeRF, dynamic lego": ("dnerf_lego_tiny_cpu", "dense", ("eugen", "drop-0.2")),
+TABLES = ("README.md", "docs/results/conversion.md")
+"""The pages whose tables say which result files the chart shows."""
+MUON = ("demo_cpu", "distill_scene_muon_cpu", "lego_small_cpu")
+"""Result files whose networks Muon trained; Adam trained the others."""
+KINDS = {
+    "closed form": ("o", r"(drop|macs|rows)-[\d.]+(-readers|-deformation)?"),
+    "closed form, calibrated": ("s", r"macs-\d+-calibrated|distilled"),
+    "low rank or pruned": ("x", r"(aware|svd|compensated|pruned|random)-\d+"),
+    "EUGen from scratch": ("^", r"eugen(-deformation)?"),
+    "narrower from scratch": ("D", r"narrow(-time|-third)?"),
+    "narrower, in a calibration's time": ("d", r"narrow(-third)?-short|short-\de-\d"),
 }
-"""Result file, dense twin and variants of each scene; those called eugen were trained from the start."""
+"""Mark of each kind of row, and the names of its variants without their seeds."""
+LEFT_OUT = r"dense(-5e-3)?|trained-on|mean-image|white"
+"""Rows that replace nothing: teachers, and images that know nothing of the scene."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row of a result file against the dense twin of its seed."""
+
+    kind: str
+    muon: bool
+    psnr: float
+    """In dB; below 0 where the twin is better."""
+    macs_ratio: float
+    """Multiply-adds of the twin over the row's own."""
+    speed_ratio: float | None
+    """Of field queries; None where the file has no dense network to be timed beside."""
 
 
 def animation(runs: list[str], path: Path) -> None:
@@ -76,31 +97,78 @@ def animation(runs: list[str], path: Path) -> None:
     raise SystemExit(f"{path} has {path.stat().st_size:,} bytes, more than {LIMIT:,}: take fewer frames")
 
 
+def points() -> list[Point]:
+    """Every row of the result files behind the tables of `TABLES`, but for those `LEFT_OUT`.
+
+    Raises:
+        SystemExit: a row whose kind is not known, so that none is left out unnoticed.
+    """
+    tables = yaml.safe_load((ROOT / "docs" / "results" / "tables.yml").read_text(encoding="utf8"))
+    cited = [row["report"] for table in tables if table["document"] in TABLES for row in table.get("rows", ())]
+    together: dict[str, list[str]] = {}  # a file's dense twins may stand in another, which its table names beside it
+    for reports in ([report] if isinstance(report, str) else report for report in cited):
+        for report in reports:
+            together[report] = max(together.get(report, []), reports, key=len)
+    found = []
+    for report, reports in together.items():
+        contents = {name: json.loads((ROOT / name).read_text(encoding="utf8")) for name in reports}
+        rows = {row["variant"]: row for content in contents.values() for row in content["rows"]}
+        baselines = [content["protocol"]["baseline"] for content in contents.values()]
+        (baseline, *_) = (name for name in baselines if name.startswith("dense"))
+        timed = contents[report]["protocol"]["baseline"].startswith("dense")
+        for row in contents[report]["rows"]:
+            name, seed = re.fullmatch(r"(.*?)(-s\d+)?", row["variant"]).groups("")
+            if re.fullmatch(LEFT_OUT, name):
+                continue
+            kind = next((kind for kind, (_, names) in KINDS.items() if re.fullmatch(names, name)), None)
+            if kind is None:
+                raise SystemExit(f"{report}: {name!r} is of no kind: add it to KINDS or LEFT_OUT in {__file__}")
+            twin = rows.get(f"dense{seed}", rows[baseline])
+            ratio = twin["macs_per_query"] / row["macs_per_query"]
+            speed = row["query_speed_ratio"] if timed else None
+            found.append(Point(kind, Path(report).stem in MUON, row["psnr"] - twin["psnr"], ratio, speed))
+    return found
+
+
 def chart(path: Path) -> None:
-    """PSNR against the dense twin over the speed of field queries, from the result files."""
+    """PSNR against the dense twin over multiply-adds and over the speed of field queries, from the result files."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-    figure, axes = pyplot.subplots(figsize=(7.6, 3.6), dpi=110, layout="constrained")
-    colours: dict[str, str] = {}
-    for title, (file, dense, variants) in CHART.items():
-        rows = {row["variant"]: row for row in json.loads((DATA / f"{file}.json").read_text(encoding="utf8"))["rows"]}
-        scene = title.removesuffix(", converted")
-        colour = colours.setdefault(scene, f"C{len(colours)}")
-        for key in variants:
-            lost = rows[key]["psnr"] - rows[dense]["psnr"]
-            marker = "^" if key.startswith("eugen") else "o"
-            axes.scatter(rows[key]["query_speed_ratio"], lost, color=colour, marker=marker, s=46)
-    for scene, colour in colours.items():
-        axes.scatter([], [], color=colour, label=scene)
-    axes.scatter([], [], color="0.4", marker="o", label="converted")
-    axes.scatter([], [], color="0.4", marker="^", label="trained from the start")
-    axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-    axes.set(xlabel="field queries, times as fast as the dense twin's", ylabel="PSNR against the dense twin, dB")
-    axes.legend(fontsize=8, loc="lower right")
+    shown = points()
+    figure, panels = pyplot.subplots(1, 2, figsize=(8.2, 4.6), dpi=110, layout="constrained", sharey=True)
+    for axes, key in zip(panels, ("macs_ratio", "speed_ratio"), strict=True):
+        for kind, (mark, _) in KINDS.items():
+            for muon in (False, True):
+                of = [p for p in shown if (p.kind, p.muon) == (kind, muon) and getattr(p, key) is not None]
+                x = [getattr(p, key) for p in of]
+                axes.scatter(x, [p.psnr for p in of], marker=mark, s=26, **_colours(mark, muon))
+        axes.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+        axes.set_xscale("log")
+        axes.set_xticks([1, 2, 4, 8])
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set_yticks([2, 1, 0, -1, -2, -4, -8, -16], labels=["+2", "+1", "0", "-1", "-2", "-4", "-8", "-16"])
+    panels[0].set(xlabel="times fewer multiply-adds a query", ylabel="PSNR against the dense twin, dB")
+    panels[1].set(xlabel="times as fast a query")
+    for kind, (mark, _) in KINDS.items():
+        panels[0].scatter([], [], marker=mark, s=26, label=kind, **_colours(mark, None))
+    for name, muon in (("trained by Adam", False), ("trained by Muon", True)):
+        panels[0].scatter([], [], marker="o", s=26, label=name, **_colours("o", muon))
+    figure.legend(fontsize=8, loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path)
+
+
+def _colours(mark: str, muon: bool | None) -> dict[str, Any]:
+    """Of marks of networks that Muon trained, that Adam trained, or of either; short trainings have hollow ones."""
+    colour = {None: "0.35", False: "tab:blue", True: "tab:red"}[muon]
+    if mark == "x":  # has no face to fill
+        return {"color": colour, "alpha": 0.75}
+    return {"facecolors": "none" if mark == "d" else colour, "edgecolors": colour, "alpha": 0.75}
 
 
 def main() -> None:

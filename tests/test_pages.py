@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import itertools
 import re
 import subprocess
@@ -108,3 +109,24 @@ def test_messages_are_those_of_the_program() -> None:
     for message in messages:
         pattern = re.compile(".*".join(re.escape(part) for part in re.split(r"\.\.\.", message)), re.DOTALL)
         assert any(map(pattern.fullmatch, printed)), f"no program prints {message!r}"
+
+
+def test_the_chart_shows_what_the_tables_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    shown = importlib.import_module("readme_pictures").points()
+    rows = []
+    for name in ("README.md", "docs/results/conversion.md"):
+        for table in re.findall(r"<!-- table [\w-]+ -->\n(.*?)<!--", (ROOT / name).read_text(), re.DOTALL):
+            heading, _, *lines = (line.strip("| \n").split(" | ") for line in table.splitlines())
+            rows += [dict(zip(heading, line, strict=True), label=line[0]) for line in lines]
+    number, compared = re.compile(r"-?\d+\.\d+").fullmatch, 0
+    for row in rows:
+        if "teacher trained on" in row["label"] or "dense teacher" in row["label"]:
+            continue
+        if number(row.get("lost", "")) and number(row.get("query x", "")):
+            lost, faster = float(row["lost"]), float(row["query x"])
+            near = [p for p in shown if abs(p.psnr + lost) < 0.0051 and abs((p.speed_ratio or 0) - faster) < 0.0051]
+            assert near, f"no mark for {row}"
+            compared += 1
+    assert compared > 15
+    assert sum(point.speed_ratio is None for point in shown) == 4, "those that were not timed beside a dense network"
