@@ -29,6 +29,8 @@ LIMIT = 2_000_000
 """Bytes of the animation."""
 TABLES = ("README.md", "docs/results/conversion.md")
 """The pages whose tables say which result files the chart shows."""
+COMPARED = {"psnr_lost", "psnr_from_to", "query_speed_ratio"}
+"""Columns of which a table has one where it sets rows against a dense twin; tables that choose rates have none."""
 MUON = ("demo_cpu", "distill_scene_muon_cpu", "lego_small_cpu")
 """Result files whose networks Muon trained; Adam trained the others."""
 KINDS = {
@@ -40,7 +42,7 @@ KINDS = {
     "narrower, in a calibration's time": ("d", r"narrow(-third)?-short|short-\de-\d"),
 }
 """Mark of each kind of row, and the names of its variants without their seeds."""
-LEFT_OUT = r"dense(-5e-3)?|trained-on|mean-image|white"
+LEFT_OUT = r"dense|trained-on|mean-image|white"
 """Rows that replace nothing: teachers, and images that know nothing of the scene."""
 
 
@@ -98,13 +100,14 @@ def animation(runs: list[str], path: Path) -> None:
 
 
 def points() -> list[Point]:
-    """Every row of the result files behind the tables of `TABLES`, but for those `LEFT_OUT`.
+    """Every row of the result files behind the tables of `TABLES` that compare, but for those `LEFT_OUT`.
 
     Raises:
         SystemExit: a row whose kind is not known, so that none is left out unnoticed.
     """
     tables = yaml.safe_load((ROOT / "docs" / "results" / "tables.yml").read_text(encoding="utf8"))
-    cited = [row["report"] for table in tables if table["document"] in TABLES for row in table.get("rows", ())]
+    tables = [table for table in tables if table["document"] in TABLES and COMPARED & set(table.get("columns", ()))]
+    cited = [row["report"] for table in tables for row in table["rows"]]
     together: dict[str, list[str]] = {}  # a file's dense twins may stand in another, which its table names beside it
     for reports in ([report] if isinstance(report, str) else report for report in cited):
         for report in reports:
