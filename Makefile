@@ -16,7 +16,7 @@ install: $(READY)
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) scripts/check_python.py
 	$(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV): some minutes; torch for NVIDIA GPUs alone is most of what is downloaded (README, Install)"
+	@echo "installing into $(VENV): some minutes; torch for NVIDIA GPUs alone is most of what is downloaded (README, Two commands)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt setuptools wheel
 	@[ -t 1 ] || { seconds=0; while sleep 20 >/dev/null 2>&1; do seconds=$$((seconds + 20)); \
 		echo "installing, for $$seconds s: $$(du -sm $(VENV) | cut -f1) of about 8600 MB in $(VENV)"; done & beat=$$!; }; \
