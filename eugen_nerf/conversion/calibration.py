@@ -39,7 +39,7 @@ class CalibrationReport:
     seconds: float
     """Trials and checks included."""
     squared_error: tuple[float, float]
-    """On rays that neither fit nor calibration used, before and after."""
+    """On the check rays, before and after: no step was made on them, but the state was chosen by them."""
     optimizer: Algorithm = "adam"
 
     def __str__(self) -> str:
@@ -64,7 +64,7 @@ def calibrate(
     seed: int = 0,
     progress: Callable[[float, str], None] = lambda share, what: None,
 ) -> CalibrationReport:
-    """Trains all parameters of a student in place by its own loss, and keeps the best state that was checked.
+    """Trains all parameters of a student in place by its own loss, and keeps the state that is best on the check rays.
 
     Optimised camera poses are used and stay as they are: they belong to the photographs, not to the field.
 

@@ -1,11 +1,14 @@
-"""The way of a weight from a trained run to its student, stage by stage; every other file here is one of the stages.
+"""The way of a weight from a trained run to its student: the stages, and the calls that join them.
 
 open_teacher      load: the run as a `Teacher`, its rays drawn, calls of stock fields recorded
 convert_teacher   choose: numbers of features as configured, or allocated by a preview of what layers would lose
                   fit: layer after layer, by a recipe
-                  measure, where there is a budget: speed, and photographs that were not fitted to
+                  measure, where there is a budget: speed, and photographs that were not fitted to; a limit on the
+                  loss that is missed goes back to choose
 finetune          a little gradient descent on the photographs, where it is wanted
 write_run         (`run_writer.py`) the student as a run of its own
+
+`cli/distill.py` loads the run and calls the four in this order.
 """
 
 from __future__ import annotations
@@ -106,7 +109,10 @@ def finetune(
     minutes: float | None,
     progress: Callable[[float, str], None],
 ) -> CalibrationReport:
-    """Trains a student in place on the training views' rays, and judges it by rays that are used for nothing else.
+    """Trains a student in place on the training views' rays, and chooses its best state by the check rays.
+
+    No layer is fitted to the check rays and no step is made on them, but they choose: here optimizer, rate and state,
+    and before that how much a budget by loss replaces. What they measure is therefore no held-out error.
 
     Args:
         teacher: that it comes from.
