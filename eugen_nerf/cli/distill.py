@@ -66,7 +66,8 @@ class Distill:
     macs: Annotated[float | None, Range(0, 1, above=True, below=True)] = None
     """A budget: share of the teacher's multiply-adds that a query may cost."""
     finetune_steps: Annotated[int | None, COUNT] = None
-    """Steps of gradient calibration of the whole student on the training views afterwards; it never ends worse."""
+    """Steps of gradient calibration of the whole student on the training views afterwards. It never ends worse on the
+    rays that it is checked with."""
     finetune_minutes: Annotated[float | None, Range(0, 100_000, above=True)] = None
     """Minutes of it instead."""
     bundle: Path | None = None

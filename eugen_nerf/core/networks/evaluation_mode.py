@@ -1,6 +1,7 @@
 """The mode in which a network or a field is evaluated: with a graph for the backward pass, or as fast as possible.
 
-Whoever renders or trains decides it once and hands it down; nothing below looks at PyTorch's gradient switch.
+Whoever renders or trains decides it once and hands it down. A network or a signed distance that is called without one
+takes that of PyTorch's gradient switch; `tests/test_structure.py` lists all files that look at the switch.
 """
 
 from __future__ import annotations
