@@ -53,9 +53,7 @@ def lives(pid: int) -> bool:
     return state != "Z"
 
 
-@pytest.mark.parametrize(
-    ("number", "handler"), [(signal.SIGKILL, "SIG_DFL"), (signal.SIGTERM, "SIG_IGN"), (signal.SIGINT, "SIG_DFL")]
-)
+@pytest.mark.parametrize(("number", "handler"), [(signal.SIGKILL, "SIG_DFL"), (signal.SIGTERM, "SIG_IGN")])
 def test_nothing_outlives_a_parent_that_is_killed(
     number: signal.Signals, handler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -272,7 +272,7 @@ def test_the_command_refuses_in_one_line(
     assert line("--num-features", 4, 5).startswith("2 numbers of features for 4 layers (trunk_0, trunk_1, ")
     assert line("--ray-fraction", 0.25).startswith("256 rays (0.25 of 1024 pixels, at most 4096) are too few to fit")
     assert line("--max-rays", 100).startswith("100 rays (0.5 of 1024 pixels, at most 100) are too few")
-    assert line("--ray-fraction", 1.5) == "the fraction of rays must be in (0, 1], got 1.5"
+    assert line("--ray-fraction", 1.5) == "--ray-fraction must be above 0 and at most 1, not 1.5"
     assert line("--data", tmp_path / "gone").endswith("does not exist: give the folder of the data set")
     assert line("--load-config", tmp_path).endswith("is a folder: give the config.yml inside it")
     assert not list(tmp_path.iterdir())

@@ -151,9 +151,9 @@ def test_proposals_are_converted_where_configured(name: str, dense_path: Path, t
     assert [report.name for report in reports] == [*PROPOSALS[name], "field"]
     trunk = ["trunk_0", "trunk_1"] if name == "mip" else ["trunk_0"]
     for report, field in zip(reports, student.graph_fields().values(), strict=True):
-        expected = {"head_0": 9} if report.name == "field" else dict.fromkeys(trunk, 8)
-        assert {layer.name: layer.num_features for layer in report.layers} == expected
-        assert {n: c.num_features for n, c in eugen_layers(field).items()} == expected
+        counts = {"head_0": 9} if report.name == "field" else dict.fromkeys(trunk, 8)
+        assert {layer.name: layer.num_features for layer in report.layers} == counts
+        assert {n: c.num_features for n, c in eugen_layers(field).items()} == counts
         assert all(layer.relative_error < 0.9 for layer in report.layers)
     assert trainer.pipeline.model.proposal_variant == trainer.pipeline.model.variant == "eugen"
     again = load(write(trainer, student, run, reports, tmp_path))

@@ -13,7 +13,7 @@ from pretend import device_of, pretend_cuda
 from torch import Tensor
 
 from eugen_nerf.cli.eval import EvalCommand
-from eugen_nerf.core.rendering.sphere_tracing import SWEEP, first_crossing
+from eugen_nerf.core.rendering.sphere_tracing import STEPS_PER_COUNT, first_crossing
 from eugen_nerf.evaluation.protocol import Protocol, Timing
 from eugen_nerf.methods.background_renderers import rgb_renderer
 from eugen_nerf.methods.runs.loading import load_run
@@ -41,7 +41,7 @@ def test_a_march_on_a_gpu_finds_what_one_on_a_cpu_finds_with_few_waits() -> None
     with pretend_cuda() as counts:
         there = first_crossing(room_with_a_ball, *(v.to("cuda") for v in given), max_steps=MAX_STEPS)
         assert {device_of(v) for v in there} == {torch.device("cuda", 0)}
-        assert counts.waits.total() - len(given) <= MAX_STEPS // SWEEP + 2
+        assert counts.waits.total() - len(given) <= MAX_STEPS // STEPS_PER_COUNT + 2
     assert torch.equal(here[0], there[0])
     assert torch.equal(here[1], there[1])
 

@@ -190,5 +190,5 @@ def test_fusion_finds_the_room_and_serves_as_reference(scan: tuple[Room, DepthVi
     "bad", [{"points": 0}, {"voxel": float("nan")}, {"warmup": -1}, {"bands": (0.5, 0.1)}, {"bands": (0.0,)}]
 )
 def test_settings_out_of_range_are_refused(bad: dict) -> None:
-    with pytest.raises(ConfigError, match="correct"):
+    with pytest.raises(ConfigError, match="must be"):
         SdfProtocol(**bad)

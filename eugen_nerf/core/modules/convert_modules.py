@@ -124,6 +124,14 @@ def convert_(
         ConfigError: patterns that match nothing (the message lists what there is) or only layers that cannot be
             converted (with the reason for each); numbers that make no sense; a model whose outputs differ from
             call to call; too few samples.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core import convert_
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 32), torch.nn.ReLU(), torch.nn.Linear(32, 2))
+        >>> report = convert_(model, [torch.rand(64, 4) for _ in range(5)], num_features=8)
+        >>> model[0], model[2]
+        (Linear(in_features=4, out_features=8, bias=True), Linear(in_features=8, out_features=2, bias=True))
     """
     start = time.perf_counter()
     if macs is not None and num_features is not None:
