@@ -57,7 +57,7 @@ def lives(pid: int) -> bool:
 def test_nothing_outlives_a_parent_that_is_killed(
     number: signal.Signals, handler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor where a process of the command does not end when it is asked to."""
+    """Nor where a process of the command ignores SIGTERM."""
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path), FAMILY, str(tmp_path), handler])
     until(lambda: (tmp_path / "inner").exists())
     pids = [int((tmp_path / name).read_text()) for name in ("outer", "inner")]

@@ -163,12 +163,12 @@ def test_a_value_that_a_handler_cannot_use_costs_a_line(
         until(lambda: slider.value == 1.0)
     said = ""
 
-    def told() -> bool:
+    def reported() -> bool:
         nonlocal said
         said += capfd.readouterr().err
         return "left out" in said
 
-    until(told)
+    until(reported)
     assert said.splitlines() == ["a message of a browser was left out: RuntimeError: no such thing"]
 
 
