@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eugen_nerf.core.errors import ConfigError, DataError
+from eugen_nerf.evaluation.documents.attempts_markdown import Attempts, attempts_table
 from eugen_nerf.evaluation.documents.day_tables import DayTable, day_table
 from eugen_nerf.evaluation.documents.launch_markdown import LaunchCounts, launch_table
 from eugen_nerf.evaluation.documents.roofline_markdown import Predictions, predictions_table
@@ -94,7 +95,7 @@ class Verdicts:
     """A suite's file by the `report.json` of its results, both relative to the project's folder."""
 
 
-AnyPlace = Place | Pivot | Cases | Verdicts | Speeds | Predictions | DayTable | LaunchCounts
+AnyPlace = Place | Pivot | Cases | Verdicts | Speeds | Predictions | DayTable | LaunchCounts | Attempts
 
 
 def read_places(path: Path) -> list[AnyPlace]:
@@ -117,6 +118,8 @@ def _place_of(entry: Mapping[str, Any]) -> AnyPlace:
         return Verdicts(**entry)
     if "speeds" in entry:
         return Speeds(**entry)
+    if "attempts" in entry:
+        return Attempts(**entry)
     if "launches" in entry:
         return LaunchCounts(**entry)
     if "predictions" in entry:
@@ -142,6 +145,8 @@ def table(place: AnyPlace, folder: Path) -> str:
         return _listed(place, folder)
     if isinstance(place, Speeds):
         return speeds_table(place, folder)
+    if isinstance(place, Attempts):
+        return attempts_table(place, folder)
     if isinstance(place, LaunchCounts):
         return launch_table(place, folder)
     if isinstance(place, Predictions):
