@@ -23,8 +23,9 @@ CANDIDATES: tuple[tuple[Algorithm, float], ...] = (
 )
 """Optimizers and learning rates that are tried. The least are for fields that have little left to gain, such as a
 teacher trained on: larger ones only take them away from where they are."""
-_TRIAL_SHARE = 0.04
-"""Share of the time or steps that each of them is tried for."""
+_ROUNDS = ((len(CANDIDATES), 0.03), (2, 0.09))
+"""Trials: how many of the best candidates a round tries, and for which share of the time or steps each. The first
+alone is too short to decide: its differences are of the size of the noise."""
 _CHECKS = 10
 """How often the student is compared with photographs while it trains."""
 
@@ -60,7 +61,7 @@ def calibrate(
     *,
     steps: int | None = None,
     minutes: float | None = None,
-    batch: int = 256,
+    batch: int,
     seed: int = 0,
     progress: Callable[[float, str], None] = lambda share, what: None,
 ) -> CalibrationReport:
@@ -68,7 +69,8 @@ def calibrate(
 
     Optimised camera poses are used and stay as they are: they belong to the photographs, not to the field.
 
-    Optimizer and learning rate are those that do best on the check rays after a short trial each.
+    Optimizer and learning rate are those that do best on the check rays after short trials: all candidates, then the
+    two best for longer, each from the student as it was given.
 
     Args:
         student: a converted model.
@@ -89,15 +91,18 @@ def calibrate(
     before = check.squared_error(student)
     best_error, best_state = before, copy.deepcopy(student.state_dict())
     first = best_state
-    trials = {}
-    for candidate in CANDIDATES:
-        student.load_state_dict(first)
-        limit = max(1, round(_TRIAL_SHARE * steps)) if steps else None
-        until = None if minutes is None else _TRIAL_SHARE * 60 * minutes
-        _descend(student, training, candidate, batch, seed, limit, until, lambda share: None)
-        trials[candidate] = check.squared_error(student)
-        progress(0.0, f"{candidate[0]}, learning rate {candidate[1]:g}: {trials[candidate]:.3e}")
-    chosen = min(trials, key=lambda each: trials[each])
+    ranked = list(CANDIDATES)
+    for count, share in _ROUNDS:
+        trials = {}
+        for candidate in ranked[:count]:
+            student.load_state_dict(first)
+            limit = max(1, round(share * steps)) if steps else None
+            until = None if minutes is None else share * 60 * minutes
+            _descend(student, training, candidate, batch, seed, limit, until, lambda done: None)
+            trials[candidate] = check.squared_error(student)
+            progress(0.0, f"{candidate[0]}, learning rate {candidate[1]:g}: {trials[candidate]:.3e}")
+        ranked = sorted(trials, key=trials.__getitem__)
+    chosen = ranked[0]
     student.load_state_dict(first)
     done = 0
 

@@ -109,7 +109,8 @@ def finetune(
     minutes: float | None,
     progress: Callable[[float, str], None],
 ) -> CalibrationReport:
-    """Trains a student in place on the training views' rays, and chooses its best state by the check rays.
+    """Trains a student in place on the training views' rays, as many a step as its teacher was trained on, and chooses
+    its best state by the check rays.
 
     No layer is fitted to the check rays and no step is made on them, but they choose: here optimizer, rate and state,
     and before that how much a budget by loss replaces. What they measure is therefore no held-out error.
@@ -122,5 +123,6 @@ def finetune(
         progress: called with the share done and a line.
     """
     training, check = (Photographs(teacher.run, rays) for rays in (teacher.training_rays(), teacher.check_rays()))
+    batch = teacher.trainer.pipeline.datamanager.train_num_rays_per_batch  # type: ignore[attr-defined]
     seed = teacher.config.seed
-    return calibrate(student, training, check, steps=steps, minutes=minutes, seed=seed, progress=progress)
+    return calibrate(student, training, check, steps=steps, minutes=minutes, batch=batch, seed=seed, progress=progress)

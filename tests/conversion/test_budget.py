@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import pytest
@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from eugen_nerf.cli import distill as cli
+from eugen_nerf.conversion import calibration
 from eugen_nerf.conversion.budget import budget_search
 from eugen_nerf.conversion.budget.budget_search import BudgetResult, Measured, convert_to_budget
 from eugen_nerf.conversion.budget.measure import Photographs, query_macs
@@ -293,7 +294,30 @@ def test_calibration_never_ends_worse_and_can_help(run: Run, conversion: GraphTe
     for key, value in student.state_dict().items():
         assert torch.equal(value, before[key])
     with pytest.raises(ConfigError, match="steps or of minutes"):
-        calibrate(student, training, check)
+        calibrate(student, training, check, batch=16)
+
+
+def test_calibration_decides_by_the_longer_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate that leads after the first round loses to one that is better in the second."""
+    late, early = ("muon", 3e-3), ("adam", 1e-4)
+    errors = {(early, 6): 0.4, (late, 6): 0.5, (early, 18): 0.3, (late, 18): 0.2, (late, 200): 0.1}
+    student, made = torch.nn.Linear(1, 1), []
+
+    def descend(student: Any, training: Any, candidate: Any, batch: int, seed: int, steps: int, *rest: Any) -> int:
+        made.append((candidate, steps))
+        rest[-1](1.0)
+        return steps
+
+    class Check:
+        """Squared errors as written above; 0.9 for what is not in the table."""
+
+        def squared_error(self, model: Any) -> float:
+            return errors.get(made[-1], 0.9) if made else 0.8
+
+    monkeypatch.setattr(calibration, "_descend", descend)
+    report = calibrate(student, cast(Any, None), cast(Any, Check()), steps=200, batch=16)
+    assert made == [*((c, 6) for c in calibration.CANDIDATES), (early, 18), (late, 18), (late, 200)]
+    assert (report.optimizer, report.learning_rate, report.squared_error) == ("muon", 3e-3, (0.8, 0.1))
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *words: object) -> str:
