@@ -101,7 +101,7 @@ def test_one_process_writes(method: str, folder: Path) -> None:
         assert checkpoints == [f"nerfstudio_models/step-{step:09d}.ckpt" for step in kept]
         events = [f for f in files if Path(f).name.startswith("events.out.tfevents")]
         assert len(events) == 1
-        assert set(files) == {*checkpoints, *events, "config.yml", "dataparser_transforms.json"}
+        assert set(files) == {*checkpoints, *events, "config.yml", "dataparser_transforms.json", "training_data.json"}
         other = run_folder(folder, method, name, rank=1)
         assert [p.name for p in other.rglob("*")] == ["dataparser_transforms.json"]
         same = "dataparser_transforms.json"

@@ -13,10 +13,12 @@ from rich.console import Console
 from eugen_nerf.cli.roofline import RooflineCommand
 from eugen_nerf.cli.speed import SpeedCommand
 from eugen_nerf.cli.study import is_study, read_study, run_study
-from eugen_nerf.cli.suite import EVALUATORS, Suite, config_of, parts, read_suite, run_suite
+from eugen_nerf.cli.suite import config_of, parts, run_suite
+from eugen_nerf.cli.suite_file import EVALUATORS, Suite, read_suite
 from eugen_nerf.cli.support.common import installed, print_lines, run_cli
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.cli.support.runner import WorkerPool
+from eugen_nerf.core.checks.places import check_place
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import Range
 
@@ -46,7 +48,8 @@ class Bench:
         first = WorkerPool.of_environment(1, None).index == 0
         console = Console(quiet=not first)
         for path in self.suites:  # a mistake in the last one shows before the first runs
-            read_study(path) if is_study(path) else read_suite(path)
+            described = read_study(path)[0] if is_study(path) else read_suite(path)
+            check_place(described.output, "folder", f"output in {path}")
         for path in self.suites:
             if is_study(path):
                 page = run_study(path, console, workers=self.workers)

@@ -14,6 +14,7 @@ import tyro
 
 from eugen_nerf.cli.support.common import run_cli
 from eugen_nerf.cli.support.options import parse
+from eugen_nerf.core.checks.places import check_place
 from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.core.ranges import Range
 from eugen_nerf.data.synthetic.dynamic_scene import DynamicConfig, generate_dynamic
@@ -110,6 +111,7 @@ class FetchCommand:
         options: dict[str, Any] = {"save_dir": self.save_dir}
         # sdfstudio's class calls it dataset_name.
         keys = [name for name in ("capture_name", "dataset_name") if name in {option.name for option in fields(kind)}]
+        check_place(self.save_dir, "folder", "--save-dir")
         target = self.save_dir / self.dataset
         if keys:
             allowed = get_args(get_type_hints(kind)[keys[0]])
@@ -181,6 +183,7 @@ class PhotosCommand:
         """Finds and writes; raises `DataError` or `ConfigError`."""
         from eugen_nerf.data.photographs.pose_estimation import photograph_files
 
+        check_place(self.output, "folder")
         files = photograph_files(self.photos)
         if self.output.exists():
             raise DataError(f"'{self.output}' exists: move it away, or choose another --output")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from eugen_nerf.cli.support.common import print_lines, run_cli, shared_by_torchrun
 from eugen_nerf.cli.support.options import parse
+from eugen_nerf.core.checks.names import NAME
+from eugen_nerf.core.checks.places import check_place
 from eugen_nerf.core.choices import RecipeName
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import COUNT, COUNT_OR_NONE, SEED, Range
@@ -103,9 +105,9 @@ class Distill:
     """Largest number of rays."""
     seed: Annotated[int, SEED] = 0
     """Seed of the rays and of random projections."""
-    experiment_name: str | None = None
+    experiment_name: Annotated[str | None, NAME] = None
     """Name of the new run; the teacher's with -distilled by default."""
-    timestamp: str | None = None
+    timestamp: Annotated[str | None, NAME] = None
     """Last folder of the new run; the present time by default."""
     output_dir: Path | None = None
     """Folder of runs; the teacher's by default."""
@@ -129,6 +131,7 @@ class Distill:
         from eugen_nerf.conversion.teachers.graph_runs import graph_model
         from eugen_nerf.core.distributed import process_index
         from eugen_nerf.methods.runs.loading import load_run
+        from eugen_nerf.methods.runs.training_data import training_data_files
 
         budget, config = self._budget(), self._config()
         first = process_index() == 0
@@ -144,7 +147,8 @@ class Distill:
         if not first:
             return
         student = converted.student
-        path = write_run(student.trainer, student.model, run.step, student.reports, record, self._drawings(converted))
+        files = {**self._drawings(converted), **training_data_files(run.pipeline)}
+        path = write_run(student.trainer, student.model, run.step, student.reports, record, files)
         teacher.forget()
         print_reports(console, student.reports, bundled=self.bundle is not None)
         if converted.budget is not None:
@@ -173,6 +177,9 @@ class Distill:
             raise ConfigError(f"{self.bundle} exists; choose another --bundle")
         if self.onnx and self.bundle is None:
             raise ConfigError("--onnx writes beside a bundle: give --bundle as well")
+        for option, place in {"--bundle": self.bundle, "--output-dir": self.output_dir}.items():
+            if place is not None:
+                check_place(place, "folder", option)
 
     def _budget(self) -> Budget | None:
         """The budget, where one is given.

@@ -10,6 +10,7 @@ import tyro
 
 from eugen_nerf.cli.support.common import run_cli
 from eugen_nerf.cli.support.options import parse
+from eugen_nerf.core.checks.names import NAME
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.ranges import COUNT_OR_NONE, THREADS
 from eugen_nerf.evaluation.output_paths import check_output
@@ -31,7 +32,7 @@ class EvalCommand:
 
     load_config: tuple[Path, ...] = ()
     """The config.yml of each run."""
-    names: tuple[str, ...] = ()
+    names: Annotated[tuple[str, ...], NAME] = ()
     """What to call the runs, in the same order (default: their methods)."""
     baseline: str | None = None
     """The run that speeds are compared with (default: the first)."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from eugen_nerf.cli.support.common import run_cli
 from eugen_nerf.cli.support.options import parse
+from eugen_nerf.core.checks.names import NAME
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import CELL, FINITE, POSITIVE, THREADS
 from eugen_nerf.evaluation.output_paths import check_sdf_report
@@ -148,7 +149,7 @@ class EvaluateCommand:
 
     load_config: tuple[Path, ...]
     """The config.yml of each run."""
-    names: tuple[str, ...] = ()
+    names: Annotated[tuple[str, ...], NAME] = ()
     """What to call the runs, in the same order; NAME-s0, NAME-s1, ... are averaged as seeds of NAME."""
     baseline: str | None = None
     """The run that speeds are compared with (default: the first)."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import yaml
 from rich.console import Console
 
 from eugen_nerf.cli.suite import keep_older
 from eugen_nerf.cli.support.progress import stages
 from eugen_nerf.cli.support.runner import WorkerPool, wait_for
+from eugen_nerf.core.checks.names import shown
+from eugen_nerf.core.checks.plain_data import from_plain_data
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import SEED, THREADS, Range
 from eugen_nerf.evaluation.statistics.published import check_published
+from eugen_nerf.methods.runs.strict_yaml import YamlFileError, plain_yaml
 from eugen_nerf.surfaces.files import new_file
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class StudySuite:
     """Which experiment, see `studies.register`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Its settings."""
-    seeds: Annotated[Sequence[int], SEED] = (0,)
+    seeds: Sequence[Annotated[int, SEED]] = (0,)
     """Every case is run once for each."""
     workers: Annotated[int, Range(1, 1024)] = 2
     """Cases side by side."""
@@ -50,8 +52,8 @@ class StudySuite:
 def is_study(path: Path) -> bool:
     """Whether a suite's file describes a study; what cannot be read is none."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf8"))
-    except (OSError, yaml.YAMLError):
+        content = plain_yaml(path)
+    except YamlFileError:
         return False
     return isinstance(content, dict) and "study" in content
 
@@ -62,16 +64,17 @@ def read_study(path: Path) -> tuple[StudySuite, Study]:
     Raises:
         ConfigError: no such file, no YAML, or keys that are missing or unknown.
     """
+    where = f"{path} is no suite"
     try:
-        suite = StudySuite(**yaml.safe_load(path.read_text(encoding="utf8")))
-    except (OSError, yaml.YAMLError, TypeError) as error:
-        raise ConfigError(f"{path} is no suite: {str(error).splitlines()[0]}") from error
+        suite = from_plain_data(StudySuite, plain_yaml(path), where)
+    except YamlFileError as error:
+        raise ConfigError(f"{where}: {error}") from error
     check_published(suite.published, str(path))
-    if not suite.seeds:
-        raise ConfigError(f"{path}: give at least one seed")
+    if not suite.seeds or len(set(suite.seeds)) < len(suite.seeds):
+        raise ConfigError(f"{path}: seeds is {shown(suite.seeds)}; give at least one, each once")
     from eugen_nerf.studies.register import make_study
 
-    return replace(suite, output=Path(suite.output)), make_study(suite.study, dict(suite.settings))
+    return suite, make_study(suite.study, suite.settings, f"{where}: settings")
 
 
 def run_study(path: Path, console: Console, *, workers: int | None = None) -> Path | None:

@@ -6,104 +6,20 @@ Every step is a command of nerfstudio's or of ours, with its own log; a step who
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
+from eugen_nerf.cli.suite_file import EVALUATORS, Suite
 from eugen_nerf.cli.support.progress import working
 from eugen_nerf.cli.support.runner import Job, WorkerPool, run_command, run_jobs, tool, wait_for
-from eugen_nerf.core.errors import ConfigError, DataError
-from eugen_nerf.evaluation.statistics.published import check_published
+from eugen_nerf.core.errors import DataError
 
 CONVERTED = {"vanilla-nerf": "eugen-nerf", "dnerf": "eugen-dnerf"}
 """Stock methods whose conversion is a run of another method; all others stay what they are."""
-EVALUATORS = {"images": ("eugen-eval",), "sdf": ("eugen-sdf", "evaluate")}
-
-
-@dataclass(frozen=True)
-class Suite:
-    """What to run; the keys of the YAML file."""
-
-    name: str
-    """Title of the suite."""
-    output: Path
-    """Folder for data (where generated), runs, logs and the report."""
-    runs: Mapping[str, Sequence[str]]
-    """Arguments of `ns-train` by name of the run; the first is what the others are compared with."""
-    method: str = ""
-    """nerfstudio method of the trained runs."""
-    methods: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Instead of one method, several: further arguments of `ns-train` by method."""
-    data: Path | None = None
-    """A data set that `dataparser` reads; None generates a scene."""
-    scenes: Mapping[str, Path] = field(default_factory=dict)
-    """Instead of one data set, several by name. With scenes or methods, each pair has a report of its own, and one more
-    has the means over the scenes."""
-    scene: Sequence[str] = ()
-    """Arguments of `eugen-data`'s generator, where a scene is generated."""
-    generator: str = "scene"
-    """Subcommand of `eugen-data` that generates it, such as scene or dynamic."""
-    settings: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Every run is trained with each, as NAME-SETTING: further arguments of `ns-train` by name, such as rates."""
-    seeds: Sequence[int] = ()
-    """Every run is trained once for each, as NAME-s0, NAME-s1, ...; empty trains each once, under its own name."""
-    seed_args: Sequence[str] = ("--machine.seed={seed}",)
-    """Arguments of `ns-train` that set a seed."""
-    train: Sequence[str] = ()
-    """Arguments of `ns-train` common to all runs."""
-    dataparser: Sequence[str] = ("blender-data",)
-    """The dataparser's sub-command and arguments."""
-    distilled: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Arguments of `eugen-distill` by name; the first is the name of the teacher's run. With seeds, a teacher's name as
-    in `runs` stands for its run of every seed (NAME-s0, ...), and `{seed}` in the other arguments for the seed; a run
-    of one seed is named in full."""
-    evaluator: str = "images"
-    """What compares the runs: images (`eugen-eval`) or sdf (`eugen-sdf evaluate`)."""
-    evaluate: Sequence[str] = ()
-    """Its arguments."""
-    workers: int = 2
-    """Trainings and conversions side by side."""
-    threads: int | None = 1
-    """Processor threads of every step, whatever the number of workers, because sums depend on it: results are the same
-    for any number of workers. None leaves it to torch."""
-    published: Sequence[Mapping[str, str]] = ()
-    """Published results to print beside ours: `text`, `source`, and perhaps `beside` (the name of a run of ours) and
-    `differs` (what makes them hard to compare)."""
-
-
-def read_suite(path: Path) -> Suite:
-    """Reads a suite.
-
-    Raises:
-        ConfigError: no such file, no YAML, or keys that are missing or unknown.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf8"))
-        suite = Suite(**content)
-        suite = replace(suite, runs=_with_settings(suite.runs, suite.settings), settings={})
-        distilled = _distilled_with_seeds(suite)
-        suite = replace(
-            suite, runs=_with_seeds(suite.runs, suite.seeds, suite.seed_args), distilled=distilled, seeds=()
-        )
-    except (OSError, yaml.YAMLError, TypeError) as error:
-        raise ConfigError(f"{path} is no suite: {str(error).splitlines()[0]}") from error
-    check_published(suite.published, str(path))
-    without_teacher = [name for name, (teacher, *_) in suite.distilled.items() if teacher not in suite.runs]
-    if without_teacher:
-        raise ConfigError(f"{path}: {without_teacher[0]!r} has no teacher among the runs {', '.join(suite.runs)}")
-    if suite.evaluator not in EVALUATORS:
-        raise ConfigError(f"{path}: evaluator {suite.evaluator!r} is unknown; choose one of {', '.join(EVALUATORS)}")
-    if bool(suite.method) == bool(suite.methods):
-        raise ConfigError(f"{path}: give either method or methods")
-    if suite.scenes and suite.data is not None:
-        raise ConfigError(f"{path}: give either data or scenes")
-    data = None if suite.data is None else Path(suite.data)
-    scenes = {name: Path(path) for name, path in suite.scenes.items()}
-    return replace(suite, output=Path(suite.output), data=data, scenes=scenes)
 
 
 @dataclass(frozen=True)
@@ -126,41 +42,6 @@ def parts(suite: Suite) -> list[SuitePart]:
             single: dict[str, Any] = {"scenes": {}, "methods": {}, "method": method or suite.method, **own}
             suites.append(SuitePart(scene, method, replace(suite, **single)))
     return suites
-
-
-def _with_settings(
-    runs: Mapping[str, Sequence[str]], settings: Mapping[str, Sequence[str]]
-) -> Mapping[str, Sequence[str]]:
-    """Each run with every setting, whose arguments come last; the runs themselves without settings."""
-    if not settings:
-        return runs
-    return {f"{name}-{setting}": [*args, *more] for name, args in runs.items() for setting, more in settings.items()}
-
-
-def _with_seeds(
-    runs: Mapping[str, Sequence[str]], seeds: Sequence[int], seed_args: Sequence[str]
-) -> Mapping[str, Sequence[str]]:
-    """Each run once for every seed, all runs of a seed together; the runs themselves without seeds."""
-    if not seeds:
-        return runs
-    return {
-        f"{name}-s{seed}": [*args, *(argument.format(seed=seed) for argument in seed_args)]
-        for seed in seeds
-        for name, args in runs.items()
-    }
-
-
-def _distilled_with_seeds(suite: Suite) -> Mapping[str, Sequence[str]]:
-    """Each conversion once for every seed of its teacher, where it names the teacher without one."""
-    distilled: dict[str, Sequence[str]] = {}
-    for name, (teacher, *args) in suite.distilled.items():
-        if not suite.seeds or teacher not in suite.runs:
-            distilled[name] = [teacher, *args]
-            continue
-        for seed in suite.seeds:
-            own = (argument.format(seed=seed) for argument in args)
-            distilled[f"{name}-s{seed}"] = [f"{teacher}-s{seed}", *own]
-    return distilled
 
 
 def run_suite(suite: Suite, console: Console, *, workers: int | None = None) -> Path:

@@ -9,6 +9,8 @@ from typing import Annotated, ClassVar
 
 from eugen_nerf.cli.support.common import print_lines, run_cli
 from eugen_nerf.cli.support.options import parse
+from eugen_nerf.core.checks.names import NAME
+from eugen_nerf.core.checks.places import check_place
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import Range
 from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
@@ -34,7 +36,7 @@ class ViewCommand:
     load_config: tuple[Path, ...]
     """Paths of config.yml, one per run: runs of this package or of nerfstudio. The first run defines test views and
     coordinates."""
-    names: tuple[str, ...] = ()
+    names: Annotated[tuple[str, ...], NAME] = ()
     """Names of the runs in the viewer, one each (default: the parts of their paths that differ)."""
     host: str = "127.0.0.1"
     """Address to listen at. 127.0.0.1 accepts only this machine; 0.0.0.0 accepts everyone who can reach it."""
@@ -64,6 +66,7 @@ class ViewCommand:
             raise ConfigError(f"{len(self.names)} names for {len(self.load_config)} runs: give each a name of its own")
         check_config_paths(self.load_config)
         check_data_path(self.data)
+        check_place(self.output, "folder")
         # warnings of other packages about their own code would scroll the address away
         warnings.filterwarnings("ignore", module=r"(torch|nerfstudio|splines)\b")
         from rich.console import Console

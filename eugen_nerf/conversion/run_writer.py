@@ -18,6 +18,8 @@ from nerfstudio.models.base_model import Model
 from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.core import LayerReport
 from eugen_nerf.core.atomic_paths import atomic_path
+from eugen_nerf.core.checks.names import check_name
+from eugen_nerf.core.checks.places import check_place
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.methods.runs.checkpoints import atomic_torch_save
 
@@ -47,12 +49,17 @@ def set_output_dir(trainer: TrainerConfig, config: DistillConfig) -> None:
     """Writes into a copy of the teacher's configuration where the new run will lie.
 
     Raises:
-        RunError: the place is taken.
+        ConfigError: a name that is none, of the teacher's too.
+        RunError: the place is taken, or cannot be written.
     """
     trainer.output_dir = config.output_dir or trainer.output_dir
     trainer.experiment_name = config.experiment_name or f"{trainer.experiment_name}-distilled"
     trainer.timestamp = config.timestamp or datetime.now().strftime("%Y-%m-%d_%H%M%S")
+    for option, name in {"--experiment-name": trainer.experiment_name, "--timestamp": trainer.timestamp}.items():
+        check_name(name, option)
+    check_name(trainer.method_name, "method_name in config.yml")
     refuse_existing(trainer)
+    check_place(trainer.get_base_dir(), "folder", "--output-dir")
 
 
 def write_run(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
+from eugen_nerf.core.checks.places import check_place
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.surfaces.files import check_new_file
 
@@ -22,18 +22,15 @@ def check_output(folder: Path, *, overwrite: bool) -> None:
     Raises:
         RunError: there is a result and ``overwrite`` is False, or the folder cannot be written.
     """
+    check_place(folder, "folder")
     older = [folder / name for name in (JSON_NAME, HTML_NAME) if (folder / name).exists()]
     if older and not overwrite:
         raise RunError(f"{older[0]} exists: choose another --output, or pass --overwrite to replace it")
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise RunError(f"{folder} cannot be a folder, as {there} is a file: choose another --output")
-    if not os.access(there, os.W_OK):
-        raise RunError(f"the folder {there} cannot be written: choose another --output")
 
 
 def check_sdf_report(folder: Path, *, overwrite: bool) -> None:
     """Refuses early a folder that holds an older report or cannot be written; raises `RunError`."""
+    check_place(folder, "folder")
     for name in (JSON_NAME, HTML_NAME, SLICES_NAME):
         check_new_file(folder / name, overwrite=overwrite)
 
@@ -47,6 +44,7 @@ def check_film_output(output: Path, *, overwrite: bool) -> None:
     """
     if output.suffix.lower() not in FILM_SUFFIXES:
         raise ConfigError(f"{output} is no .mp4, .gif or .png (a strip of frames), nor a folder: choose one of these")
+    check_place(output, "file" if output.suffix else "folder")
     if output.is_dir() and any(output.iterdir()):
         raise RunError(f"the folder {output} is not empty: choose another --output")
     if output.is_file() and not (overwrite and output.suffix):

@@ -13,9 +13,13 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from eugen_nerf.core.checks.names import check_name
+from eugen_nerf.core.checks.places import check_place
+from eugen_nerf.core.distributed import process_index
 from eugen_nerf.core.errors import RunError, report_uncaught_in_one_line
 from eugen_nerf.methods.optimizers import AdamWOptimizerConfig
 from eugen_nerf.methods.runs.checkpoints import atomic_torch_save, checkpoint_files, read_latest_checkpoint
+from eugen_nerf.methods.runs.training_data import write_training_data
 from eugen_nerf.methods.training_device import (
     available_device,
     check_usable,
@@ -52,9 +56,26 @@ class EugenTrainerConfig(TrainerConfig):
         if not is_usable(self.machine.device_type):
             self.machine = replace(self.machine, device_type=available_device())
 
+    def set_experiment_name(self) -> None:
+        """As in nerfstudio, but `--data .` names the run as the folder is called, and not with an empty text."""
+        unnamed = self.experiment_name is None
+        super().set_experiment_name()
+        data = self.pipeline.datamanager.data
+        if unnamed and data is not None and self.experiment_name in ("", ".."):
+            self.experiment_name = data.resolve().name or "unnamed"
+
     def save_config(self) -> None:
-        """As in nerfstudio, whose `ns-train` calls it first: errors of this package are one line there too."""
+        """As in nerfstudio, whose `ns-train` calls it first: errors of this package are one line there too.
+
+        Raises:
+            ConfigError: an experiment, method or time whose name can be no folder's, or leads to another one.
+            RunError: the run's folder cannot be written.
+        """
         report_uncaught_in_one_line()
+        self.set_experiment_name()
+        for name in ("experiment_name", "method_name", "timestamp"):
+            check_name(getattr(self, name), f"--{name.replace('_', '-')}")
+        check_place(self.get_base_dir(), "folder", "--output-dir")
         super().save_config()
 
 
@@ -74,6 +95,8 @@ class EugenTrainer(Trainer):
         if without_gpu:
             CONSOLE.print("torch finds no GPU here: training on the CPU")
         super().setup(test_mode)
+        if process_index() == 0:
+            write_training_data(getattr(self.pipeline, "module", self.pipeline), self.config.get_base_dir())
         if without_gpu:
             steps = self.config.max_num_iterations - self._start_step
             line = long_training_line(self.pipeline, str(self.config.method_name), steps)

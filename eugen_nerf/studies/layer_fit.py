@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.layers.activations import activation
 from eugen_nerf.core.layers.baselines import MONARCH_BLOCKS
 from eugen_nerf.core.layers.projections import seeded_generator
+from eugen_nerf.core.ranges import COUNT, POSITIVE
 from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.studies.study_run import Case, Column, Study, train
 
@@ -41,18 +43,24 @@ class LayerFit(Study):
         "training points, none of them dead."
     )
 
-    width: int = 512
-    points: int = 10_000
-    steps: int = 3_000
-    batch: int = 10_000
-    features: tuple[int, ...] = (128,)
+    width: Annotated[int, COUNT] = 512
+    points: Annotated[int, COUNT] = 10_000
+    steps: Annotated[int, COUNT] = 3_000
+    batch: Annotated[int, COUNT] = 10_000
+    features: tuple[Annotated[int, COUNT], ...] = (128,)
     functions: tuple[str, ...] = ("relu", "softplus", "gelu")
     variants: tuple[str, ...] = ("eugen", "eugen-data", "eugen-fixed", "snnk", "lowrank", "monarch")
-    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+    rates: tuple[Annotated[float, POSITIVE], ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     """Inputs that are all positive move every pre-activation by half the rate times the width in a step of Adam: above
     1e-3, features of a ReLU die at a width of 512."""
-    held_out: int = 2_000
+    held_out: Annotated[int, COUNT] = 2_000
     """Points to choose the learning rate by, and as many to report on."""
+
+    def __post_init__(self) -> None:
+        for name in self.functions:
+            activation(name)
+        for kind in self.variants:
+            _check_variant(kind)
 
     def cases(self) -> list[Case]:
         """Every activation, number of features and variant."""
@@ -110,14 +118,10 @@ class LayerFit(Study):
 
     def _layer(self, case: Case, seed: int, inputs: Tensor, outputs: Tensor) -> FeatureLayer:
         """A layer before its first step; `inputs` and `outputs` are those it is trained on."""
+        _check_variant(str(case["kind"]))
         torch.manual_seed(seed)
         kind, _, degree = str(case["kind"]).partition("-k")
         m, order = int(case["m"]), int(degree or 1)
-        if kind not in (*EUGEN, "snnk", "lowrank", "monarch"):
-            raise ConfigError(
-                f"variant {case['kind']!r} is unknown; choose eugen, eugen-k2 (of degree 2, ...), eugen-fixed, "
-                "eugen-data, snnk, lowrank or monarch"
-            )
         if kind in EUGEN:
             # the same multiply-adds: a degree more is a block of features more
             phi = "relu" if order == 1 else "identity"
@@ -134,3 +138,11 @@ class LayerFit(Study):
         else:
             spec = LayerSpec("snnk" if kind == "snnk" else "lowrank", str(case["group"]), m, seed=seed)
         return spec.build(self.width, self.width)
+
+
+def _check_variant(kind: str) -> None:
+    if not re.fullmatch(rf"({'|'.join(EUGEN)})(-k[1-9]\d?)?|snnk|lowrank|monarch", kind):
+        raise ConfigError(
+            f"variant {kind!r} is unknown; choose eugen, eugen-k2 (of degree 2, ...), eugen-fixed, eugen-data, snnk, "
+            "lowrank or monarch"
+        )

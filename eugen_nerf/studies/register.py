@@ -13,12 +13,12 @@ from eugen_nerf.studies.variance import Variance
 STUDIES: dict[str, type[Study]] = {"layer_fit": LayerFit, "variance": Variance, "siren": SirenFit}
 
 
-def make_study(name: str, settings: dict[str, Any]) -> Study:
-    """The study called `name`.
+def make_study(name: str, settings: Any, where: str = "settings") -> Study:
+    """The study called `name`, with settings of a file, whose errors begin with `where`.
 
     Raises:
-        ConfigError: no such study, or settings that it does not have.
+        ConfigError: no such study, settings that it does not have, or values that they cannot have.
     """
     if name not in STUDIES:
         raise ConfigError(f"study {name!r} is unknown; choose one of {', '.join(STUDIES)}")
-    return STUDIES[name].of_settings(settings)
+    return STUDIES[name].of_settings(settings, where)

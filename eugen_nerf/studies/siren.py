@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from eugen_nerf.core import EUGenConfig, EUGenLinear
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.layers.projections import seeded_generator
+from eugen_nerf.core.ranges import COUNT, POSITIVE
 from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.studies.study_run import Case, Column, Study, train
 
@@ -76,15 +77,19 @@ class SirenFit(Study):
         "gradient is the network's own against central differences of the photograph, relative to their norm."
     )
 
-    size: int = 256
-    width: int = 256
-    depth: int = 3
+    size: Annotated[int, COUNT] = 256
+    width: Annotated[int, COUNT] = 256
+    depth: Annotated[int, COUNT] = 3
     """Sine layers, the first included."""
-    steps: int = 3_000
-    batch: int = 8_192
-    features: tuple[int, ...] = (32,)
+    steps: Annotated[int, COUNT] = 3_000
+    batch: Annotated[int, COUNT] = 8_192
+    features: tuple[Annotated[int, COUNT], ...] = (32,)
     variants: tuple[str, ...] = ("dense", "eugen", "lowrank", "narrow")
-    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
+    rates: tuple[Annotated[float, POSITIVE], ...] = (1e-4, 3e-4, 1e-3)
+
+    def __post_init__(self) -> None:
+        for kind in self.variants:
+            _check_variant(kind)
 
     def cases(self) -> list[Case]:
         """The dense network once, the others for every number of features."""
@@ -125,8 +130,7 @@ class SirenFit(Study):
     def _network(self, case: Case, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         kind, m, width = case["kind"], case["m"], self.width
-        if kind not in ("dense", "eugen", "lowrank", "narrow"):
-            raise ConfigError(f"variant {kind!r} is unknown; choose dense, eugen, lowrank or narrow")
+        _check_variant(kind)
         if kind == "narrow":  # l^2 of a hidden layer as 2 m d of eugen's
             width = max(4, round(math.sqrt(2 * m * width)))
         hidden: list[nn.Module] = []
@@ -162,6 +166,11 @@ class SirenFit(Study):
             points = chunk.clone().requires_grad_(True)
             parts.append(torch.autograd.grad(model(points).sum(), points)[0])
         return float((torch.cat(parts) - truth).norm() / truth.norm())
+
+
+def _check_variant(kind: str) -> None:
+    if kind not in ("dense", "eugen", "lowrank", "narrow"):
+        raise ConfigError(f"variant {kind!r} is unknown; choose dense, eugen, lowrank or narrow")
 
 
 def photograph(size: int) -> tuple[Tensor, Tensor]:

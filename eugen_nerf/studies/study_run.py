@@ -6,12 +6,13 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from eugen_nerf.core.checks.plain_data import from_plain_data
 from eugen_nerf.core.errors import ConfigError
 
 Case = dict[str, Any]
@@ -54,17 +55,13 @@ class Study:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @classmethod
-    def of_settings(cls, settings: dict[str, Any]) -> Study:
-        """A study with settings of a file.
+    def of_settings(cls, settings: Any, where: str = "settings") -> Study:
+        """A study with settings of a file, whose errors begin with `where`.
 
         Raises:
-            ConfigError: settings that it does not have.
+            ConfigError: settings that it does not have, or values that they cannot have.
         """
-        known = [f.name for f in fields(cls)]
-        unknown = [name for name in settings if name not in known]
-        if unknown:
-            raise ConfigError(f"{unknown[0]!r} is no setting of this study; there are {', '.join(known)}")
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
+        return from_plain_data(cls, settings, where)
 
 
 def train(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 
 from eugen_nerf.core import EUGenConfig, EUGenLinear
+from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.layers.activations import activation, polynomial_fit
 from eugen_nerf.core.layers.projections import PROJECTIONS, seeded_generator
+from eugen_nerf.core.ranges import COUNT, Range
 from eugen_nerf.studies.study_run import Case, Column, Study
 
 
@@ -30,15 +32,22 @@ class Variance(Study):
         "estimate is of the polynomial of the given degree closest to the activation."
     )
 
-    width: int = 256
-    outputs: int = 128
-    points: int = 256
-    features: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512)
+    width: Annotated[int, COUNT] = 256
+    outputs: Annotated[int, COUNT] = 128
+    points: Annotated[int, COUNT] = 256
+    features: tuple[Annotated[int, COUNT], ...] = (8, 16, 32, 64, 128, 256, 512)
     functions: tuple[str, ...] = ("relu", "softplus", "gelu")
-    degrees: tuple[int, ...] = (1, 2)
+    degrees: tuple[Annotated[int, Range(1, 16)], ...] = (1, 2)
     projections: tuple[str, ...] = PROJECTIONS
-    draws: int = 20
+    draws: Annotated[int, COUNT] = 20
     """Projections drawn for each seed."""
+
+    def __post_init__(self) -> None:
+        for name in self.functions:
+            activation(name)
+        for kind in self.projections:
+            if kind not in PROJECTIONS:
+                raise ConfigError(f"projection {kind!r} is unknown; choose one of {', '.join(PROJECTIONS)}")
 
     def cases(self) -> list[Case]:
         """Every activation, degree, number of features and distribution."""

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from eugen_nerf.core.atomic_paths import atomic_path
+from eugen_nerf.core.checks.places import check_place
 from eugen_nerf.core.errors import RunError
 
 
 def check_new_file(path: Path, *, overwrite: bool) -> None:
     """Raises `RunError` early, before minutes of work, if a name is taken or cannot be written."""
-    try:
-        taken = path.exists()
-    except OSError as error:
-        raise RunError(f"cannot access {path}: {error.strerror}; choose another --output") from error
-    if taken and not overwrite:
+    check_place(path, "file")
+    if path.exists() and not overwrite:
         raise RunError(f"{path} exists: choose another --output, or pass --overwrite to replace it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot make the folder {path.parent}: {error.strerror}; choose another --output") from error
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise RunError(f"{path} cannot be written: choose another --output")
 
 
 @contextmanager

@@ -46,7 +46,7 @@ WRONG = [
     ("eval", (), "give the config.yml of at least one run"),
     ("eval", (RUN_AT, "taken"), "taken is no configuration of a run"),
     ("eval", (RUN_AT, "run", "nowhere"), "no run at nowhere"),
-    ("eval", (RUN_AT, "run", "--output", "taken"), "taken cannot be a folder"),
+    ("eval", (RUN_AT, "run", "--output", "taken"), "taken exists and is a file, not a folder"),
     ("eval", (RUN_AT, "run", "--data", "nowhere"), "--data nowhere does not exist"),
     ("eval", ("--verify", "nowhere"), "no report at nowhere"),
     ("render", (RUN_AT, "nowhere", "--output", "a.mp4"), "no run at nowhere"),

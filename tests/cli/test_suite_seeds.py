@@ -9,7 +9,8 @@ import yaml
 from rich.console import Console
 from test_suite import WRITE_CONFIG, fake_tools
 
-from eugen_nerf.cli.suite import read_suite, run_suite
+from eugen_nerf.cli.suite import run_suite
+from eugen_nerf.cli.suite_file import read_suite
 from eugen_nerf.core.errors import ConfigError
 
 SUITE = {"name": "n", "method": "m", "runs": {"a": ["--x"], "b": []}}
@@ -68,5 +69,5 @@ def test_signed_distances_are_compared_by_their_own_command(tmp_path: Path, monk
     assert last.startswith("eugen-sdf evaluate --load-config ")
     assert "--names a-s0 b-s0 --output" in last
     assert last.endswith(f"--output {tmp_path / 'out/report'} --repeats 3")
-    with pytest.raises(ConfigError, match="evaluator 'mesh' is unknown; choose one of images, sdf"):
+    with pytest.raises(ConfigError, match="evaluator is 'mesh'; allowed is one of images, sdf"):
         read_suite(write(tmp_path, evaluator="mesh"))

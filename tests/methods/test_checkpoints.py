@@ -1,7 +1,10 @@
 """Checkpoint files: NumPy scalars under the safe loader, and writes that leave no half file."""
 
+import copy
 import errno
 import io
+import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -148,8 +151,66 @@ def test_weights_that_are_not_numbers_are_refused_by_name(tmp_path: Path) -> Non
         def __init__(self) -> None:
             super().__init__()
             self._model = torch.nn.Linear(2, 2)
+            self._model.register_buffer("far", torch.tensor(torch.inf))
 
-    state = Pipeline().state_dict()
-    state["_model.bias"][1] = torch.nan
-    with pytest.raises(RunError, match=r"a\.ckpt: bias holds 1 values that are not numbers"):
-        load_weights(Pipeline(), state, 1, tmp_path / "a.ckpt", check_data_state=False)  # type: ignore[arg-type]
+        @property
+        def model(self) -> torch.nn.Module:
+            return self._model
+
+    for wrong in (torch.nan, torch.inf, -torch.inf):  # an infinity may be right in a buffer, never in a parameter
+        state = copy.deepcopy(Pipeline().state_dict())
+        state["_model.bias"][1] = wrong
+        with pytest.raises(RunError, match=r"a\.ckpt: bias holds 1 values that are not numbers"):
+            load_weights(Pipeline(), state, 1, tmp_path / "a.ckpt", check_data_state=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (torch.zeros(3), "holds no `pipeline`"),
+        ([1, 2], "holds no `pipeline`"),
+        ({"state_dict": {}}, "holds no `pipeline`"),
+        ({"pipeline": {}, "step": True}, "`step` is true"),
+        ({"pipeline": {}, "step": -1}, "`step` is -1"),
+        ({"pipeline": {}, "step": "3"}, "`step` is '3'"),
+        ({"pipeline": {}, "step": 10**400}, "`step` is an integer|`step` is 1"),
+        ({"pipeline": [1], "step": 3}, "no tensors by name"),
+        ({"pipeline": {1: torch.zeros(1)}, "step": 3}, "no tensors by name"),
+    ],
+    ids=str,
+)
+def test_files_that_hold_something_else_are_refused(content: object, what: str, tmp_path: Path) -> None:
+    path = tmp_path / "step-000000003.ckpt"
+    torch.save(content, path)
+    with pytest.raises(RunError, match=what) as caught:
+        read_latest_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+class Touches:
+    """A pickle that runs code."""
+
+    def __init__(self, hit: Path) -> None:
+        self.hit = hit
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.hit),)
+
+
+def test_pickles_that_run_code_text_and_folders_are_refused(tmp_path: Path) -> None:
+    path, hit = tmp_path / "step-000000003.ckpt", tmp_path / "hit"
+    for content in ({"pipeline": Touches(hit), "step": 3}, Touches(hit)):
+        torch.save(content, path)
+        with pytest.raises(DamagedCheckpointError):
+            read_checkpoint(path)
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(DamagedCheckpointError):
+            read_checkpoint(path)
+    assert not hit.exists()
+    path.write_text("step: 3")
+    with pytest.raises(DamagedCheckpointError):
+        read_checkpoint(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DamagedCheckpointError):
+        read_checkpoint(path)

@@ -210,9 +210,9 @@ def test_the_front_holds_what_nothing_undercuts() -> None:
     ("content", "message"),
     [
         ({"study": "none"}, "study 'none' is unknown; choose one of layer_fit, variance, siren"),
-        ({"study": "siren", "settings": {"colour": 1}}, "'colour' is no setting of this study; there are size"),
+        ({"study": "siren", "settings": {"colour": 1}}, "there is no key 'colour'; the keys are size"),
         ({"study": "siren", "more": 1}, "is no suite"),
-        ({"study": "siren", "seeds": []}, "give at least one seed"),
+        ({"study": "siren", "seeds": []}, "give at least one, each once"),
     ],
 )
 def test_what_is_no_study_is_refused(tmp_path: Path, content: dict[str, Any], message: str) -> None:

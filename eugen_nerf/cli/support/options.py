@@ -18,6 +18,8 @@ from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_h
 import tyro
 
 from eugen_nerf.cli.support.renamed_options import current_arguments
+from eugen_nerf.core.checks.names import check_texts
+from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import check_numbers
 
 MARKERS = (tyro.conf.OmitArgPrefixes,)
@@ -34,8 +36,14 @@ def parse(command: type | Mapping[str, type], prog: str, args: Sequence[str] | N
         prog: what it is called.
         args: the command line without the command; the process's own by default.
         text: what the help of a command with subcommands begins with.
+
+    Raises:
+        ConfigError: an empty argument, a number out of its range, or a text that cannot be what its option says.
     """
     args = list(sys.argv[1:] if args is None else args)
+    for before, text in zip([prog, *args], args, strict=False):
+        if not text or (text.endswith("=") and text.startswith("--")):
+            raise ConfigError(f"there is nothing after {(text or before).rstrip('=')}: an empty text is no value")
     if not isinstance(command, Mapping):
         args = current_arguments(prog, args)
         return _checked(tyro.cli(_grouped(command), prog=prog, args=args, config=MARKERS).command())
@@ -47,8 +55,9 @@ def parse(command: type | Mapping[str, type], prog: str, args: Sequence[str] | N
 
 
 def _checked(command: Any) -> Any:
-    """The command, whose numbers are in the ranges that its fields declare; raises `ConfigError` otherwise."""
+    """The command, whose numbers, names and paths are what its fields declare; raises `ConfigError` otherwise."""
     check_numbers(command)
+    check_texts(command)
     return command
 
 

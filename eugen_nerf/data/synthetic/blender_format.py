@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eugen_nerf.core.atomic_paths import atomic_path
+from eugen_nerf.core.checks.places import check_place
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.synthetic.pinhole_cameras import Camera
 
@@ -71,6 +72,7 @@ def complete_directory(
 
     Raises `DataError` if `output` is taken, or if anything in the block raises OSError (disk full, no permission).
     """
+    check_place(output, "folder")
     final = output.resolve()
     _refuse_taken(output, final, overwrite=overwrite, marker=marker)
     try:
@@ -90,8 +92,6 @@ def _refuse_taken(output: Path, final: Path, *, overwrite: bool, marker: str) ->
     try:
         if not final.exists():
             return
-        if not final.is_dir():
-            raise DataError(f"'{output}' is a file, not a directory: choose another --output")
         entries = os.listdir(final)  # noqa: PTH208
     except OSError as error:
         raise DataError(f"cannot access '{output}': {error.strerror}; choose another --output") from error

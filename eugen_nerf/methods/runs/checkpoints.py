@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,11 @@ from nerfstudio.pipelines.base_pipeline import Pipeline
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import nn
 
+from eugen_nerf.core.checks.names import shown
 from eugen_nerf.core.errors import RunError
 
 _OUT_OF_MEMORY = ("not enough memory", "cannot allocate memory", "can't allocate memory", "out of memory")
+_MOST_STEPS = 1 << 40
 _CHECKPOINT_NAME = re.compile(r"step-(\d+)\.ckpt")
 
 
@@ -127,10 +128,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     allow_numpy_scalars()
     try:
-        # Before add_safe_globals the safe loader cannot read NumPy scalars; config.yml has run as code already.
+        # torch before 2.4 cannot read NumPy scalars safely: there a checkpoint is a pickle, which can run code.
         safe = hasattr(torch.serialization, "add_safe_globals")
         state = torch.load(path, map_location="cpu", weights_only=safe)
-    except (MemoryError, RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged archive or pickle can raise anything
         if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY):
             raise RunError(
                 f"memory does not hold checkpoint {path} ({path.stat().st_size / 2**20:.0f} MB): close other programs, "
@@ -141,6 +142,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict) or not {"pipeline", "step"} <= set(state):
         raise RunError(f"{path} is not a nerfstudio checkpoint: it holds no `pipeline` and `step`")
+    step, weights = state["step"], state["pipeline"]
+    if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < _MOST_STEPS:
+        raise RunError(f"{path} is not a nerfstudio checkpoint: its `step` is {shown(step)}, not a number of steps")
+    if not isinstance(weights, Mapping) or not all(isinstance(key, str) for key in weights):
+        raise RunError(f"{path} is not a nerfstudio checkpoint: its `pipeline` holds no tensors by name")
     return state
 
 
@@ -165,15 +171,17 @@ def load_weights(
         model_state = {key.removeprefix("module."): value for key, value in model_state.items()}
     data_state = {key: value for key, value in state.items() if not key.startswith("_model.")}
 
-    _check_finite(model_state, path)
     model = pipeline.model
+    _check_finite(model_state, {name for name, _ in model.named_parameters()}, path)
     model.update_to_step(step)
     own = model.state_dict()
     model_state = {key: value for key, value in model_state.items() if "lpips." not in key}
     model_state.update({key: value for key, value in own.items() if "lpips." in key})
+    if wrong := _other_kinds(own, model_state):
+        raise _other_architecture(path, wrong)
     try:
         model.load_state_dict(model_state, strict=True)
-    except (RuntimeError, RunError) as error:  # our own models raise RunError
+    except Exception as error:  # our own models raise RunError, others what they like
         differences = _differences(own, model_state) or [first_line(error)]
         raise _other_architecture(path, differences) from error
 
@@ -184,15 +192,21 @@ def load_weights(
     if differences:
         raise _other_architecture(path, differences)
     if check_data_state and data_state:
-        nn.Module.load_state_dict(pipeline, data_state, strict=False)  # the model's tensors are in place already
+        try:  # the model's tensors are in place already
+            nn.Module.load_state_dict(pipeline, data_state, strict=False)
+        except Exception as error:  # the state of a data manager is of any form
+            raise RunError(f"checkpoint {path}: the state of the data cannot be read: {first_line(error)}") from error
 
 
-def _check_finite(state: Mapping[str, Any], path: Path) -> None:
-    """Raises `RunError` for the first tensor with NaN in it: every image of such a run would be wrong."""
+def _check_finite(state: Mapping[str, Any], parameters: Collection[str], path: Path) -> None:
+    """Raises `RunError` for the first tensor with NaN in it, or parameter with an infinity: images would be wrong."""
     for key, value in state.items():
-        if isinstance(value, torch.Tensor) and value.is_floating_point() and bool(value.isnan().any()):
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            continue
+        wrong = ~value.isfinite() if key in parameters else value.isnan()
+        if bool(wrong.any()):
             raise RunError(
-                f"checkpoint {path}: {key} holds {int(value.isnan().sum())} values that are not numbers (NaN): the "
+                f"checkpoint {path}: {key} holds {int(wrong.sum())} values that are not numbers (NaN or infinite): the "
                 "training diverged; train again with a lower rate, or keep an older checkpoint alone in that folder"
             )
 
@@ -206,6 +220,22 @@ def _differences(own: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
         if key in saved and mine != theirs:
             mismatches.append(f"{key} ({_size(theirs)} in the checkpoint, {_size(mine)} in the model)")
     return mismatches
+
+
+def _other_kinds(own: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    """One text for each tensor whose numbers torch would convert into another kind and say nothing."""
+    kinds = {key: (_kind(own[key]), _kind(value)) for key, value in saved.items() if key in own}
+    return [
+        f"{key} ({theirs} in the checkpoint, {mine} in the model)"
+        for key, (mine, theirs) in kinds.items()
+        if mine != theirs
+    ]
+
+
+def _kind(value: Any) -> str:
+    if not isinstance(value, torch.Tensor):
+        return "no tensor"
+    return "complex" if value.is_complex() else "real" if value.is_floating_point() else "whole numbers"
 
 
 def _other_architecture(path: Path | None, differences: list[str]) -> RunError:

@@ -18,6 +18,9 @@ import torch
 import yaml
 from typeguard import CollectionCheckStrategy, ForwardRefPolicy, TypeCheckError, check_type
 
+from eugen_nerf.core.checks.names import shown
+from eugen_nerf.methods.runs.strict_yaml import StrictLoader
+
 PACKAGES = tuple(
     f"{package}."
     for package in (
@@ -53,7 +56,7 @@ def load_config(text: str) -> Any:
     Raises:
         RefusedConfigError: a tag that no configuration has, a class, function or field that is not on the list, or a
             value of another type than its field.
-        yaml.YAMLError: the text is not YAML.
+        yaml.YAMLError: the text is not YAML, or a key stands twice.
 
     Example:
         >>> load_config("!!python/object/apply:os.system ['true']")
@@ -69,8 +72,8 @@ def load_config(text: str) -> Any:
     return config
 
 
-class _Loader(yaml.SafeLoader):
-    """``yaml.SafeLoader`` and the few Python tags of a configuration."""
+class _Loader(StrictLoader):
+    """`StrictLoader` and the few Python tags of a configuration."""
 
 
 def _tuple(loader: _Loader, node: yaml.Node) -> tuple[Any, ...]:
@@ -121,11 +124,12 @@ def _call(loader: _Loader, name: str, node: yaml.Node) -> Any:
     elif name.startswith(PACKAGES):
         found = _named(name)
         arguments = _sequence(loader, node, name)
-        if isinstance(found, type) and issubclass(found, enum.Enum) and len(arguments) == 1:
+        plain = len(arguments) == 1 and isinstance(arguments[0], str | int | float)
+        if isinstance(found, type) and issubclass(found, enum.Enum) and plain:
             try:
                 return found(arguments[0])
             except ValueError as error:
-                raise RefusedConfigError(f"{name} has no member {arguments[0]!r}") from error
+                raise RefusedConfigError(f"{name} has no member {shown(arguments[0])}") from error
     raise RefusedConfigError(f"it calls {name}")
 
 
@@ -191,7 +195,7 @@ def _checked_field(config: Any, field: dataclasses.Field[Any]) -> Any:
     except TypeCheckError as error:
         raise RefusedConfigError(f"{where} is not what it must be: {error}") from error
     if field.name == "_target" and not _is_target(value, field):
-        raise RefusedConfigError(f"{where} cannot be {value!r}")
+        raise RefusedConfigError(f"{where} cannot be {shown(value)}")
     return value
 
 

@@ -31,6 +31,8 @@ from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.runs.checkpoints import first_line, load_weights, read_latest_checkpoint
 from eugen_nerf.methods.runs.config_loader import RefusedConfigError, load_config
 from eugen_nerf.methods.runs.run_paths import check_config_paths
+from eugen_nerf.methods.runs.strict_yaml import ERRORS, problem_of, yaml_text
+from eugen_nerf.methods.runs.training_data import check_training_data
 
 
 @dataclass
@@ -76,8 +78,8 @@ def load_run(
         trust_config: as in `read_config`.
 
     Raises:
-        RunError: no config, not a config, one that names code of others, no or broken checkpoint, data gone, or a
-            checkpoint of another architecture.
+        RunError: no config, not a config, one that names code of others, no or broken checkpoint, data gone or of
+            another scene, or a checkpoint of another architecture.
     """
     config_path = Path(config_path)
     config = read_config(config_path, trust=trust_config)
@@ -98,6 +100,7 @@ def load_run(
             f"{config_path}: cannot set up the run with the data at {_data_path(config)}: "
             f"{type(error).__name__}: {first_line(error)}"
         ) from error
+    check_training_data(pipeline, config_path.parent)
     load_weights(pipeline, state["pipeline"], state["step"], checkpoint, check_data_state=test_mode != "inference")
     pipeline.eval()
     return Run(config=config, pipeline=pipeline, checkpoint=checkpoint, step=state["step"], path=config_path)
@@ -180,14 +183,14 @@ def read_config(config_path: Path, *, trust: bool = False) -> TrainerConfig:
     """
     check_config_paths([config_path])
     try:
-        text = config_path.read_text(encoding="utf8")
+        text = yaml_text(config_path)
         config = yaml.load(text, Loader=yaml.Loader) if trust else load_config(text)
     except RefusedConfigError as error:
         raise RunError(
             f"{config_path} is refused: {error}; if you know who made this run and trust them, give --trust-config"
         ) from error
-    except (yaml.YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise RunError(f"{config_path} is not a configuration that can be read: {first_line(error)}") from error
+    except (*ERRORS, RecursionError, ImportError) as error:
+        raise RunError(f"{config_path} is not a configuration that can be read: {problem_of(error)}") from error
     if not isinstance(config, TrainerConfig):
         raise RunError(f"{config_path} holds a {type(config).__name__}, not a nerfstudio TrainerConfig")
     # As nerfstudio does: the class of a generic data manager does not survive YAML. Only this copy is changed.

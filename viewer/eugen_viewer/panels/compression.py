@@ -32,6 +32,7 @@ from eugen_nerf.core.fitting.allocation import Combination, within_budget
 from eugen_nerf.core.least_squares import greedy_columns
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.runs.loading import Run
+from eugen_nerf.methods.runs.training_data import training_data_files
 from eugen_viewer.panels.refit import fitted_layer
 
 Widths = dict[str, dict[str, int]]
@@ -250,7 +251,8 @@ class LiveCompression:
         progress(0.0, "fitting the first layer")
         trainer, student, reports = conversion.convert(plan, step, preview.metrics)
         record = {"viewer": {"num_features": plan, "predicted": vars(predicted)}}
-        return write_run(trainer, student, self.run.step, reports, record)
+        files = training_data_files(self.run.pipeline)
+        return write_run(trainer, student, self.run.step, reports, record, files)
 
     def _conversion(self) -> GraphTeacher:
         """A conversion whose teacher is a copy: gathering hooks networks, and the shown ones must stay unchanged."""
