@@ -5,7 +5,8 @@ from http import HTTPStatus
 
 import pytest
 
-from eugen_viewer.server.access import COOKIE, Access
+from eugen_viewer.server import access as access_module
+from eugen_viewer.server.access import COOKIE, Access, page_limits
 
 LOCAL = Access("127.0.0.1", None)
 OPEN = Access("0.0.0.0", "secret")
@@ -20,7 +21,8 @@ def test_loopback_names_and_their_own_pages_are_let_in(host: str, scheme: str) -
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.example:7007", "localhost.evil.example", "127.0.0.1.evil.example", "evil.example@localhost", "10.0.0.3:7007",
+    ["localhost.:7007", "local\thost", "localhost?.evil.example", "localhost#evil.example", "localhost:7007:80",
+     "evil.example:7007", "localhost.evil.example", "127.0.0.1.evil.example", "evil.example@localhost", "10.0.0.3:7007",
      "[::1", "", "127.1:7007", "0.0.0.0:7007", None],
 )  # fmt: skip
 def test_other_names_are_refused_even_where_the_origin_matches(host: str | None) -> None:
@@ -47,6 +49,32 @@ def test_pages_of_other_servers_are_refused(origin: str) -> None:
 @pytest.mark.parametrize("path", ["/../../etc/passwd", "/%2e%2e/x", "//etc/passwd", "/a\\b", "/%00", "relative", ""])
 def test_paths_out_of_the_pages_are_refused(path: str) -> None:
     assert LOCAL.refusal(path, {"Host": "localhost:7007"}) is not None
+
+
+@pytest.mark.parametrize(
+    "query", ["websocket=ws://evil.example", "a=1&playbackPath=x", "%77ebsocket=ws://evil.example", "playbackPath="]
+)
+def test_the_page_cannot_be_pointed_at_another_server(query: str) -> None:
+    """viser's page would run the scripts of that server as its own."""
+    for access in (LOCAL, OPEN):
+        assert access.refusal(f"/?token=secret&{query}", {"Host": "localhost:7007"}) is not None
+    assert LOCAL.refusal("/?darkMode", {"Host": "localhost:7007"}) is None
+
+
+def test_the_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    monkeypatch.setattr(access_module.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or a == b)
+    assert not OPEN.allows_token("/?token=sec", f"{COOKIE}=wrong")
+    assert compared == [(b"sec", b"secret"), (b"wrong", b"secret")]
+
+
+def test_pages_do_not_hand_on_their_address_and_stand_in_no_frame() -> None:
+    limits = dict(page_limits("localhost:7007"))
+    assert limits["Referrer-Policy"] == "same-origin"
+    assert limits["X-Frame-Options"] == "DENY"
+    assert (
+        "connect-src 'self' data: blob: ws://localhost:7007 wss://localhost:7007;" in limits["Content-Security-Policy"]
+    )
 
 
 def test_others_need_the_token_and_keep_it_as_a_cookie() -> None:

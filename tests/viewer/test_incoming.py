@@ -10,14 +10,8 @@ import pytest
 from websockets.exceptions import ConnectionClosedError
 
 from eugen_viewer.server import incoming
-from eugen_viewer.server.incoming import (
-    Control,
-    IncomingGuard,
-    MalformedMessageError,
-    RateLimit,
-    UnusableMessageError,
-    check_message,
-)
+from eugen_viewer.server.incoming import IncomingGuard, RateLimit
+from eugen_viewer.server.messages import Control, MalformedMessageError, UnusableMessageError, check_message
 
 CAMERA = {
     "type": "ViewerCameraMessage",
@@ -34,6 +28,7 @@ CONTROLS = {
     "text": Control("name"),
     "menu": Control("a", options=("a", "b")),
     "vector": Control((0.0, 1.0)),
+    "button": Control(False, button=True),
 }
 
 
@@ -86,6 +81,7 @@ UNUSABLE = {
     "beyond the range": update("slider", 1.5),
     "no option": update("menu", "c"),
     "long text": update("text", "x" * 5000),
+    "text that moves the cursor": update("text", "\x1b[2J"),
     "camera without direction": packed(**{**CAMERA, "wxyz": (0.0, 0.0, 0.0, 0.0)}),
     "camera far away": packed(**{**CAMERA, "position": (1e30, 0.0, 0.0)}),
     "flat window": packed(**{**CAMERA, "aspect": 1e9}),
@@ -112,13 +108,13 @@ def test_values_without_use_are_left_out(kind: str) -> None:
 
 
 class FakeSocket:
-    """Gives the messages of a list, then waits; once closed, raises as websockets does."""
+    """Gives the messages of a list, then waits, or once closed raises: what had arrived is given before, as it is."""
 
     def __init__(self, messages: list[Any]) -> None:
         self.messages, self.closed = list(messages), None
 
     async def recv(self) -> Any:
-        if self.closed is None and self.messages:
+        if self.messages:
             return self.messages.pop(0)
         if self.closed is None:
             await asyncio.sleep(3600)
@@ -149,13 +145,13 @@ def served(messages: list[Any], guard: Callable[..., IncomingGuard] = IncomingGu
 @pytest.mark.parametrize("bad", [b"\xc1", "text", b"x" * (incoming.MAX_MESSAGE_BYTES + 1)])
 def test_one_malformed_message_ends_the_connection(bad: Any) -> None:
     got, closed = served([GOOD["camera"], UNUSABLE["no option"], GOOD["slider"], bad, GOOD["box"]])
-    assert got == [GOOD["camera"], GOOD["slider"]]
+    assert got == [GOOD["camera"], GOOD["slider"]]  # and not the box, which had arrived behind
     assert closed is not None
     assert closed[0] in (1008, 1009)
 
 
 def test_a_flood_ends_the_connection() -> None:
-    got, closed = served([GOOD["slider"]] * 5 * incoming.BURST)
+    got, closed = served([GOOD["camera"], *[GOOD["slider"]] * 5 * incoming.BURST])
     assert incoming.BURST <= len(got) < 2 * incoming.BURST
     assert closed == (1008, f"at most {incoming.MESSAGES_PER_SECOND:g} messages a second")
 
@@ -171,6 +167,49 @@ def test_a_client_that_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -
 def test_connections_beyond_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(incoming, "MAX_CONNECTIONS", 0)
     assert served([GOOD["camera"]]) == ([], (1013, "too many connections"))
+
+
+def test_more_new_connections_than_the_rate_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(incoming, "CONNECTIONS_PER_SECOND", 1e-9)
+
+    async def handler(websocket: Any) -> None:
+        await websocket.close()
+
+    guard, sockets = IncomingGuard(handler, CONTROLS.get), [FakeSocket([]) for _ in range(5)]
+    for websocket in sockets:
+        asyncio.run(guard(websocket))
+    assert [websocket.closed[0] for websocket in sockets] == [1000] * 3 + [1013] * 2
+
+
+def test_tasks_of_a_connection_end_with_it() -> None:
+    """As viser's senders, which wait for a next message to all."""
+    waiting = []
+
+    async def handler(websocket: Any) -> None:
+        waiting.append(asyncio.ensure_future(asyncio.sleep(3600)))
+        await asyncio.sleep(0)
+
+    async def serve() -> None:
+        await IncomingGuard(handler, CONTROLS.get)(FakeSocket([]))
+        own = asyncio.ensure_future(asyncio.sleep(0))
+        await own
+        assert waiting[0].cancelled()
+        assert not own.cancelled()
+
+    asyncio.run(serve())
+
+
+def test_nothing_counts_before_a_first_camera() -> None:
+    got, _ = served([GOOD["slider"], GOOD["camera"], GOOD["box"], b"\xc1"])
+    assert got == [GOOD["camera"], GOOD["box"]]
+
+
+def test_hammered_buttons_are_pressed_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming, "PRESSES_PER_SECOND", 1e-9)
+    got, _ = served([GOOD["camera"], *[update("button", True), GOOD["slider"]] * 30, b"\xc1"])
+    assert got.count(update("button", True)) == incoming.PRESS_BURST
+    assert got.count(GOOD["slider"]) == 30
 
 
 def test_the_rate_limit_refills_with_time() -> None:

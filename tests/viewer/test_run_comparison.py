@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.evaluation.images.ground_truth import ground_truth
 from eugen_nerf.evaluation.images.view_rendering import render_rgb, view_camera
 from eugen_nerf.methods.runs.image_metrics import psnr, quantise
-from eugen_viewer.background_jobs import Jobs, NewestValueWorker
 from eugen_viewer.frame_budget import FrameBudget
 from eugen_viewer.frame_rendering import RenderCancelled, Renderer
 from eugen_viewer.image_composition import DisplaySettings
@@ -156,48 +153,6 @@ def test_names_tell_runs_apart() -> None:
     assert run_names(paths, ("x", "y")) == ["x", "y"]
 
 
-def test_long_work_reports_ends_and_fails_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    reported: list[tuple[str, float | None, str]] = []
-    jobs = Jobs(lambda *line: reported.append(line))
-    assert jobs.start("good", lambda progress: (progress(0.5, "half"), "done")[1])
-    jobs.wait("good", 5)
-    assert reported[-2:] == [("good", 0.5, "half"), ("good", 1.0, "done")]
-
-    def refuse(_: object) -> str:
-        raise ConfigError("choose another")
-
-    def break_(_: object) -> str:
-        raise KeyError("a defect")
-
-    jobs.start("bad", refuse)
-    jobs.wait("bad", 5)
-    assert reported[-1] == ("bad", 1.0, "failed: choose another")
-    jobs.start("worse", break_)
-    jobs.wait("worse", 5)
-    assert reported[-1][2].startswith("failed: KeyError")
-    assert "Traceback" in capsys.readouterr().err
-
-
-def test_only_the_newest_value_is_worked_on() -> None:
-    import threading
-
-    gate, processed = threading.Event(), []
-
-    def act(value: int) -> None:
-        gate.wait(5)
-        processed.append(value)
-
-    latest: NewestValueWorker[int] = NewestValueWorker(act)
-    latest.put(0)
-    while not latest._busy:
-        pass
-    for value in range(1, 6):
-        latest.put(value)
-    gate.set()
-    assert latest.wait_until_idle(5)
-    assert processed == [0, 5]
-
-
 def test_costs_are_those_of_evaluation(pair: list[ShownRun]) -> None:
     from eugen_nerf.evaluation.costs.resources import inference_parameters
     from eugen_nerf.methods.runs.loading import query_module
@@ -208,23 +163,3 @@ def test_costs_are_those_of_evaluation(pair: list[ShownRun]) -> None:
         assert macs is not None
         assert macs > 0
     assert math.isfinite(parameters)
-
-
-def test_a_button_that_two_tabs_press_at_once_starts_one_job() -> None:
-    jobs, released, ran = Jobs(lambda *_: None), threading.Event(), []
-    together = threading.Barrier(16)
-
-    def work(_: object) -> str:
-        ran.append(1)
-        released.wait(10)
-        return ""
-
-    def press() -> bool:
-        together.wait()
-        return jobs.start("save", work)
-
-    with ThreadPoolExecutor(16) as pool:
-        started = [future.result() for future in [pool.submit(press) for _ in range(16)]]
-    released.set()
-    jobs.wait("save", 10)
-    assert (sum(started), len(ran)) == (1, 1)

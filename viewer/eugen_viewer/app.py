@@ -23,7 +23,7 @@ from eugen_viewer.panels.panel_surface import SurfacePanel
 from eugen_viewer.panels.widgets import JobStatus
 from eugen_viewer.run_comparison import RenderedFrame, RunComparison
 from eugen_viewer.server.access import Access
-from eugen_viewer.server.address import start_server
+from eugen_viewer.server.address import has_left, start_server
 from eugen_viewer.session import Session, blank_state
 from eugen_viewer.shown_runs import ShownRun
 from eugen_viewer.viewer_cameras import SCALE
@@ -153,6 +153,9 @@ class Viewer:
             time.sleep(3600)
 
     def _connect(self, client: viser.ClientHandle) -> None:
+        # viser may report one arrival twice: it handles the first cameras of a tab side by side
+        if has_left(client) or client.client_id in self.sessions:
+            return
         session = Session(self, client)
         self.sessions[client.client_id] = session
         if self.comparison.base.cameras is not None:

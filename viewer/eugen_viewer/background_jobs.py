@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from eugen_nerf.core.errors import EugenError
+from eugen_viewer.failures import report_failure
 
 Progress = Callable[[float | None, str], None]
 """Called with the completed share (None if unknown) and a description of the current step."""
@@ -41,8 +41,8 @@ class Jobs:
                 line = work(lambda share, what: self.report(title, share, what))
             except EugenError as error:
                 line = f"failed: {error}"
-            except Exception as error:  # a defect of ours: the viewer goes on, and the terminal has the details
-                traceback.print_exc()
+            except Exception as error:  # a defect of ours: the viewer goes on, and the terminal says where
+                report_failure(title, error)
                 line = f"failed: {type(error).__name__}: {error}"
             self.report(title, 1.0, line)
 
@@ -94,8 +94,8 @@ class NewestValueWorker(Generic[T]):
                 self._busy = True
             try:
                 self._act(value)
-            except Exception:
-                traceback.print_exc()
+            except Exception as error:
+                report_failure("a change was left out", error)
             finally:
                 with self._changed:
                     self._busy = False

@@ -18,6 +18,9 @@ from eugen_viewer.panels.readout import Readout, ReadoutRow
 from eugen_viewer.shown_runs import ShownRun
 from eugen_viewer.viewer_cameras import Viewpoint, view_camera_at
 
+MAX_PHOTOGRAPHS = 32
+"""Kept in the sizes in which they were compared."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -211,12 +214,16 @@ class RunComparison:
         if cameras.times is not None and abs(float(cameras.times[view]) - frame.viewpoint.time) > 1e-6:
             return None
         key = (self.base.name, view, frame.size)
-        if key not in self._photographs:
-            try:
-                self._photographs[key] = self.base.photograph(view, frame.size)
-            except (EugenError, OSError):  # the data set may have been removed
-                return None
-        return self._photographs[key]
+        with self._lock:
+            if key not in self._photographs:
+                try:
+                    photograph = self.base.photograph(view, frame.size)
+                except (EugenError, OSError):  # the data set may have been removed
+                    return None
+                if len(self._photographs) >= MAX_PHOTOGRAPHS:
+                    self._photographs.pop(next(iter(self._photographs)))
+                self._photographs[key] = photograph
+            return self._photographs[key]
 
 
 def _render_colours(runs: dict[str, ShownRun], names: Sequence[str]) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import EugenError
 from eugen_viewer.context import ViewerContext
+from eugen_viewer.failures import one_line, report_failure
 from eugen_viewer.frame_rendering import RenderCancelled
 from eugen_viewer.image_composition import pad_to_aspect
 from eugen_viewer.panels.readout import escape_markdown
@@ -26,6 +27,8 @@ _SETTLING = 10.0
 """Seconds within which a browser reports the view to which it was moved."""
 _PATIENCE = 1.0
 """Seconds after which an image is cancelled while the camera still moves."""
+_FRAME_SECONDS = 1 / 30
+"""Between two images of a tab at least: a raw client can ask for more."""
 _QUALITY = {"low_move": 60, "low_static": 80, "high": 95}
 """JPEG quality by state."""
 _EXACT = 1 << 14
@@ -48,7 +51,7 @@ class Session(RenderStateMachine):
         self.frame: RenderedFrame | None = None
         self.numbers = client.gui.add_markdown("connecting ...", order=-10.0)
         self.status = client.gui.add_markdown("", order=-9.0)
-        self._status_time = 0.0
+        self._status_time = self._next_frame = 0.0
 
     # camera
 
@@ -153,6 +156,8 @@ class Session(RenderStateMachine):
     # called by nerfstudio's loop
 
     def _render_img(self, camera_state: CameraState) -> Any:
+        time.sleep(max(0.0, self._next_frame - time.monotonic()))
+        self._next_frame = time.monotonic() + _FRAME_SECONDS
         try:
             return self._render()
         except RenderCancelled as error:
@@ -161,7 +166,7 @@ class Session(RenderStateMachine):
             self.set_status(f"**cannot render**: {escape_markdown(str(error))}")
         except Exception as error:  # any call to a closed tab fails
             if self.running and self.client.client_id in self.app.sessions:
-                self.set_status(f"**cannot render**: {escape_markdown(f'{type(error).__name__}: {error}')}")
+                self.set_status(f"**cannot render**: {escape_markdown(one_line(error))}")
         raise IOChangeException
 
     def _render(self) -> RenderedFrame:
@@ -205,9 +210,9 @@ class Session(RenderStateMachine):
     def _send_output_to_viewer(self, outputs: Any, static_render: bool = True) -> None:
         try:
             self.display(outputs, self.state)
-        except Exception:  # the tab may be closed
+        except Exception as error:  # the tab may be closed
             if self.running and self.client.client_id in self.app.sessions:
-                raise
+                report_failure("an image was not shown", error)
 
     # display
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import viser
 
-from eugen_nerf.core.errors import EugenError
+from eugen_nerf.core.errors import ConfigError, EugenError
 from eugen_nerf.methods.runs.image_metrics import Image8
 from eugen_viewer.background_jobs import Progress
 from eugen_viewer.context import ViewerContext
@@ -14,6 +14,10 @@ from eugen_viewer.recording import CameraPath, record_film, save_image, save_pat
 from eugen_viewer.viewer_cameras import SCALE, Viewpoint
 
 FILM_JOB = "film"
+MAX_CAMERAS = 1000
+"""In a path."""
+MAX_FILM_BYTES = 4 << 30
+"""Of a film's images in memory."""
 
 
 class RecordPanel:
@@ -64,6 +68,9 @@ class RecordPanel:
         session = self.app.session_for(client)
         if session is None:
             return
+        if len(self.path.viewpoints) >= MAX_CAMERAS:
+            self.text.content = f"a path has at most {MAX_CAMERAS} cameras"
+            return
         viewpoint = session.viewpoint()
         self.path.viewpoints.append(Viewpoint(viewpoint.pose, viewpoint.fov, viewpoint.aspect, viewpoint.time))
         number = len(self.path.viewpoints)
@@ -81,6 +88,11 @@ class RecordPanel:
         fps, frames = float(self.fps.value), self._frames()
         viewpoints = self.path.along(frames)
         size = fit_size(float(self.height.value), viewpoints[0].aspect, 4096)
+        if frames * size[0] * size[1] * 3 > MAX_FILM_BYTES:
+            raise ConfigError(
+                f"{frames} frames of {size[1]} x {size[0]} pixels would take more than {MAX_FILM_BYTES >> 30} GiB of "
+                "memory: choose a smaller height, fewer seconds or fewer frames per second"
+            )
         comparison = self.app.comparison
 
         def image_of(viewpoint: Viewpoint) -> Image8 | None:

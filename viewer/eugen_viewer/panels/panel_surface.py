@@ -61,6 +61,7 @@ class SurfacePanel:
             handle.on_update(lambda _: self._worker.put(None))
         self.clicking.on_update(self._listen)
         self._worker: NewestValueWorker[None] = NewestValueWorker(lambda _: self._draw_slice())
+        self._probes: NewestValueWorker[tuple[np.ndarray, np.ndarray]] = NewestValueWorker(lambda r: self.measure(*r))
         self._begun = False
         app.on_display(self._begin)
 
@@ -184,7 +185,7 @@ class SurfacePanel:
 
         def clicked(message: viser.ScenePointerEvent) -> None:
             if message.ray_origin is not None and message.ray_direction is not None:
-                self.measure(np.array(message.ray_origin) / SCALE, np.array(message.ray_direction))
+                self._probes.put((np.array(message.ray_origin) / SCALE, np.array(message.ray_direction)))
 
         scene.on_pointer_event("click")(clicked)
         self.app.refresh()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import getpass
 import io
 import logging
 import socket
-import sys
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 import viser
@@ -16,8 +17,10 @@ from viser import _messages
 from viser.infra import _infra
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_viewer.server.access import LOOPBACK, Access
-from eugen_viewer.server.incoming import MAX_MESSAGE_BYTES, Control, FindControl, IncomingGuard
+from eugen_viewer.failures import report_failure
+from eugen_viewer.server.access import LOOPBACK, Access, page_limits
+from eugen_viewer.server.incoming import CLOSE_SECONDS, MAX_MESSAGE_BYTES, IncomingGuard, RateLimit
+from eugen_viewer.server.messages import Control, FindControl
 
 DEFAULT_PORT = 7007
 
@@ -108,16 +111,29 @@ def start_server(host: str, port: int, access: Access | None = None) -> viser.Vi
     with _guarded(access or Access.to(host), find_control), contextlib.redirect_stdout(io.StringIO()):
         server = viser.ViserServer(host=host, port=port, label="eugen-view", verbose=False)
     started.append(server)
+    server.on_client_connect(_forget_if_gone)
 
     # viser can publish a server through a tunnel, at the push of a button in any tab; the button itself has to stay,
     # because without it viser 0.2.7's page breaks in narrow windows
+    seldom = RateLimit(rate=0.2, burst=1)
+
     def refuse(verbose: bool = True) -> None:
-        for client in server.get_clients().values():
+        for client in server.get_clients().values() if seldom.take() else ():
             client.add_notification("Not published", "eugen-view is not shared through a tunnel: use ssh -L")
 
     server.request_share_url = refuse  # type: ignore[method-assign]
     server.gui.configure_theme(show_logo=False, dark_mode=True, control_layout="collapsible", control_width="large")
     return server
+
+
+def has_left(client: viser.ClientHandle) -> bool:
+    """Whether a tab was closed before its first camera was handled: viser then reports its arrival, and no end."""
+    return client._websock_connection._state.message_buffer.done
+
+
+def _forget_if_gone(client: viser.ClientHandle) -> None:
+    if has_left(client):  # viser holds its lock while it calls this
+        client._viser_server._connected_clients.pop(client.client_id, None)
 
 
 def _control(server: viser.ViserServer, identifier: str) -> Control | None:
@@ -129,7 +145,8 @@ def _control(server: viser.ViserServer, identifier: str) -> Control | None:
     additions = (each for each in sent if isinstance(each, _messages._GuiAddInputBase))
     added = next((each for each in additions if each.id == identifier), None)
     low, high = getattr(added, "min", None), getattr(added, "max", None)
-    return Control(handle._impl.value, low, high, getattr(handle, "options", None))
+    state = handle._impl
+    return Control(state.value, low, high, getattr(handle, "options", None), button=state.is_button)
 
 
 @contextlib.contextmanager
@@ -138,17 +155,22 @@ def _guarded(access: Access, find_control: FindControl) -> Iterator[None]:
     server: Any = _infra.websockets.server
     served = server.serve
 
-    def serve(handler: Any, *args: Any, process_request: Callable[..., Any] | None = None, **settings: Any) -> Any:
+    def serve(handler: Any, *args: Any, process_request: Callable[..., Any], **settings: Any) -> Any:
         async def checked(path: str, headers: Any) -> Any:
-            response = access.refusal(path, headers)
-            if response is None and process_request is not None:
-                response = await process_request(path, headers)
-                if response is not None:
-                    status, given, body = response
-                    response = status, [*dict(given).items(), *access.cookie()], body
-            return response
+            refused = access.refusal(path, headers)
+            if refused is not None:
+                return refused
+            try:
+                page = await process_request(path, headers)
+            except Exception:  # a folder, a name too long, a header twice: viser checks nothing
+                return HTTPStatus.NOT_FOUND, [], b"404"
+            if page is None:
+                return None
+            status, given, body = page
+            return status, [*dict(given).items(), *page_limits(headers["Host"]), *access.cookie()], body
 
-        settings["max_size"] = MAX_MESSAGE_BYTES
+        settings |= {"max_size": MAX_MESSAGE_BYTES, "close_timeout": CLOSE_SECONDS}
+        asyncio.get_event_loop().set_exception_handler(_report_of_loop)
         return served(IncomingGuard(handler, find_control), *args, process_request=checked, **settings)
 
     server.serve = serve
@@ -158,6 +180,12 @@ def _guarded(access: Access, find_control: FindControl) -> Iterator[None]:
         server.serve = served
 
 
+def _report_of_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Takes the place of asyncio's traceback, as of a connection for which no file is left."""
+    error = context.get("exception")
+    report_failure("the viewer's server", error if isinstance(error, Exception) else RuntimeError(context["message"]))
+
+
 def _report_in_one_line(inner: Callable[[], Any]) -> Callable[[], None]:
     """What viser wraps its handlers in: a message that one of them cannot handle costs a line, not a traceback."""
 
@@ -165,7 +193,6 @@ def _report_in_one_line(inner: Callable[[], Any]) -> Callable[[], None]:
         try:
             inner()
         except Exception as error:
-            words = " ".join(str(error).split())[:200]
-            print(f"a message of a browser was left out: {type(error).__name__}: {words}", file=sys.stderr)
+            report_failure("a message of a browser was left out", error)
 
     return handle
