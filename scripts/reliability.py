@@ -26,7 +26,11 @@ os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="", TQDM_DISABLE="1"
 
 from eugen_nerf.core.atomic_paths import atomic_path  # noqa: E402
 
-TABLES: dict[str, str] = {}
+TABLES: dict[str, str] = {
+    "supervisor": "supervisor_kills",
+    "viewer": "viewer_messages",
+    "viewer-load": "viewer_load",
+}
 """Name of a table, and its module."""
 OUTPUT = ROOT / "docs" / "results" / "data" / "reliability.json"
 
