@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from nerfstudio.cameras.rays import RaySamples
+from nerfstudio.cameras.rays import RayBundle, RaySamples
 from nerfstudio.field_components.encodings import NeRFEncoding
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 
 from eugen_nerf.core import EvaluationMode, FrequencyEncoding, NeRFShape
 from eugen_nerf.core.networks.nerf_mlp import Variant
+from eugen_nerf.core.rendering.ray_spans import Spans
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.encoders import direction_encoding, plain_frequencies
 from eugen_nerf.fields.graph_field import GraphFieldConfig
@@ -124,6 +125,12 @@ class NeRFField(RadianceField):
         points = ray_samples.frustums.get_positions().reshape(-1, 3)
         raw = self._raw_in_parts(points, directions[:, 0], ray, density_only)
         return self.activate([v.view(rays, samples, -1) for v in raw])
+
+    @full_precision()
+    def evaluate_spans(self, ray_bundle: RayBundle, spans: Spans) -> FieldOutputs:
+        """As the base class; a ray's direction is encoded once for all of its spans."""
+        points = torch.addcmul(ray_bundle.origins[spans.ray], ray_bundle.directions[spans.ray], spans.middle[:, None])
+        return self.activate(self._raw_in_parts(points, ray_bundle.directions, spans.ray, density_only=False))
 
     def _raw_in_parts(self, points: Tensor, directions: Tensor, ray: Tensor, density_only: bool) -> tuple[Tensor, ...]:
         """Raw outputs `[n, channels]` at points `[n, 3]` of rays number `ray` `[n]` with directions `[rays, 3]`."""

@@ -6,12 +6,13 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nerfstudio.cameras.rays import RaySamples
+from nerfstudio.cameras.rays import RayBundle, RaySamples
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.rendering.ray_spans import Spans
 from eugen_nerf.fields.graph_field import GraphField
 
 FieldOutputs = dict[FieldHeadNames, Tensor]
@@ -50,6 +51,12 @@ def selected_samples(ray_samples: RaySamples, indices: tuple[Tensor, ...]) -> Ra
     return RaySamples(frustums=ray_samples.frustums[indices], times=None if times is None else times[indices])
 
 
+def span_samples(ray_bundle: RayBundle, spans: Spans) -> RaySamples:
+    """Samples `[n]` of rays `[rays]`, one for each of their spans `[n]`."""
+    rays = ray_bundle[spans.ray]
+    return rays.get_ray_samples(bin_starts=spans.start[:, None, None], bin_ends=spans.end[:, None, None])[:, 0]
+
+
 class RadianceField(GraphField):
     """Density and, where the network has an output for it, view-dependent colour."""
 
@@ -79,6 +86,10 @@ class RadianceField(GraphField):
         if selection is not None:
             ray_samples = selected_samples(ray_samples, selection.indices)
         return self.activate(self.raw_outputs(ray_samples, mode, self.network_outputs(density_only)))
+
+    def evaluate_spans(self, ray_bundle: RayBundle, spans: Spans) -> FieldOutputs:
+        """Evaluates the field for inference in spans `[n]` of rays `[rays]`: `DENSITY` `[n, 1]`, and `RGB` `[n, 3]`."""
+        return self.evaluate(span_samples(ray_bundle, spans), EvaluationMode.INFERENCE)
 
     def network_outputs(self, density_only: bool) -> tuple[int, ...] | None:
         """Numbers of the network's outputs that an evaluation needs; None for all."""

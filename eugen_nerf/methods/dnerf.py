@@ -11,8 +11,10 @@ from torch.nn import Parameter
 
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.rendering.ray_spans import Spans
 from eugen_nerf.fields.deformation import DeformationField, DeformationFieldConfig, DeformedGraphField, displaced
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
+from eugen_nerf.fields.radiance_field import FieldOutputs, span_samples
 from eugen_nerf.methods.background_renderers import Background
 from eugen_nerf.methods.nerf import EugenNerfModel, EugenNerfModelConfig
 
@@ -82,6 +84,11 @@ class EugenDNerfModel(EugenNerfModel):
             RunError: rays without times.
         """
         return displaced(ray_samples, self.deformation.offsets(ray_samples, mode))
+
+    def evaluate_spans(self, ray_bundle: RayBundle, spans: Spans) -> FieldOutputs:
+        """The fine field at displaced positions, the deformation evaluated once for each."""
+        samples = self.displace(span_samples(ray_bundle, spans), EvaluationMode.INFERENCE)
+        return self.field_fine.evaluate(samples, EvaluationMode.INFERENCE)
 
     def field_samples(self, ray_bundle: RayBundle, name: str) -> tuple[tuple[Tensor, ...], Tensor]:
         """As `EugenNerfModel`; for the deformation, along the fine samples, the coarse ones among them."""

@@ -16,9 +16,13 @@ from torch import Tensor, nn
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.distributed import summed
 from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.core.rendering.grid_renderer import GridRenderer
+from eugen_nerf.core.rendering.ray_spans import Spans
 from eugen_nerf.core.training.mixed_precision import Arithmetic, full_precision
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid
+from eugen_nerf.fields.radiance_field import FieldOutputs
+from eugen_nerf.methods.rendering.grid_rendering import render_by_grid
 from eugen_nerf.methods.rendering.shortcuts import Shortcuts
 from eugen_nerf.methods.runs.checkpoints import architecture_mismatch
 from eugen_nerf.methods.runs.image_metrics import image_metrics
@@ -52,6 +56,8 @@ class GraphModel(Model):
     """Whether its outputs for rays hold colours that depend on its fields differentiably, `rgb` among them."""
     shortcuts = Shortcuts()
     """What rendering leaves out in inference mode; no part of a checkpoint."""
+    grid_renderer: GridRenderer | None = None
+    """What renders in inference mode in place of the method's own samplers; no part of a checkpoint."""
     _batches = 0
 
     def __init__(self, config: GraphModelConfig, *args: Any, **kwargs: Any) -> None:
@@ -66,7 +72,10 @@ class GraphModel(Model):
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:  # type: ignore[override]
         """`render` in PyTorch's current mode: the one place where rendering looks at it."""
-        return self.render(ray_bundle, EvaluationMode.current())
+        mode = EvaluationMode.current()
+        if mode is EvaluationMode.INFERENCE and self.grid_renderer is not None and not self.training:
+            return render_by_grid(self.grid_renderer, self.evaluate_spans, ray_bundle, self.renderer_rgb)
+        return self.render(ray_bundle, mode)
 
     def render(self, ray_bundle: RayBundle, mode: EvaluationMode) -> dict[str, Any]:
         """Outputs for rays, `[rays, channels]` each.
@@ -116,6 +125,22 @@ class GraphModel(Model):
             ConfigError: as `scene_occupancy`.
         """
         raise ConfigError(f"{type(self).__name__} skips no empty space: only eugen-nerf and eugen-dnerf runs do")
+
+    def trained_density(self, points: Tensor, times: Tensor | None) -> Tensor:
+        """Density of the final field for inference, `[n]`, at points `[n, 3]` and, where a scene moves, times `[n]`.
+
+        Raises:
+            ConfigError: the method cannot be rendered by a grid of its density.
+        """
+        raise ConfigError(f"{type(self).__name__} is not rendered by a grid: only eugen-nerf and eugen-dnerf runs are")
+
+    def evaluate_spans(self, ray_bundle: RayBundle, spans: Spans) -> FieldOutputs:
+        """The final field for inference in spans `[n]` of rays `[rays]`: `DENSITY` `[n, 1]` and `RGB` `[n, 3]`.
+
+        Raises:
+            ConfigError: as `trained_density`.
+        """
+        raise ConfigError(f"{type(self).__name__} is not rendered by a grid: only eugen-nerf and eugen-dnerf runs are")
 
     def query_module(self) -> nn.Module:
         """The module of one query, with all networks that it runs: from ray samples to density and colour.

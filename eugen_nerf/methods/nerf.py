@@ -21,6 +21,7 @@ from torch.nn import Parameter
 
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.networks.nerf_mlp import Variant
+from eugen_nerf.core.rendering.ray_spans import Spans
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.data.visual_hull import carve
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
@@ -30,7 +31,7 @@ from eugen_nerf.fields.radiance_field import FieldOutputs, RadianceField, select
 from eugen_nerf.methods.background_renderers import Background, rgb_renderer
 from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
 from eugen_nerf.methods.plane_check import check_before_training
-from eugen_nerf.methods.rendering.shortcuts import evaluated_space, front_to_back, trained_occupancy
+from eugen_nerf.methods.rendering.shortcuts import evaluated_space, front_to_back, samples_at, trained_occupancy
 
 
 @dataclass
@@ -178,6 +179,22 @@ class EugenNerfModel(GraphModel):
     def scene_occupancy(self, box: Tensor, resolution: int) -> OccupancyGrid:
         """A grid over a box `[2, 3]` of the cells in which the coarse or the fine field has density, canonical ones."""
         return trained_occupancy([self.field_coarse, self.field_fine], self.occupancy, box, resolution)
+
+    def trained_density(self, points: Tensor, times: Tensor | None) -> Tensor:
+        """That of the fine field, zero in cells carved empty before training."""
+        samples = self.displace(samples_at(points, times), EvaluationMode.INFERENCE)
+        outputs = evaluate_occupied(
+            self.field_fine, samples, self.occupancy, EvaluationMode.INFERENCE, density_only=True
+        )
+        return outputs[FieldHeadNames.DENSITY].flatten()
+
+    def evaluate_spans(self, ray_bundle: RayBundle, spans: Spans) -> FieldOutputs:
+        """Those of the fine field; its density is zero in cells carved empty before training."""
+        outputs = self.field_fine.evaluate_spans(ray_bundle, spans)
+        if self.occupancy is not None:
+            points = ray_bundle.origins[spans.ray] + ray_bundle.directions[spans.ray] * spans.middle[:, None]
+            outputs[FieldHeadNames.DENSITY] = outputs[FieldHeadNames.DENSITY] * self.occupancy.occupied(points)[:, None]
+        return outputs
 
     def sampled_box(self, ray_bundle: RayBundle) -> Tensor:
         """Corners `[2, 3]` of the box of all coarse samples' positions, canonical ones."""

@@ -134,13 +134,17 @@ def trained_occupancy(
     return grid
 
 
-def samples_at(points: Tensor) -> RaySamples:
-    """Samples `[n, 1]` whose positions are points `[n, 3]`, for fields that read positions; directions are zero."""
+def samples_at(points: Tensor, times: Tensor | None = None) -> RaySamples:
+    """Samples `[n, 1]` whose positions are points `[n, 3]`, for fields that read positions; directions are zero.
 
+    Args:
+        points: the positions.
+        times: of each, `[n]`, where fields read them.
+    """
     points = points[:, None]
     zeros, still = torch.zeros_like(points[..., :1]), torch.zeros_like(points)
     frustums = Frustums(origins=points, directions=still, starts=zeros, ends=zeros, pixel_area=zeros)
-    return RaySamples(frustums=frustums, deltas=zeros)
+    return RaySamples(frustums=frustums, deltas=zeros, times=None if times is None else times[:, None, None])
 
 
 def evaluated_space(occupancy: OccupancyGrid | None, empty: OccupancyGrid | None) -> OccupancyGrid | Overlap | None:

@@ -1,0 +1,179 @@
+"""The density of a trained field on a grid: a cheap stand-in that says where along a ray to query the field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool3d
+
+from eugen_nerf.core.errors import ConfigError
+
+Density = Callable[[Tensor, Tensor | None], Tensor]
+"""Densities `[n]` at points `[n, 3]`, and at times `[n]` where a scene moves."""
+MIN_OPACITY = 0.003
+"""Opacity of a cell's diagonal, at its densest point, from which the cell is occupied."""
+POINTS_PER_CELL = 4
+"""Random points of a cell at which densities are evaluated."""
+STRIDE = 4
+"""Cells that a coarse step passes."""
+SURVEY = 96
+"""Cells along the longest side of the grid that finds the box of a scene that stands still."""
+MOVING_SURVEY = 48
+"""Likewise in every slice of time of one that moves."""
+_MAX_POINTS = 1 << 15
+"""Points that are evaluated at a time."""
+
+
+@dataclass(frozen=True)
+class DensityGrid:
+    """Mean densities of cubic cells in a box, in slices of time."""
+
+    low: Tensor
+    """Corner of the box, float32 `[3]`."""
+    cell: float
+    """Side of a cell."""
+    density: Tensor
+    """Mean of each cell, float32 `[times, x, y, z]`; one slice of a scene that stands still."""
+    occupied: Tensor
+    """Cells in which there is density, and their neighbours, bool `[times, x, y, z]`."""
+
+    @property
+    def sides(self) -> tuple[int, int, int]:
+        """Cells along x, y and z."""
+        return self.density.shape[1:]  # type: ignore[return-value]
+
+    @property
+    def high(self) -> Tensor:
+        """The other corner, `[3]`."""
+        return self.low + self.cell * torch.tensor(self.sides, device=self.low.device)
+
+    @cached_property
+    def near_occupied(self) -> Tensor:
+        """Flat: cells within half a coarse step of an occupied one, a cell's rounding included."""
+        return _dilated(self.occupied, STRIDE // 2 + 1).flatten()
+
+    @cached_property
+    def flat_density(self) -> Tensor:
+        """Flat, and zero in cells that are not occupied."""
+        return (self.density * self.occupied).flatten()
+
+    def slices(self, times: Tensor | None, rays: int) -> Tensor:
+        """Number of the first cell of the slice nearest to each ray's time, int32 `[rays]`."""
+        count = len(self.density)
+        if count == 1 or times is None:
+            return torch.zeros(rays, dtype=torch.int32, device=self.low.device)
+        nearest = (times.reshape(rays) * (count - 1)).round().clamp(0, count - 1)
+        return nearest.to(torch.int32) * math.prod(self.sides)
+
+    def to(self, device: torch.device | str) -> DensityGrid:
+        """The same grid on a device."""
+        return DensityGrid(self.low.to(device), self.cell, self.density.to(device), self.occupied.to(device))
+
+
+@torch.no_grad()
+def build_density_grid(
+    density: Density, box: Tensor, *, cells: int = 128, times: int = 1, seed: int = 0
+) -> DensityGrid:
+    """Evaluates a field over a box, and then in detail where there is something.
+
+    A first, coarser grid finds where density is; the second covers the box of that alone, and is evaluated only there.
+    Matter between the points of the first is lost: what that does to an image has to be measured.
+
+    Args:
+        density: of the trained field.
+        box: corners `[2, 3]`, around all that rays will meet.
+        cells: along the longest side of what is found.
+        times: slices, evenly from time 0 to 1; 1 for a scene that stands still.
+        seed: of the points within cells.
+
+    Raises:
+        ConfigError: fewer than 2 cells, no slice, or a box without a volume.
+
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core.rendering.density_grid import build_density_grid
+        >>> ball = lambda points, times: 50.0 * (points.norm(dim=-1) < 0.5)
+        >>> grid = build_density_grid(ball, torch.tensor([[-2.0] * 3, [2.0] * 3]), cells=16)
+        >>> bool((grid.low < -0.5).all()), bool((grid.high > 0.5).all()), bool((grid.high < 0.8).all())
+        (True, True, True)
+    """
+    if cells < 2 or times < 1:
+        raise ConfigError(f"a grid needs at least 2 cells a side and 1 slice of time, got {cells} and {times}")
+    if not bool((box[1] > box[0]).all()):
+        raise ConfigError(f"a grid covers a box from a low to a high corner, got {box.tolist()}")
+    generator = torch.Generator().manual_seed(seed)
+    box = box.float()
+    cell, sides = _cells(box, SURVEY if times == 1 else MOVING_SURVEY)
+    found = torch.zeros(times, *sides, dtype=torch.bool, device=box.device)
+    where = torch.ones_like(found[0]).nonzero()
+    for slice_ in range(times):
+        found[slice_] = _evaluated(density, box[0], cell, sides, where, _time(slice_, times), generator, 2)[1]
+    near = _dilated(found, 1)
+    inside = near.any(dim=0).nonzero()
+    if not len(inside):
+        return DensityGrid(box[0], cell, torch.zeros(times, *sides, device=box.device), torch.zeros_like(near))
+    fine_box = torch.stack([box[0] + inside.amin(dim=0) * cell, box[0] + (inside.amax(dim=0) + 1) * cell])
+    fine, fine_sides = _cells(fine_box, cells)
+    means = torch.zeros(times, *fine_sides, device=box.device)
+    dense = torch.zeros_like(means, dtype=torch.bool)
+    centres = torch.cartesian_prod(*[torch.arange(n, device=box.device) for n in fine_sides])
+    coarse = ((fine_box[0] - box[0] + (centres + 0.5) * fine) / cell).long()
+    coarse = torch.minimum(coarse, torch.tensor(sides, device=box.device) - 1)
+    for slice_ in range(times):
+        where = centres[near[slice_][tuple(coarse.T)]]
+        means[slice_], dense[slice_] = _evaluated(
+            density, fine_box[0], fine, fine_sides, where, _time(slice_, times), generator, POINTS_PER_CELL
+        )
+    if times > 1:  # between two slices, matter is in the cells of either
+        dense[1:], dense[:-1] = dense[1:] | dense[:-1], dense[:-1] | dense[1:]
+    return DensityGrid(fine_box[0], fine, means, _dilated(dense, 1))
+
+
+def _cells(box: Tensor, cells: int) -> tuple[float, tuple[int, int, int]]:
+    """Side of cubic cells, and their numbers, that cover a box with so many along its longest side."""
+    size = box[1] - box[0]
+    cell = float(size.max()) / cells
+    x, y, z = (max(1, math.ceil(float(length) / cell - 1e-4)) for length in size)
+    return cell, (x, y, z)
+
+
+def _time(slice_: int, times: int) -> float | None:
+    return None if times == 1 else slice_ / (times - 1)
+
+
+def _evaluated(
+    density: Density,
+    low: Tensor,
+    cell: float,
+    sides: tuple[int, int, int],
+    where: Tensor,
+    time: float | None,
+    generator: torch.Generator,
+    points_per_cell: int,
+) -> tuple[Tensor, Tensor]:
+    """Mean density `[x, y, z]`, and whether a point of a cell is dense; zero in cells not among `where` `[n, 3]`."""
+    least = -math.log1p(-MIN_OPACITY) / (math.sqrt(3) * cell)
+    total, highest = low.new_zeros(len(where)), low.new_zeros(len(where))
+    for _ in range(points_per_cell):
+        points = low + (where + torch.rand(len(where), 3, generator=generator).to(low)) * cell
+        for start in range(0, len(points), _MAX_POINTS):
+            part = slice(start, start + _MAX_POINTS)
+            times = None if time is None else torch.full_like(points[part, 0], time)
+            values = density(points[part], times)
+            total[part] += values
+            highest[part] = torch.maximum(highest[part], values)
+    mean = low.new_zeros(sides)
+    dense = torch.zeros(sides, dtype=torch.bool, device=low.device)
+    mean[tuple(where.T)] = total / points_per_cell
+    dense[tuple(where.T)] = highest >= least
+    return mean, dense
+
+
+def _dilated(cells: Tensor, by: int) -> Tensor:
+    """Cells within so many of a set one along every axis, bool `[times, x, y, z]`."""
+    return max_pool3d(cells[:, None].float(), 2 * by + 1, stride=1, padding=by)[:, 0] > 0
