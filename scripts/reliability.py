@@ -30,6 +30,7 @@ TABLES: dict[str, str] = {
     "supervisor": "supervisor_kills",
     "viewer": "viewer_messages",
     "viewer-load": "viewer_load",
+    "writes": "write_tries",
 }
 """Name of a table, and its module."""
 OUTPUT = ROOT / "docs" / "results" / "data" / "reliability.json"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import runpy
 import sys
 from importlib.metadata import entry_points
 from typing import NoReturn
@@ -24,12 +25,16 @@ import nerfstudio.scripts.train  # noqa: E402, F401
 
 
 def run(words: list[str], environment: dict[str, str], output: str, errors: str) -> object:
-    """What a console script gives, in this process."""
+    """What a console script, or a file of Python, gives in this process."""
     for path, flags, target in ((os.devnull, os.O_RDONLY, 0), (output, os.O_WRONLY, 1), (errors, os.O_WRONLY, 2)):
         os.dup2(os.open(path, flags | os.O_CREAT), target)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(environment.get("RUN_IN", "."))
+    if words[0].endswith(".py"):
+        sys.argv = words
+        runpy.run_path(words[0], run_name="__main__")
+        return None
     (program,) = entry_points(group="console_scripts", name=words[0])
     sys.argv = words
     return program.load()()

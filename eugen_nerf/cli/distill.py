@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from eugen_nerf.cli.support.common import print_lines, run_cli, shared_by_torchrun
 from eugen_nerf.cli.support.options import parse
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from eugen_nerf.conversion.conversion_settings import DistillConfig
     from eugen_nerf.conversion.convert_run import Budget, Converted
+    from eugen_nerf.conversion.pending_bundle import PendingBundle
     from eugen_nerf.conversion.teachers.teacher import Teacher
+    from eugen_nerf.methods.runs.loading import Run
 
 
 @dataclass
@@ -127,9 +129,9 @@ class Distill:
 
         from eugen_nerf.conversion.conversion_table import print_budget, print_reports
         from eugen_nerf.conversion.convert_run import open_teacher
-        from eugen_nerf.conversion.run_writer import TRAIN_ON, write_run
+        from eugen_nerf.conversion.run_writer import write_run
         from eugen_nerf.conversion.teachers.graph_runs import graph_model
-        from eugen_nerf.core.distributed import process_index
+        from eugen_nerf.core.distributed import first_process_value, process_index
         from eugen_nerf.methods.runs.loading import load_run
         from eugen_nerf.methods.runs.training_data import training_data_files
 
@@ -139,31 +141,55 @@ class Distill:
         run = load_run(
             self.load_config, device=self.device, test_mode="val", data=self.data, trust_config=self.trust_config
         )
+        pending = None
         if self.bundle is not None:
             graph_model(run)  # says so now where the run cannot become one
+            pending = self._pending(run)
+            if (written := first_process_value(pending.run())) is not None:
+                if first:
+                    console.print(f"{written} is there since the last time, and its bundle alone is made")
+                    student_run = load_run(written, device=self.device, data=self.data, trust_config=self.trust_config)
+                    self._finish(console, written, student_run.pipeline.model, pending)
+                return
         teacher = open_teacher(run, config, keep=True)
         console.print(teacher.memory_line())
         converted, record = self._convert(console, teacher, budget)
         if not first:
             return
         student = converted.student
+        if pending is not None:
+            pending.note(student.trainer.get_base_dir() / "config.yml")
         files = {**self._drawings(converted), **training_data_files(run.pipeline)}
         path = write_run(student.trainer, student.model, run.step, student.reports, record, files)
         teacher.forget()
         print_reports(console, student.reports, bundled=self.bundle is not None)
         if converted.budget is not None:
             print_budget(console, converted.budget)
-        further: dict[str, object] = {"run written": path}
-        if self.bundle is not None:
-            from eugen_nerf.conversion.bundle_export import write_bundle
+        self._finish(console, path, student.model, pending)
 
-            write_bundle(student.model, self.bundle, onnx=self.onnx)
+    def _finish(self, console: Console, path: Path, model: Any, pending: PendingBundle | None) -> None:
+        """Makes the bundle of a run that is written, and says what there is; raises `BundleError`."""
+        from eugen_nerf.conversion.run_writer import TRAIN_ON
+
+        further: dict[str, object] = {"run written": path}
+        if self.bundle is not None and pending is not None:
+            pending.make(model, path, self.bundle, onnx=self.onnx)
             further["bundle written"] = self.bundle
+        method = path.parent.parent.name
         further |= {
             "evaluate": f"eugen-eval --load-config {self.load_config} {path}",
-            "train on": f"ns-train {student.trainer.method_name} --load-config {path.with_name(TRAIN_ON)}",
+            "train on": f"ns-train {method} --load-config {path.with_name(TRAIN_ON)}",
         }
         print_lines(console, further)
+
+    def _pending(self, run: Run) -> PendingBundle:
+        """The note of this command; where its bundle goes, and on which device, does not matter."""
+        from eugen_nerf.conversion.pending_bundle import PendingBundle
+
+        settings = {**asdict(self), "checkpoint": (run.checkpoint.name, run.checkpoint.stat().st_mtime_ns)}
+        for name in ("bundle", "onnx", "device", "trust_config"):
+            del settings[name]
+        return PendingBundle(self.output_dir or run.config.output_dir, sorted(settings.items()))
 
     def _check_options(self) -> None:
         """Refuses options that contradict one another, before anything slow is imported."""

@@ -17,6 +17,7 @@ from eugen_nerf.cli.suite_file import EVALUATORS, Suite
 from eugen_nerf.cli.support.progress import working
 from eugen_nerf.cli.support.runner import Job, WorkerPool, run_command, run_jobs, tool, wait_for
 from eugen_nerf.core.errors import DataError
+from eugen_nerf.surfaces.files import write_texts
 
 CONVERTED = {"vanilla-nerf": "eugen-nerf", "dnerf": "eugen-dnerf"}
 """Stock methods whose conversion is a run of another method; all others stay what they are."""
@@ -124,7 +125,7 @@ def _evaluation(suite: Suite, report: Path) -> list[str]:
     arguments = ["--load-config", *(str(config_of(suite, name)) for name in names), "--names", *names]
     if suite.published:
         path = suite.output / "published.json"
-        path.write_text(json.dumps(list(suite.published)), encoding="utf8")
+        write_texts({path: json.dumps(list(suite.published))}, overwrite=True)
         arguments += ["--published", str(path)]
     return [*tool(command), *words, *arguments, "--output", str(report), *suite.evaluate]
 

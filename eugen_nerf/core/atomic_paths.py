@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
+
+_TEMPORARY = re.compile(
+    r"(?:\.|tmp-0\.)(?P<stem>.+)\.(?P<host>[0-9a-f]{6})-(?P<pid>\d+)\.(?P<word>partial|replaced)(?P<suffix>\.[^.]*)?"
+)
 
 
 @contextmanager
-def atomic_path(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def atomic_path(path: Path, *, replace: bool = False, prefix: str = ".") -> Iterator[Path]:
     """A temporary name beside `path`, for a file or folder that takes its name when the block ends well.
 
     Nothing is left under the temporary name, whatever the block raises. Its content is on the disk before it takes its
-    name. A process that is killed leaves at most a hidden `.NAME.PID.partial`, and the older folder as
-    `.NAME.PID.replaced` where it is killed between two renames: the next call for the same name clears both away, and
-    gives an older folder its name back.
+    name. A process that is killed leaves at most a hidden `.NAME.HOST-PID.partial`, and the older folder as
+    `.NAME.HOST-PID.replaced` where it is killed between two renames: the next call for any name in that folder clears
+    both away, and gives an older folder its name back.
 
     Args:
         path: file or folder to make; its parents are made too.
         replace: whether an older file or folder of that name is replaced, once the new one is whole.
+        prefix: what the temporary name begins with.
 
     Raises:
         OSError: the name is taken and `replace` is off, or the block's own; the older file or folder is kept.
     """
-    partial = _beside(path, "partial")
-    replaced = _beside(path, "replaced")
+    partial = _beside(path, "partial", prefix)
+    replaced = _beside(path, "replaced", prefix)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        recover(path)
+        recover(path.parent)
         yield partial
         _flush(partial)
         if not replace and (path.exists() or path.is_symlink()):
@@ -44,29 +52,65 @@ def atomic_path(path: Path, *, replace: bool = False) -> Iterator[Path]:
             if replaced.exists():
                 replaced.rename(path)
             raise
+        with suppress(OSError):  # a file system that cannot; the content is on the disk
+            _synchronise(path.parent)
     finally:
         _remove(partial)
         _remove(replaced)
 
 
-def recover(path: Path) -> None:
-    """Clears away what processes that are gone left beside a name; a folder that lost it gets it back.
+@contextmanager
+def atomic_paths(
+    paths: Sequence[Path], *, replace: bool = False, obsolete: Sequence[Path] = ()
+) -> Iterator[list[Path]]:
+    """As `atomic_path`, for files that belong together: those that are there are always of one result.
+
+    The first one stands for the result. Older ones of the others are removed just before it takes its name, and the new
+    ones take theirs after it: a process that is killed in between leaves fewer files, and none that belongs to another.
 
     Args:
-        path: file or folder that `atomic_path` makes.
+        paths: files to make, at least one.
+        replace: whether older ones are replaced, once all new ones are whole.
+        obsolete: further files of an older result, which the new one does not have.
+
+    Raises:
+        OSError: as `atomic_path`, before anything is removed.
+    """
+    first, *others = paths
+    with ExitStack() as stack:
+        partials = [stack.enter_context(atomic_path(path, replace=replace)) for path in others]
+        with atomic_path(first, replace=replace) as partial:
+            yield [partial, *partials]
+            for each in partials:
+                _flush(each)
+            for path in (*others, *obsolete) if replace else ():
+                path.unlink(missing_ok=True)
+
+
+def recover(folder: Path) -> None:
+    """Clears away what processes of this host that are gone left in a folder; a folder that lost its name gets it back.
+
+    Args:
+        folder: where `atomic_path` made files or folders.
 
     Raises:
         OSError: a folder cannot be given its name back.
     """
-    pattern = re.compile(rf"\.{re.escape(path.stem)}\.(\d+)\.(partial|replaced){re.escape(path.suffix)}")
-    for left in list(path.parent.iterdir()) if path.parent.is_dir() else []:
-        match = pattern.fullmatch(left.name)
-        if match is None or _is_running(int(match[1])):
+    for left in list(folder.iterdir()) if folder.is_dir() else []:
+        match = _TEMPORARY.fullmatch(left.name)
+        if match is None or match["host"] != _host() or _is_running(int(match["pid"])):
             continue
-        if match[2] == "replaced" and not path.exists():
+        path = left.with_name(match["stem"] + (match["suffix"] or ""))
+        if match["word"] == "replaced" and not path.exists():
             left.rename(path)
         else:
             _remove(left)
+
+
+@cache
+def _host() -> str:
+    """Says which machine a process number is of, where several share a folder."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
 
 
 def _is_running(pid: int) -> bool:
@@ -86,15 +130,19 @@ def _flush(path: Path) -> None:
         OSError: it is not there, or the disk is full.
     """
     for each in [*(path.rglob("*") if path.is_dir() else ()), path]:
-        descriptor = os.open(each, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _synchronise(each)
 
 
-def _beside(path: Path, word: str) -> Path:
-    return path.with_name(f".{path.stem}.{os.getpid()}.{word}{path.suffix}")
+def _synchronise(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _beside(path: Path, word: str, prefix: str) -> Path:
+    return path.with_name(f"{prefix}{path.stem}.{_host()}-{os.getpid()}.{word}{path.suffix}")
 
 
 def _remove(path: Path) -> None:

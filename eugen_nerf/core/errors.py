@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+import threading
 from types import TracebackType
 
 
@@ -40,17 +42,37 @@ class RunError(EugenError):
 def report_uncaught_in_one_line() -> None:
     """From now on an `EugenError` that nothing catches ends the process with one line, for programs of others.
 
-    Other exceptions are reported as before. Calling it again changes nothing.
+    So does a full disk, in any thread: a program's log can fill it as well as a checkpoint. Other exceptions are
+    reported as before. Calling it again changes nothing.
     """
-    before = sys.excepthook
+    before, before_in_threads = sys.excepthook, threading.excepthook
     if getattr(before, "reports_eugen_errors", False):
         return
+    printed: set[str] = set()
+
+    def report(error: BaseException | None) -> bool:
+        line = " ".join(str(error).split()) if isinstance(error, EugenError) else _full_disk(error)
+        if line and line not in printed:  # an error of a thread is raised where its work is waited for, too
+            print(f"error: {line}", file=sys.stderr)
+            printed.add(line)
+        return bool(line)
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        if isinstance(error, EugenError):
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        else:
+        if not report(error):
             before(kind, error, traceback)
 
+    def hook_of_threads(arguments: threading.ExceptHookArgs) -> None:
+        if not report(arguments.exc_value):
+            before_in_threads(arguments)
+
     hook.reports_eugen_errors = True  # type: ignore[attr-defined]
-    sys.excepthook = hook
+    sys.excepthook, threading.excepthook = hook, hook_of_threads
+
+
+def _full_disk(error: BaseException | None) -> str:
+    """What to say of an error that means a full disk; an empty text for any other."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else error.filename
+    where = f" ({name})" if name else ""
+    return f"{error.strerror}{where}: free some space and start again; what was written whole is still there"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from nerfstudio.configs.base_config import MachineConfig
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.checks.names import check_name
 from eugen_nerf.core.checks.places import check_place
 from eugen_nerf.core.distributed import process_index
@@ -69,14 +74,17 @@ class EugenTrainerConfig(TrainerConfig):
 
         Raises:
             ConfigError: an experiment, method or time whose name can be no folder's, or leads to another one.
-            RunError: the run's folder cannot be written.
+            RunError: the run's folder, or the file in it, cannot be written; an older file is still there.
         """
         report_uncaught_in_one_line()
         self.set_experiment_name()
         for name in ("experiment_name", "method_name", "timestamp"):
             check_name(getattr(self, name), f"--{name.replace('_', '-')}")
         check_place(self.get_base_dir(), "folder", "--output-dir")
-        super().save_config()
+        path = self.get_base_dir() / "config.yml"
+        CONSOLE.log(f"Saving config to: {path}")
+        text = yaml.dump(self)
+        _write_whole(path, lambda beside: beside.write_text(text, encoding="utf8"))
 
 
 class EugenTrainer(Trainer):
@@ -103,6 +111,13 @@ class EugenTrainer(Trainer):
             if line is not None:
                 CONSOLE.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def train(self) -> None:
+        """As in nerfstudio; what it writes first is whole or absent, as checkpoints are."""
+        outputs = getattr(self.pipeline.datamanager, "train_dataparser_outputs", None)
+        if outputs is not None:
+            outputs.save_dataparser_transform = partial(_save_transform, outputs)
+        super().train()
+
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
         """Saves model, data state and optimizers; older files are removed once the new one is on the disk.
@@ -120,11 +135,9 @@ class EugenTrainer(Trainer):
             "scalers": self.grad_scaler.state_dict(),
         }
         atomic_torch_save(state, self.checkpoint_dir / f"step-{step:09d}.ckpt")
-        stale = list(self.checkpoint_dir.glob("tmp-0.*"))  # of a process that was killed while it wrote
         if self.config.save_only_latest_checkpoint:
-            stale += checkpoint_files(self.checkpoint_dir)[:-KEPT_CHECKPOINTS]
-        for path in stale:
-            path.unlink(missing_ok=True)
+            for path in checkpoint_files(self.checkpoint_dir)[:-KEPT_CHECKPOINTS]:
+                path.unlink(missing_ok=True)
 
     def _load_checkpoint(self) -> None:
         """As in nerfstudio, but from the file before the newest where that one was cut off.
@@ -176,6 +189,20 @@ class StreamTrainer(EugenTrainer):
         """As in `EugenTrainer`; the clock starts anew."""
         super().save_checkpoint(step)
         self._saved_at = time.monotonic()
+
+
+def _save_transform(outputs: DataparserOutputs, path: Path) -> None:
+    _write_whole(path, partial(DataparserOutputs.save_dataparser_transform, outputs))
+
+
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Raises `RunError` where a file cannot be written; an older one is kept then."""
+    try:
+        with atomic_path(path, replace=True) as beside:
+            write(beside)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(f"cannot write {path}: {reason}; free some space or choose another --output-dir") from error
 
 
 def newest_readable(folder: Path) -> int:

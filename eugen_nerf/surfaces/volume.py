@@ -153,15 +153,21 @@ def sample_volume(
 
 def save_volume(volume: Volume, path: Path, *, overwrite: bool = False) -> None:
     """Writes a volume in the format of this module, completely or not at all. Raises `RunError`."""
-    with new_file(path, overwrite=overwrite) as partial, partial.open("wb") as file:
-        np.savez_compressed(
-            file,
-            distance=volume.distance,
-            origin=volume.origin,
-            spacing=volume.spacing,
-            axes=np.array(AXES),
-            version=np.array(VERSION),
-        )
+    arrays = {
+        "distance": volume.distance,
+        "origin": volume.origin,
+        "spacing": volume.spacing,
+        "axes": np.array(AXES),
+        "version": np.array(VERSION),
+    }
+    # np.savez_compressed leaves its archive open where the disk is full, which prints a traceback when it is collected
+    with (
+        new_file(path, overwrite=overwrite) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 def load_volume(path: Path) -> Volume:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import pytest
 
-from eugen_nerf.core.atomic_paths import atomic_path, recover
+from eugen_nerf.core.atomic_paths import atomic_path, atomic_paths, recover
 
 
 def write(path: Path, text: str, *, folder: bool) -> None:
@@ -79,31 +78,73 @@ def test_a_block_that_writes_nothing_fails_and_keeps_the_older_one(tmp_path: Pat
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.fixture
-def gone() -> int:
-    """The number of a process that has ended."""
-    process = subprocess.Popen([sys.executable, "-c", "pass"])
-    process.wait()
-    return process.pid
+def killed_while_it_writes(path: Path, *, folder: bool, prefix: str = ".") -> None:
+    """A process that ends inside of the block, as by SIGKILL."""
+    child = os.fork()
+    if not child:
+        with atomic_path(path, replace=True, prefix=prefix) as partial:
+            write(partial, "half", folder=folder)
+            os._exit(0)
+    os.waitpid(child, 0)
 
 
-def test_what_a_killed_process_left_is_cleared_away_by_the_next(tmp_path: Path, gone: int) -> None:
-    (tmp_path / f".a.{gone}.partial.b").write_text("half")
-    (tmp_path / f".a.{os.getppid()}.partial.b").write_text("of a process that works")
-    (tmp_path / f".other.{gone}.partial.b").write_text("of another name")
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("prefix", [".", "tmp-0."])
+def test_what_a_killed_process_left_is_cleared_away_by_the_next(tmp_path: Path, folder: bool, prefix: str) -> None:
+    killed_while_it_writes(tmp_path / "another.name.c", folder=folder, prefix=prefix)
+    (left,) = tmp_path.iterdir()
+    number = re.search(r"-(\d+)", left.name.removeprefix("tmp-0"))[1]  # type: ignore[index]
+    living = left.rename(left.with_name(left.name.replace(f"-{number}", f"-{os.getppid()}")))
+    elsewhere = tmp_path / f".a.ffffff-{number}.partial.b"  # of another machine that shares the folder
+    elsewhere.write_text("half")
+    killed_while_it_writes(tmp_path / "another.name.c", folder=folder, prefix=prefix)
     with atomic_path(tmp_path / "a.b") as partial:
+        assert set(tmp_path.iterdir()) == {living, elsewhere}
         partial.write_text("whole")
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "a.b", f".a.{os.getppid()}.partial.b", f".other.{gone}.partial.b",
-    }  # fmt: skip
+    assert set(tmp_path.iterdir()) == {tmp_path / "a.b", living, elsewhere}
 
 
-def test_a_folder_whose_process_was_killed_between_two_renames_gets_its_name_back(tmp_path: Path, gone: int) -> None:
-    write(tmp_path / f".a.{gone}.replaced", "old", folder=True)
-    write(tmp_path / f".a.{gone}.partial", "new", folder=True)
-    recover(tmp_path / "a")
-    assert read(tmp_path / "a", folder=True) == "old"
-    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+def test_a_folder_whose_process_was_killed_between_two_renames_gets_its_name_back(tmp_path: Path) -> None:
+    killed_while_it_writes(tmp_path / "a.b", folder=True)
+    (left,) = tmp_path.iterdir()
+    write(tmp_path / left.name.replace("partial", "replaced"), "old", folder=True)
+    recover(tmp_path)
+    assert read(tmp_path / "a.b", folder=True) == "old"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.b"]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_files_of_one_result_are_never_of_two(tmp_path: Path, full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every rename and removal there are files of one result alone, the first one always."""
+    paths, stages = [tmp_path / name for name in ("a", "b", "c")], []
+
+    def there(*_: object) -> None:
+        found = {path.name: path.read_text() for path in paths if path.exists()}
+        assert len(set(found.values())) <= 1
+        stages.append((set(found.values()), len(found)))
+
+    def make(text: str) -> None:
+        with atomic_paths(paths, replace=True) as partials:
+            for partial in partials:
+                partial.write_text(text)
+            if text == "new" and full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    make("old")
+    replace, unlink = Path.replace, Path.unlink
+    monkeypatch.setattr(Path, "replace", lambda self, to: (there(), replace(self, to), there()))
+    monkeypatch.setattr(Path, "unlink", lambda self, **_: (there(), unlink(self, missing_ok=True), there()))
+    if full:
+        with pytest.raises(OSError, match="No space"):
+            make("new")
+        assert all(stage == ({"old"}, 3) for stage in stages)
+    else:
+        make("new")
+        assert ({"old"}, 1) in stages
+        assert ({"new"}, 1) in stages
+        assert all(number for _, number in stages)
+        assert stages[-1] == ({"new"}, 3)
+    assert set(tmp_path.iterdir()) == set(paths)
 
 
 @pytest.mark.parametrize("folder", [False, True])

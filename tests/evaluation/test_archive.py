@@ -1,7 +1,6 @@
 """Scores that do not belong to the images beside them are found, whatever was done to them."""
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,14 +130,32 @@ def test_what_is_no_report_is_refused(comparison: Comparison, tmp_path: Path) ->
 
 
 def test_images_that_cannot_be_written_leave_the_older_ones(comparison: Comparison, tmp_path: Path) -> None:
-    write_images(comparison, tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.glob("renders/*/*.png")}
-    write_images(comparison, tmp_path)
-    assert {path: path.read_bytes() for path in tmp_path.glob("renders/*/*.png")} == before, "replaced by the same"
-    assert [path.name for path in tmp_path.iterdir()] == ["renders"]
+    write_report(comparison, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     (tmp_path / "elsewhere").touch()
     with pytest.raises(RunError, match="cannot write"):
         write_images(comparison, tmp_path / "elsewhere")
-    assert {path: path.read_bytes() for path in tmp_path.glob("renders/*/*.png")} == before
-    shutil.rmtree(tmp_path / "renders")
+    assert write_images(comparison, tmp_path) == tmp_path / "renders-2"
+    assert verify(tmp_path / "report.json") == []
+    assert {path: path.read_bytes() for path in before} == before
     assert image_folders(["a", "a b/ü"]) == {"a": "renders/00-a", "a b/ü": "renders/01-a-b-"}
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_a_replaced_report_has_its_own_images_and_no_others(
+    comparison: Comparison, tmp_path: Path, images: bool
+) -> None:
+    for _ in range(2):
+        write_report(comparison, tmp_path, overwrite=True)
+    assert verify(tmp_path / "report.json") == []
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.html", "renders-2"}
+    write_report(comparison, tmp_path, overwrite=True, images=images)
+    assert (tmp_path / "renders").exists() == images
+    assert not (tmp_path / "renders-2").exists()
+
+
+def test_an_older_report_names_no_folder_of_photographs(report: Path) -> None:
+    content = json.loads(report.read_text())
+    assert content["protocol"].pop("ground_truth_pictures") == "renders/truth"
+    report.write_text(json.dumps(content))
+    assert verify(report) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import torch
 from nerfstudio.engine.trainer import Trainer
 from tiny_rgbd import CENTRE, RADIUS, isdf_trainer, true_distance, write_sequence
 
+from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.methods.runs.checkpoints import checkpoint_files, read_latest_checkpoint
 from eugen_nerf.methods.runs.loading import load_run
@@ -200,8 +202,13 @@ def test_checkpoints_by_the_clock(sequence: Path, tmp_path: Path, monkeypatch: p
 
     trainer = isdf_trainer(sequence, tmp_path, iterations=10, change=change)
     trainer.checkpoint_dir.mkdir(parents=True)
-    leftover = trainer.checkpoint_dir / "tmp-0.step-000000001.ckpt.77"
-    leftover.write_bytes(b"half")
+    child = os.fork()
+    if not child:
+        with atomic_path(trainer.checkpoint_dir / "step-000000001.ckpt", prefix="tmp-0.") as partial:
+            partial.write_bytes(b"half")
+            os._exit(0)
+    os.waitpid(child, 0)
+    (leftover,) = trainer.checkpoint_dir.iterdir()
     clock = itertools.count(time.monotonic())
     saved: list[int] = []
     save = trainer.save_checkpoint

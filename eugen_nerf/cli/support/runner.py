@@ -22,6 +22,7 @@ from eugen_nerf.cli.support.progress import stages
 from eugen_nerf.cli.support.supervised import LOCKED, supervised
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.evaluation.stage_lines import repeated
+from eugen_nerf.surfaces.files import write_texts
 
 T = TypeVar("T")
 _RUNNING: set[subprocess.Popen[str]] = set()
@@ -111,7 +112,8 @@ def run_jobs(jobs: Sequence[Job], pool: WorkerPool, console: Console) -> None:
                 if not job.result.exists():
                     raise RunError(f"{job.title} ended without an error and did not write {job.result}; see {job.log}")
                 if job.record is not None:
-                    job.record.write_text(json.dumps({"seconds": time.perf_counter() - start}), encoding="utf8")
+                    seconds = time.perf_counter() - start
+                    write_texts({job.record: json.dumps({"seconds": seconds})}, overwrite=True)
             report(job.title, 100.0)
 
         with ThreadPoolExecutor(max(1, pool.workers)) as executor:

@@ -16,7 +16,7 @@ from eugen_nerf.evaluation.compare import Comparison
 from eugen_nerf.evaluation.output_paths import HTML_NAME, JSON_NAME, check_output
 from eugen_nerf.evaluation.reports.comparison_page import html_page
 from eugen_nerf.evaluation.reports.headline import headline
-from eugen_nerf.evaluation.reports.scored_images import image_folders, write_images
+from eugen_nerf.evaluation.reports.scored_images import TRUTH, image_folders, remove_images, write_images
 from eugen_nerf.evaluation.reports.tables import (
     RATIOS,
     SIZES_REMARK,
@@ -26,7 +26,7 @@ from eugen_nerf.evaluation.reports.tables import (
 )
 from eugen_nerf.evaluation.reports.text_tables import rich_table
 from eugen_nerf.evaluation.reports.training_curves import curve_line
-from eugen_nerf.surfaces.files import new_file
+from eugen_nerf.surfaces.files import write_texts
 
 
 def print_table(comparison: Comparison, console: Console | None = None) -> None:
@@ -73,7 +73,10 @@ def to_json(comparison: Comparison) -> str:
 def write_report(
     comparison: Comparison, folder: Path, *, overwrite: bool = False, max_views: int = 4, images: bool = True
 ) -> list[Path]:
-    """Write ``report.json``, ``report.html`` and the scored images; each file is whole or absent.
+    """Write ``report.json``, ``report.html`` and the scored images; all of one comparison.
+
+    The images get a folder of a new name, which ``report.json`` names: until it is replaced, the older report has its
+    own images, which are removed afterwards.
 
     Args:
         comparison: what to write.
@@ -93,17 +96,16 @@ def write_report(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make the folder {folder}: {error.strerror}") from error
-    written = []
-    if images:
-        written.append(write_images(comparison, folder))
-        folders = image_folders(list(comparison.renders))
+    written = [write_images(comparison, folder)] if images else []
+    for path in written:
+        folders = image_folders(list(comparison.renders), path.name)
         rows = [{**row, "pictures": folders.get(row["variant"])} for row in comparison.rows]
-        comparison = replace(comparison, rows=rows)
+        protocol = {**comparison.protocol, "ground_truth_pictures": f"{path.name}/{TRUTH}"}
+        comparison = replace(comparison, rows=rows, protocol=protocol)
     page = html_page(comparison, max_views=max_views)
     contents = {folder / JSON_NAME: to_json(comparison), folder / HTML_NAME: page}
-    for path, text in contents.items():
-        with new_file(path, overwrite=overwrite) as partial:
-            partial.write_text(text, encoding="utf8")
+    write_texts(contents, overwrite=overwrite)
+    remove_images(folder, keep=written)
     return [*contents, *written]
 
 

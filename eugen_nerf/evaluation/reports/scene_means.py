@@ -14,7 +14,7 @@ from rich.console import Console
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.evaluation.reports.pages import render_page
 from eugen_nerf.evaluation.reports.text_tables import TextTable, rich_table, text_table
-from eugen_nerf.surfaces.files import new_file
+from eugen_nerf.surfaces.files import write_texts
 
 AVERAGED = (
     *("psnr", "psnr_lost", "ssim", "lpips"),
@@ -77,9 +77,8 @@ def write_summary(title: str, reports: Sequence[tuple[str, str, Path]], folder: 
         tables=tables,
         links=[(name, os.path.relpath(path / "report.html", folder)) for name, path in names],
     )
-    for name, text in (("summary.json", json.dumps({"rows": rows}, indent=2) + "\n"), ("summary.html", page)):
-        with new_file(folder / name, overwrite=True) as partial:
-            partial.write_text(text, encoding="utf8")
+    text = json.dumps({"rows": rows}, indent=2) + "\n"
+    write_texts({folder / "summary.json": text, folder / "summary.html": page}, overwrite=True)
     return folder / "summary.html"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,24 +24,29 @@ _TOLERANCE = 1e-5
 """Scores of the same 8-bit images differ by less from machine to machine: dB, and SSIM."""
 
 
-def image_folders(names: Sequence[str]) -> dict[str, str]:
+def image_folders(names: Sequence[str], folder: str = FOLDER) -> dict[str, str]:
     """A folder for each variant's images, relative to the report: numbered, of letters that any file system takes."""
     return {
-        name: f"{FOLDER}/{number:02d}-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:60]}"
+        name: f"{folder}/{number:02d}-{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:60]}"
         for number, name in enumerate(names)
     }
 
 
 def write_images(comparison: Comparison, folder: Path) -> Path:
-    """Writes every scored image and its photograph as PNG, under `FOLDER`; all of them, or the older ones stay.
+    """Writes every scored image and its photograph as PNG into a new folder beside the report: all of them, or none.
+
+    Returns:
+        The folder: `FOLDER`, or with a number where an older report's is there.
 
     Raises:
         RunError: the disk is full, or the folder cannot be written.
     """
     folders = {TRUTH: f"{FOLDER}/{TRUTH}", **image_folders(list(comparison.renders))}
-    final = folder / FOLDER
+    final, number = folder / FOLDER, 2
     try:
-        with atomic_path(final, replace=True) as partial:
+        while final.exists():
+            final, number = folder / f"{FOLDER}-{number}", number + 1
+        with atomic_path(final) as partial:
             for name, subfolder in folders.items():
                 into = partial / Path(subfolder).name
                 into.mkdir(parents=True)
@@ -50,6 +56,13 @@ def write_images(comparison: Comparison, folder: Path) -> Path:
     except OSError as error:
         raise RunError(f"cannot write {final}: {error.strerror}") from error
     return final
+
+
+def remove_images(folder: Path, *, keep: Sequence[Path] = ()) -> None:
+    """Removes the images of older reports; what cannot be removed stays."""
+    for path in folder.iterdir():
+        if re.fullmatch(rf"{FOLDER}(-\d+)?", path.name) and path not in keep:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def verify(report: Path) -> list[str]:
@@ -66,7 +79,8 @@ def verify(report: Path) -> list[str]:
     content = _read(report)
     views, protocol = content["protocol"]["views"], content["protocol"]
     findings: list[str] = []
-    truth = _images(report.parent, f"{FOLDER}/{TRUTH}", views, findings)
+    of_truth = protocol.get("ground_truth_pictures", f"{FOLDER}/{TRUTH}")  # older reports do not name it
+    truth = _images(report.parent, of_truth, views, findings)
     if truth is not None and images_hash(truth) != protocol["ground_truth_sha256"]:
         findings.append("ground truth: the images are not those that were compared with (another hash)")
     for row in content["rows"]:

@@ -18,7 +18,7 @@ from eugen_nerf.evaluation.reports.text_tables import TextTable, rich_table
 from eugen_nerf.evaluation.statistics.claims import groups_of, judged
 from eugen_nerf.evaluation.statistics.seeds import mean_and_spread
 from eugen_nerf.studies.study_run import Case, Column, Study
-from eugen_nerf.surfaces.files import new_file
+from eugen_nerf.surfaces.files import write_texts
 
 
 def study_rows(cases: Sequence[Case], results: Sequence[Mapping[int, Mapping[str, float]]]) -> list[dict[str, Any]]:
@@ -70,7 +70,6 @@ def write_study(
     published_results = judged(published, groups_of(rows))
     for row in published_results:
         console.print(f"published: {row['text']}; {row.get('verdict', 'not checked')}", markup=False, highlight=False)
-    folder.mkdir(parents=True, exist_ok=True)
     record = {
         "name": name,
         "study": type(study).__name__,
@@ -80,13 +79,10 @@ def write_study(
         "published": published_results,
         "environment": environment("cpu", [str(torch.get_default_dtype()).removeprefix("torch.")]),
     }
-    for file, text in (
-        ("report.json", json.dumps(record, indent=2) + "\n"),
-        ("report.html", _page(record, study, tables)),
-    ):
-        with new_file(folder / file) as partial:
-            partial.write_text(text, encoding="utf8")
-    return folder / "report.html"
+    page = folder / "report.html"
+    text = json.dumps(record, indent=2) + "\n"
+    write_texts({folder / "report.json": text, page: _page(record, study, tables)})
+    return page
 
 
 def _cell(mean: Sequence[float], column: Column) -> str:

@@ -14,7 +14,7 @@ from eugen_nerf.evaluation.reports.text_tables import TextTable, rich_table, tex
 from eugen_nerf.evaluation.sdf.sdf_comparison import SdfComparison, to_json
 from eugen_nerf.evaluation.statistics.published import HEADINGS as PUBLISHED
 from eugen_nerf.evaluation.statistics.seeds import over_seeds
-from eugen_nerf.surfaces.files import new_file
+from eugen_nerf.surfaces.files import new_files
 from eugen_nerf.surfaces.slices import draw_slices
 
 EXACT = ("volume_l1_cm", "surface_l1_cm", "ray_l1_cm", "gradient_cosine", "surface_gradient_cosine")
@@ -49,25 +49,21 @@ def print_tables(comparison: SdfComparison, console: Console) -> None:
 
 
 def write_report(comparison: SdfComparison, folder: Path, *, overwrite: bool = False) -> list[Path]:
-    """Writes `slices.png` (where there are slices), `report.html` and `report.json`; each file is whole or absent.
+    """Writes `slices.png` (where there are slices), `report.html` and `report.json`: whole, and of one comparison.
 
     Raises:
         RunError: an older report is there, or the folder cannot be written.
     """
     check_sdf_report(folder, overwrite=overwrite)
-    written = []
-    image = b""
-    if comparison.slices:
-        path = folder / SLICES_NAME
-        with new_file(path, overwrite=overwrite) as partial:
-            draw_slices(comparison.slices, partial)
-            image = partial.read_bytes()
-        written.append(path)
-    for name, text in ((HTML_NAME, html_page(comparison, image)), (JSON_NAME, to_json(comparison))):
-        with new_file(folder / name, overwrite=overwrite) as partial:
-            partial.write_text(text, encoding="utf8")
-        written.append(folder / name)
-    return written
+    slices = [folder / SLICES_NAME]
+    drawn = slices if comparison.slices else []
+    paths = [folder / JSON_NAME, folder / HTML_NAME, *drawn]
+    with new_files(paths, overwrite=overwrite, obsolete=[] if drawn else slices) as (report, page, *images):
+        for image in images:
+            draw_slices(comparison.slices, image)
+        report.write_text(to_json(comparison), encoding="utf8")
+        page.write_text(html_page(comparison, images[0].read_bytes() if images else b""), encoding="utf8")
+    return [*drawn, *reversed(paths[:2])]
 
 
 def html_page(comparison: SdfComparison, slices: bytes = b"") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -14,6 +15,7 @@ from nerfstudio.pipelines.base_pipeline import Pipeline
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import nn
 
+from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.checks.names import shown
 from eugen_nerf.core.errors import RunError
 
@@ -54,7 +56,8 @@ def atomic_torch_save(obj: Any, path: Path) -> None:
     """Write ``obj`` with ``torch.save`` so that ``path`` is always absent, the old file or the whole new file.
 
     The bytes go to a temporary name in the same folder, are flushed to the disk, and then take the final name in one
-    step. An interrupted write leaves no file under ``path`` that a loader could take for a checkpoint.
+    step (`core/atomic_paths.py`). An interrupted write leaves no file under ``path`` that a loader could take for a
+    checkpoint.
 
     Args:
         obj: what ``torch.save`` can write.
@@ -63,27 +66,16 @@ def atomic_torch_save(obj: Any, path: Path) -> None:
     Raises:
         RunError: the file cannot be written (no space, no permission, no such folder); the temporary is removed.
     """
-    # Stock loaders read a number from every name in the folder and take the highest: this one is always 0, so that what
-    # a killed process leaves behind is never taken for a checkpoint.
-    temporary = path.with_name(f"tmp-0.{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        # Stock loaders read a number from every name in the folder and take the highest: with this prefix it is 0, so
+        # that what a killed process leaves behind is never taken for a checkpoint.
+        with atomic_path(path, replace=True, prefix="tmp-0.") as temporary, temporary.open("wb") as file:
             torch.save(obj, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a failed write into RuntimeError
-        _remove(temporary)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise RunError(f"cannot write {path}: {reason}; free some space or choose another folder") from error
-    except BaseException:  # Ctrl-C: leave nothing behind
-        _remove(temporary)
-        raise
-
-
-def _remove(path: Path) -> None:
-    """Delete a file that may not exist."""
-    path.unlink(missing_ok=True)
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
