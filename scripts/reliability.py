@@ -2,6 +2,7 @@
 
 python scripts/reliability.py              # every table
 python scripts/reliability.py TABLE        # one table; the others in the file stay
+python scripts/reliability.py writes --most 9    # fewer tries in a row, where a table takes that
 
 A table is a module of `tests/reliability`: `rows(folder)` yields its rows, each a mapping with `what`, `tries` and
 further counts; `NEVER` names the counts that have to be 0. Ends with 1 where one is not.
@@ -36,34 +37,40 @@ TABLES: dict[str, str] = {
 OUTPUT = ROOT / "docs" / "results" / "data" / "reliability.json"
 
 
-def measure(name: str) -> tuple[dict[str, Any], list[str]]:
-    """One table as the file holds it, and a line for every count in it that has to be 0 and is not."""
+def measure(name: str, output: Path, most: int | None) -> list[str]:
+    """Measures one table, kept in the file row by row; a line for every count in it that has to be 0 and is not."""
     module = importlib.import_module(TABLES[name])
     start, rows, wrong = time.monotonic(), [], []
     with tempfile.TemporaryDirectory() as folder:
-        for row in module.rows(Path(folder)):
+        for row in module.rows(Path(folder), **({} if most is None else {"most": most})):
             rows.append(row)
+            seconds = round(time.monotonic() - start)
+            keep(output, name, {"python": platform.python_version(), "seconds": seconds, "rows": rows})
             print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
             wrong += [f"{name}: {row['what']}: {key} {row[key]}" for key in module.NEVER if row.get(key)]
-    return {"python": platform.python_version(), "seconds": round(time.monotonic() - start), "rows": rows}, wrong
+    return wrong
+
+
+def keep(output: Path, name: str, table: dict[str, Any]) -> None:
+    """Writes one table into the file; the others stay."""
+    tables = json.loads(output.read_text(encoding="utf8")) if output.is_file() else {}
+    with atomic_path(output, replace=True) as partial:
+        content = dict(sorted({**tables, name: table}.items()))
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
 
 
 def main() -> int:
     """Measures the tables that are named and keeps the others."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)}; all by default")
+    parser.add_argument("--most", type=int, metavar="N", help="tries of each kind in a row (default: all)")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     given = parser.parse_args()
     if unknown := set(given.tables) - set(TABLES):
         parser.error(f"no table {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}")
     wrong: list[str] = []
     for name in given.tables or TABLES:
-        table, lines = measure(name)
-        wrong += lines
-        tables = json.loads(given.output.read_text(encoding="utf8")) if given.output.is_file() else {}
-        with atomic_path(given.output, replace=True) as partial:
-            content = dict(sorted({**tables, name: table}.items()))
-            partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")
+        wrong += measure(name, given.output, given.most)
     print("\n".join(wrong) or "no count that has to be 0 is not")
     return 1 if wrong else 0
 

@@ -130,9 +130,8 @@ def chosen(calls: Sequence[str], most: int | None = None) -> list[int]:
 
 def row_of(tries: Tries, most: int | None = None) -> dict[str, Any]:
     """Counts over all calls of a writer, or at most so many of each kind; prints what is wrong."""
-    most = most if most is not None else tries.writer.most
     counts = ("tries", "kills", "full disks", "clear", *NEVER)
-    row: dict[str, Any] = {"what": tries.writer.what, **dict.fromkeys(counts, 0)}
+    row: dict[str, Any] = {"what": tries.writer.what, "calls": len(tries.calls), **dict.fromkeys(counts, 0)}
     for kind in ("kill", "full"):
         for at in chosen(tries.calls, most):
             outcome = tries.outcome(Fault(kind, at))
@@ -151,8 +150,8 @@ def row_of(tries: Tries, most: int | None = None) -> dict[str, Any]:
     return row
 
 
-def rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """A row for every writer."""
+def rows(folder: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
+    """A row for every writer, with all calls of `chosen`, or at most so many of each kind."""
     for number, writer in enumerate(WRITERS):
-        yield row_of(Tries(writer, folder / str(number)))
+        yield row_of(Tries(writer, folder / str(number)), min(filter(None, (most, writer.most)), default=None))
         shutil.rmtree(folder / str(number))
