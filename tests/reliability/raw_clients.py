@@ -30,7 +30,7 @@ _FULL = "too many connections"
 
 def opened(port: int) -> ClientConnection:
     """A websocket without an origin, as programs open it."""
-    return connect(f"ws://127.0.0.1:{port}", compression=None, max_size=None, open_timeout=PATIENCE)
+    return connect(f"ws://127.0.0.1:{port}", compression=None, max_size=None, open_timeout=PATIENCE, ping_interval=None)
 
 
 def attempt(port: int, hostile: Hostile) -> Outcome:

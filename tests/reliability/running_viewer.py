@@ -16,6 +16,8 @@ from eugen_viewer.server.address import choose_port
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 START_PATIENCE = 600.0
 """Seconds for a viewer to start, on a machine with other work."""
+END_PATIENCE = 60.0
+"""Seconds for a viewer to end."""
 
 
 def copy_run(folder: Path) -> Path:
@@ -71,4 +73,8 @@ def running_viewer(folder: Path) -> Iterator[RunningViewer]:
         yield viewer
     finally:
         process.terminate()
-        process.wait(120)
+        try:
+            process.wait(END_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            print(f"the viewer did not end within {END_PATIENCE:g} s of SIGTERM", flush=True)

@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 NEVER = ("tabs lost", "images missing", "tracebacks", "over twice the time", "threads left")
 GOOD, HOSTILE = 50, 50
-ROUNDS, MOVES = 3, 3
+ROUNDS, MOVES = 2, 3
 """Turns of both loads, and movements of every good client in each."""
 THINK = 0.3
 """Seconds between two movements of a good client."""
@@ -77,7 +77,7 @@ def _tabs(viewer: RunningViewer, count: int) -> Iterator[list[Tab]]:
         tabs = []
         for _ in range(count):
             tabs.append(stack.enter_context(Tab(viewer.port)))
-            time.sleep(0.06)
+            time.sleep(0.11)
         for tab in tabs:
             until(lambda tab=tab: tab.images > 0, "every tab has an image")  # type: ignore[misc]
         yield tabs

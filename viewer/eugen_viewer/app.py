@@ -28,6 +28,9 @@ from eugen_viewer.session import Session, blank_state
 from eugen_viewer.shown_runs import ShownRun
 from eugen_viewer.viewer_cameras import SCALE
 
+_ENDING = 10.0
+"""Seconds for all tabs' threads to end."""
+
 
 class Viewer:
     """The viewer as a whole; `close` ends it.
@@ -142,10 +145,14 @@ class Viewer:
         return next(iter(self.sessions.values()), None)
 
     def close(self) -> None:
-        """Stops the sessions and the server."""
-        for session in list(self.sessions.values()):
+        """Stops the sessions and the server; waits for threads that render, which must not outlive the interpreter."""
+        threads = [thread for thread in threading.enumerate() if isinstance(thread, Session) and thread.app is self]
+        for session in threads:
             session.close()
         self.server.stop()
+        end = time.monotonic() + _ENDING
+        for session in threads:
+            session.join(max(0.0, end - time.monotonic()))
 
     def wait(self) -> None:
         """Blocks until Ctrl-C."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.fields.query_timing import synchronise
+from eugen_viewer.fair_lock import FairLock
 from eugen_viewer.frame_budget import FrameBudget
 from eugen_viewer.shown_runs import ShownRun, counting_queries
 
@@ -76,7 +76,7 @@ class Renderer:
 
     def __init__(self, budget: FrameBudget) -> None:
         self.budget = budget
-        self.lock = Lock()
+        self.lock = FairLock()
         """Held during evaluation of a model, and by code that copies or changes a shown model."""
 
     def render(
@@ -115,6 +115,8 @@ class Renderer:
                 raise RenderCancelled
             piece = bundle[done : done + self._piece(shown_run.name)]
             with self.lock:
+                if not wanted():  # any more: many tabs may have been served meanwhile
+                    raise RenderCancelled
                 took, queries_of_piece, outputs = _render_piece(model, piece)
             self.budget.record_speed(shown_run.name, len(piece), took)
             seconds, queries, done = seconds + took, queries + queries_of_piece, done + len(piece)

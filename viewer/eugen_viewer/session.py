@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from eugen_nerf.core.errors import EugenError
 from eugen_viewer.context import ViewerContext
 from eugen_viewer.failures import one_line, report_failure
+from eugen_viewer.fair_lock import FairLock
 from eugen_viewer.frame_rendering import RenderCancelled
 from eugen_viewer.image_composition import pad_to_aspect
 from eugen_viewer.panels.readout import escape_markdown
@@ -31,6 +33,8 @@ _FRAME_SECONDS = 1 / 30
 """Between two images of a tab at least: a raw client can ask for more."""
 _QUALITY = {"low_move": 60, "low_static": 80, "high": 95}
 """JPEG quality by state."""
+_encoding = FairLock()
+"""Held while an image is composed and encoded: threads of many tabs side by side would starve the server's."""
 _EXACT = 1 << 14
 """Pixels below which an image is sent as PNG: JPEG halves the resolution of colours, which turns small images grey."""
 
@@ -219,7 +223,8 @@ class Session(RenderStateMachine):
     def display(self, frame: RenderedFrame, state: str) -> bool:
         """Sends image and numbers to the tab; False if the frame lacks an output."""
         comparison = self.app.comparison
-        image = comparison.compose(frame)
+        with _encoding:
+            image = comparison.compose(frame)
         if image is None:
             names = comparison.output_names(frame)
             if comparison.choice.settings.output not in names and names:
@@ -232,7 +237,8 @@ class Session(RenderStateMachine):
             image = pad_to_aspect(image, aspect)
             depth = None if depth is None else pad_to_aspect(depth, aspect, 0)
         kind: Literal["png", "jpeg"] = "png" if image.shape[0] * image.shape[1] < _EXACT else "jpeg"
-        self.client.scene.set_background_image(image, format=kind, jpeg_quality=_QUALITY[state], depth=depth)
+        with _encoding:
+            self.client.scene.set_background_image(image, format=kind, jpeg_quality=_QUALITY[state], depth=depth)
         self.numbers.content = comparison.readout(frame).markdown()
         self.set_status("")
         self.app.notify_displayed(self, frame, image)
@@ -250,6 +256,7 @@ class Session(RenderStateMachine):
             self.set_status(f"rendering {size[1]} x {size[0]}: {share:.0%}")
 
 
+@cache
 def blank_state() -> CameraState:
     """A placeholder for nerfstudio's loop; the tab's own viewpoint is read when it renders."""
     return CameraState(fov=1.0, aspect=1.0, c2w=torch.eye(4)[:3], camera_type=CameraType.PERSPECTIVE)

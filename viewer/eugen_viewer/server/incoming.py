@@ -22,7 +22,7 @@ from eugen_viewer.server.messages import (
 
 MAX_CONNECTIONS = 128
 """Tabs and other clients at a time; each has a thread that renders."""
-CONNECTIONS_PER_SECOND = 20.0
+CONNECTIONS_PER_SECOND = 10.0
 """New ones for long: each is sent the whole page of controls."""
 MAX_MESSAGE_BYTES = 1 << 16
 """Of one message: a browser's are below a kilobyte."""
