@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_viewer import failures
 from eugen_viewer.background_jobs import Jobs, NewestValueWorker
+from eugen_viewer.server import failures
 
 
 @pytest.fixture(autouse=True)

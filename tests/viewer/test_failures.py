@@ -2,8 +2,8 @@
 
 import pytest
 
-from eugen_viewer import failures
-from eugen_viewer.failures import MAX_CHARACTERS, one_line, report_failure
+from eugen_viewer.server import failures
+from eugen_viewer.server.failures import MAX_CHARACTERS, one_line, report_failure
 
 
 @pytest.fixture(autouse=True)

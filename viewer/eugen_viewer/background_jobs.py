@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from eugen_nerf.core.errors import EugenError
-from eugen_viewer.failures import report_failure
+from eugen_viewer.server.failures import report_failure
 
 Progress = Callable[[float | None, str], None]
 """Called with the completed share (None if unknown) and a description of the current step."""

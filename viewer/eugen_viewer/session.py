@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from eugen_nerf.core.errors import EugenError
 from eugen_viewer.context import ViewerContext
-from eugen_viewer.failures import one_line, report_failure
 from eugen_viewer.fair_lock import FairLock
 from eugen_viewer.frame_rendering import RenderCancelled
 from eugen_viewer.image_composition import pad_to_aspect
 from eugen_viewer.panels.readout import escape_markdown
 from eugen_viewer.run_comparison import RenderedFrame
+from eugen_viewer.server.failures import one_line, report_failure
 from eugen_viewer.viewer_cameras import SCALE, Viewpoint, browser_camera_at, browser_pose, same_pose, viewpoint_at_view
 
 _SETTLING = 10.0

@@ -17,8 +17,8 @@ from viser import _messages
 from viser.infra import _infra
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_viewer.failures import report_failure
 from eugen_viewer.server.access import LOOPBACK, Access, page_limits
+from eugen_viewer.server.failures import report_failure
 from eugen_viewer.server.incoming import CLOSE_SECONDS, MAX_MESSAGE_BYTES, IncomingGuard, RateLimit
 from eugen_viewer.server.messages import Control, FindControl
 
