@@ -212,6 +212,22 @@ def test_hammered_buttons_are_pressed_a_few_times(monkeypatch: pytest.MonkeyPatc
     assert got.count(GOOD["slider"]) == 30
 
 
+def test_of_many_cameras_the_last_one_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming, "CAMERA_SECONDS", 0.2)
+    monkeypatch.setattr(incoming, "IDLE_SECONDS", 0.5)
+    cameras = [packed(**{**CAMERA, "fov": 0.5 + 0.01 * number}) for number in range(50)]
+    got, _ = served([*cameras, GOOD["slider"]])
+    assert got == [cameras[0], GOOD["slider"], cameras[-1]]
+
+
+def test_who_is_refused_uses_up_new_connections() -> None:
+    limit = RateLimit(rate=1e-9, burst=5.0)
+    limit.spend(3.0)
+    assert [limit.take() for _ in range(3)] == [True, True, False]
+    limit.spend(3.0)
+    assert not limit.take()
+
+
 def test_the_rate_limit_refills_with_time() -> None:
     now = [0.0]
     limit = RateLimit(rate=2.0, burst=3.0, clock=lambda: now[0])

@@ -30,6 +30,10 @@ MESSAGES_PER_SECOND = 100.0
 """That a client may send for long; viser's page sends at most 50 cameras and 20 values of a control a second."""
 BURST = 400
 """Messages that it may send at once."""
+CAMERA_SECONDS = 1 / 30
+"""Between two cameras of a tab that are handled; of those between, the last one is, when it is due."""
+REFUSAL_COST = 3.0
+"""New connections fewer for each that was refused: who is thrown out comes again at once."""
 PRESSES_PER_SECOND = 2.0
 """Of buttons, which start work or write files; further ones are left out."""
 PRESS_BURST = 8
@@ -71,6 +75,10 @@ class RateLimit:
 
     def __post_init__(self) -> None:
         self._left, self._at = self.burst, self.clock()
+
+    def spend(self, amount: float) -> None:
+        """Takes more than one, down to nothing."""
+        self._left = max(0.0, self._left - amount)
 
     def take(self) -> bool:
         """Whether one more message is within the limit."""
@@ -118,18 +126,25 @@ class IncomingGuard:
         """`recv` of a connection, which closes it at the first message that no browser sends."""
         receive, limit, presses = websocket.recv, RateLimit(), RateLimit(PRESSES_PER_SECOND, PRESS_BURST)
         first, introduced = True, False
+        held: bytes | None = None
+        due = 0.0
 
         async def refuse(code: int, reason: str) -> NoReturn:
+            self._new.spend(REFUSAL_COST)
             await websocket.close(code, reason)
             while True:  # over what had arrived before, until it raises that the connection is closed
                 await receive()
 
         async def checked() -> bytes:
-            nonlocal first, introduced
+            nonlocal first, introduced, held, due
             while True:
+                patience = HELLO_SECONDS if first else IDLE_SECONDS
                 try:
-                    raw = await asyncio.wait_for(receive(), HELLO_SECONDS if first else IDLE_SECONDS)
+                    raw = await asyncio.wait_for(receive(), patience if held is None else due - time.monotonic())
                 except asyncio.TimeoutError:
+                    if held is not None:
+                        camera, held, due = held, None, time.monotonic() + CAMERA_SECONDS
+                        return camera
                     await refuse(_GOING_AWAY, "nothing was sent for long")
                 first = False
                 if not isinstance(raw, bytes):
@@ -147,6 +162,11 @@ class IncomingGuard:
                 introduced = introduced or isinstance(message, CameraReport)
                 if not introduced:  # viser knows no tab before its first camera
                     continue
+                if isinstance(message, CameraReport):
+                    if time.monotonic() < due:
+                        held = raw
+                        continue
+                    held, due = None, time.monotonic() + CAMERA_SECONDS
                 if not self._is_button(message) or presses.take():
                     return raw
 
