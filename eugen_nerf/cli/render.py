@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from eugen_nerf.cli.support.common import run_cli
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.ranges import COUNT_OR_NONE, FINITE, Range
+from eugen_nerf.core.ranges import COUNT_OR_NONE, FINITE, QUALITY, QUALITY_RANGE, Range
 from eugen_nerf.evaluation.output_paths import CameraPath, check_film_output
 from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
 
@@ -24,6 +24,7 @@ class RenderCommand:
     GROUPS: ClassVar = {
         "camera": ("view", "path"),
         "time": ("frames", "times", "fps"),
+        "renderer": ("exact", "quality"),
         "machine": ("device", "data", "trust_config"),
     }
 
@@ -44,6 +45,10 @@ class RenderCommand:
     """Frames per second."""
     overwrite: bool = False
     """Replace a file that is there."""
+    exact: bool = False
+    """Render by the samplers of training, as evaluation does, and not by the fast renderer."""
+    quality: Annotated[float, QUALITY_RANGE] = QUALITY
+    """dB of PSNR, on training photographs, that the fast renderer may lose."""
     device: str | None = None
     """Where to render, such as cpu or cuda; a GPU where there is one by default."""
     data: Path | None = None
@@ -59,9 +64,14 @@ class RenderCommand:
         frames = self.frames if self.frames is not None else (8 if self.output.suffix.lower() == ".png" else 60)
         from eugen_nerf.evaluation.images.film import film_cameras, has_times, render_film, scene_centre, write_film
         from eugen_nerf.evaluation.images.view_rendering import eval_dataset
+        from eugen_nerf.methods.runs.fast_rendering import use_fast_renderer
         from eugen_nerf.methods.runs.loading import load_run
 
         run = load_run(self.load_config, device=self.device, data=self.data, trust_config=self.trust_config)
+        if not self.exact:
+            choice = use_fast_renderer(run, quality=self.quality, progress=print)
+            if choice is not None:
+                print(choice)
         timed = has_times(run)
         if not timed and self.path == "fixed":
             raise ConfigError(

@@ -12,7 +12,7 @@ from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.checks.names import NAME
 from eugen_nerf.core.checks.places import check_place
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.ranges import Range
+from eugen_nerf.core.ranges import QUALITY, QUALITY_RANGE, Range
 from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
 
 
@@ -30,6 +30,7 @@ class ViewCommand:
 
     GROUPS: ClassVar = {
         "server": ("host", "port"),
+        "renderer": ("exact", "quality"),
         "machine": ("device", "data", "trust_config", "max_size", "timing"),
     }
 
@@ -48,6 +49,10 @@ class ViewCommand:
     """Pixels along the longer side of an image at full resolution; a slider in the viewer changes it."""
     timing: bool = False
     """Measure start, frames and refits without a browser, print the times, and exit."""
+    exact: bool = False
+    """Render by the samplers of training, as evaluation does, and not by the fast renderer."""
+    quality: Annotated[float, QUALITY_RANGE] = QUALITY
+    """dB of PSNR, on training photographs, that the fast renderer may lose."""
     device: str | None = None
     """Device for rendering, such as cpu or cuda (default: a GPU if there is one)."""
     data: Path | None = None
@@ -72,6 +77,7 @@ class ViewCommand:
         from rich.console import Console
 
         from eugen_nerf.cli.support.progress import working
+        from eugen_nerf.methods.runs.fast_rendering import use_fast_renderer
         from eugen_viewer.server.access import Access
         from eugen_viewer.server.address import address_lines, choose_port
         from eugen_viewer.shown_runs import open_run, run_names
@@ -84,6 +90,11 @@ class ViewCommand:
             with working(console, f"loading {name}"):
                 run = open_run(path, name, device=self.device, data=self.data, trust_config=self.trust_config)
                 runs.append(run)
+            if not self.exact:
+                with working(console, f"preparing fast rendering of {name}"):
+                    choice = use_fast_renderer(run.run, quality=self.quality)
+                if choice is not None:
+                    print_lines(console, {name: str(choice)})
         if self.timing:
             from eugen_viewer.self_timing import print_timing
 

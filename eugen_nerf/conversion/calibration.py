@@ -12,10 +12,9 @@ import torch
 from nerfstudio.models.base_model import Model
 from torch import Tensor
 
-from eugen_nerf.conversion.budget.measure import Photographs
-from eugen_nerf.conversion.ray_samples import ray_bundle
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.methods.optimizers import Algorithm, FieldOptimizerConfig
+from eugen_nerf.methods.runs.training_rays import Photographs, ray_bundle
 
 CANDIDATES: tuple[tuple[Algorithm, float], ...] = (
     *(("adam", rate) for rate in (1e-4, 3e-4, 1e-3)),

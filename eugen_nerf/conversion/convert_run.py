@@ -21,7 +21,6 @@ from nerfstudio.models.base_model import Model
 
 from eugen_nerf.conversion.budget.baseline_budget import rank_plan, uniform_plan
 from eugen_nerf.conversion.budget.budget_search import BudgetResult, Goal, check_goal, convert_to_budget
-from eugen_nerf.conversion.budget.measure import Photographs
 from eugen_nerf.conversion.calibration import CalibrationReport, calibrate
 from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.conversion.teachers.graph_runs import has_graphs
@@ -29,6 +28,7 @@ from eugen_nerf.conversion.teachers.graph_teacher import GraphTeacher
 from eugen_nerf.conversion.teachers.module_teacher import ModuleTeacher
 from eugen_nerf.conversion.teachers.teacher import FieldProgress, Student, Teacher, no_progress
 from eugen_nerf.methods.runs.loading import Run
+from eugen_nerf.methods.runs.training_rays import Photographs
 
 
 class Budget(NamedTuple):

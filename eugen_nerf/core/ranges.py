@@ -58,6 +58,10 @@ COUNT_OR_NONE = Range(0, 2**31 - 1)
 """Of things of which there may be none."""
 SEED = Range(0, 2**63 - 1)
 """Of a generator: what torch and, folded, numpy take."""
+QUALITY_RANGE = Range(0, 60, above=True)
+"""Of dB of PSNR that rendering may lose."""
+QUALITY = 0.05
+"""dB that it may lose where nothing else is said."""
 SHARE = Range(0, 1)
 """Of a whole."""
 THREADS = Range(1, 1024)

@@ -89,7 +89,7 @@ class RadianceField(GraphField):
 
     def evaluate_spans(self, ray_bundle: RayBundle, spans: Spans) -> FieldOutputs:
         """Evaluates the field for inference in spans `[n]` of rays `[rays]`: `DENSITY` `[n, 1]`, and `RGB` `[n, 3]`."""
-        return self.evaluate(span_samples(ray_bundle, spans), EvaluationMode.INFERENCE)
+        return self.activate(self.raw_outputs(span_samples(ray_bundle, spans), EvaluationMode.INFERENCE, None))
 
     def network_outputs(self, density_only: bool) -> tuple[int, ...] | None:
         """Numbers of the network's outputs that an evaluation needs; None for all."""

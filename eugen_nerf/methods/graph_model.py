@@ -54,6 +54,8 @@ class GraphModel(Model):
     renderer_rgb: RGBRenderer
     renders_colours = True
     """Whether its outputs for rays hold colours that depend on its fields differentiably, `rgb` among them."""
+    renders_by_grid = False
+    """Whether inference can go by a grid of the trained density: `trained_density` and `evaluate_spans` are there."""
     shortcuts = Shortcuts()
     """What rendering leaves out in inference mode; no part of a checkpoint."""
     grid_renderer: GridRenderer | None = None

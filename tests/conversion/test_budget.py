@@ -20,10 +20,10 @@ from eugen_nerf.cli import distill as cli
 from eugen_nerf.conversion import calibration
 from eugen_nerf.conversion.budget import budget_search
 from eugen_nerf.conversion.budget.budget_search import BudgetResult, Measured, convert_to_budget
-from eugen_nerf.conversion.budget.measure import Photographs, query_macs
+from eugen_nerf.conversion.budget.measure import query_macs
 from eugen_nerf.conversion.calibration import calibrate
 from eugen_nerf.conversion.conversion_settings import DistillConfig
-from eugen_nerf.conversion.ray_samples import gradient_inputs, network_inputs, ray_bundle
+from eugen_nerf.conversion.ray_samples import gradient_inputs, network_inputs
 from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.conversion.teachers import graph_teacher as graph_module
 from eugen_nerf.conversion.teachers.graph_settings import explicit_plan
@@ -33,6 +33,7 @@ from eugen_nerf.core.fitting.allocation import Combination
 from eugen_nerf.evaluation.costs.resources import fit_seconds
 from eugen_nerf.fields.query_timing import Ratio
 from eugen_nerf.methods.runs.loading import Run, load_run
+from eugen_nerf.methods.runs.training_rays import Photographs, ray_bundle
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.conversion.convert_run import convert_run
-from eugen_nerf.conversion.ray_samples import choose_rays
 from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.conversion.teachers import graph_teacher as module
 from eugen_nerf.conversion.teachers.graph_runs import graph_model
@@ -19,6 +18,7 @@ from eugen_nerf.core import DenseLinear, EUGenLinear
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.methods.dnerf import EugenDNerfModel
 from eugen_nerf.methods.runs.loading import Run, load_run
+from eugen_nerf.methods.runs.training_rays import choose_rays
 
 RAYS = {"ray_fraction": 1.0, "max_rays": 384}
 

@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from eugen_nerf.cli import distill as cli
 from eugen_nerf.conversion.budget import budget_search
 from eugen_nerf.conversion.budget.budget_search import convert_to_budget
-from eugen_nerf.conversion.budget.measure import Photographs, query_macs
+from eugen_nerf.conversion.budget.measure import query_macs
 from eugen_nerf.conversion.calibration import calibrate
 from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.conversion.convert_run import Budget, convert_run, convert_teacher
-from eugen_nerf.conversion.ray_samples import choose_rays, ray_bundle, rendered_colours, training_views
 from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.conversion.teachers.field_calls import record_field_calls, replay_call
 from eugen_nerf.conversion.teachers.module_teacher import ModuleTeacher
@@ -35,6 +34,7 @@ from eugen_nerf.fields.query_timing import Ratio
 from eugen_nerf.methods.converted import ConvertedPipeline, resize
 from eugen_nerf.methods.runs.checkpoints import read_latest_checkpoint
 from eugen_nerf.methods.runs.loading import Run, load_run, read_config, without_lpips
+from eugen_nerf.methods.runs.training_rays import Photographs, choose_rays, ray_bundle, rendered_colours, training_views
 
 RAYS: dict[str, Any] = {"ray_fraction": 0.5, "max_rays": 384, "experiment_name": "student"}
 HIDDEN = {

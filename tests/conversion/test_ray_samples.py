@@ -10,11 +10,12 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor, nn
 
-from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, choose_rays, network_inputs, training_views
+from eugen_nerf.conversion.ray_samples import network_inputs
 from eugen_nerf.conversion.teachers.graph_runs import graph_model
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.methods.runs.loading import Run, load_run
+from eugen_nerf.methods.runs.training_rays import RAYS_PER_BATCH, choose_rays, training_views
 
 FOCAL = 8 / np.tan(0.35)  # of the tiny data set: 16 pixels, 0.7 rad
 

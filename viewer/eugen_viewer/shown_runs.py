@@ -27,6 +27,9 @@ from eugen_viewer.viewer_cameras import RunCoordinates
 _EVALUATIONS = ("evaluate", "get_density", "distance", "distance_and_gradient")
 """Methods by which a model evaluates its fields: the package's, stock ones, those of signed distances."""
 
+_OF_SPANS = "evaluate_spans"
+"""That by which the fast renderer does."""
+
 
 @dataclass
 class ShownRun:
@@ -127,16 +130,25 @@ def counting_queries(model: Model) -> Iterator[list[int]]:
     counts: list[int] = []
     wrapped: list[tuple[Any, str]] = []
     for module in model.modules():
-        for name in _EVALUATIONS:
+        for name in (*_EVALUATIONS, _OF_SPANS):
             method = getattr(type(module), name, None)
-            if method is not None and name not in vars(module):
-                object.__setattr__(module, name, _counted(getattr(module, name), counts))
+            if method is not None and name not in vars(module) and not isinstance(module, Model):
+                count = _counted_spans if name == _OF_SPANS else _counted
+                object.__setattr__(module, name, count(getattr(module, name), counts))
                 wrapped.append((module, name))
     try:
         yield counts
     finally:
         for module, name in wrapped:
             object.__delattr__(module, name)
+
+
+def _counted_spans(method: Any, counts: list[int]) -> Any:
+    def evaluate(ray_bundle: Any, spans: Any) -> Any:
+        counts.append(len(spans))
+        return method(ray_bundle, spans)
+
+    return evaluate
 
 
 def _counted(method: Any, counts: list[int]) -> Any:

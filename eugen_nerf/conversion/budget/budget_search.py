@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from eugen_nerf.conversion.budget.field_preview import Preview
-from eugen_nerf.conversion.budget.measure import Photographs, query_macs, query_speedup
+from eugen_nerf.conversion.budget.measure import query_macs, query_speedup
 from eugen_nerf.conversion.teachers.teacher import FieldProgress, Student, Teacher, no_progress
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.allocation import Combination, within_budget
 from eugen_nerf.core.fitting.recipes.recipe import Recipe
 from eugen_nerf.core.fitting.recipes.registry import RECIPES
 from eugen_nerf.fields.query_timing import Ratio
+from eugen_nerf.methods.runs.training_rays import Photographs
 
 _AIM = 0.9
 """Share of the allowed error that is aimed at, so that the measured one stays within."""

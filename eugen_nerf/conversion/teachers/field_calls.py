@@ -14,8 +14,8 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.models.base_model import Model
 from torch import Tensor, nn
 
-from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, ray_bundle
 from eugen_nerf.core import Weighted
+from eugen_nerf.methods.runs.training_rays import RAYS_PER_BATCH, ray_bundle
 
 
 @dataclass(frozen=True)

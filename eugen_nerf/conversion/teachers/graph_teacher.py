@@ -20,7 +20,7 @@ from eugen_nerf.conversion.budget.field_preview import (
 )
 from eugen_nerf.conversion.conversion_settings import DistillConfig, Plan
 from eugen_nerf.conversion.layer_cache import FolderStore, discard, store_folder
-from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, gradient_inputs, network_inputs
+from eugen_nerf.conversion.ray_samples import gradient_inputs, network_inputs
 from eugen_nerf.conversion.run_writer import FieldReport
 from eugen_nerf.conversion.teachers.graph_runs import graph_model
 from eugen_nerf.conversion.teachers.graph_settings import (
@@ -48,6 +48,7 @@ from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.core.training.merged import unmergeable_reason
 from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
 from eugen_nerf.methods.runs.loading import Run
+from eugen_nerf.methods.runs.training_rays import RAYS_PER_BATCH
 
 
 class GraphTeacher(Teacher):

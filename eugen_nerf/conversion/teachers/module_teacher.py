@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from eugen_nerf.conversion.budget.field_preview import PREVIEW_RAYS, Preview
 from eugen_nerf.conversion.budget.measure import query_macs
 from eugen_nerf.conversion.conversion_settings import NO_LAYERS, DistillConfig, Plan
-from eugen_nerf.conversion.ray_samples import RAYS_PER_BATCH, ray_bundle, rendered_colours, training_views
 from eugen_nerf.conversion.run_writer import FieldReport
 from eugen_nerf.conversion.teachers.field_calls import FieldCall, record_field_calls, replay_call
 from eugen_nerf.conversion.teachers.teacher import FieldProgress, Metrics, Student, Teacher, no_progress
@@ -39,6 +38,7 @@ from eugen_nerf.core.networks.nerf_mlp import match_names
 from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.methods.converted import ConvertedPipelineConfig, resize
 from eugen_nerf.methods.runs.loading import Run, query_module, without_lpips
+from eugen_nerf.methods.runs.training_rays import RAYS_PER_BATCH, ray_bundle, rendered_colours, training_views
 
 
 class ModuleTeacher(Teacher):

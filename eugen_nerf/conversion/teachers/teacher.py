@@ -13,11 +13,11 @@ from torch import Tensor
 
 from eugen_nerf.conversion.budget.field_preview import Preview
 from eugen_nerf.conversion.conversion_settings import DistillConfig, Plan
-from eugen_nerf.conversion.ray_samples import choose_rays, training_views
 from eugen_nerf.conversion.run_writer import FieldReport, set_output_dir
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fitting.recipes.registry import recipe_named
 from eugen_nerf.methods.runs.loading import Run
+from eugen_nerf.methods.runs.training_rays import choose_rays, training_views
 
 CHECK_RAYS = 4096
 """Rays that are compared with photographs; none of them is fitted to."""

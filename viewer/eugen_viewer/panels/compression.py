@@ -20,9 +20,8 @@ from torch import Tensor
 
 from eugen_nerf.conversion.budget.budget_search import predicted_drop
 from eugen_nerf.conversion.budget.field_preview import FieldMoments, Preview, graph_preview
-from eugen_nerf.conversion.budget.measure import Photographs, query_macs
+from eugen_nerf.conversion.budget.measure import query_macs
 from eugen_nerf.conversion.conversion_settings import DistillConfig
-from eugen_nerf.conversion.ray_samples import training_views
 from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.conversion.teachers.graph_runs import has_graphs
 from eugen_nerf.conversion.teachers.graph_teacher import GraphTeacher
@@ -33,6 +32,7 @@ from eugen_nerf.core.least_squares import greedy_columns
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.runs.loading import Run
 from eugen_nerf.methods.runs.training_data import training_data_files
+from eugen_nerf.methods.runs.training_rays import Photographs, training_views
 from eugen_viewer.panels.refit import fitted_layer
 
 Widths = dict[str, dict[str, int]]
