@@ -22,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/reliability"), str(ROOT / "viewer")]
+sys.path[:0] = [str(ROOT / folder) for folder in ("tests", "tests/core", "tests/reliability", "viewer")]
 os.environ.update(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="", TQDM_DISABLE="1")  # as the tests have it
 
 from eugen_nerf.core.atomic_paths import atomic_path  # noqa: E402
 
 TABLES: dict[str, str] = {
+    "inputs": "command_inputs",
+    "mutations": "mutations",
     "supervisor": "supervisor_kills",
     "viewer": "viewer_messages",
     "viewer-load": "viewer_load",

@@ -84,6 +84,8 @@ def read_suite(path: Path) -> Suite:
     except YamlFileError as error:
         raise ConfigError(f"{where}: {error}") from error
     check_published(suite.published, str(path))
+    if not suite.name.strip():
+        raise ConfigError(f"{path}: name is {shown(suite.name)}; a suite needs a title")
     empty = [name for name, words in suite.distilled.items() if not words]
     if empty:
         raise ConfigError(f"{path}: distilled.{empty[0]} is empty; it begins with the name of its teacher's run")

@@ -129,7 +129,7 @@ def has_times(path: Path, split: str) -> bool:
     try:
         document = json.loads((path / f"transforms_{split}.json").read_text(encoding="utf-8-sig"))
         return "time" in document["frames"][0]
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
 
 

@@ -112,6 +112,8 @@ def evaluate(
         raise ConfigError("nothing to compare: give the config.yml of at least one run")
     if names is not None:
         _check_names(names, len(config_paths))  # before minutes are spent on loading
+    for path in config_paths:
+        fit_seconds(path)  # a damaged record shows now, and not after rendering
     where = usable_device(device)
     timing = timing.on(where.type)
 

@@ -136,8 +136,8 @@ def test_what_is_no_number_in_transforms_is_named(tmp_path: Path, value: object)
         name.write_text(json.dumps(document))
         return message_of(path)
 
-    found = refusal("timestamp", value, frame=True)
-    assert found.startswith(f"timestamp of frame 1 of '{name}' is {value!r}: a finite number is needed")
+    found, said = refusal("timestamp", value, frame=True), {None: "null", True: "true"}.get(value, repr(value))
+    assert found.startswith(f"timestamp of frame 1 of '{name}' is {said}: a finite number is needed")
     for key in ("fps", "depth_unit_scale_factor"):
         for bad in (value, 0, -1.0):
             assert refusal(key, bad).startswith(f"{key} of '{name}' is {bad!r}: a positive, finite number is needed")

@@ -41,6 +41,10 @@ _PARAMETERS = {
 """Parameters of COLMAP's camera models, in COLMAP's order."""
 
 
+_WRONG_CONTENT = (ValueError, TypeError, LookupError, ArithmeticError)
+"""What readers raise on lines and numbers that are not what they should be."""
+
+
 def find_model(root: Path, preferred: Path | None = None) -> Path | None:
     """The directory of a reconstruction in a data set; None if there is none.
 
@@ -138,7 +142,7 @@ def _read(model: Path) -> tuple[dict[int, Any], dict[int, Any]]:
     def read(reader: Callable[[Path], dict[int, Any]], file: Path) -> dict[int, Any]:
         try:
             return reader(file)
-        except (OSError, ValueError, LookupError, AssertionError, struct.error) as error:
+        except (OSError, MemoryError, AssertionError, struct.error, *_WRONG_CONTENT) as error:
             raise DataError(
                 f"'{file}' cannot be read as COLMAP's {file.stem} ({type(error).__name__}: {error}): write it again "
                 "(colmap model_converter)"
@@ -173,6 +177,8 @@ def _text_images(file: Path) -> dict[int, Any]:
         if line.strip() and not line.startswith("#"):
             number, *numbers, camera, name = line.strip().split(maxsplit=9)
             pose = np.array([float(value) for value in numbers])
+            if len(pose) != 7:
+                raise ValueError(f"line {line[:60]!r} has {len(pose)} numbers of a pose, not 7")
             found[int(number)] = Image(int(number), pose[:4], pose[4:], int(camera), name, np.empty(0), np.empty(0))
             next(lines, None)  # the line of points, which may be empty
     return found

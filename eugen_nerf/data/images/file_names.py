@@ -6,7 +6,8 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from eugen_nerf.core.errors import DataError
+from eugen_nerf.core.checks.names import check_path_text
+from eugen_nerf.core.errors import ConfigError, DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 OTHER_SUFFIXES = (".heic", ".heif", ".avif", ".gif", ".ppm", ".pgm", ".tga", ".jp2", ".jxl", ".exr", ".dng", ".npy")
@@ -37,8 +38,12 @@ class ImageFinder:
             suffix: extension that the format appends to names, "" for none.
             where: the entry that has the name, for error messages.
 
-        Raises `DataError` if several files match.
+        Raises `DataError` if several files match, or for what can be the name of no file.
         """
+        try:
+            check_path_text(Path(text), f"the file name in {where}")
+        except ConfigError as error:
+            raise DataError(f"{error}; correct or remove the entry") from error
         for name in _spellings(self.root, text):
             plain = self.root / name
             appended = plain.with_name(plain.name + suffix) if plain.name else plain

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from eugen_nerf.core.checks.names import shown
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.images.file_names import ImageFinder
 from eugen_nerf.data.images.image_files import image_size
@@ -72,7 +73,8 @@ def read_transforms(path: Path, *, ordered: bool = True) -> ImageSet:
     orientation = document.get("orientation_override")
     if orientation not in (None, *ORIENTATIONS):
         raise DataError(
-            f"'orientation_override' of '{path}' is {orientation!r}: {', '.join(ORIENTATIONS)} are allowed; correct it"
+            f"'orientation_override' of '{path}' is {shown(orientation)}: "
+            f"{', '.join(ORIENTATIONS)} are allowed; correct it"
         )
     return ImageSet(path, path.parent, images, splits, transform, scale, orientation, box=box, crop_radius=radius)
 
@@ -172,13 +174,16 @@ class _Frames:
             needed = " and ".join(map("'{}'".format, keys))
             raise DataError(f"{where} lacks {names}: each frame needs {needed}; correct or remove it")
         if not isinstance(frame["file_path"], str) or not frame["file_path"].strip():
-            raise DataError(f"'file_path' of {where} is {frame['file_path']!r}: it must be text; correct or remove it")
+            raise DataError(
+                f"'file_path' of {where} is {shown(frame['file_path'])}: it must be text; correct or remove it"
+            )
         check_pose(_rows(frame["transform_matrix"]), where)
         if self.times:
             time = frame["time"]
             if isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time <= 1:
                 raise DataError(
-                    f"'time' of {where} is {time!r}: it must be a number from 0 to 1; scale all splits' times alike, "
+                    f"'time' of {where} is {shown(time)}: it must be a number from 0 to 1; "
+                    "scale all splits' times alike, "
                     "or correct or remove the frame"
                 )
 
@@ -207,7 +212,7 @@ class _Frames:
         if value is None or value == "":
             return None
         if not isinstance(value, str):
-            raise DataError(f"'mask_path' of {where} is {value!r}: it must be text; correct or remove it")
+            raise DataError(f"'mask_path' of {where} is {shown(value)}: it must be text; correct or remove it")
         return self.finder.find(value, "", where)
 
 

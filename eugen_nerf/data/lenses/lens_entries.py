@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from eugen_nerf.core.checks.names import shown
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.lenses.lens_models import flagged_kind, named_model
 
@@ -62,7 +63,7 @@ def canonical(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
     for alias in ("shift_x", "shift_y"):  # of Blender's cameras
         if entries.get(alias) not in (None, 0):
             raise DataError(
-                f"'{alias}' of {where} is {entries[alias]!r}, in an unknown unit: write 'cx' and 'cy' in pixels"
+                f"'{alias}' of {where} is {shown(entries[alias])}, in an unknown unit: write 'cx' and 'cy' in pixels"
             )
     for alias, value in given.pop("focal", {}).items():
         given.setdefault("fl_x", {})[alias] = value
@@ -110,18 +111,19 @@ def _number(value: Any, alias: str, where: str) -> float:
     """A finite number, or text that is one."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if alias.startswith("camera_angle") and (isinstance(value, str) or not math.isfinite(number)):
         raise _bad_angle(alias, value, where)
     if not math.isfinite(number):
-        raise DataError(f"'{alias}' of {where} is {value!r}: a finite number is needed; correct it")
+        raise DataError(f"'{alias}' of {where} is {shown(value)}: a finite number is needed; correct it")
     return number
 
 
 def _bad_angle(alias: str, value: Any, where: str) -> DataError:
     return DataError(
-        f"'{alias}' in {where} is {value!r}: a field of view between 0 and 3.1416 radians (both excluded) is allowed; "
+        f"'{alias}' in {where} is {shown(value)}: a field of view between 0 and 3.1416 radians (both excluded) is "
+        "allowed; "
         "correct the file"
     )
 
@@ -133,7 +135,7 @@ def _vector(value: Any, alias: str, where: str) -> tuple[float, ...]:
     except (TypeError, ValueError):
         numbers = np.array([math.nan])
     if not np.isfinite(numbers).all():
-        raise DataError(f"'{alias}' of {where} is {value!r}: a list of finite numbers is needed; correct it")
+        raise DataError(f"'{alias}' of {where} is {shown(value)}: a list of finite numbers is needed; correct it")
     return tuple(numbers.tolist())
 
 

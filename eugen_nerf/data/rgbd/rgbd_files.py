@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from eugen_nerf.core.checks.names import shown
 from eugen_nerf.core.errors import DataError
+from eugen_nerf.core.ranges import Range
 from eugen_nerf.data.rgbd.rgbd_types import Array
 
 
@@ -36,7 +38,7 @@ def read_object(path: Path) -> dict[str, Any]:
     text = read_text(path)
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"'{path}' is not valid JSON ({error}): write it again") from error
     if not isinstance(document, dict):
         raise DataError(f"'{path}' must hold an object: write it again")
@@ -49,10 +51,10 @@ def number(values: dict[str, Any], key: str, default: float, where: str, *, posi
     if isinstance(value, str):  # some writers quote their numbers
         with suppress(ValueError):
             value = float(value)
-    good = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    good = isinstance(value, int | float) and not isinstance(value, bool) and value in Range()
     if not good or (positive and value <= 0):
         needed = "a positive, finite number" if positive else "a finite number"
-        raise DataError(f"{key} of {where} is {value!r}: {needed} is needed; correct it, or remove it everywhere")
+        raise DataError(f"{key} of {where} is {shown(value)}: {needed} is needed; correct it, or remove it everywhere")
     return float(value)
 
 

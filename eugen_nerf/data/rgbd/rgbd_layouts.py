@@ -135,9 +135,9 @@ def _replica_camera(path: Path, lens: Lens | None, unit: float | None) -> tuple[
         camera = document["camera"]
         fx, fy, cx, cy, scale = (float(camera[key]) for key in ("fx", "fy", "cx", "cy", "scale"))
         unit = unit or 1.0 / scale
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        size = (int(camera["w"]), int(camera["h"])) if "w" in camera and "h" in camera else None
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise DataError(f"'{name}' must hold camera: fx, fy, cx, cy and scale as numbers: correct it") from error
     if not 0.0 < unit < np.inf:
         raise DataError(f"scale in '{name}' is {scale:g}: a positive, finite number is needed; correct it")
-    size = (int(camera["w"]), int(camera["h"])) if "w" in camera and "h" in camera else None
     return lens or Lens(fx, fy, cx + 0.5, cy + 0.5, size), unit

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from eugen_nerf.core.checks.names import shown
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.checks import check_pose
 from eugen_nerf.data.images.file_names import SUFFIXES, ImageFinder
@@ -126,7 +127,7 @@ def _distortion(values: Mapping[str, Any], where: str) -> Lens:
     kind = KINDS.get(name, flagged_kind(values) or "PERSPECTIVE")
     if kind not in ("PERSPECTIVE", "FISHEYE") or name in ("FOV", "THIN_PRISM_FISHEYE"):
         raise DataError(
-            f"camera_model of {where} is {name or kind!r}: depth needs a perspective or a fisheye lens (PINHOLE, "
+            f"camera_model of {where} is {shown(name or kind)}: depth needs a perspective or a fisheye lens (PINHOLE, "
             "OPENCV, OPENCV_FISHEYE, ...); reproject colour and depth"
         )
     model: Model = "fisheye" if kind == "FISHEYE" else "perspective"
@@ -134,7 +135,8 @@ def _distortion(values: Mapping[str, Any], where: str) -> Lens:
         given = values["distortion_params"]
         if not isinstance(given, list) or len(given) != 6:
             raise DataError(
-                f"distortion_params of {where} is {given!r}: six numbers k1, k2, k3, k4, p1, p2 are needed; correct it"
+                f"distortion_params of {where} is {shown(given)}: six numbers k1, k2, k3, k4, p1, p2 are "
+                "needed; correct it"
             )
         values = {**values, **dict(zip(("k1", "k2", "k3", "k4", "p1", "p2"), given, strict=True)), "k5": 0, "k6": 0}
     k1, k2, k3, k4, k5, k6, p1, p2 = (
@@ -159,7 +161,7 @@ def _matrix(value: Any, key: str, where: str) -> tuple[float, ...]:
 def _file(finder: ImageFinder, value: Any, key: str, where: str) -> Path:
     """A file that a frame names, as `ImageFinder` understands names."""
     if not isinstance(value, str):
-        raise DataError(f"{key} of {where} is {value!r}: it must be text; correct or remove the frame")
+        raise DataError(f"{key} of {where} is {shown(value)}: it must be text; correct or remove the frame")
     return finder.find(value, "", where)
 
 

@@ -7,13 +7,14 @@ negative in walls and objects, as in the methods; it is exact in free space (see
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eugen_nerf.core.checks.names import shown
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.data.synthetic.solids import Array, Box, Cylinder, Solid, Sphere, Vector
 
@@ -132,7 +133,7 @@ def read_room(path: Path) -> Room:
             RoomPart(str(part["name"]), _solid_from_data(part["solid"]), _vector(part["color"]))
             for part in document["parts"]
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
         raise DataError(f"'{path}' is not a readable room ({reason}): make it again with eugen-data room") from error
     return Room(walls, parts)
@@ -144,10 +145,22 @@ def _solid_to_data(solid: Solid) -> dict[str, Any]:
 
 
 def _solid_from_data(data: dict[str, Any]) -> Solid:
-    convert: Callable[[Any], Any] = lambda value: _vector(value) if isinstance(value, list) else float(value)  # noqa: E731
-    return KINDS[data["kind"]](**{key: convert(value) for key, value in data.items() if key != "kind"})
+    kind = KINDS[data["kind"]]
+    vectors = {field.name for field in fields(kind) if field.type == "Vector"}  # type: ignore[arg-type]
+    own = {key: value for key, value in data.items() if key != "kind"}
+    solid = kind(**{key: _vector(value) if key in vectors else _number(value) for key, value in own.items()})
+    sizes = [value for key in ("radius", "half", "half_height") for value in np.ravel(own.get(key, 1.0))]
+    if min(sizes) <= 0:
+        raise ValueError(f"a size of a {data['kind']} is {min(sizes):g}, not positive")
+    return solid
 
 
 def _vector(values: Any) -> Vector:
-    x, y, z = (float(value) for value in values)
+    x, y, z = (_number(value) for value in values)
     return x, y, z
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool | str) or not math.isfinite(value):
+        raise ValueError(f"{shown(value)} is no finite number")
+    return float(value)

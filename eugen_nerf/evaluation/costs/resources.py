@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import subprocess
 import weakref
@@ -16,6 +17,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from eugen_nerf.core.errors import RunError
 from eugen_nerf.methods.graph_model import GraphModel
 
 PEAK_MEMORY_NOTES = {
@@ -43,13 +45,22 @@ def fit_seconds(config_path: Path) -> float | None:
     """Seconds that training took, or conversion and calibration, where a record beside the config says so.
 
     Null there is not known.
+
+    Raises:
+        RunError: a record that says no number of seconds.
     """
     for name in ("training.json", "distill.json"):
         path = config_path.with_name(name)
         if path.is_file():
-            record = json.loads(path.read_text(encoding="utf8"))
-            calibration = record.get("calibration", {"seconds": 0.0})["seconds"]
-            return None if record["seconds"] is None else float(record["seconds"]) + float(calibration)
+            try:
+                record = json.loads(path.read_text(encoding="utf8"))
+                calibration = record.get("calibration", {"seconds": 0.0})["seconds"]
+                seconds = None if record["seconds"] is None else float(record["seconds"]) + float(calibration)
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+                raise RunError(f"{path} is damaged: copy it again, or remove it to compare without it") from error
+            if seconds is not None and not 0 <= seconds < math.inf:
+                raise RunError(f"{path} is damaged, as it says {seconds} seconds: remove it to compare without it")
+            return seconds
     return None
 
 

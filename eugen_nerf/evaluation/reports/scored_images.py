@@ -74,9 +74,16 @@ def verify(report: Path) -> list[str]:
         report: a `report.json` that `eugen-eval` wrote.
 
     Raises:
-        RunError: no such report, or it keeps no images.
+        RunError: no such report, one that holds something else, or one that keeps no images.
     """
     content = _read(report)
+    try:
+        return _findings(report, content)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, OSError) as error:
+        raise RunError(f"{report} is no report.json of eugen-eval: {type(error).__name__}") from error
+
+
+def _findings(report: Path, content: dict[str, Any]) -> list[str]:
     views, protocol = content["protocol"]["views"], content["protocol"]
     findings: list[str] = []
     of_truth = protocol.get("ground_truth_pictures", f"{FOLDER}/{TRUTH}")  # older reports do not name it
@@ -100,7 +107,7 @@ def _read(report: Path) -> dict[str, Any]:
         content = json.loads(report.read_text(encoding="utf8"))
         rows = content["rows"]
         kept = any(row.get("pictures") for row in rows) and content["protocol"]["views"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{report} is no report.json of eugen-eval: {type(error).__name__}") from error
     if not kept:
         raise RunError(f"{report} names no images: it was written with --no-save-images, or by an older version")

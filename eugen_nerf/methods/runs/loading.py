@@ -186,8 +186,9 @@ def read_config(config_path: Path, *, trust: bool = False) -> TrainerConfig:
         text = yaml_text(config_path)
         config = yaml.load(text, Loader=yaml.Loader) if trust else load_config(text)
     except RefusedConfigError as error:
+        reason = " ".join(str(error).split())
         raise RunError(
-            f"{config_path} is refused: {error}; if you know who made this run and trust them, give --trust-config"
+            f"{config_path} is refused: {reason}; if you know who made this run and trust them, give --trust-config"
         ) from error
     except (*ERRORS, RecursionError, ImportError) as error:
         raise RunError(f"{config_path} is not a configuration that can be read: {problem_of(error)}") from error

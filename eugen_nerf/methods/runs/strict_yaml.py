@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 
 LARGEST = 1 << 20
 """Bytes of a file: the configuration of a run has some ten thousand."""
+_DEEPEST = 200
 ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 """What PyYAML raises on texts that it cannot read; all but the first where a tag does not fit its value."""
 
@@ -45,7 +47,8 @@ def yaml_text(path: Path) -> str:
     """The text of a file.
 
     Raises:
-        YamlFileError: no such file, a folder or a pipe, one that is too large, or another encoding than UTF-8.
+        YamlFileError: no such file, a folder or a pipe, one that is too large or nested too deeply, or another
+            encoding than UTF-8.
     """
     try:
         if not path.is_file():
@@ -57,9 +60,15 @@ def yaml_text(path: Path) -> str:
     if len(content) > LARGEST:
         raise YamlFileError(f"it is larger than {LARGEST >> 10} KiB")
     try:
-        return content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise YamlFileError(f"it is not encoded as UTF-8 (byte {error.start}): save it as UTF-8") from error
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text):  # PyYAML's time grows with the square of the depth
+        depth = max(0, depth + (1 if bracket in "[{" else -1))
+        if depth > _DEEPEST:
+            raise YamlFileError("it is nested too deeply")
+    return text
 
 
 def plain_yaml(path: Path) -> Any:
