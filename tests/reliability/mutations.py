@@ -32,16 +32,16 @@ from tiny_data import write_blender, write_nerfstudio
 WRITERS = (write_nerfstudio, write_colmap)
 
 KINDS: dict[str, tuple[list[Kind], int]] = {
-    "bundles": ([bundle(kind) for kind in ("moving", "pyramid", "contracted", "distance")], 16_000),
-    "suites": ([suite(name) for name in ("demo", "lego_cpu", "distill_lego_cpu", "isdf_room_cpu")], 7_000),
-    "suites of studies": ([suite(name) for name in ("siren_cpu", "variance_cpu", "layer_fit_cpu")], 4_000),
-    "config.yml": ([config(name) for name in ("nerf-dense", "zipnerf-merged", "isdf-factors")], 4_000),
-    "checkpoints": ([CHECKPOINT], 6_000),
-    "data sets": ([data_set(write_blender, blender), *(data_set(each, image_set) for each in WRITERS)], 4_000),
+    "bundles": ([bundle(kind) for kind in ("moving", "pyramid", "contracted", "distance")], 20_000),
+    "suites": ([suite(name) for name in ("demo", "lego_cpu", "distill_lego_cpu", "isdf_room_cpu")], 5_000),
+    "suites of studies": ([suite(name) for name in ("siren_cpu", "variance_cpu", "layer_fit_cpu")], 3_000),
+    "config.yml": ([config(name) for name in ("nerf-dense", "zipnerf-merged", "isdf-factors")], 2_500),
+    "checkpoints": ([CHECKPOINT], 8_000),
+    "data sets": ([data_set(write_blender, blender), *(data_set(each, image_set) for each in WRITERS)], 3_500),
     "depth sequences": ([data_set(write, sequence) for write, _ in LAYOUTS.values()], 4_000),
     "published results": ([published()], 2_000),
-    "reports (--verify)": ([REPORT], 2_000),
-    "room.json": ([ROOM], 3_000),
+    "reports (--verify)": ([REPORT], 1_000),
+    "room.json": ([ROOM], 2_000),
 }
 NEVER = ("tracebacks", "nonsense")
 
