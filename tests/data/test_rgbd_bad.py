@@ -136,14 +136,19 @@ def test_what_is_no_number_in_transforms_is_named(tmp_path: Path, value: object)
         name.write_text(json.dumps(document))
         return message_of(path)
 
-    found, said = refusal("timestamp", value, frame=True), {None: "null", True: "true"}.get(value, repr(value))
-    assert found.startswith(f"timestamp of frame 1 of '{name}' is {said}: a finite number is needed")
+    def said(given: object) -> str:
+        return {None: "null", True: "true"}.get(given, repr(given))
+
+    found = refusal("timestamp", value, frame=True)
+    assert found.startswith(f"timestamp of frame 1 of '{name}' is {said(value)}: a finite number is needed")
     for key in ("fps", "depth_unit_scale_factor"):
         for bad in (value, 0, -1.0):
-            assert refusal(key, bad).startswith(f"{key} of '{name}' is {bad!r}: a positive, finite number is needed")
+            assert refusal(key, bad).startswith(
+                f"{key} of '{name}' is {said(bad)}: a positive, finite number is needed"
+            )
     if value != "late":
         found = refusal("depth_file_path", value, frame=True)
-        assert found.startswith(f"depth_file_path of frame 1 of '{name}' is {value!r}: it must be text")
+        assert found.startswith(f"depth_file_path of frame 1 of '{name}' is {said(value)}: it must be text")
     if isinstance(value, float):
         assert "c0.png' has fx, fy, cx, cy = " in refusal("cx", value)
         assert "finite numbers and positive focal lengths are needed" in refusal("fl_y", -value)

@@ -87,6 +87,7 @@ def _become(words: list[str], folder: Path, paths: Sequence[Path]) -> None:
             (paths[1], os.O_WRONLY, 2),
         ):
             os.dup2(os.open(path, flags | os.O_CREAT | os.O_TRUNC), target)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         os.environ["COLUMNS"] = "200"
         os.chdir(folder)
         (program,) = entry_points(group="console_scripts", name=words[0])
