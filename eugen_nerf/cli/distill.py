@@ -32,22 +32,11 @@ class Distill:
     GROUPS: ClassVar = {
         "budget": ("speedup", "max_drop", "macs"),
         "choice": ("fields", "layers", "exclude", "num_features", "proposals"),
-        "fit": (
-            "recipe",
-            "projection",
-            "degree",
-            "norm",
-            "sweeps",
-            "output_aware",
-            "train_steps",
-            "train_lr",
-            "ray_fraction",
-            "max_rays",
-            "seed",
-        ),
+        "fit": ("recipe", "projection", "degree", "norm", "sweeps", "output_aware", "train_steps", "train_lr",
+                "ray_fraction", "max_rays", "seed"),
         "calibration": ("finetune_steps", "finetune_minutes"),
         "output": ("bundle", "onnx", "experiment_name", "timestamp", "output_dir"),
-    }
+    }  # fmt: skip
 
     load_config: Path
     """config.yml of the teacher."""

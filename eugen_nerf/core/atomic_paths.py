@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
@@ -23,9 +24,9 @@ def atomic_path(path: Path, *, replace: bool = False, prefix: str = ".") -> Iter
     """A temporary name beside `path`, for a file or folder that takes its name when the block ends well.
 
     Nothing is left under the temporary name, whatever the block raises. Its content is on the disk before it takes its
-    name. A process that is killed leaves at most a hidden `.NAME.HOST-PID.partial`, and the older folder as
-    `.NAME.HOST-PID.replaced` where it is killed between two renames: the next call for any name in that folder clears
-    both away, and gives an older folder its name back.
+    name. A process that is killed leaves at most a hidden `.NAME.HOST-PID.partial`, and, where a folder is replaced in
+    two steps as the system has no single one, the older folder as `.NAME.HOST-PID.replaced`: the next call for any name
+    in that folder clears both away, and gives an older folder its name back.
 
     Args:
         path: file or folder to make; its parents are made too.
@@ -44,14 +45,9 @@ def atomic_path(path: Path, *, replace: bool = False, prefix: str = ".") -> Iter
         _flush(partial)
         if not replace and (path.exists() or path.is_symlink()):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        if path.is_dir():  # a rename replaces a file, and no folder with anything in it
-            path.rename(replaced)
-        try:
-            partial.replace(path)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(path)
-            raise
+        # a rename replaces a file, and no folder with anything in it
+        if not (path.is_dir() and _exchange(partial, path)):
+            _replace(partial, path, replaced)
         with suppress(OSError):  # a file system that cannot; the content is on the disk
             _synchronise(path.parent)
     finally:
@@ -85,6 +81,28 @@ def atomic_paths(
                 _flush(each)
             for path in (*others, *obsolete) if replace else ():
                 path.unlink(missing_ok=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Whether two names have changed places, in one step: Linux can, on most file systems."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
+def _replace(partial: Path, path: Path, replaced: Path) -> None:
+    """Renames, in two steps where a folder is in the way; raises OSError, and the older one keeps its name."""
+    if path.is_dir():
+        path.rename(replaced)
+    try:
+        partial.replace(path)
+    except OSError:
+        if replaced.exists():
+            replaced.rename(path)
+        raise
 
 
 def recover(folder: Path) -> None:
@@ -146,7 +164,7 @@ def _beside(path: Path, word: str, prefix: str) -> Path:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):  # not there, or its parent is a file

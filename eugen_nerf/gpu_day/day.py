@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from eugen_nerf.benchmarks.network_speed import FAMILIES, Family
+from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.gpu_day.sizes import tiny_family
 
@@ -86,9 +87,9 @@ class Day:
 
     def write(self) -> Path:
         """Stores the settings in the work folder, for `read`."""
-        self.work.mkdir(parents=True, exist_ok=True)
         path = self.work / "day.json"
-        path.write_text(json.dumps(asdict(self), default=str, indent=1) + "\n", encoding="utf8")
+        with atomic_path(path, replace=True) as partial:
+            partial.write_text(json.dumps(asdict(self), default=str, indent=1) + "\n", encoding="utf8")
         return path
 
     @classmethod

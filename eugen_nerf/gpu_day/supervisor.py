@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.gpu_day.day import ROOT, Day
 from eugen_nerf.gpu_day.day_parts import CHECKS, PARTS, DayPart
 from eugen_nerf.gpu_day.rows import DeviceLost, RowLog, read_rows
@@ -188,10 +189,8 @@ class Supervisor:
 
     def _write(self) -> None:
         """Stores the results so far: the file is whole at any time."""
-        self.day.output.mkdir(parents=True, exist_ok=True)
-        partial = self.day.output / f".{RESULT}.partial"
-        partial.write_text(json.dumps(self.result(), indent=1) + "\n", encoding="utf8")
-        partial.replace(self.day.output / RESULT)
+        with atomic_path(self.day.output / RESULT, replace=True) as partial:
+            partial.write_text(json.dumps(self.result(), indent=1) + "\n", encoding="utf8")
 
 
 def groups_of(parts: Sequence[DayPart]) -> list[list[DayPart]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+from eugen_nerf.core import atomic_paths as module
 from eugen_nerf.core.atomic_paths import atomic_path, atomic_paths, recover
 
 
@@ -34,6 +36,14 @@ def test_it_takes_its_name_at_the_end_and_not_before(tmp_path: Path, folder: boo
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.fixture(params=["exchanged", "renamed twice"])
+def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders change places in one step, or in two where the system has no such call."""
+    if request.param != "exchanged":
+        monkeypatch.setattr(module, "_exchange", lambda one, other: False)
+
+
+@pytest.mark.usefixtures("steps")
 @pytest.mark.parametrize("folder", [False, True])
 @pytest.mark.parametrize("replace", [False, True])
 def test_an_older_one_is_replaced_only_where_that_is_said(tmp_path: Path, folder: bool, replace: bool) -> None:
@@ -111,6 +121,27 @@ def test_a_folder_whose_process_was_killed_between_two_renames_gets_its_name_bac
     recover(tmp_path)
     assert read(tmp_path / "a.b", folder=True) == "old"
     assert list(tmp_path.iterdir()) == [tmp_path / "a.b"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the call is Linux's")
+def test_a_folder_never_lacks_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a", "old", folder=True)
+    moved: list[Path] = []
+    monkeypatch.setattr(Path, "rename", lambda self, to: moved.append(self))
+    monkeypatch.setattr(Path, "replace", lambda self, to: moved.append(self))
+    with atomic_path(tmp_path / "a", replace=True) as partial:
+        write(partial, "new", folder=True)
+    assert read(tmp_path / "a", folder=True) == "new"
+    assert not moved
+
+
+def test_a_link_to_a_folder_is_replaced_and_the_folder_stays(tmp_path: Path) -> None:
+    write(tmp_path / "old", "old", folder=True)
+    (tmp_path / "a").symlink_to(tmp_path / "old")
+    with atomic_path(tmp_path / "a", replace=True) as partial:
+        write(partial, "new", folder=True)
+    assert (read(tmp_path / "a", folder=True), read(tmp_path / "old", folder=True)) == ("new", "old")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "old"}
 
 
 @pytest.mark.parametrize("full", [False, True])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eugen_nerf.core.errors import ConfigError, DataError
+from eugen_nerf.core.errors import ConfigError, DataError, RunError
 from eugen_nerf.data.synthetic import blender_format as blender
 from eugen_nerf.data.synthetic import ray_casting as rendering
 from eugen_nerf.data.synthetic.meshes import (
@@ -315,9 +315,9 @@ def test_taken_output_is_refused_and_replaced_only_when_asked(tmp_path: Path) ->
     (home / "thesis.txt").write_text("precious")
     with pytest.raises(DataError, match=r"no data set .* --overwrite does not replace"):
         generate_scene(home, TINY, overwrite=True)
-    with pytest.raises(DataError, match=r"is a file, not a directory"):
+    with pytest.raises(RunError, match=r"is a file, not a folder"):
         generate_scene(home / "thesis.txt", TINY, overwrite=True)
-    with pytest.raises(DataError, match=r"--output"):
+    with pytest.raises(RunError, match=r"--output"):
         generate_scene(home / "thesis.txt" / "below", TINY)
     assert (home / "thesis.txt").read_text() == "precious"
 

@@ -150,8 +150,8 @@ def row_of(tries: Tries, most: int | None = None) -> dict[str, Any]:
     return row
 
 
-def rows(folder: Path, most: int | None = None) -> Iterator[dict[str, Any]]:
-    """A row for every writer, with all calls of `chosen`, or at most so many of each kind."""
-    for number, writer in enumerate(WRITERS):
+def rows(folder: Path, most: int | None = None, only: str = "") -> Iterator[dict[str, Any]]:
+    """A row for every writer whose name has a word, with all calls of `chosen`, or at most so many of each kind."""
+    for number, writer in enumerate(writer for writer in WRITERS if only in writer.what):
         yield row_of(Tries(writer, folder / str(number)), min(filter(None, (most, writer.most)), default=None))
         shutil.rmtree(folder / str(number))
