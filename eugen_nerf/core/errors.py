@@ -51,7 +51,7 @@ def report_uncaught_in_one_line() -> None:
     printed: set[str] = set()
 
     def report(error: BaseException | None) -> bool:
-        line = " ".join(str(error).split()) if isinstance(error, EugenError) else _full_disk(error)
+        line = " ".join(str(error).split()) if isinstance(error, EugenError) else full_disk(error)
         if line and line not in printed:  # an error of a thread is raised where its work is waited for, too
             print(f"error: {line}", file=sys.stderr)
             printed.add(line)
@@ -69,7 +69,7 @@ def report_uncaught_in_one_line() -> None:
     sys.excepthook, threading.excepthook = hook, hook_of_threads
 
 
-def _full_disk(error: BaseException | None) -> str:
+def full_disk(error: BaseException | None) -> str:
     """What to say of an error that means a full disk; an empty text for any other."""
     if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -34,6 +35,19 @@ def test_what_torch_will_drop_does_not_stand_before_our_messages(tmp_path: Path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: no run at ")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_line_and_other_errors_are_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(number: int) -> None:
+        raise OSError(number, os.strerror(number), "out/results")
+
+    with pytest.raises(SystemExit) as ended:
+        run_cli(lambda: fail(errno.ENOSPC))
+    assert ended.value.code == 1
+    text = "error: No space left on device (out/results): free some space and start again; "
+    assert capsys.readouterr().err == f"{text}what was written whole is still there\n"
+    with pytest.raises(OSError, match="Permission denied"):
+        run_cli(lambda: fail(errno.EACCES))
 
 
 def test_sigterm_ends_a_command_as_cleanly_as_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from eugen_nerf.core.errors import EugenError
+from eugen_nerf.core.errors import EugenError, full_disk
 from eugen_nerf.core.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def run_cli(function: Callable[[], None]) -> None:
     """Runs a command, turning its errors into what a shell expects.
 
     An `EugenError` is printed to stderr as one line "error: ..." and exits with 1; Ctrl-C exits with 130, SIGTERM with
-    143 and as cleanly. Any other exception is a defect of ours and keeps its traceback. The process keeps what memory
+    143 and as cleanly; a disk that is full where nothing else says so is one line too. Any other exception is a defect of ours and keeps its traceback. The process keeps what memory
     it frees (`core/memory.py`).
 
     Arguments:
@@ -39,6 +39,11 @@ def run_cli(function: Callable[[], None]) -> None:
         rank = os.environ.get("RANK", "0")
         where = "" if rank == "0" else f" in process {rank}"
         print(f"error{where}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if not (line := full_disk(error)):
+            raise
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
     except _TerminatedError:
         print("terminated", file=sys.stderr)
