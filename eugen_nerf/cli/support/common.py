@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def run_cli(function: Callable[[], None]) -> None:
     """Runs a command, turning its errors into what a shell expects.
 
-    An `EugenError` is printed to stderr as one line "error: ..." and exits with 1; Ctrl-C exits with 130, SIGTERM with
-    143 and as cleanly; a disk that is full where nothing else says so is one line too. Any other exception is a defect of ours and keeps its traceback. The process keeps what memory
-    it frees (`core/memory.py`).
+    An `EugenError` is printed to stderr as one line "error: ..." and exits with 1, and so is a disk that is full where
+    nothing else says so; Ctrl-C exits with 130, SIGTERM with 143 and as cleanly. Any other exception is a defect of ours
+    and keeps its traceback. The process keeps what memory it frees (`core/memory.py`).
 
     Arguments:
         function: the command; parsing its arguments inside is fine, tyro exits with 2 by itself.
