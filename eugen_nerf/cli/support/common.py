@@ -24,7 +24,7 @@ def run_cli(function: Callable[[], None]) -> None:
     """Runs a command, turning its errors into what a shell expects.
 
     An `EugenError` is printed to stderr as one line "error: ..." and exits with 1, and so is a disk that is full where
-    nothing else says so; Ctrl-C exits with 130, SIGTERM with 143 and as cleanly. Any other exception is a defect of ours
+    nothing else says so; Ctrl-C exits with 130, SIGTERM with 143 and as cleanly. Any other exception is our defect
     and keeps its traceback. The process keeps what memory it frees (`core/memory.py`).
 
     Arguments:
