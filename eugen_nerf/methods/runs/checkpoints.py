@@ -193,7 +193,7 @@ def load_weights(
 def _check_finite(state: Mapping[str, Any], parameters: Collection[str], path: Path) -> None:
     """Raises `RunError` for the first tensor with NaN in it, or parameter with an infinity: images would be wrong."""
     for key, value in state.items():
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.layout != torch.strided:
             continue
         wrong = ~value.isfinite() if key in parameters else value.isnan()
         if bool(wrong.any()):
@@ -227,6 +227,8 @@ def _other_kinds(own: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
 def _kind(value: Any) -> str:
     if not isinstance(value, torch.Tensor):
         return "no tensor"
+    if value.layout != torch.strided or value.is_quantized:
+        return "sparse or quantized"
     return "complex" if value.is_complex() else "real" if value.is_floating_point() else "whole numbers"
 
 
