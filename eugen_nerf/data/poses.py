@@ -33,7 +33,7 @@ def check_pose(pose: ArrayLike, where: str) -> None:
     """
     try:
         matrix = np.asarray(pose, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         matrix = np.empty(0)
     if matrix.shape not in ((4, 4), (3, 4)):
         given = f"is of shape {list(matrix.shape)}" if matrix.size else "is no matrix of numbers"

@@ -60,7 +60,7 @@ def read_transforms(path: Path, *, ordered: bool = True) -> ImageSet:
         radius = None if crop is None else float(crop)
         transform = None if applied is None else np.asarray(applied, dtype=np.float64)[:3].reshape(3, 4)
         scale = float(document.get("applied_scale", 1.0))
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
         raise DataError(
             f"'applied_transform' of '{path}' must be 3x4 numbers, 'applied_scale', 'aabb_scale' and "
             f"'fisheye_crop_radius' one each ({error}); {_AGAIN}"

@@ -132,7 +132,7 @@ def _vector(value: Any, alias: str, where: str) -> tuple[float, ...]:
     """A list of finite numbers."""
     try:
         numbers = np.asarray(value, dtype=np.float64).reshape(-1)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = np.array([math.nan])
     if not np.isfinite(numbers).all():
         raise DataError(f"'{alias}' of {where} is {shown(value)}: a list of finite numbers is needed; correct it")

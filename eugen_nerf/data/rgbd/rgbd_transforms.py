@@ -82,7 +82,7 @@ def tracking_lost(pose: Any) -> bool:
     """Whether a pose has no finite number in its upper three rows: recorders mark lost tracking in this way."""
     try:
         matrix = np.asarray(pose, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return matrix.ndim == 2 and len(matrix) >= 3 and not np.isfinite(matrix[:3]).any()
 
@@ -116,7 +116,7 @@ def read_lens(values: Mapping[str, Any], color: Path, where: str, options: Seque
     else:
         try:
             numbers = tuple(float(values[_first_key(values, keys) or keys[0]]) for keys in LENS_KEYS)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{where} lacks a number fl_x, fl_y, cx or cy: add it, or pass --intrinsics") from error
     return distortion.with_pinhole(numbers, size)
 
@@ -151,7 +151,7 @@ def _matrix(value: Any, key: str, where: str) -> tuple[float, ...]:
     """fx, fy, cx, cy of a matrix of at least 3x3."""
     try:
         matrix = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         matrix = np.empty(0)
     if matrix.ndim != 2 or min(matrix.shape) < 3:
         raise DataError(f"{key} of {where} must be a matrix [3, 3] of numbers: correct it, or pass --intrinsics")
