@@ -52,6 +52,10 @@ def _fitted(frame: RGBDFrame, size: Size, color: Size, explicit: bool, notes: li
             f"the camera of '{frame.color}' has fx, fy, cx, cy = {_listed(lens)}: finite numbers and positive focal "
             "lengths are needed; correct it, or pass --intrinsics"
         )
+    if lens.size is not None and min(lens.size) < 1:
+        raise DataError(
+            f"w, h of '{frame.color}' are {lens.size[0]}x{lens.size[1]}: at least 1 is needed; correct them"
+        )
     if lens.size is not None and not same_view(lens.size, size):
         swapped = same_view(lens.size[::-1], size)
         advice = "they are swapped; correct them" if swapped else f"the images were cropped; {INTRINSICS_ADVICE}"

@@ -146,7 +146,8 @@ def _timed_lines(path: Path) -> list[tuple[float, list[str]]]:
             time = float(fields[0])
         except ValueError:
             time = float("nan")
-        if not np.isfinite(time) or len(fields) < 2:
+        too_long = any(len(part.encode(errors="replace")) > 255 for field in fields for part in field.split("/"))
+        if not np.isfinite(time) or len(fields) < 2 or too_long:
             raise DataError(f"line {number} of '{path}' is {line[:60]!r}: a time and its entry are needed; correct it")
         if lines and time <= lines[-1][0]:
             raise DataError(

@@ -125,7 +125,7 @@ def read_room(path: Path) -> Room:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["version"] != FORMAT_VERSION:
-            raise ValueError(f"version {document['version']}, not {FORMAT_VERSION}")
+            raise ValueError(f"version {shown(document['version'])}, not {FORMAT_VERSION}")
         walls = _solid_from_data(document["walls"])
         if not isinstance(walls, Box):
             raise ValueError("the walls are no box")
@@ -134,7 +134,7 @@ def read_room(path: Path) -> Room:
             for part in document["parts"]
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"
         raise DataError(f"'{path}' is not a readable room ({reason}): make it again with eugen-data room") from error
     return Room(walls, parts)
 
