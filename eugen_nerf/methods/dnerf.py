@@ -45,7 +45,6 @@ class EugenDNerfModel(EugenNerfModel):
     """D-NeRF (arXiv 2011.13961): a deformation leads from every moment to a canonical coarse and fine NeRF."""
 
     config: EugenDNerfModelConfig
-    renders_by_grid = False
 
     def populate_modules(self) -> None:
         """Builds the canonical fields, samplers and renderers, and the deformation."""

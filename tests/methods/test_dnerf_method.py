@@ -211,6 +211,7 @@ def test_the_background_comes_from_the_checkpoint_not_from_other_data(
     train_tiny_dnerf: Callable, tiny_dnerf: Path, tmp_path: Path
 ) -> None:
     path, trainer = train_tiny_dnerf()
+    (path.parent / "training_data.json").unlink()  # which would refuse data of other colours
     other = with_images(tiny_dnerf, tmp_path / "data", lambda image: 255 - image)
     run = load_run(path, device="cpu", test_mode="val", data=other)
     assert run.model.renderer_rgb.background_color.tolist() == [0.0, 0.0, 0.0]

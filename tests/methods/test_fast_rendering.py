@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tiny_runs import render
 from eugen_nerf.core.rendering.density_grid import DensityGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.methods.graph_model import GraphModel
+from eugen_nerf.methods.rendering.grid_rendering import rays_of
 from eugen_nerf.methods.rendering.stored_renderer import load_renderer, save_renderer
 from eugen_nerf.methods.runs import fast_rendering
 from eugen_nerf.methods.runs.fast_rendering import RendererChoice, use_fast_renderer
@@ -29,7 +30,7 @@ LOOSE = 30.0
 def config(tiny_eugen_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of its own to write beside, with grids of few cells."""
     monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.SURVEY", 8)
-    monkeypatch.setattr(fast_rendering, "grid_along_rays", partial(fast_rendering.grid_along_rays, cells=12))
+    monkeypatch.setattr(fast_rendering, "CELLS", 12)
     folder = tmp_path / "run"
     shutil.copytree(tiny_eugen_run.parent, folder)
     return folder / "config.yml"
@@ -95,7 +96,7 @@ def test_what_is_stored_is_used_again_and_gives_the_same_picture(config: Path, m
 def test_what_loses_too_much_is_not_used(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A grid that has nothing in it: all is lost, the exact picture stays, and that is remembered."""
     empty = DensityGrid(torch.zeros(3), 0.1, torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2, dtype=torch.bool))
-    monkeypatch.setattr(fast_rendering, "grid_along_rays", lambda *_: empty)
+    monkeypatch.setattr(fast_rendering, "grid_along_rays", lambda *_, **__: empty)
     run = load_run(config, device="cpu")
     exact = image(run)
     choice = use_fast_renderer(run, quality=1e-3)
@@ -191,3 +192,34 @@ def test_lines_say_what_was_chosen() -> None:
         "rendered by a grid: 8.4 queries a ray, loses 0.03 dB on training photographs"
     )
     assert "loses nothing" in str(RendererChoice(2.0, -0.2, 30.0, 8.42))
+
+
+def test_moving_runs_are_rendered_at_their_times(
+    train_tiny_dnerf: Callable[..., tuple[Path, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The picture depends on the time, and each sample is displaced once."""
+    for name, value in {"MOVING_CELLS": 8, "MOVING_SLICES": 3}.items():
+        monkeypatch.setattr(fast_rendering, name, value)
+    monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.MOVING_SURVEY", 6)
+    run = load_run(train_tiny_dnerf()[0], device="cpu")
+    model, calls = model_of(run), []
+    choice = use_fast_renderer(run, quality=LOOSE)
+    assert choice is not None
+    assert model.grid_renderer is not None
+    assert model.grid_renderer.grid.density.shape[0] == 3
+    offsets = model.graph_fields()["deformation"].offsets  # type: ignore[attr-defined]
+
+    def counted(samples: Any, mode: Any) -> torch.Tensor:
+        calls.append(len(samples))
+        return offsets(samples, mode)
+
+    monkeypatch.setattr(model.graph_fields()["deformation"], "offsets", counted)
+    camera = run.pipeline.datamanager.eval_dataset.cameras[:1]
+    pictures = []
+    for time in (0.0, 1.0):
+        camera.times = torch.full_like(camera.times, time)
+        calls.clear()
+        pictures.append(model.eval().get_outputs_for_camera(camera)["rgb"])
+        bundle = model.collider(camera.generate_rays(camera_indices=0, keep_shape=True).flatten())
+        assert sum(calls) == len(model.grid_renderer.place(rays_of(bundle)))
+    assert not torch.equal(*pictures)

@@ -38,7 +38,7 @@ class DensityGrid:
     cell: float
     """Side of a cell."""
     density: Tensor
-    """Mean of each cell, float32 `[times, x, y, z]`; one slice of a scene that stands still."""
+    """Mean of each cell, float32 `[times, x, y, z]`, and of the slices next to it; one slice where nothing moves."""
     occupied: Tensor
     """Cells in which there is density, and their neighbours, bool `[times, x, y, z]`."""
 
@@ -130,7 +130,8 @@ def build_density_grid(
             density, fine_box[0], fine, fine_sides, where, _time(slice_, times), generator, POINTS_PER_CELL
         )
     if times > 1:  # between two slices, matter is in the cells of either
-        dense[1:], dense[:-1] = dense[1:] | dense[:-1], dense[:-1] | dense[1:]
+        dense = torch.stack([dense[max(0, i - 1) : i + 2].any(dim=0) for i in range(times)])
+        means = torch.stack([means[max(0, i - 1) : i + 2].mean(dim=0) for i in range(times)])
     return DensityGrid(fine_box[0], fine, means, _dilated(dense, 1))
 
 
@@ -157,13 +158,14 @@ def _evaluated(
     points_per_cell: int,
 ) -> tuple[Tensor, Tensor]:
     """Mean density `[x, y, z]`, and whether a point of a cell is dense; zero in cells not among `where` `[n, 3]`."""
+    where = where.contiguous()  # `nonzero` gives columns, and encodings take rows
     least = -math.log1p(-MIN_OPACITY) / (math.sqrt(3) * cell)
     total, highest = low.new_zeros(len(where)), low.new_zeros(len(where))
     for _ in range(points_per_cell):
         points = low + (where + torch.rand(len(where), 3, generator=generator).to(low)) * cell
         for start in range(0, len(points), _MAX_POINTS):
             part = slice(start, start + _MAX_POINTS)
-            times = None if time is None else torch.full_like(points[part, 0], time)
+            times = None if time is None else points.new_full((len(points[part]),), time)
             values = density(points[part], times)
             total[part] += values
             highest[part] = torch.maximum(highest[part], values)

@@ -21,6 +21,10 @@ from eugen_nerf.methods.runs.training_rays import Photographs, draw_pixels, ray_
 
 RATES = (1.5, 2.0, 3.0, 4.0, 6.0)
 """Rates that are tried, from few samples to many."""
+CELLS = 128
+"""Cells along the longest side of a scene that stands still."""
+MOVING_CELLS, MOVING_SLICES = 80, 24
+"""Likewise of one that moves, and its slices of time."""
 CHECK_RAYS = 4096
 """Rays of training views on which the loss is measured."""
 BOX_RAYS = 8192
@@ -104,7 +108,9 @@ def choose_renderer(run: Run, quality: float) -> tuple[GridRenderer, RendererCho
     bundle = ray_bundle(cameras.to(model.device), draw_pixels(cameras, BOX_RAYS, 0).to(model.device))
     if model.collider is None:
         raise RunError(f"{type(model).__name__} has no near and far plane, so no box of what its rays meet")
-    grid = grid_along_rays(model.trained_density, model.collider(bundle))
+    moving = cameras.times is not None
+    cells, times = (MOVING_CELLS, MOVING_SLICES) if moving else (CELLS, 1)
+    grid = grid_along_rays(model.trained_density, model.collider(bundle), cells=cells, times=times)
     check = Photographs(run, draw_pixels(cameras, CHECK_RAYS, 1))
     before, model.grid_renderer = model.grid_renderer, None
     try:
