@@ -51,7 +51,11 @@ def ways() -> list[Way]:
         Way("fast renderer", True),
         Way("fast renderer, plans in float32", True, "float32"),
     ]
-    return [*found, Way("fast renderer, plans in bfloat16", True, "bfloat16")] if has_fast_bfloat16() else found
+    return (
+        [*found, Way("fast renderer, plans in bfloat16", True, "bfloat16")]
+        if has_fast_bfloat16(torch.device("cpu"))
+        else found
+    )
 
 
 def measure(run: Run, name: str, size: int, views: int, repeats: int) -> list[dict[str, Any]]:
