@@ -1,6 +1,7 @@
 """The tables of what `scripts/reliability.py` counts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,11 @@ from eugen_nerf.core.errors import DataError
 from eugen_nerf.evaluation.documents.attempts_markdown import Attempts, attempts_table
 
 PLACE = Attempts("docs/x.md", "kills", "counts.json", "kills")
+
+
+def test_a_sum_can_be_left_out(tmp_path: Path) -> None:
+    (tmp_path / "counts.json").write_text('{"kills": {"rows": [{"what": "a", "x": "1.5"}]}}', encoding="utf8")
+    assert attempts_table(replace(PLACE, total=False), tmp_path).splitlines()[2:] == ["| a | 1.5 |"]
 
 
 def test_rows_and_their_sum(tmp_path: Path) -> None:
