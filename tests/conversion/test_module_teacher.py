@@ -299,7 +299,7 @@ def test_masked_pixels_are_no_photographs() -> None:
 
     views = Views()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("eugen_nerf.conversion.budget.measure.training_views", lambda manager: views)
+        patch.setattr("eugen_nerf.methods.runs.training_rays.training_views", lambda manager: views)
         views.cameras = cameras  # type: ignore[attr-defined]
         run: Any = SimpleNamespace(pipeline=SimpleNamespace(datamanager=None))
         found = Photographs(run, torch.tensor([[0, 1, 2], [0, 3, 5], [1, 1, 2]]))

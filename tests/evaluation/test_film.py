@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -119,7 +121,7 @@ def test_the_command_renders_each_time(
     for number, path in enumerate((tiny_stock_dnerf_run, tiny_dense_dnerf_run)):
         place = tmp_path / f"frames{number}"
         words = ["--load-config", path, "--output", place, "--frames", 3, "--times", 1, 0, "--view", 2]
-        run_cli(monkeypatch, *words, "--device", "cpu")
+        run_cli(monkeypatch, *words, "--device", "cpu", "--exact")
         files = sorted(place.iterdir())
         assert len(files) == 3
         run = load_run(path, device="cpu")
@@ -130,6 +132,21 @@ def test_the_command_renders_each_time(
             expected = quantise(outputs["rgb" if "rgb" in outputs else "rgb_fine"])
             assert np.array_equal(np.asarray(Image.open(file)), expected)
         assert len({file.read_bytes() for file in files}) > 1, "time makes a difference"
+
+
+def test_the_command_renders_by_a_grid_where_nothing_else_is_said(
+    tiny_dense_dnerf_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"MOVING_CELLS": 8, "MOVING_SLICES": 2}.items():
+        monkeypatch.setattr(f"eugen_nerf.methods.runs.fast_rendering.{name}", value)
+    monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.MOVING_SURVEY", 6)
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_dense_dnerf_run.parent, folder)
+    words = ["--load-config", folder / "config.yml", "--output", tmp_path / "frames", "--frames", 1, "--quality", 30]
+    run_cli(monkeypatch, *words, "--device", "cpu")
+    assert re.search(r"rendered by a grid: \d+\.\d queries a ray, loses", " ".join(capsys.readouterr().out.split()))
+    assert (folder / "renderer.safetensors").is_file()
+    assert len([*(tmp_path / "frames").iterdir()]) == 1
 
 
 @pytest.mark.parametrize(
