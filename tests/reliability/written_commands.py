@@ -95,7 +95,8 @@ class OneOf:
 
 def rendered(name: str, *words: str, before: tuple[str, ...] = ()) -> Writer:
     """`eugen-render` into a file or folder; an older one is of another path of the camera."""
-    common = ("eugen-render", "--load-config", NERF, "--output", name, "--device", "cpu")
+    # without the fast renderer, which would be kept beside the golden run itself
+    common = ("eugen-render", "--load-config", NERF, "--output", name, "--device", "cpu", "--exact")
     new = (*common, "--path", "orbit", *words)
     old = (*common, "--path", "spiral", *words[:2]) if before else ()
     return Writer(f"eugen-render {name}", new, OneOf(name, new, old), old)
