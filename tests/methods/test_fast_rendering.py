@@ -93,6 +93,20 @@ def test_what_is_stored_is_used_again_and_gives_the_same_picture(config: Path, m
         use_fast_renderer(second, quality=LOOSE)
 
 
+@pytest.mark.parametrize("choice", [None, [], {"rate": "x"}, {"rate": 1.0, "code": 2.0}])
+def test_a_stored_choice_that_is_none_is_made_again(config: Path, choice: object) -> None:
+    run = load_run(config, device="cpu")
+    made = use_fast_renderer(run, quality=LOOSE)
+    renderer = model_of(run).grid_renderer
+    assert renderer is not None
+    path, source = config.parent / "renderer.safetensors", fast_rendering._identity(run.checkpoint)
+    save_renderer(path, renderer, {"source": source, "quality": LOOSE, "choice": choice})
+    again = use_fast_renderer(run, quality=LOOSE)
+    assert again is not None
+    assert made is not None
+    assert (again.rate, again.lost) == (made.rate, pytest.approx(made.lost))
+
+
 def test_what_loses_too_much_is_not_used(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A grid that has nothing in it: all is lost, the exact picture stays, and that is remembered."""
     empty = DensityGrid(torch.zeros(3), 0.1, torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2, dtype=torch.bool))
@@ -154,6 +168,7 @@ def test_a_stored_renderer_is_read_as_it_was(tmp_path: Path) -> None:
         {"density": torch.zeros(2, 3, 4)},
         {"density": torch.full((2, 3, 4, 5), -1.0)},
         {"density": torch.full((2, 3, 4, 5), float("nan"))},
+        {"density": torch.full((2, 3, 4, 5), float("inf"))},
         {"occupied": torch.zeros(2, 3, 4, 6)},
     ],
 )

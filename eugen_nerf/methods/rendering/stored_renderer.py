@@ -59,6 +59,7 @@ def load_renderer(path: Path, device: torch.device | str) -> tuple[GridRenderer,
             and density.shape == occupied.shape
             and bool(torch.isfinite(low).all())
             and bool((density >= 0).all())
+            and bool(torch.isfinite(density).all())
             and math.isfinite(settings["cell"])
             and settings["cell"] > 0
         )

@@ -74,9 +74,10 @@ def use_fast_renderer(
     source = _identity(run.checkpoint)
     stored = load_renderer(path, model.device)
     if stored is not None and stored[1].get("source") == source and stored[1].get("quality") == quality:
-        choice = RendererChoice(**stored[1]["choice"])  # type: ignore[arg-type]
-        model.grid_renderer = stored[0] if choice.rate else None
-        return choice
+        kept = _stored_choice(stored[1].get("choice"))
+        if kept is not None:
+            model.grid_renderer = stored[0] if kept.rate else None
+            return kept
     progress("preparing fast rendering")
     renderer, choice = choose_renderer(run, quality)
     model.grid_renderer = renderer if choice.rate else None
@@ -137,6 +138,14 @@ def _queries(renderer: GridRenderer, model: GraphModel, check: Photographs) -> f
 
 def _decibel(squared_error: float) -> float:
     return 10 * math.log10(1 / max(squared_error, 1e-12))
+
+
+def _stored_choice(values: object) -> RendererChoice | None:
+    """A choice as it was written; None where the file holds something else."""
+    try:
+        return RendererChoice(**{key: float(value) for key, value in values.items()})  # type: ignore[attr-defined]
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def _identity(checkpoint: Path) -> list[object]:
