@@ -77,7 +77,6 @@ class ViewCommand:
         from rich.console import Console
 
         from eugen_nerf.cli.support.progress import working
-        from eugen_nerf.methods.runs.fast_rendering import use_fast_renderer
         from eugen_viewer.server.access import Access
         from eugen_viewer.server.address import address_lines, choose_port
         from eugen_viewer.shown_runs import open_run, run_names
@@ -92,7 +91,7 @@ class ViewCommand:
                 runs.append(run)
             if not self.exact:
                 with working(console, f"preparing fast rendering of {name}"):
-                    choice = use_fast_renderer(run.run, quality=self.quality)
+                    choice = run.render_fast(self.quality)
                 if choice is not None:
                     print_lines(console, {name: str(choice)})
         if self.timing:

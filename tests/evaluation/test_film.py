@@ -144,7 +144,8 @@ def test_the_command_renders_by_a_grid_where_nothing_else_is_said(
     shutil.copytree(tiny_dense_dnerf_run.parent, folder)
     words = ["--load-config", folder / "config.yml", "--output", tmp_path / "frames", "--frames", 1, "--quality", 30]
     run_cli(monkeypatch, *words, "--device", "cpu")
-    assert re.search(r"rendered by a grid: \d+\.\d queries a ray, loses", " ".join(capsys.readouterr().out.split()))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"rendered by a grid: \d+\.\d queries a ray, eager plans in \w+ on cpu, loses", printed)
     assert (folder / "renderer.safetensors").is_file()
     assert len([*(tmp_path / "frames").iterdir()]) == 1
 

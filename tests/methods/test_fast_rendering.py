@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from eugen_nerf.core.rendering.density_grid import DensityGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.rendering.grid_rendering import rays_of
+from eugen_nerf.methods.rendering.planning import plans_of
 from eugen_nerf.methods.rendering.stored_renderer import load_renderer, save_renderer
 from eugen_nerf.methods.runs import fast_rendering
 from eugen_nerf.methods.runs.fast_rendering import RendererChoice, use_fast_renderer
 from eugen_nerf.methods.runs.loading import Run, load_run
+from eugen_nerf.methods.runs.training_rays import Photographs
 
 LOOSE = 30.0
 """dB that any renderer keeps within."""
@@ -31,6 +34,7 @@ def config(tiny_eugen_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """A run of its own to write beside, with grids of few cells."""
     monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.SURVEY", 8)
     monkeypatch.setattr(fast_rendering, "CELLS", 12)
+    monkeypatch.setattr(fast_rendering, "machine_plan", lambda device: ("eager", "float32"))
     folder = tmp_path / "run"
     shutil.copytree(tiny_eugen_run.parent, folder)
     return folder / "config.yml"
@@ -93,18 +97,81 @@ def test_what_is_stored_is_used_again_and_gives_the_same_picture(config: Path, m
         use_fast_renderer(second, quality=LOOSE)
 
 
-@pytest.mark.parametrize("choice", [None, [], {"rate": "x"}, {"rate": 1.0, "code": 2.0}])
+def plan_dtypes(run: Run) -> set[str]:
+    return {plan.dtype for plan in plans_of(model_of(run)).values()}
+
+
+def test_networks_run_by_the_plans_of_the_machine(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is stored on another kind of machine is not taken for this one's."""
+    first = load_run(config, device="cpu")
+    choice = use_fast_renderer(first, quality=LOOSE)
+    assert choice is not None
+    assert (choice.backend, choice.dtype, choice.device) == ("eager", "float32", "cpu")
+    assert plan_dtypes(first) == {"float32"}
+    monkeypatch.setattr(fast_rendering, "machine_plan", lambda device: ("eager", "bfloat16"))
+    second = load_run(config, device="cpu")
+    other = use_fast_renderer(second, quality=LOOSE)
+    assert other is not None
+    assert other.dtype == "bfloat16"
+    assert plan_dtypes(second) == {"bfloat16"}
+    rounded, exact = image(second), image(first)
+    assert not torch.equal(rounded, exact)
+    assert torch.allclose(rounded, exact, atol=0.05)
+    third = load_run(config, device="cpu")
+    assert use_fast_renderer(third, quality=LOOSE) == other
+    assert torch.allclose(image(third), rounded, atol=0.05)
+
+
+def test_a_dtype_that_loses_too_much_is_not_used(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss is measured with the plans in force: of the two, float32 is left."""
+    measured = Photographs.squared_error
+    dtypes = list[set[str]]()
+
+    def worse_in_bfloat16(self: Photographs, model: GraphModel) -> float:
+        dtypes.append({plan.dtype for plan in plans_of(model).values()})
+        return measured(self, model) * (1e4 if dtypes[-1] == {"bfloat16"} else 1)
+
+    monkeypatch.setattr(fast_rendering, "machine_plan", lambda device: ("eager", "bfloat16"))
+    monkeypatch.setattr(Photographs, "squared_error", worse_in_bfloat16)
+    run = load_run(config, device="cpu")
+    choice = use_fast_renderer(run, quality=LOOSE)
+    assert choice is not None
+    assert dtypes == [set(), *[{"bfloat16"}] * len(fast_rendering.RATES), {"float32"}]
+    assert choice.dtype == "float32"
+    assert plan_dtypes(run) == {"float32"}
+
+
+def test_a_renderer_of_a_former_version_is_built_again(config: Path) -> None:
+    """Its file says nothing of plans: neither their dtype nor what they lose."""
+    run = load_run(config, device="cpu")
+    use_fast_renderer(run, quality=LOOSE)
+    renderer, path = model_of(run).grid_renderer, config.parent / "renderer.safetensors"
+    assert renderer is not None
+    former = {"rate": 6.0, "lost": 0.0, "exact_psnr": 9.0, "queries": 9.0, "seconds": 1.0}
+    source = fast_rendering._identity(run.checkpoint)
+    save_renderer(path, renderer, {"source": source, "quality": LOOSE, "choice": former})
+    choice = use_fast_renderer(run, quality=LOOSE)
+    assert choice is not None
+    assert choice.rate == fast_rendering.RATES[0]
+    stored = load_renderer(path, "cpu")
+    assert stored is not None
+    assert stored[1]["plan"] == ["eager", "float32"]
+
+
+@pytest.mark.parametrize("choice", [None, [], {"rate": "x"}, {"rate": 1.0, "code": 2.0}, {"dtype": "int8"}])
 def test_a_stored_choice_that_is_none_is_made_again(config: Path, choice: object) -> None:
     run = load_run(config, device="cpu")
     made = use_fast_renderer(run, quality=LOOSE)
     renderer = model_of(run).grid_renderer
+    assert made is not None
     assert renderer is not None
     path, source = config.parent / "renderer.safetensors", fast_rendering._identity(run.checkpoint)
-    save_renderer(path, renderer, {"source": source, "quality": LOOSE, "choice": choice})
+    if isinstance(choice, dict) and "dtype" in choice:
+        choice = {**asdict(made), **choice}
+    save_renderer(path, renderer, {"source": source, "quality": LOOSE, "plan": ["eager", "float32"], "choice": choice})
     again = use_fast_renderer(run, quality=LOOSE)
     assert again is not None
-    assert made is not None
-    assert (again.rate, again.lost) == (made.rate, pytest.approx(made.lost))
+    assert (again.rate, again.lost, again.dtype) == (made.rate, pytest.approx(made.lost), "float32")
 
 
 def test_what_loses_too_much_is_not_used(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +186,7 @@ def test_what_loses_too_much_is_not_used(config: Path, monkeypatch: pytest.Monke
     assert choice.lost > 1e-3
     assert "exact rendering: the renderer by a grid would lose" in str(choice)
     assert torch.equal(image(run), exact)
+    assert plan_dtypes(run) == set()
     again = load_run(config, device="cpu")
     assert use_fast_renderer(again, quality=1e-3) == choice
     assert model_of(again).grid_renderer is None
@@ -203,8 +271,8 @@ def test_settings_that_make_no_sense_are_built_again(tmp_path: Path, change: tup
 
 
 def test_lines_say_what_was_chosen() -> None:
-    assert str(RendererChoice(2.0, 0.031, 30.0, 8.42)) == (
-        "rendered by a grid: 8.4 queries a ray, loses 0.03 dB on training photographs"
+    assert str(RendererChoice(2.0, 0.031, 30.0, 8.42, 1.0, "bfloat16", "eager", "cpu")) == (
+        "rendered by a grid: 8.4 queries a ray, eager plans in bfloat16 on cpu, loses 0.03 dB on training photographs"
     )
     assert "loses nothing" in str(RendererChoice(2.0, -0.2, 30.0, 8.42))
 

@@ -16,6 +16,8 @@ from eugen_nerf.core import DenseLinear
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.fitting.importance import LayerMoments
 from eugen_nerf.core.least_squares import MomentSums, greedy_columns
+from eugen_nerf.methods.graph_model import GraphModel
+from eugen_nerf.methods.rendering.planning import plan_model, plans_of
 from eugen_nerf.methods.runs.loading import load_run
 from eugen_viewer.panels.compression import LiveCompression
 from eugen_viewer.panels.curve_plots import front_plot
@@ -118,6 +120,31 @@ def test_fewer_features_change_picture_and_numbers_and_going_back_restores_them(
 
 def before_width(live: LiveCompression, group: str, layer: str) -> int:
     return len(live._gathered_preview().curves[group][layer]) - 1
+
+
+def test_a_preview_beside_planned_networks_has_plans_of_its_own_weights(tiny_dense_run: Path) -> None:
+    """As fast as what it is compared with, and never the picture of layers that are gone."""
+    run = load_run(tiny_dense_run, device="cpu")
+    assert isinstance(run.model, GraphModel)
+    bundle = run.pipeline.datamanager.eval_dataset.cameras.generate_rays(0, keep_shape=True).flatten()[:50]  # type: ignore[union-attr]
+    rays = run.model.collider(bundle)  # type: ignore[misc]
+    plan_model(run.model, rays)
+    compression = LiveCompression(run)
+    compression.gather()
+    student = compression.student
+    assert student is not None
+    assert plans_of(student).keys() == plans_of(run.model).keys() == {"coarse", "fine"}
+    (group,) = compression.widths
+    with torch.no_grad():
+        before = student(rays)["rgb"]
+        compression.set({group: dict.fromkeys(compression.widths[group], 2)})
+        planned = student(rays)["rgb"]
+        assert plans_of(student).keys() == {"coarse", "fine"}
+        without = copy.deepcopy(student)
+        assert not plans_of(without)
+        rounding = float((planned - without(rays)["rgb"]).abs().max())
+        assert rounding < 1e-5
+        assert float((planned - before).abs().max()) > 20 * max(rounding, 1e-6)
 
 
 def test_a_speed_up_wanted_is_reached_at_the_least_predicted_error(live: LiveCompression) -> None:

@@ -20,6 +20,7 @@ from eugen_nerf.evaluation.images.ground_truth import composite
 from eugen_nerf.evaluation.images.view_rendering import eval_dataset
 from eugen_nerf.fields.counting import macs_per_query
 from eugen_nerf.fields.radiance_field import Selection
+from eugen_nerf.methods.runs.fast_rendering import RendererChoice, use_fast_renderer
 from eugen_nerf.methods.runs.image_metrics import Image8, quantise
 from eugen_nerf.methods.runs.loading import Run, load_run, query_module
 from eugen_viewer.viewer_cameras import RunCoordinates
@@ -39,11 +40,13 @@ class ShownRun:
         name: in the viewer.
         run: of the model; its data provide test views and photographs.
         model: in evaluation mode; the run's own, or a preview made of it.
+        quality: dB of PSNR that its fast renderer may lose; None while it renders by the samplers of training.
     """
 
     name: str
     run: Run
     model: Model
+    quality: float | None = None
     _costs: tuple[int, int | None] | None = field(default=None, repr=False)
 
     @property
@@ -64,6 +67,18 @@ class ShownRun:
     def timed(self) -> bool:
         """Whether the scene is dynamic."""
         return self.cameras is not None and self.cameras.times is not None
+
+    def render_fast(self, quality: float) -> RendererChoice | None:
+        """Gives the run the fast renderer, which may take seconds; see `use_fast_renderer`.
+
+        Args:
+            quality: dB of PSNR that may be lost on training photographs.
+
+        Returns:
+            What was chosen; None where the method has no such renderer.
+        """
+        self.quality = quality
+        return use_fast_renderer(self.run, quality=quality)
 
     def costs(self) -> tuple[int, int | None]:
         """Number of parameters needed for evaluation, and multiply-adds of a query (None if they cannot be counted)."""

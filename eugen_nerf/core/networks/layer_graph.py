@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +71,8 @@ class LayerGraph(nn.Module):
         self.outputs = tuple(index[name] for name in outputs)
         self.plan: Callable[..., tuple[Tensor, ...]] | None = None
         """What runs in inference mode in place of the collapsed graph (`core/inference/plan.py`,
-        `core/inference/quantized.py`); takes inputs and `outputs` as `forward`, or points where it encodes them."""
+        `core/inference/quantized.py`); takes inputs and `outputs` as `forward`, or points where it encodes them. It is
+        of the present weights: dropped where a layer is replaced or weights are loaded, and not copied."""
         self._collapsed: CollapsedGraph | None = None
         self._collapsed_key: tuple[object, ...] | None = None
         self._parts: dict[tuple[int, ...], CollapsedGraph] = {}
@@ -114,6 +116,15 @@ class LayerGraph(nn.Module):
                 f"{layer.in_features} -> {layer.out_features}"
             )
         self.layers[name] = layer
+        self.plan = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: all but the plan, since whoever copies a network is about to change it."""
+        return {**self.__dict__, "plan": None}
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self.plan = None
+        super()._load_from_state_dict(*args)
 
     def values(self, *inputs: Tensor, upto: str | None = None) -> dict[str, Tensor]:
         """Every layer's output, layer by layer, nothing merged; `upto` is the last one computed."""

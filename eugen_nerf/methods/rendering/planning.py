@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
 from eugen_nerf.core import InferencePlan, make_plan
+from eugen_nerf.core.inference.onednn import has_fast_bfloat16
 from eugen_nerf.core.inference.plan_backends import Backend, PlanDtype
 from eugen_nerf.methods.graph_model import GraphModel
 
@@ -18,7 +19,12 @@ ROWS_AT_ONCE = 1 << 20
 """Samples that are encoded at a time where the plan takes all rows in one launch."""
 
 
-@torch.no_grad()
+def machine_plan(device: torch.device) -> tuple[Backend, PlanDtype]:
+    """The backend and dtype that are fastest on a device: bfloat16 where the processor multiplies it fast."""
+    backend: Backend = "triton" if device.type == "cuda" else "eager"
+    return backend, "bfloat16" if has_fast_bfloat16(device) else "float32"
+
+
 def plan_model(
     model: GraphModel,
     ray_bundle: RayBundle,
@@ -32,7 +38,8 @@ def plan_model(
     """Gives every network of a model a plan, which runs in inference mode; differentiable evaluations are unchanged.
 
     Fields then encode as many samples at a time as the plan takes. The gradient of a signed distance is still that of
-    the collapsed network. Plans do not follow later changes of weights: call `unplan_model` after one.
+    the collapsed network. Plans do not follow later changes of weights. A network drops its plan where a layer is
+    replaced or weights are loaded, and its copies have none; call `unplan_model` after other changes.
 
     Args:
         model: in evaluation mode, on the device that it is to run on.
@@ -50,17 +57,56 @@ def plan_model(
         ConfigError: as `make_plan`.
     """
     unplan_model(model)
+    inputs_of = network_inputs(model, ray_bundle, seed=seed)
+    return plan_networks(model, inputs_of, backend=backend, dtype=dtype, chunk=chunk, drop_norm=drop_norm)
+
+
+@torch.no_grad()
+def network_inputs(
+    model: GraphModel, ray_bundle: RayBundle, *, limit: int = MAX_SAMPLES, seed: int = 0
+) -> dict[str, tuple[Tensor, ...]]:
+    """Inputs `[n, d_i]` of every network of a model along rays, by the fields' names.
+
+    Args:
+        model: as in `plan_model`.
+        ray_bundle: likewise.
+        limit: largest n.
+        seed: of the choice among all inputs along the rays.
+    """
     generator = torch.Generator().manual_seed(seed)
-    inputs_of = {}
+    chosen_of = {}
     for name in model.graph_fields():
         inputs, _ = model.field_samples(ray_bundle, name)
-        chosen = torch.randperm(len(inputs[0]), generator=generator)[:MAX_SAMPLES].to(inputs[0].device)
-        inputs_of[name] = tuple(x[chosen] for x in inputs)
+        chosen = torch.randperm(len(inputs[0]), generator=generator)[:limit].to(inputs[0].device)
+        chosen_of[name] = tuple(x[chosen] for x in inputs)
+    return chosen_of
+
+
+@torch.no_grad()
+def plan_networks(
+    model: GraphModel,
+    inputs_of: Mapping[str, Sequence[Tensor]],
+    *,
+    backend: Backend = "eager",
+    dtype: PlanDtype = "float32",
+    chunk: int | None = None,
+    drop_norm: float = 0.0,
+) -> dict[str, InferencePlan]:
+    """As `plan_model`, from inputs of the networks; fields that are not among them keep what they have.
+
+    Args:
+        model: as in `plan_model`.
+        inputs_of: encoded ones, as `network_inputs`.
+        backend: see `make_plan`.
+        dtype: likewise.
+        chunk: likewise.
+        drop_norm: likewise.
+    """
     plans = {}
-    for name, field in model.graph_fields().items():
+    for name, samples in inputs_of.items():
+        field = model.graph_fields()[name]
         # points instead of their encodings save the kernel's device most of what it would write and read
         encodings = field.input_encodings() if backend == "triton" else None
-        samples: Sequence[Tensor] = inputs_of[name]
         if encodings is not None:
             samples = [x[:, -e.width :] for x, e in zip(samples, encodings, strict=True)]
         plan = make_plan(
@@ -75,6 +121,12 @@ def plan_model(
         field.network.plan, field.inference_rows = plan, plan.chunk or ROWS_AT_ONCE
         plans[name] = plan
     return plans
+
+
+def plans_of(model: GraphModel) -> dict[str, InferencePlan]:
+    """The plans that a model has, by the fields' names."""
+    plans = {name: field.network.plan for name, field in model.graph_fields().items()}
+    return {name: plan for name, plan in plans.items() if isinstance(plan, InferencePlan)}
 
 
 def unplan_model(model: GraphModel) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
 
 from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.inference.plan_backends import PLAN_DTYPES, PlanDtype
 from eugen_nerf.core.ranges import QUALITY
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.rendering.grid_rendering import grid_along_rays, rays_of
+from eugen_nerf.methods.rendering.planning import machine_plan, plan_model, unplan_model
 from eugen_nerf.methods.rendering.stored_renderer import load_renderer, save_renderer
 from eugen_nerf.methods.runs.loading import Run
 from eugen_nerf.methods.runs.training_rays import Photographs, draw_pixels, ray_bundle, training_views
@@ -29,6 +31,8 @@ CHECK_RAYS = 4096
 """Rays of training views on which the loss is measured."""
 BOX_RAYS = 8192
 """Rays of training views around which the box is put."""
+PLAN_RAYS = 64
+"""Rays of training views along which plans are checked."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,20 @@ class RendererChoice:
     """Of the final field, a ray, on average."""
     seconds: float = 0.0
     """For building and choosing."""
+    dtype: str = ""
+    """Of the networks' plans; empty where there are none."""
+    backend: str = ""
+    """Of the plans, likewise."""
+    device: str = ""
+    """Type of the device on which it was chosen."""
 
     def __str__(self) -> str:
         """One line to print."""
         if not self.rate:
             return f"exact rendering: the renderer by a grid would lose {self.lost:.2f} dB"
         change = f"loses {self.lost:.2f} dB" if self.lost >= 0.005 else "loses nothing"
-        return f"rendered by a grid: {self.queries:.1f} queries a ray, {change} on training photographs"
+        plans = f"{self.backend} plans in {self.dtype} on {self.device}"
+        return f"rendered by a grid: {self.queries:.1f} queries a ray, {plans}, {change} on training photographs"
 
 
 def use_fast_renderer(
@@ -59,9 +70,11 @@ def use_fast_renderer(
 ) -> RendererChoice | None:
     """Gives a run's model the renderer by a grid, from the file beside its checkpoints or built and stored there.
 
+    The model's networks get plans too, of the backend and dtype that suit the machine.
+
     Args:
         run: with its training views; its model then renders by the grid in inference mode.
-        quality: dB of PSNR that may be lost against the training photographs.
+        quality: dB of PSNR that renderer and plans together may lose against the training photographs.
         progress: called with what is being done.
 
     Returns:
@@ -71,18 +84,18 @@ def use_fast_renderer(
     if not isinstance(model, GraphModel) or not model.renders_by_grid:
         return None
     path = run.path.parent / "renderer.safetensors"
-    source = _identity(run.checkpoint)
+    conditions = {"source": _identity(run.checkpoint), "quality": quality, "plan": [*machine_plan(model.device)]}
     stored = load_renderer(path, model.device)
-    if stored is not None and stored[1].get("source") == source and stored[1].get("quality") == quality:
+    if stored is not None and {key: stored[1].get(key) for key in conditions} == conditions:
         kept = _stored_choice(stored[1].get("choice"))
         if kept is not None:
-            model.grid_renderer = stored[0] if kept.rate else None
+            _use(run, stored[0], kept)
             return kept
     progress("preparing fast rendering")
     renderer, choice = choose_renderer(run, quality)
-    model.grid_renderer = renderer if choice.rate else None
+    _use(run, renderer, choice)
     try:
-        save_renderer(path, renderer, {"source": source, "quality": quality, "choice": asdict(choice)})
+        save_renderer(path, renderer, {**conditions, "choice": asdict(choice)})
     except OSError:
         progress("the renderer could not be stored beside the run: it is built again next time")
     return choice
@@ -92,8 +105,10 @@ def use_fast_renderer(
 def choose_renderer(run: Run, quality: float) -> tuple[GridRenderer, RendererChoice]:
     """Builds the grid and takes the least rate that loses no more than `quality` dB; measures on training rays.
 
+    Networks run by plans of the machine's fastest dtype; where no rate is good enough with it, of float32.
+
     Args:
-        run: of a model that `renders_by_grid`, with its training views; unchanged.
+        run: of a model that `renders_by_grid`, with its training views; its networks lose the plans that they have.
         quality: dB.
 
     Returns:
@@ -114,20 +129,49 @@ def choose_renderer(run: Run, quality: float) -> tuple[GridRenderer, RendererCho
     grid = grid_along_rays(model.trained_density, model.collider(bundle), cells=cells, times=times)
     check = Photographs(run, draw_pixels(cameras, CHECK_RAYS, 1))
     before, model.grid_renderer = model.grid_renderer, None
+    unplan_model(model)
     try:
         exact = check.squared_error(model)
-        choice = RendererChoice(0.0, math.inf, _decibel(exact), 0.0)
-        for rate in RATES:
-            renderer = model.grid_renderer = GridRenderer(grid, rate=rate)
-            lost = _decibel(exact) - _decibel(check.squared_error(model))
-            choice = replace(choice, lost=lost)
-            if lost <= quality:
-                queries = _queries(renderer, model, check)
-                choice = replace(choice, rate=rate, queries=queries)
+        choice = RendererChoice(0.0, math.inf, _decibel(exact), 0.0, device=model.device.type)
+        dtypes: list[PlanDtype] = [machine_plan(model.device)[1], "float32"]
+        for dtype in dict.fromkeys(dtypes):
+            backend = _plan(run, dtype)
+            for rate in RATES:
+                renderer = model.grid_renderer = GridRenderer(grid, rate=rate)
+                lost = _decibel(exact) - _decibel(check.squared_error(model))
+                choice = replace(choice, lost=lost)
+                if lost <= quality:
+                    queries = _queries(renderer, model, check)
+                    choice = replace(choice, rate=rate, queries=queries, dtype=dtype, backend=backend)
+                    break
+            if choice.rate:
                 break
     finally:
         model.grid_renderer = before
+        unplan_model(model)
     return renderer, replace(choice, seconds=time.perf_counter() - start)
+
+
+def _use(run: Run, renderer: GridRenderer, choice: RendererChoice) -> None:
+    """Gives a run's model what was chosen."""
+    model = run.model
+    assert isinstance(model, GraphModel)
+    model.grid_renderer = None
+    unplan_model(model)
+    if choice.rate:
+        _plan(run, choice.dtype)  # type: ignore[arg-type]
+        model.grid_renderer = renderer
+
+
+def _plan(run: Run, dtype: PlanDtype) -> str:
+    """Gives a run's networks plans of a dtype; returns the backend of the one that makes the colours."""
+    model = run.model
+    assert isinstance(model, GraphModel)
+    assert model.collider is not None
+    cameras = training_views(run.pipeline.datamanager).cameras
+    bundle = ray_bundle(cameras.to(model.device), draw_pixels(cameras, PLAN_RAYS, 2).to(model.device))
+    plans = plan_model(model, model.collider(bundle), backend=machine_plan(model.device)[0], dtype=dtype)
+    return list(plans.values())[-1].backend
 
 
 def _queries(renderer: GridRenderer, model: GraphModel, check: Photographs) -> float:
@@ -142,10 +186,12 @@ def _decibel(squared_error: float) -> float:
 
 def _stored_choice(values: object) -> RendererChoice | None:
     """A choice as it was written; None where the file holds something else."""
+    kinds: dict[str, type] = {field.name: str if field.type == "str" else float for field in fields(RendererChoice)}
     try:
-        return RendererChoice(**{key: float(value) for key, value in values.items()})  # type: ignore[attr-defined]
-    except (AttributeError, TypeError, ValueError):
+        choice = RendererChoice(**{key: kinds[key](value) for key, value in values.items()})  # type: ignore[attr-defined]
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
+    return choice if choice.dtype in PLAN_DTYPES or not choice.rate else None
 
 
 def _identity(checkpoint: Path) -> list[object]:

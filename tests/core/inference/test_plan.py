@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from functools import partial
 from typing import Any
 
@@ -125,6 +126,27 @@ def test_a_network_runs_its_plan() -> None:
         for y, planned in zip(graph(*inputs), plan(*inputs), strict=True):
             assert torch.equal(y, planned)
     assert all(y.requires_grad for y in graph(*inputs))
+
+
+def test_no_plan_of_former_weights_stays() -> None:
+    graph = network("degree 1")
+    plan = make_plan(graph, inputs_of(graph))
+    name = graph.names[0]
+    changes = {
+        "a layer is replaced": lambda: graph.replace_layer(name, copy.deepcopy(graph.layer(name))),
+        "weights are loaded": lambda: graph.load_state_dict(graph.state_dict()),
+        "weights of a model around it are loaded": lambda: torch.nn.ModuleList([graph]).load_state_dict(
+            {f"0.{key}": value for key, value in graph.state_dict().items()}
+        ),
+    }
+    for what, change in changes.items():
+        graph.plan = plan
+        change()
+        assert graph.plan is None, what
+    graph.plan = plan
+    assert copy.deepcopy(graph).plan is None
+    assert pickle.loads(pickle.dumps(graph)).plan is None
+    assert graph.plan is plan
 
 
 def test_the_former_name_of_a_networks_plan_works_and_warns() -> None:

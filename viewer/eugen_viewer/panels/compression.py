@@ -33,6 +33,7 @@ from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.runs.loading import Run
 from eugen_nerf.methods.runs.training_data import training_data_files
 from eugen_nerf.methods.runs.training_rays import Photographs, training_views
+from eugen_viewer.panels.preview_plans import PreviewPlans, preview_plans
 from eugen_viewer.panels.refit import fitted_layer
 
 Widths = dict[str, dict[str, int]]
@@ -85,6 +86,7 @@ class LiveCompression:
     _moments: dict[str, FieldMoments] = field(default_factory=dict, repr=False)
     _paths: dict[tuple[str, str], Tensor] = field(default_factory=dict, repr=False)
     _teacher: GraphModel | None = None
+    _plans: PreviewPlans | None = None
     _psnr: float | None = None
 
     def replaceable(self) -> int:
@@ -135,6 +137,9 @@ class LiveCompression:
                 self._paths[name, layer] = greedy_columns(moments.outputs, width, moments.metric)
         self._teacher = conversion.model
         self.student = copy.deepcopy(conversion.model).eval()
+        self._plans = preview_plans(self.run, self.run.model, conversion.model)
+        if self._plans is not None:
+            self._plans.renew(self.student, self.student.graph_fields())
         self.widths = {g: {n: len(c) - 1 for n, c in preview.curves[g].items()} for g in preview.groups}
         self.preview = preview
 
@@ -187,6 +192,8 @@ class LiveCompression:
                 self.widths[group][layer] = m
         for name in preview.curves:  # here, to keep the next image fast
             student.graph_fields()[name].network.collapsed()
+        if self._plans is not None:
+            self._plans.renew(student, {which.split(".")[0]: None for which in changed})
         if changed:
             self.refit_seconds = time.perf_counter() - start
         return changed

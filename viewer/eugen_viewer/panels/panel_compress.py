@@ -163,6 +163,9 @@ class CompressPanel:
         progress(None, f"loading {path}")
         data = teacher.run.pipeline.datamanager.get_datapath()
         saved = open_run(path, "saved", device=str(teacher.model.device), data=data)
+        if teacher.quality is not None:
+            progress(None, "preparing fast rendering")
+            saved.render_fast(teacher.quality)
         self.app.add_run(saved, beside=teacher.name)
         return f"wrote {path}"
 
