@@ -29,8 +29,9 @@ THINK = 0.3
 def rows(folder: Path) -> Iterator[dict[str, Any]]:
     """The good clients alone and among hostile ones, in turns; then what is left of all."""
     with running_viewer(folder) as viewer:
-        with _tabs(viewer, GOOD + HOSTILE):
-            pass  # memory that Python keeps once it has had so many clients
+        # what is kept once there were so many clients: Python's memory, and viser's pool of at most 32 threads
+        with _tabs(viewer, GOOD + HOSTILE) as tabs, _attackers(viewer, HOSTILE):
+            _round(tabs)
         _wait_for_quiet(viewer)
         threads, memory = viewer.threads(), viewer.megabytes()
         alone: list[float | None] = []

@@ -212,8 +212,9 @@ def test_hammered_buttons_are_pressed_a_few_times(monkeypatch: pytest.MonkeyPatc
     assert got.count(GOOD["slider"]) == 30
 
 
-def test_of_many_cameras_the_last_one_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(incoming, "CAMERA_SECONDS", 0.2)
+@pytest.mark.parametrize(("limit", "value"), [("CAMERA_SECONDS", 0.2), ("CAMERAS_PER_SECOND", 5.0)])
+def test_of_many_cameras_the_last_one_is_handled(monkeypatch: pytest.MonkeyPatch, limit: str, value: float) -> None:
+    monkeypatch.setattr(incoming, limit, value)
     monkeypatch.setattr(incoming, "IDLE_SECONDS", 0.5)
     cameras = [packed(**{**CAMERA, "fov": 0.5 + 0.01 * number}) for number in range(50)]
     got, _ = served([*cameras, GOOD["slider"]])

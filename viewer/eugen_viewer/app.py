@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ from eugen_viewer.viewer_cameras import SCALE
 
 _ENDING = 10.0
 """Seconds for all tabs' threads to end."""
+_SWITCH_SECONDS = 5e-4
+"""That a thread keeps the interpreter while another waits for it."""
 
 
 class Viewer:
@@ -155,7 +158,9 @@ class Viewer:
             session.join(max(0.0, end - time.monotonic()))
 
     def wait(self) -> None:
-        """Blocks until Ctrl-C."""
+        """Blocks until Ctrl-C; the interpreter goes from thread to thread more often than by default meanwhile."""
+        # torch lets go of it at every operation, and waits this long to get it back from a busy thread
+        sys.setswitchinterval(_SWITCH_SECONDS)
         while True:
             time.sleep(3600)
 

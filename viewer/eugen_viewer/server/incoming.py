@@ -32,6 +32,8 @@ BURST = 400
 """Messages that it may send at once."""
 CAMERA_SECONDS = 1 / 30
 """Between two cameras of a tab that are handled; of those between, the last one is, when it is due."""
+CAMERAS_PER_SECOND = 240.0
+"""That are handled of all tabs together: with many, each has to wait longer between two."""
 REFUSAL_COST = 3.0
 """New connections fewer for each that was refused: who is thrown out comes again at once."""
 PRESSES_PER_SECOND = 2.0
@@ -143,7 +145,7 @@ class IncomingGuard:
                     raw = await asyncio.wait_for(receive(), patience if held is None else due - time.monotonic())
                 except asyncio.TimeoutError:
                     if held is not None:
-                        camera, held, due = held, None, time.monotonic() + CAMERA_SECONDS
+                        camera, held, due = held, None, time.monotonic() + self._camera_seconds()
                         return camera
                     await refuse(_GOING_AWAY, "nothing was sent for long")
                 first = False
@@ -166,11 +168,14 @@ class IncomingGuard:
                     if time.monotonic() < due:
                         held = raw
                         continue
-                    held, due = None, time.monotonic() + CAMERA_SECONDS
+                    held, due = None, time.monotonic() + self._camera_seconds()
                 if not self._is_button(message) or presses.take():
                     return raw
 
         return checked
+
+    def _camera_seconds(self) -> float:
+        return max(CAMERA_SECONDS, self.open / CAMERAS_PER_SECOND)
 
     def _is_button(self, message: PageMessage) -> bool:
         control = self.find_control(message.id) if isinstance(message, ControlUpdate) else None
