@@ -20,15 +20,15 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.inference.onednn import has_fast_bfloat16
-from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.timing import speed_ratios, time_interleaved
 from eugen_nerf.evaluation.costs.resources import environment
 from eugen_nerf.evaluation.images.ground_truth import composite
 from eugen_nerf.evaluation.images.view_rendering import eval_dataset
-from eugen_nerf.methods.graph_model import GraphModel
+from eugen_nerf.methods.graph_model import FastRenderer, GraphModel
+from eugen_nerf.methods.rendering.fewer_samples import FewerSamples
 from eugen_nerf.methods.rendering.grid_rendering import rays_of
 from eugen_nerf.methods.rendering.planning import plan_model, unplan_model
-from eugen_nerf.methods.runs.fast_rendering import use_fast_renderer
+from eugen_nerf.methods.runs.fast_rendering import kept_renderer
 from eugen_nerf.methods.runs.loading import Run, load_run
 
 RAYS_AT_ONCE = 16_384
@@ -62,22 +62,22 @@ def measure(run: Run, name: str, size: int, views: int, repeats: int) -> list[di
     """A row for each way."""
     model = run.model
     assert isinstance(model, GraphModel)
-    choice = use_fast_renderer(run, progress=print)
-    assert choice is not None, f"{name} is not rendered by a grid"
-    renderer = model.grid_renderer
-    assert renderer is not None, f"{name} keeps the exact samplers: {choice}"
+    kept = kept_renderer(run, progress=print)
+    assert kept is not None, f"{name} has no fast renderer"
+    renderer, choice = kept
+    assert choice.rate, f"{name} keeps the exact samplers: {choice}"
+    print(choice)
     data, pictures = eval_dataset(run), dict[Way, Tensor]()
     large = data.cameras[:1].to(model.device)
     large.rescale_output_resolution(size / float(large.height[0]))
 
     def prepare(way: Way) -> None:
-        model.grid_renderer = renderer if way.fast else None
+        model.render_by(None)
         unplan_model(model)
         if way.plan is not None:
             bundle = large.generate_rays(camera_indices=0, keep_shape=True).flatten()
-            before, model.grid_renderer = model.grid_renderer, None
             plan_model(model, model.collider(bundle[:: max(1, len(bundle) // 512)]), dtype=way.plan)  # type: ignore
-            model.grid_renderer = before
+        model.render_by(renderer if way.fast else None)
 
     @torch.no_grad()
     def picture(camera: Any) -> Tensor:
@@ -102,7 +102,7 @@ def measure(run: Run, name: str, size: int, views: int, repeats: int) -> list[di
             taken = time_interleaved({way.name: lambda: picture(large)}, warmup=0, repeats=1, device=model.device)
             seconds[way.name] += taken[way.name]
     ratios = speed_ratios(seconds, all_ways[0].name)
-    queries, hits = _queries(renderer, model, large)
+    queries = _queries(renderer, model, large)
     rows = []
     for way in all_ways:
         exact = float((pictures[way] - pictures[all_ways[0]]).square().mean())
@@ -115,19 +115,21 @@ def measure(run: Run, name: str, size: int, views: int, repeats: int) -> list[di
                 "x": f"{ratio.median:.1f} ({ratio.lower_quartile:.1f} to {ratio.upper_quartile:.1f})",
                 "PSNR to photographs": f"{psnr[way]:.2f}",
                 "PSNR to the first": f"{_decibel(exact):.1f}" if exact else "",
-                "queries a ray that meets something": f"{queries / max(1, hits):.1f}" if way.fast else "",
+                "queries a ray that meets something": f"{queries:.1f}" if way.fast else "",
             }
         )
     return rows
 
 
 @torch.no_grad()
-def _queries(renderer: GridRenderer, model: GraphModel, camera: Any) -> tuple[int, int]:
-    """Queries of a picture, and its rays that have any."""
+def _queries(renderer: FastRenderer, model: GraphModel, camera: Any) -> float:
+    """Queries of the final field for a ray of a picture that has any."""
+    if isinstance(renderer, FewerSamples):
+        return float(renderer.counts[-1])
     bundle = camera.generate_rays(camera_indices=0, keep_shape=True).flatten()
     assert model.collider is not None
     spans = renderer.place(rays_of(model.collider(bundle)))
-    return len(spans), int((spans.counts > 0).sum())
+    return len(spans) / max(1, int((spans.counts > 0).sum()))
 
 
 def _decibel(squared_error: float) -> float:

@@ -21,6 +21,9 @@ NUM_DIRECTIONS = 21
 FOOTPRINT = 0.5
 """Standard deviation of a multisample's Gaussian over its distance to the cone's axis, as Zip-NeRF configures it."""
 
+OPPOSITE = slice(1, None, 3)
+"""Two of the six multisamples, on either side of a cone's axis and of a frustum's middle."""
+
 
 def direction_encoding(frequencies: int) -> NeRFEncoding:
     """Sines and cosines of view directions `[..., 3]`, and the directions: `[..., 3 + 6 frequencies]`."""
@@ -40,6 +43,8 @@ class FrustumEncoder(nn.Module, ABC):
     """Features of conical frustums in contracted space."""
 
     out_features: int
+    thinned = False
+    """Whether inference may stand for a frustum by fewer points than training; no part of a checkpoint."""
 
     @abstractmethod
     def forward(self, ray_samples: RaySamples) -> Tensor:
@@ -71,7 +76,8 @@ class GaussianEncoder(FrustumEncoder):
 class MultisampleEncoder(FrustumEncoder):
     """Zip-NeRF's encoding: six Gaussians a frustum, contracted, and their mean grid features at the right scale.
 
-    Training turns and mirrors every hexagon at random; evaluation turns and mirrors every other one along a ray.
+    Training turns and mirrors every hexagon at random; evaluation turns and mirrors every other one along a ray, and
+    takes two opposite corners alone where it is `thinned`.
 
     Args:
         grid: the pyramid of grids over the contracted ball, `[-2, 2]^3`.
@@ -91,7 +97,7 @@ class MultisampleEncoder(FrustumEncoder):
         return features.reshape(*points.shape[:-2], self.out_features)
 
     def multisamples(self, frustums: Frustums) -> tuple[Tensor, Tensor]:
-        """Contracted means `[..., 6, 3]` and standard deviations `[..., 6]` of the Gaussians."""
+        """Contracted means `[..., J, 3]` and standard deviations `[..., J]` of the Gaussians, J = 6 or, thinned, 2."""
         starts, ends, area = (v[..., 0] for v in (frustums.starts, frustums.ends, frustums.pixel_area))
         if self.training:
             angle = torch.rand_like(starts) * (2 * math.pi)
@@ -101,6 +107,9 @@ class MultisampleEncoder(FrustumEncoder):
             angle, mirror = (odd * (math.pi / 6)).expand_as(starts), odd.bool().expand_as(starts)
         radius = (area / math.pi).sqrt()  # a disc as large as the pixel, as nerfstudio's Gaussians have it
         local, across = hexagonal_points(starts, ends, radius, angle, mirror)
+        assert local.shape[-2] == NUM_POINTS
+        if self.thinned and not self.training:
+            local, across = local[..., OPPOSITE, :], across[..., OPPOSITE]
         axes = (*perpendicular_axes(frustums.directions), frustums.directions)
         # coordinates come first in memory, here too
         points = frustums.origins.movedim(-1, 0)[..., None]
@@ -108,5 +117,4 @@ class MultisampleEncoder(FrustumEncoder):
             points = points + local[..., k] * axes[k].movedim(-1, 0)[..., None]
         points = points.movedim(0, -1)
         widths = FOOTPRINT * across * contraction_scale(points)[..., 0]
-        assert points.shape[-2] == NUM_POINTS
         return contract(points), widths.clamp_min(1e-9)

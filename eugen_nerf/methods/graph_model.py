@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,14 @@ from eugen_nerf.core.training.mixed_precision import Arithmetic, full_precision
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid
 from eugen_nerf.fields.radiance_field import FieldOutputs
-from eugen_nerf.methods.rendering.grid_rendering import render_by_grid
+from eugen_nerf.methods.rendering.fewer_samples import FewerSamples
+from eugen_nerf.methods.rendering.grid_rendering import grid_renderers, rays_of, render_by_grid
 from eugen_nerf.methods.rendering.shortcuts import Shortcuts
 from eugen_nerf.methods.runs.checkpoints import architecture_mismatch
 from eugen_nerf.methods.runs.image_metrics import image_metrics
 
+FastRenderer = GridRenderer | FewerSamples
+"""What can render in inference in place of a method's own samplers."""
 DIVERGENCE_CHECK_INTERVAL = 100
 """Training batches between two checks whether training has diverged: each makes the host wait."""
 
@@ -54,8 +58,9 @@ class GraphModel(Model):
     renderer_rgb: RGBRenderer
     renders_colours = True
     """Whether its outputs for rays hold colours that depend on its fields differentiably, `rgb` among them."""
-    renders_by_grid = False
-    """Whether inference can go by a grid of the trained density: `trained_density` and `evaluate_spans` are there."""
+    renders_fast = False
+    """Whether it has `fast_renderers`; by default they go by a grid, which takes `trained_density` and
+    `evaluate_spans`."""
     shortcuts = Shortcuts()
     """What rendering leaves out in inference mode; no part of a checkpoint."""
     grid_renderer: GridRenderer | None = None
@@ -78,6 +83,28 @@ class GraphModel(Model):
         if mode is EvaluationMode.INFERENCE and self.grid_renderer is not None and not self.training:
             return render_by_grid(self.grid_renderer, self.evaluate_spans, ray_bundle, self.renderer_rgb)
         return self.render(ray_bundle, mode)
+
+    def fast_renderers(self, ray_bundle: RayBundle) -> Sequence[FastRenderer]:
+        """Renderers that can take the place of the method's own samplers in inference, from fast to close.
+
+        Args:
+            ray_bundle: rays `[rays]` of many training views, near and far planes set.
+        """
+        return grid_renderers(self.trained_density, ray_bundle)
+
+    def render_by(self, renderer: FastRenderer | None) -> None:
+        """Renders by one of `fast_renderers` in inference mode from now on; by the method's own samplers for None."""
+        assert renderer is None or isinstance(renderer, GridRenderer)
+        self.grid_renderer = renderer
+
+    def queries_a_ray(self, ray_bundle: RayBundle) -> float:
+        """Queries of the final field for a ray, on average, by the renderer that is in use.
+
+        Args:
+            ray_bundle: rays `[rays]`, near and far planes set.
+        """
+        assert self.grid_renderer is not None
+        return len(self.grid_renderer.place(rays_of(ray_bundle))) / len(ray_bundle)
 
     def render(self, ray_bundle: RayBundle, mode: EvaluationMode) -> dict[str, Any]:
         """Outputs for rays, `[rays, channels]` each.

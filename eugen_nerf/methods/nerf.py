@@ -67,7 +67,7 @@ class EugenNerfModel(GraphModel):
     """NeRF (Mildenhall et al. 2020) with two fields and hierarchical sampling."""
 
     config: EugenNerfModelConfig
-    renders_by_grid = True
+    renders_fast = True
 
     def populate_modules(self) -> None:
         """Builds fields, samplers and renderers; metrics are functions, so that checkpoints hold the scene alone."""

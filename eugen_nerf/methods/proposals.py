@@ -54,7 +54,11 @@ class ProposalSampler(Sampler):
         self.pdf = PDFSampler(include_original=False, single_jitter=True, histogram_padding=histogram_padding)
 
     def generate_ray_samples(  # type: ignore[override]
-        self, ray_bundle: RayBundle, densities: Sequence[Callable[[RaySamples], Tensor]], rounds: int | None = None
+        self,
+        ray_bundle: RayBundle,
+        densities: Sequence[Callable[[RaySamples], Tensor]],
+        rounds: int | None = None,
+        counts: Sequence[int] | None = None,
     ) -> tuple[list[Round], RaySamples]:
         """Proposal rounds and the samples that follow the last of them.
 
@@ -62,13 +66,15 @@ class ProposalSampler(Sampler):
             ray_bundle: rays, near and far planes set.
             densities: of each proposal round: samples to densities `[rays, samples, 1]`.
             rounds: how many proposal rounds are made; all by default.
+            counts: samples of each round, then of the final one; those of training by default.
 
         Returns:
             The rounds, and samples without weights.
         """
-        samples = self.first(ray_bundle, num_samples=self.counts[0])
+        first, *others = counts or self.counts
+        samples = self.first(ray_bundle, num_samples=first)
         done: list[Round] = []
-        for density, count in zip(densities[:rounds], self.counts[1:], strict=False):
+        for density, count in zip(densities[:rounds], others, strict=False):
             weights = samples.get_weights(density(samples))
             done.append(Round(samples, weights))
             if self.training and self.anneal_slope > 0:

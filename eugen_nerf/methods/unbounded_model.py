@@ -24,9 +24,10 @@ from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.frustum_field import UnboundedField, UnboundedFieldConfig
 from eugen_nerf.methods.background_renderers import rgb_renderer
-from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
+from eugen_nerf.methods.graph_model import FastRenderer, GraphModel, GraphModelConfig
 from eugen_nerf.methods.plane_check import check_before_training
 from eugen_nerf.methods.proposals import ProposalSampler, Round
+from eugen_nerf.methods.rendering.fewer_samples import FewerSamples, sample_counts
 from eugen_nerf.methods.rendering.shortcuts import front_to_back
 
 
@@ -76,6 +77,9 @@ class UnboundedModel(GraphModel):
 
     config: UnboundedModelConfig
     field: UnboundedField
+    renders_fast = True
+    fewer_samples: FewerSamples | None = None
+    """What inference samples in place of as many as training; no part of a checkpoint."""
 
     def populate_modules(self) -> None:
         """Builds fields, samplers and renderers; metrics are functions, so that checkpoints hold the scene alone."""
@@ -129,10 +133,26 @@ class UnboundedModel(GraphModel):
         fields = [self.proposals[min(i, len(self.proposals) - 1)] for i in range(count)]
         return [lambda samples, f=f: _density(f, samples, mode) for f in fields]  # type: ignore[misc]
 
+    def fast_renderers(self, ray_bundle: RayBundle) -> list[FewerSamples]:
+        """With fewer samples than training had, whichever rays there are."""
+        return sample_counts(self.sampler.counts)
+
+    def render_by(self, renderer: FastRenderer | None) -> None:
+        """See `GraphModel`."""
+        assert renderer is None or isinstance(renderer, FewerSamples)
+        self.fewer_samples = renderer
+        for proposal in self.proposals:
+            proposal.encoder.thinned = renderer is not None  # type: ignore[union-attr]
+
+    def queries_a_ray(self, ray_bundle: RayBundle) -> float:
+        """See `GraphModel`."""
+        return float((self.sampler if self.fewer_samples is None else self.fewer_samples).counts[-1])
+
     def render(self, ray_bundle: RayBundle, mode: EvaluationMode) -> dict[str, Any]:
         """`rgb`, `depth`, `accumulation` `[rays, channels]`; `rounds` for the losses while training."""
         shortcuts = self.shortcuts_in(mode)
-        rounds, samples = self.sampler(ray_bundle, self.densities(mode))
+        few = self.fewer_samples if mode is EvaluationMode.INFERENCE and not self.training else None
+        rounds, samples = self.sampler(ray_bundle, self.densities(mode), counts=None if few is None else few.counts)
         field = front_to_back(partial(self.field.evaluate, mode=mode), samples, shortcuts.opaque)
         weights = samples.get_weights(field[FieldHeadNames.DENSITY])
         outputs: dict[str, Any] = {

@@ -138,7 +138,7 @@ def test_the_command_renders_by_a_grid_where_nothing_else_is_said(
     tiny_dense_dnerf_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, value in {"MOVING_CELLS": 8, "MOVING_SLICES": 2}.items():
-        monkeypatch.setattr(f"eugen_nerf.methods.runs.fast_rendering.{name}", value)
+        monkeypatch.setattr(f"eugen_nerf.methods.rendering.grid_rendering.{name}", value)
     monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.MOVING_SURVEY", 6)
     folder = tmp_path / "run"
     shutil.copytree(tiny_dense_dnerf_run.parent, folder)

@@ -17,6 +17,7 @@ from tiny_runs import render
 from eugen_nerf.core.rendering.density_grid import DensityGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.methods.graph_model import GraphModel
+from eugen_nerf.methods.rendering import grid_rendering
 from eugen_nerf.methods.rendering.grid_rendering import rays_of
 from eugen_nerf.methods.rendering.planning import plans_of
 from eugen_nerf.methods.rendering.stored_renderer import load_renderer, save_renderer
@@ -33,7 +34,7 @@ LOOSE = 30.0
 def config(tiny_eugen_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of its own to write beside, with grids of few cells."""
     monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.SURVEY", 8)
-    monkeypatch.setattr(fast_rendering, "CELLS", 12)
+    monkeypatch.setattr(grid_rendering, "CELLS", 12)
     monkeypatch.setattr(fast_rendering, "machine_plan", lambda device: ("eager", "float32"))
     folder = tmp_path / "run"
     shutil.copytree(tiny_eugen_run.parent, folder)
@@ -136,7 +137,7 @@ def test_a_dtype_that_loses_too_much_is_not_used(config: Path, monkeypatch: pyte
     run = load_run(config, device="cpu")
     choice = use_fast_renderer(run, quality=LOOSE)
     assert choice is not None
-    assert dtypes == [set(), *[{"bfloat16"}] * len(fast_rendering.RATES), {"float32"}]
+    assert dtypes == [set(), *[{"bfloat16"}] * len(grid_rendering.RATES), {"float32"}]
     assert choice.dtype == "float32"
     assert plan_dtypes(run) == {"float32"}
 
@@ -152,7 +153,7 @@ def test_a_renderer_of_a_former_version_is_built_again(config: Path) -> None:
     save_renderer(path, renderer, {"source": source, "quality": LOOSE, "choice": former})
     choice = use_fast_renderer(run, quality=LOOSE)
     assert choice is not None
-    assert choice.rate == fast_rendering.RATES[0]
+    assert choice.rate == grid_rendering.RATES[0]
     stored = load_renderer(path, "cpu")
     assert stored is not None
     assert stored[1]["plan"] == ["eager", "float32"]
@@ -177,7 +178,7 @@ def test_a_stored_choice_that_is_none_is_made_again(config: Path, choice: object
 def test_what_loses_too_much_is_not_used(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A grid that has nothing in it: all is lost, the exact picture stays, and that is remembered."""
     empty = DensityGrid(torch.zeros(3), 0.1, torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2, dtype=torch.bool))
-    monkeypatch.setattr(fast_rendering, "grid_along_rays", lambda *_, **__: empty)
+    monkeypatch.setattr(grid_rendering, "grid_along_rays", lambda *_, **__: empty)
     run = load_run(config, device="cpu")
     exact = image(run)
     choice = use_fast_renderer(run, quality=1e-3)
@@ -205,7 +206,7 @@ def test_a_run_that_cannot_be_written_beside_is_rendered_all_the_same(
     assert any("could not be stored" in line for line in said)
 
 
-def test_methods_without_a_grid_are_left_alone(tiny_stock_run: Path) -> None:
+def test_stock_methods_are_left_alone(tiny_stock_run: Path) -> None:
     assert use_fast_renderer(load_run(tiny_stock_run, device="cpu")) is None
     assert not (tiny_stock_run.parent / "renderer.safetensors").exists()
 
@@ -221,6 +222,7 @@ def test_a_stored_renderer_is_read_as_it_was(tmp_path: Path) -> None:
     read = load_renderer(tmp_path / "r.safetensors", "cpu")
     assert read is not None
     assert read[1] == {"a": [1, "b"]}
+    assert isinstance(read[0], GridRenderer)
     assert (read[0].rate, read[0].early_stop, read[0].min_weight) == (1.5, renderer.early_stop, renderer.min_weight)
     assert torch.equal(read[0].grid.low, renderer.grid.low)
     assert torch.equal(read[0].grid.occupied, renderer.grid.occupied)
@@ -282,7 +284,7 @@ def test_moving_runs_are_rendered_at_their_times(
 ) -> None:
     """The picture depends on the time, and each sample is displaced once."""
     for name, value in {"MOVING_CELLS": 8, "MOVING_SLICES": 3}.items():
-        monkeypatch.setattr(fast_rendering, name, value)
+        monkeypatch.setattr(grid_rendering, name, value)
     monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.MOVING_SURVEY", 6)
     run = load_run(train_tiny_dnerf()[0], device="cpu")
     model, calls = model_of(run), []

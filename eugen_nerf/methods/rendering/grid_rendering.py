@@ -15,6 +15,13 @@ from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.rendering.ray_spans import RayBatch, Spans
 from eugen_nerf.fields.radiance_field import FieldOutputs
 
+RATES = (1.5, 2.0, 3.0, 4.0, 6.0)
+"""Rates that are tried, from few samples to many."""
+CELLS = 128
+"""Cells along the longest side of a scene that stands still."""
+MOVING_CELLS, MOVING_SLICES = 80, 24
+"""Likewise of one that moves, and its slices of time."""
+
 
 def render_by_grid(
     renderer: GridRenderer,
@@ -49,6 +56,18 @@ def rays_of(ray_bundle: RayBundle) -> RayBatch:
     assert ray_bundle.fars is not None
     times = None if ray_bundle.times is None else ray_bundle.times[:, 0]
     return RayBatch(ray_bundle.origins, ray_bundle.directions, ray_bundle.nears[:, 0], ray_bundle.fars[:, 0], times)
+
+
+def grid_renderers(density: Density, ray_bundle: RayBundle) -> list[GridRenderer]:
+    """Renderers by one grid of a trained density, from few samples to many.
+
+    Args:
+        density: see `GraphModel.trained_density`.
+        ray_bundle: rays `[rays]` of many training views, near and far planes set; their times say that a scene moves.
+    """
+    cells, times = (CELLS, 1) if ray_bundle.times is None else (MOVING_CELLS, MOVING_SLICES)
+    grid = grid_along_rays(density, ray_bundle, cells=cells, times=times)
+    return [GridRenderer(grid, rate=rate) for rate in RATES]
 
 
 def grid_along_rays(density: Density, ray_bundle: RayBundle, *, cells: int = 128, times: int = 1) -> DensityGrid:

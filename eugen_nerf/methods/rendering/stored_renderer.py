@@ -1,34 +1,48 @@
-"""A run's grid renderer on disk, beside its checkpoints: tensors and numbers alone."""
+"""A run's fast renderer on disk, beside its checkpoints: tensors and numbers alone."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.rendering.density_grid import DensityGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
+from eugen_nerf.methods.rendering.fewer_samples import FewerSamples
 
 FORMAT = "eugen renderer 1"
 
 
-def save_renderer(path: Path, renderer: GridRenderer, measured: Mapping[str, object]) -> None:
-    """Writes a renderer, and what it was measured to lose; densities as float16.
+def save_renderer(path: Path, renderer: GridRenderer | FewerSamples, measured: Mapping[str, object]) -> None:
+    """Writes a renderer, and what it was measured to lose; a grid's densities as float16.
 
     Args:
         path: of the file, which is replaced.
         renderer: to keep.
         measured: plain JSON, read back as it is.
     """
+    if isinstance(renderer, FewerSamples):
+        settings, tensors = asdict(renderer), dict[str, Tensor]()
+    else:
+        settings, tensors = _grid_parts(renderer)
+    with atomic_path(path, replace=True) as temporary:
+        metadata = {"format": FORMAT, "settings": json.dumps(settings), "measured": json.dumps(dict(measured))}
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def _grid_parts(renderer: GridRenderer) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """Numbers and tensors that a renderer by a grid is made of."""
     grid = renderer.grid
-    settings = {
+    settings: dict[str, object] = {
         "cell": grid.cell,
         "rate": renderer.rate,
         "early_stop": renderer.early_stop,
@@ -39,12 +53,12 @@ def save_renderer(path: Path, renderer: GridRenderer, measured: Mapping[str, obj
         "density": grid.density.clamp_max(torch.finfo(torch.float16).max).half().cpu().contiguous(),
         "occupied": grid.occupied.to(torch.uint8).cpu().contiguous(),
     }
-    with atomic_path(path, replace=True) as temporary:
-        metadata = {"format": FORMAT, "settings": json.dumps(settings), "measured": json.dumps(dict(measured))}
-        save_file(tensors, temporary, metadata=metadata)
+    return settings, tensors
 
 
-def load_renderer(path: Path, device: torch.device | str) -> tuple[GridRenderer, dict[str, object]] | None:
+def load_renderer(
+    path: Path, device: torch.device | str
+) -> tuple[GridRenderer | FewerSamples, dict[str, object]] | None:
     """What `save_renderer` wrote; None where the file is missing, of another format, or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -52,20 +66,34 @@ def load_renderer(path: Path, device: torch.device | str) -> tuple[GridRenderer,
             if metadata.get("format") != FORMAT:
                 return None
             settings, measured = json.loads(metadata["settings"]), json.loads(metadata["measured"])
-            low, density, occupied = (file.get_tensor(key) for key in ("low", "density", "occupied"))
-        whole = (
-            low.shape == (3,)
-            and density.ndim == 4
-            and density.shape == occupied.shape
-            and bool(torch.isfinite(low).all())
-            and bool((density >= 0).all())
-            and bool(torch.isfinite(density).all())
-            and math.isfinite(settings["cell"])
-            and settings["cell"] > 0
-        )
-        if not whole or not isinstance(measured, dict):
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (a file is no mapping)
+        if not isinstance(settings, dict) or not isinstance(measured, dict):
             return None
-        grid = DensityGrid(low.float(), float(settings.pop("cell")), density.float(), occupied.bool()).to(device)
-        return GridRenderer(grid, **{key: float(value) for key, value in settings.items()}), measured
+        if "counts" in settings:
+            counts = tuple(int(count) for count in settings["counts"])
+            return FewerSamples(counts, float(settings["rate"])), measured
+        return _grid_renderer(settings, tensors, device), measured
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, ConfigError):
         return None
+
+
+def _grid_renderer(
+    settings: Mapping[str, object], tensors: Mapping[str, Tensor], device: torch.device | str
+) -> GridRenderer:
+    """The renderer of some parts; raises ValueError for those that make none."""
+    cell, *rates = (float(settings[key]) for key in ("cell", "rate", "early_stop", "min_weight"))  # type: ignore[arg-type]
+    low, density, occupied = (tensors[key] for key in ("low", "density", "occupied"))
+    whole = (
+        low.shape == (3,)
+        and density.ndim == 4
+        and density.shape == occupied.shape
+        and bool(torch.isfinite(low).all())
+        and bool((density >= 0).all())
+        and bool(torch.isfinite(density).all())
+        and math.isfinite(cell)
+        and cell > 0
+    )
+    if not whole:
+        raise ValueError("not the parts of a renderer")
+    grid = DensityGrid(low.float(), cell, density.float(), occupied.bool()).to(device)
+    return GridRenderer(grid, *rates)

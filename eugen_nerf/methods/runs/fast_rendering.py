@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable
@@ -14,23 +15,19 @@ from eugen_nerf.core.errors import RunError
 from eugen_nerf.core.inference.plan_backends import PLAN_DTYPES, PlanDtype
 from eugen_nerf.core.ranges import QUALITY
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
-from eugen_nerf.methods.graph_model import GraphModel
-from eugen_nerf.methods.rendering.grid_rendering import grid_along_rays, rays_of
+from eugen_nerf.methods.graph_model import FastRenderer, GraphModel
+from eugen_nerf.methods.rendering.fewer_samples import FewerSamples
 from eugen_nerf.methods.rendering.planning import machine_plan, plan_model, unplan_model
 from eugen_nerf.methods.rendering.stored_renderer import load_renderer, save_renderer
 from eugen_nerf.methods.runs.loading import Run
 from eugen_nerf.methods.runs.training_rays import Photographs, draw_pixels, ray_bundle, training_views
 
-RATES = (1.5, 2.0, 3.0, 4.0, 6.0)
-"""Rates that are tried, from few samples to many."""
-CELLS = 128
-"""Cells along the longest side of a scene that stands still."""
-MOVING_CELLS, MOVING_SLICES = 80, 24
-"""Likewise of one that moves, and its slices of time."""
+WAYS: dict[type, str] = {GridRenderer: "a grid", FewerSamples: "fewer samples"}
+"""What renderers are called."""
 CHECK_RAYS = 4096
 """Rays of training views on which the loss is measured."""
 BOX_RAYS = 8192
-"""Rays of training views around which the box is put."""
+"""Rays of training views along which renderers are made."""
 PLAN_RAYS = 64
 """Rays of training views along which plans are checked."""
 
@@ -40,7 +37,7 @@ class RendererChoice:
     """What was chosen, and what it was measured to lose on training photographs."""
 
     rate: float
-    """Of `GridRenderer`; 0 where the method's own samplers stay."""
+    """Of `GridRenderer`, or the part of training's samples a ray; 0 where rendering stays exact."""
     lost: float
     """dB of PSNR below the exact picture, against photographs; negative where it is above."""
     exact_psnr: float
@@ -55,64 +52,95 @@ class RendererChoice:
     """Of the plans, likewise."""
     device: str = ""
     """Type of the device on which it was chosen."""
+    way: str = "a grid"
+    """What renders."""
 
     def __str__(self) -> str:
         """One line to print."""
         if not self.rate:
-            return f"exact rendering: the renderer by a grid would lose {self.lost:.2f} dB"
+            return f"exact rendering: the renderer by {self.way} would lose {self.lost:.2f} dB"
         change = f"loses {self.lost:.2f} dB" if self.lost >= 0.005 else "loses nothing"
         plans = f"{self.backend} plans in {self.dtype} on {self.device}"
-        return f"rendered by a grid: {self.queries:.1f} queries a ray, {plans}, {change} on training photographs"
+        return f"rendered by {self.way}: {self.queries:.1f} queries a ray, {plans}, {change} on training photographs"
 
 
 def use_fast_renderer(
     run: Run, *, quality: float = QUALITY, progress: Callable[[str], None] = lambda what: None
 ) -> RendererChoice | None:
-    """Gives a run's model the renderer by a grid, from the file beside its checkpoints or built and stored there.
+    """Gives a run's model its fast renderer, from the file beside its checkpoints or chosen and stored there.
 
     The model's networks get plans too, of the backend and dtype that suit the machine.
 
     Args:
-        run: with its training views; its model then renders by the grid in inference mode.
+        run: with its training views; its model then renders fast in inference mode.
         quality: dB of PSNR that renderer and plans together may lose against the training photographs.
         progress: called with what is being done.
 
     Returns:
         What was chosen; None where the method has no such renderer.
     """
+    kept = kept_renderer(run, quality=quality, progress=progress)
+    if kept is None:
+        return None
+    renderer, choice = kept
     model = run.model
-    if not isinstance(model, GraphModel) or not model.renders_by_grid:
+    assert isinstance(model, GraphModel)
+    model.render_by(None)
+    unplan_model(model)
+    if choice.rate:
+        _plan(run, choice.dtype)  # type: ignore[arg-type]
+        model.render_by(renderer)
+    return choice
+
+
+def kept_renderer(
+    run: Run, *, quality: float = QUALITY, progress: Callable[[str], None] = lambda what: None
+) -> tuple[FastRenderer, RendererChoice] | None:
+    """The fast renderer of a run, from the file beside its checkpoints or chosen and stored there.
+
+    Args:
+        run: with its training views.
+        quality: dB of PSNR that renderer and plans together may lose against the training photographs.
+        progress: called with what is being done.
+
+    Returns:
+        The renderer, of the most samples where the choice is to render exactly, and what it was measured to lose; None
+        where the method has no such renderer.
+
+    Raises:
+        RunError: as `choose_renderer`.
+    """
+    model = run.model
+    if not isinstance(model, GraphModel) or not model.renders_fast:
         return None
     path = run.path.parent / "renderer.safetensors"
     conditions = {"source": _identity(run.checkpoint), "quality": quality, "plan": [*machine_plan(model.device)]}
     stored = load_renderer(path, model.device)
     if stored is not None and {key: stored[1].get(key) for key in conditions} == conditions:
-        kept = _stored_choice(stored[1].get("choice"))
-        if kept is not None:
-            _use(run, stored[0], kept)
-            return kept
+        choice = _stored_choice(stored[1].get("choice"))
+        if choice is not None:
+            return stored[0], choice
     progress("preparing fast rendering")
     renderer, choice = choose_renderer(run, quality)
-    _use(run, renderer, choice)
     try:
         save_renderer(path, renderer, {**conditions, "choice": asdict(choice)})
     except OSError:
         progress("the renderer could not be stored beside the run: it is built again next time")
-    return choice
+    return renderer, choice
 
 
 @torch.no_grad()
-def choose_renderer(run: Run, quality: float) -> tuple[GridRenderer, RendererChoice]:
-    """Builds the grid and takes the least rate that loses no more than `quality` dB; measures on training rays.
+def choose_renderer(run: Run, quality: float) -> tuple[FastRenderer, RendererChoice]:
+    """Tries a run's renderers and takes the first that loses no more than `quality` dB; measures on training rays.
 
-    Networks run by plans of the machine's fastest dtype; where no rate is good enough with it, of float32.
+    Networks run by plans of the machine's fastest dtype; where no renderer is good enough with it, of float32.
 
     Args:
-        run: of a model that `renders_by_grid`, with its training views; its networks lose the plans that they have.
+        run: of a model that `renders_fast`, with its training views; its networks lose the plans that they have.
         quality: dB.
 
     Returns:
-        The renderer, and the choice: of rate 0 where even the highest rate loses more.
+        The renderer, and the choice: of rate 0 where even the last one loses more.
 
     Raises:
         RunError: a run without training views.
@@ -124,43 +152,29 @@ def choose_renderer(run: Run, quality: float) -> tuple[GridRenderer, RendererCho
     bundle = ray_bundle(cameras.to(model.device), draw_pixels(cameras, BOX_RAYS, 0).to(model.device))
     if model.collider is None:
         raise RunError(f"{type(model).__name__} has no near and far plane, so no box of what its rays meet")
-    moving = cameras.times is not None
-    cells, times = (MOVING_CELLS, MOVING_SLICES) if moving else (CELLS, 1)
-    grid = grid_along_rays(model.trained_density, model.collider(bundle), cells=cells, times=times)
+    bundle = model.collider(bundle)
     check = Photographs(run, draw_pixels(cameras, CHECK_RAYS, 1))
-    before, model.grid_renderer = model.grid_renderer, None
+    model.render_by(None)
     unplan_model(model)
     try:
+        candidates = model.fast_renderers(bundle)
+        way = WAYS[type(candidates[0])]
         exact = check.squared_error(model)
-        choice = RendererChoice(0.0, math.inf, _decibel(exact), 0.0, device=model.device.type)
+        choice = RendererChoice(0.0, math.inf, _decibel(exact), 0.0, device=model.device.type, way=way)
         dtypes: list[PlanDtype] = [machine_plan(model.device)[1], "float32"]
-        for dtype in dict.fromkeys(dtypes):
-            backend = _plan(run, dtype)
-            for rate in RATES:
-                renderer = model.grid_renderer = GridRenderer(grid, rate=rate)
-                lost = _decibel(exact) - _decibel(check.squared_error(model))
-                choice = replace(choice, lost=lost)
-                if lost <= quality:
-                    queries = _queries(renderer, model, check)
-                    choice = replace(choice, rate=rate, queries=queries, dtype=dtype, backend=backend)
-                    break
-            if choice.rate:
+        for dtype, renderer in itertools.product(dict.fromkeys(dtypes), candidates):
+            if renderer is candidates[0]:
+                backend = _plan(run, dtype)
+            model.render_by(renderer)
+            choice = replace(choice, lost=_decibel(exact) - _decibel(check.squared_error(model)))
+            if choice.lost <= quality:
+                queries = model.queries_a_ray(bundle)
+                choice = replace(choice, rate=renderer.rate, queries=queries, dtype=dtype, backend=backend)
                 break
     finally:
-        model.grid_renderer = before
+        model.render_by(None)
         unplan_model(model)
     return renderer, replace(choice, seconds=time.perf_counter() - start)
-
-
-def _use(run: Run, renderer: GridRenderer, choice: RendererChoice) -> None:
-    """Gives a run's model what was chosen."""
-    model = run.model
-    assert isinstance(model, GraphModel)
-    model.grid_renderer = None
-    unplan_model(model)
-    if choice.rate:
-        _plan(run, choice.dtype)  # type: ignore[arg-type]
-        model.grid_renderer = renderer
 
 
 def _plan(run: Run, dtype: PlanDtype) -> str:
@@ -172,12 +186,6 @@ def _plan(run: Run, dtype: PlanDtype) -> str:
     bundle = ray_bundle(cameras.to(model.device), draw_pixels(cameras, PLAN_RAYS, 2).to(model.device))
     plans = plan_model(model, model.collider(bundle), backend=machine_plan(model.device)[0], dtype=dtype)
     return list(plans.values())[-1].backend
-
-
-def _queries(renderer: GridRenderer, model: GraphModel, check: Photographs) -> float:
-    """A ray, on average over the check rays."""
-    bundle = ray_bundle(check.cameras.to(model.device), check.rays.to(model.device))
-    return len(renderer.place(rays_of(model.collider(bundle)))) / len(check.rays)  # type: ignore[misc]
 
 
 def _decibel(squared_error: float) -> float:
