@@ -23,6 +23,7 @@ from eugen_nerf.core.training.mixed_precision import Arithmetic, full_precision
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid
 from eugen_nerf.fields.radiance_field import FieldOutputs
+from eugen_nerf.methods.rendering.core_threads import render_side_by_side
 from eugen_nerf.methods.rendering.fewer_samples import FewerSamples
 from eugen_nerf.methods.rendering.grid_rendering import grid_renderers, rays_of, render_by_grid
 from eugen_nerf.methods.rendering.shortcuts import Shortcuts
@@ -31,6 +32,8 @@ from eugen_nerf.methods.runs.image_metrics import image_metrics
 
 FastRenderer = GridRenderer | FewerSamples
 """What can render in inference in place of a method's own samplers."""
+GRID_RAYS = 1 << 15
+"""Rays of a view that are rendered by a grid at a time: they need some ten samples each, and little memory."""
 DIVERGENCE_CHECK_INTERVAL = 100
 """Training batches between two checks whether training has diverged: each makes the host wait."""
 
@@ -79,10 +82,23 @@ class GraphModel(Model):
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:  # type: ignore[override]
         """`render` in PyTorch's current mode: the one place where rendering looks at it."""
-        mode = EvaluationMode.current()
-        if mode is EvaluationMode.INFERENCE and self.grid_renderer is not None and not self.training:
-            return render_by_grid(self.grid_renderer, self.evaluate_spans, ray_bundle, self.renderer_rgb)
+        mode, renderer = EvaluationMode.current(), self.grid_renderer
+        if mode is EvaluationMode.INFERENCE and renderer is not None and not self.training:
+            return render_side_by_side(
+                lambda part: render_by_grid(renderer, self.evaluate_spans, part, self.renderer_rgb), ray_bundle
+            )
         return self.render(ray_bundle, mode)
+
+    @torch.no_grad()
+    def get_outputs_for_camera_ray_bundle(self, camera_ray_bundle: RayBundle) -> dict[str, Tensor]:
+        """As in nerfstudio, `[height, width, channels]`; by a grid `GRID_RAYS` at a time."""
+        if self.grid_renderer is None or self.training:
+            return super().get_outputs_for_camera_ray_bundle(camera_ray_bundle)
+        height, width = camera_ray_bundle.origins.shape[:2]
+        rays = camera_ray_bundle.flatten()
+        parts = [self(rays[start : start + GRID_RAYS].to(self.device)) for start in range(0, len(rays), GRID_RAYS)]
+        whole = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        return {key: value.to(rays.origins.device).view(height, width, -1) for key, value in whole.items()}
 
     def fast_renderers(self, ray_bundle: RayBundle) -> Sequence[FastRenderer]:
         """Renderers that can take the place of the method's own samplers in inference, from fast to close.

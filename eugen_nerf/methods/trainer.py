@@ -14,6 +14,7 @@ from nerfstudio.configs.base_config import MachineConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
@@ -60,6 +61,17 @@ class EugenTrainerConfig(TrainerConfig):
         self.__dict__.update(state)
         if not is_usable(self.machine.device_type):
             self.machine = replace(self.machine, device_type=available_device())
+
+    def get_checkpoint_dir(self) -> Path:
+        """As in nerfstudio, whose `eval_setup` calls it between reading a run's `config.yml` and building its pipeline.
+
+        In `ns-render` and `ns-viewer` that pipeline then renders fast; no other command sees a difference.
+        """
+        from eugen_nerf.methods.runs.nerfstudio_commands import FastPipeline, renders_fast
+
+        if renders_fast() and self.pipeline._target is VanillaPipeline:
+            self.pipeline._target = partial(FastPipeline, self)  # type: ignore[assignment]
+        return super().get_checkpoint_dir()
 
     def set_experiment_name(self) -> None:
         """As in nerfstudio, but `--data .` names the run as the folder is called, and not with an empty text."""
