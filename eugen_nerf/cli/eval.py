@@ -50,6 +50,8 @@ class EvalCommand:
     """Read config.yml as nerfstudio does, which runs code that it names: for other plugins' runs that you trust."""
     reduced: tuple[str, ...] = ()
     """Runs to compare once more in less precise arithmetic, as RUN:bfloat16 or RUN:int8 (weights and products)."""
+    fast: Annotated[tuple[str, ...], NAME] = ()
+    """Runs to compare once more by the fast renderer that eugen-view shows them by, as rows of their own."""
     published: Path | None = None
     """A JSON file of published results to show beside: a list of texts and their sources."""
     device: str | None = None
@@ -99,6 +101,7 @@ class EvalCommand:
             data=self.data,
             trust_config=self.trust_config,
             reduced=self.reduced,
+            fast=self.fast,
             inference=self.inference,
         )
         comparison.published = judged(published, groups_of(comparison.rows))

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.evaluation.costs.fast_rows import check_fast, with_fast
 from eugen_nerf.evaluation.costs.inference_modes import apply_inference, image_change
 from eugen_nerf.evaluation.costs.reduced_precision import parse_reduced, with_reduced
 from eugen_nerf.evaluation.costs.resources import (
@@ -84,6 +85,7 @@ def evaluate(
     data: Path | None = None,
     trust_config: bool = False,
     reduced: Sequence[str] = (),
+    fast: Sequence[str] = (),
     inference: Inference | None = None,
     console: Console | None = None,
 ) -> Comparison:
@@ -99,6 +101,7 @@ def evaluate(
         data: read the scene from here instead of where the configs say.
         trust_config: as in `read_config`.
         reduced: runs to compare once more in less precise arithmetic, such as "dense:bfloat16"; see `reduced`.
+        fast: names of runs to compare once more by their fast renderers; see `with_fast`.
         inference: plans and approximations for all runs alike; None leaves all as the methods have it.
         console: where progress goes; standard error by default.
 
@@ -131,9 +134,11 @@ def evaluate(
     baseline = baseline or names[0]
     if baseline not in names:
         raise ConfigError(f"no run is called {baseline!r}: --baseline takes one of {', '.join(names)}")
+    check_fast(fast, names)
     named = dict(zip(names, runs, strict=True))
     notes: list[str] = []
     shown = with_reduced(named, parse_reduced(reduced, names), lambda run: load(run.path), notes)
+    shown = with_fast(shown, fast, lambda run: load(run.path), notes)
     training = timing.train_iterations
     batches = {name: draw_batches(run, training, seed=timing.seed) for name, run in named.items()} if training else {}
     for run in shown.values():
