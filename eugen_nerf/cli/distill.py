@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from eugen_nerf.cli.support.common import print_lines, run_cli, shared_by_torchrun
 from eugen_nerf.cli.support.options import parse
@@ -64,7 +64,8 @@ class Distill:
     finetune_minutes: Annotated[float | None, Range(0, 100_000, above=True)] = None
     """Minutes of it instead."""
     bundle: Path | None = None
-    """Also write the final field as a bundle to this folder: safetensors and JSON, read with torch alone."""
+    """Also write the final field as a bundle to this folder, with all that renders it: safetensors and JSON, read and
+    rendered with torch alone."""
     onnx: bool = False
     """Write the bundle's collapsed networks as ONNX too."""
     proposals: bool = False
@@ -137,8 +138,7 @@ class Distill:
             if (written := first_process_value(pending.run())) is not None:
                 if first:
                     console.print(f"{written} is there since the last time, and its bundle alone is made")
-                    student_run = load_run(written, device=self.device, data=self.data, trust_config=self.trust_config)
-                    self._finish(console, written, student_run.pipeline.model, pending)
+                    self._finish(console, written, pending)
                 return
         teacher = open_teacher(run, config, keep=True)
         console.print(teacher.memory_line())
@@ -154,15 +154,17 @@ class Distill:
         print_reports(console, student.reports, bundled=self.bundle is not None)
         if converted.budget is not None:
             print_budget(console, converted.budget)
-        self._finish(console, path, student.model, pending)
+        self._finish(console, path, pending)
 
-    def _finish(self, console: Console, path: Path, model: Any, pending: PendingBundle | None) -> None:
+    def _finish(self, console: Console, path: Path, pending: PendingBundle | None) -> None:
         """Makes the bundle of a run that is written, and says what there is; raises `BundleError`."""
         from eugen_nerf.conversion.run_writer import TRAIN_ON
+        from eugen_nerf.methods.runs.loading import load_run
 
         further: dict[str, object] = {"run written": path}
         if self.bundle is not None and pending is not None:
-            pending.make(model, path, self.bundle, onnx=self.onnx)
+            run = load_run(path, device=self.device, data=self.data, trust_config=self.trust_config)
+            pending.make(run, self.bundle, onnx=self.onnx, progress=lambda line: console.print(line, highlight=False))
             further["bundle written"] = self.bundle
         method = path.parent.parent.name
         further |= {

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import tyro
 
 from eugen_nerf.cli.support.common import run_cli
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import COUNT_OR_NONE, FINITE, QUALITY, QUALITY_RANGE, Range
 from eugen_nerf.evaluation.output_paths import CameraPath, check_film_output
-from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
+from eugen_nerf.methods.runs.run_paths import check_bundle_paths, check_config_paths, check_data_path
+
+if TYPE_CHECKING:
+    from eugen_nerf.methods.runs.loading import Run
 
 
 @dataclass
 class RenderCommand:
-    """Render a run along time, from a fixed or a moving camera; `ns-render interpolate` drops the time.
+    """Render a run or a bundle along time, from a fixed or a moving camera; `ns-render interpolate` drops the time.
 
     Works for runs of dynamic scenes, ours or stock dnerf's, and with a moving camera for any run.
     """
@@ -28,10 +33,12 @@ class RenderCommand:
         "machine": ("device", "data", "trust_config"),
     }
 
-    load_config: Path
-    """config.yml of the run."""
     output: Path
     """NAME.mp4, NAME.gif, NAME.png (frames side by side), or a folder to make."""
+    bundle: tyro.conf.Positional[Path | None] = None
+    """Folder of a bundle, in place of a run."""
+    load_config: Path | None = None
+    """config.yml of the run."""
     view: Annotated[int, COUNT_OR_NONE] = 0
     """Test view whose camera is taken."""
     path: CameraPath = "fixed"
@@ -58,16 +65,18 @@ class RenderCommand:
 
     def run(self) -> None:
         """Renders and writes."""
-        check_config_paths([self.load_config])
+        if (self.load_config is None) == (self.bundle is None):
+            raise ConfigError("there is one thing to render: give --load-config RUN/config.yml, or a bundle's folder")
+        check_config_paths([] if self.load_config is None else [self.load_config])
+        check_bundle_paths([] if self.bundle is None else [self.bundle], exact=self.exact)
         check_data_path(self.data)
         check_film_output(self.output, overwrite=self.overwrite)
         frames = self.frames if self.frames is not None else (8 if self.output.suffix.lower() == ".png" else 60)
         from eugen_nerf.evaluation.images.film import film_cameras, has_times, render_film, scene_centre, write_film
         from eugen_nerf.evaluation.images.view_rendering import eval_dataset
         from eugen_nerf.methods.runs.fast_rendering import use_fast_renderer
-        from eugen_nerf.methods.runs.loading import load_run
 
-        run = load_run(self.load_config, device=self.device, data=self.data, trust_config=self.trust_config)
+        run = self._opened()
         if not self.exact:
             choice = use_fast_renderer(run, quality=self.quality, progress=print)
             if choice is not None:
@@ -75,7 +84,7 @@ class RenderCommand:
         timed = has_times(run)
         if not timed and self.path == "fixed":
             raise ConfigError(
-                f"{self.load_config} is of a scene without times, so a fixed camera renders one image: "
+                f"{run.path} is of a scene without times, so a fixed camera renders one image: "
                 "take --path orbit or spiral"
             )
         count = len(eval_dataset(run))
@@ -85,6 +94,16 @@ class RenderCommand:
         cameras = film_cameras(camera, scene_centre(run), self.path, frames, self.times if timed else None)
         write_film(render_film(run, cameras), self.output, fps=self.fps)
         print(f"wrote {self.output}: {frames} frames")
+
+    def _opened(self) -> Run:
+        """The run, or the bundle as one."""
+        from eugen_nerf.methods.runs.bundle_runs import open_bundle
+        from eugen_nerf.methods.runs.loading import load_run
+
+        if self.load_config is None:
+            assert self.bundle is not None
+            return open_bundle(self.bundle, device=self.device)
+        return load_run(self.load_config, device=self.device, data=self.data, trust_config=self.trust_config)
 
 
 def main() -> None:

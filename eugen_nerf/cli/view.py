@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+import tyro
+
 from eugen_nerf.cli.support.common import print_lines, run_cli
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.checks.names import NAME
 from eugen_nerf.core.checks.places import check_place
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import QUALITY, QUALITY_RANGE, Range
-from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
+from eugen_nerf.methods.runs.run_paths import check_bundle_paths, check_config_paths, check_data_path
 
 
 @dataclass
@@ -23,6 +25,8 @@ class ViewCommand:
     To open a run: eugen-view --load-config outputs/EXPERIMENT/METHOD/TIMESTAMP/config.yml
 
     To compare two: eugen-view --load-config DENSE/config.yml EUGEN/config.yml --names dense eugen
+
+    To open a bundle, whose data set need not be there: eugen-view BUNDLE
 
     It prints the address to open, and an ssh command for a browser on another machine. Ctrl-C ends it. All panels are
     described in docs/guides/viewer.md.
@@ -34,7 +38,9 @@ class ViewCommand:
         "machine": ("device", "data", "trust_config", "max_size", "timing"),
     }
 
-    load_config: tuple[Path, ...]
+    bundles: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders of bundles, shown after the runs."""
+    load_config: tuple[Path, ...] = ()
     """Paths of config.yml, one per run: runs of this package or of nerfstudio. The first run defines test views and
     coordinates."""
     names: Annotated[tuple[str, ...], NAME] = ()
@@ -65,11 +71,13 @@ class ViewCommand:
         import time
 
         start = time.perf_counter()
-        if not self.load_config:
-            raise ConfigError("no run to open: give --load-config RUN/config.yml")
-        if self.names and (len(self.names) != len(self.load_config) or len(set(self.names)) != len(self.names)):
-            raise ConfigError(f"{len(self.names)} names for {len(self.load_config)} runs: give each a name of its own")
+        paths = [*self.load_config, *self.bundles]
+        if not paths:
+            raise ConfigError("no run to open: give --load-config RUN/config.yml, or the folder of a bundle")
+        if self.names and (len(self.names) != len(paths) or len(set(self.names)) != len(self.names)):
+            raise ConfigError(f"{len(self.names)} names for {len(paths)} runs: give each a name of its own")
         check_config_paths(self.load_config)
+        check_bundle_paths(self.bundles, exact=self.exact)
         check_data_path(self.data)
         check_place(self.output, "folder")
         # warnings of other packages about their own code would scroll the address away
@@ -83,9 +91,9 @@ class ViewCommand:
 
         console = Console()
         port, note = choose_port(self.host, self.port)
-        names = run_names(list(self.load_config), self.names)
+        names = run_names(paths, self.names)
         runs = []
-        for path, name in zip(self.load_config, names, strict=True):
+        for path, name in zip(paths, names, strict=True):
             with working(console, f"loading {name}"):
                 run = open_run(path, name, device=self.device, data=self.data, trust_config=self.trust_config)
                 runs.append(run)

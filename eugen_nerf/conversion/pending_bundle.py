@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from eugen_nerf.conversion.bundle_export import write_bundle
+from eugen_nerf.conversion.bundle_scene import scene_of
 from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.bundle_schema import BundleError
 from eugen_nerf.core.errors import EugenError, RunError
 from eugen_nerf.methods.graph_model import GraphModel
+from eugen_nerf.methods.runs.loading import Run
 
 
 class PendingBundle:
@@ -41,23 +44,24 @@ class PendingBundle:
         except OSError as error:
             raise RunError(f"cannot write {self._path}: {error.strerror or error}; free some space") from error
 
-    def make(self, model: GraphModel, config: Path, place: Path, *, onnx: bool) -> None:
+    def make(self, run: Run, place: Path, *, onnx: bool, progress: Callable[[str], None]) -> None:
         """Makes the bundle of the run and removes the note.
 
         Args:
-            model: the run's.
-            config: its `config.yml`, for messages.
+            run: as it was written, with its training and test views.
             place: of the bundle.
             onnx: whether each network is written as ONNX as well.
+            progress: see `scene_of`.
 
         Raises:
             BundleError: it cannot be made; the note stays.
         """
         try:
-            write_bundle(model, place, onnx=onnx)
+            assert isinstance(run.model, GraphModel)
+            write_bundle(run.model, place, onnx=onnx, scene=scene_of(run, progress=progress))
         except EugenError as error:
             raise BundleError(
-                f"the run is written, {config}, and its bundle is not: {error}; the same command, started again, makes "
-                "the bundle without converting again"
+                f"the run is written, {run.path}, and its bundle is not: {error}; the same command, started again, "
+                "makes the bundle without converting again"
             ) from error
         self._path.unlink(missing_ok=True)

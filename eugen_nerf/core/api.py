@@ -2,9 +2,11 @@
 
 from eugen_nerf.core.bundle_schema import BundleError
 from eugen_nerf.core.bundles.bundle_files import load_bundle, save_bundle
-from eugen_nerf.core.bundles.bundled_field import DistanceBundle, RadianceBundle
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
+from eugen_nerf.core.bundles.distance_bundle import DistanceBundle
 from eugen_nerf.core.bundles.onnx_export import export_onnx
+from eugen_nerf.core.bundles.radiance_bundle import RadianceBundle
+from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.encodings.hash_grid import HashGrid
 from eugen_nerf.core.encodings.integrated import IntegratedEncoding
 from eugen_nerf.core.encodings.point_encodings import FrequencyEncoding, OffAxisEncoding
@@ -68,6 +70,7 @@ __all__ = [  # noqa: RUF022  the groups are the sections of the reference page
     "RadianceBundle",
     "DistanceBundle",
     "BundledGraph",
+    "PinholeCamera",
     "export_onnx",
     # Inference plans
     "make_plan",

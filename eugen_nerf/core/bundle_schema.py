@@ -97,6 +97,26 @@ class Spec:
         assert math.isfinite(value)
         return float(value)
 
+    def optional_number(self, key: str, low: float, high: float) -> float | None:
+        """As `number`, or None for null."""
+        return None if self._is_null(key) else self.number(key, low, high)
+
+    def numbers(self, key: str, low: float, high: float, count: int) -> tuple[float, ...]:
+        """A list of `count` finite numbers, each from `low` to `high`."""
+        values = Spec({str(i): v for i, v in enumerate(self._list(key, count, count))}, f"{self.where}.{key}")
+        return tuple(values.number(str(i), low, high) for i in range(count))
+
+    def optional_numbers(self, key: str, low: float, high: float, count: int) -> tuple[float, ...] | None:
+        """As `numbers`, or None for null."""
+        return None if self._is_null(key) else self.numbers(key, low, high, count)
+
+    def name(self, key: str) -> str:
+        """A text to show: 1 to 200 characters that can be printed, of which nothing is made but text."""
+        value = self._take(key)
+        if not isinstance(value, str) or not 1 <= len(value) <= 200 or not value.isprintable():
+            raise self._wrong(key, value, "a text of 1 to 200 characters that can be printed")
+        return value
+
     def flag(self, key: str) -> bool:
         """true or false."""
         value = self._take(key)
@@ -131,6 +151,10 @@ class Spec:
         """A list of 1 to `most` objects."""
         return [Spec(v, f"{self.where}.{key}[{i}]") for i, v in enumerate(self._list(key, 1, most))]
 
+    def listed(self, key: str, most: int) -> list[Spec]:
+        """A list of up to `most` objects, none among the possibilities."""
+        return [Spec(v, f"{self.where}.{key}[{i}]") for i, v in enumerate(self._list(key, 0, most))]
+
     def names(self) -> list[str]:
         """Names of the entries that were not read yet."""
         return list(self._entries)
@@ -143,7 +167,14 @@ class Spec:
         """
         if self._entries:
             unknown = ", ".join(repr(_short(k)) for k in list(self._entries)[:3])
-            raise BundleError(f"{self.where} has entries that version 1 does not know: {unknown}; {ADVICE}")
+            raise BundleError(f"{self.where} has entries that this version does not know: {unknown}; {ADVICE}")
+
+    def _is_null(self, key: str) -> bool:
+        """Whether an entry is null, which then counts as read."""
+        null = key in self._entries and self._entries[key] is None
+        if null:
+            del self._entries[key]
+        return null
 
     def _take(self, key: str) -> Any:
         if key not in self._entries:

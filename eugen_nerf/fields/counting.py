@@ -17,7 +17,7 @@ def macs_per_query(field: nn.Module, device: str | torch.device) -> tuple[int | 
         (number, how it was counted): the field's own ``macs_per_query()`` where it has one, else the sum over the
         ``nn.Linear`` layers that a real query of 8 points runs through; (None, reason) where there is neither.
     """
-    own = getattr(field, "macs_per_query", None)
+    own = getattr(field, "macs_per_query", getattr(field, "multiply_adds", None))  # the latter of a bundle's
     if callable(own):
         return int(own()), "the field's own count"
     points, total = 8, 0

@@ -20,8 +20,10 @@ from torch.nn import Parameter
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.distributed import process_index
 from eugen_nerf.core.networks.nerf_mlp import Variant
+from eugen_nerf.core.rendering.ray_spans import RayBatch
 from eugen_nerf.core.rendering.sdf_losses import BoundMethod, distance_loss, eikonal_loss, gradient_loss, sdf_bounds
 from eugen_nerf.core.rendering.sphere_tracing import first_crossing, surface_samples
+from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.data.rgbd.keyframes import step_seed
 from eugen_nerf.data.stream import Reference, RGBDStreamDataManager
@@ -215,22 +217,20 @@ class ISDFModel(GraphModel):
 
     def render(self, ray_bundle: RayBundle, mode: EvaluationMode) -> dict[str, Tensor]:
         """The first surface along rays, its depth and its normals; in either mode without gradients."""
-        origins, directions = ray_bundle.origins, ray_bundle.directions
-        t, hit = self._first_surface(ray_bundle)
-        normals = torch.zeros_like(directions)
-        rays = hit.nonzero()[:, 0]  # once: as an index, the mask would make the host wait each time
-        if len(rays):
-            points = origins[rays] + t[rays][:, None] * directions[rays]
-            gradient = self.field.distance_and_gradient(points)[1]
-            normals[rays] = torch.nn.functional.normalize(gradient, dim=-1)
-        lit = (0.15 + 0.85 * (normals * directions).sum(dim=-1, keepdim=True).abs()) * hit[:, None]
-        stretch = ray_bundle.metadata.get("directions_norm", torch.ones_like(t[:, None]))
+        assert ray_bundle.nears is not None
+        assert ray_bundle.fars is not None
+        found = SurfaceRenderer()(
+            partial(self.field.distance, mode=EvaluationMode.INFERENCE),
+            lambda points: self.field.distance_and_gradient(points)[1],
+            RayBatch(ray_bundle.origins, ray_bundle.directions, ray_bundle.nears[:, 0], ray_bundle.fars[:, 0]),
+        )
+        stretch = ray_bundle.metadata.get("directions_norm", torch.ones_like(found.depth))
         return {
-            "rgb": lit.expand(-1, 3),
-            "depth": t[:, None],
-            "z_depth": t[:, None] / stretch,
-            "accumulation": hit[:, None].float(),
-            "normals": 0.5 * (normals + 1) * hit[:, None],
+            "rgb": found.shade.expand(-1, 3),
+            "depth": found.depth,
+            "z_depth": found.depth / stretch,
+            "accumulation": found.hit,
+            "normals": 0.5 * (found.normals + 1) * found.hit,
         }
 
     @torch.no_grad()

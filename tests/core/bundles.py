@@ -19,10 +19,20 @@ from eugen_nerf.core import (
     build_variant,
 )
 from eugen_nerf.core.bundles.bundled_field import BundledField
+from eugen_nerf.core.bundles.bundled_grid import BundledGrid
 from eugen_nerf.core.bundles.bundled_parts import Deformation, Occupancy
+from eugen_nerf.core.bundles.bundled_scene import BundledScene, MeasuredQuality, SceneCoordinates
+from eugen_nerf.core.bundles.bundled_views import BundledView
+from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.encodings.point_encodings import BoxEncoding, ContractedEncoding, Encoding, PyramidEncoding
+from eugen_nerf.core.rendering.density_grid import DensityGrid
+from eugen_nerf.core.rendering.grid_renderer import GridRenderer
+from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 
 KINDS = ("frequency", "moving", "contracted", "pyramid", "box", "distance")
+
+RENDERED = ("frequency", "moving", "box", "distance")
+"""Those that have a renderer."""
 
 
 def network(
@@ -103,3 +113,39 @@ def evaluate(field: BundledField, count: int = 20) -> tuple[Tensor, ...]:
     moving = times if field.deformation is not None else None
     density, colour = field(points, towards if field.direction is not None else None, moving, scale=0.1)
     return (density,) if colour is None else (density, colour)
+
+
+def looking_at(eye: Tensor, width: int = 6, height: int = 5, time: float | None = None) -> PinholeCamera:
+    """A camera that looks at the origin."""
+    back = torch.nn.functional.normalize(eye, dim=0)
+    right = torch.nn.functional.normalize(torch.linalg.cross(torch.tensor([0.0, 0.0, 1.0]), back), dim=0)
+    pose = torch.stack([right, torch.linalg.cross(back, right), back, eye], dim=1)
+    return PinholeCamera(pose, 1.2 * width, 1.1 * width, width / 2, height / 2 + 0.25, width, height, time)
+
+
+def some_grid(times: int, seed: int = 0) -> GridRenderer:
+    """Random densities in a box round the origin."""
+    generator = torch.Generator().manual_seed(seed)
+    density = 4 * torch.rand(times, 8, 7, 6, generator=generator)
+    occupied = torch.rand(times, 8, 7, 6, generator=generator) < 0.6
+    return GridRenderer(DensityGrid(torch.tensor([-1.0, -0.9, -0.8]), 0.25, density, occupied), rate=3.0)
+
+
+def with_scene(kind: str) -> BundledField:
+    """A field of one of `RENDERED` with all that a bundle renders it by."""
+    field, moving = make(kind), kind == "moving"
+    eyes = torch.tensor([[2.0, 1.0, 1.0], [-1.0, 2.0, 0.5]])
+    views = [BundledView(f"r_{i}.png", looking_at(eye, time=0.5 * i if moving else None)) for i, eye in enumerate(eyes)]
+    renderer = SurfaceRenderer(max_steps=40) if kind == "distance" else BundledGrid.of(some_grid(3 if moving else 1))
+    field.scene = BundledScene(
+        renderer,
+        near=0.1,
+        far=5.0,
+        box=(-1.0, -1.0, -1.0, 1.0, 1.0, 1.0),
+        background=None if kind == "box" else (0.25, 0.5, 1.0),
+        views=views,
+        coordinates=SceneCoordinates((0.0, 1.0, 0.0, 0.5, -1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0), 0.4),
+        times=(0.0, 1.0) if moving else None,
+        quality=None if kind == "distance" else MeasuredQuality(30.0, 29.97),
+    )
+    return field

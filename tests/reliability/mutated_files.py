@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from bundles import evaluate, make
+from bundles import RENDERED, evaluate, make, with_scene
 from mutators import damage, header_of, rewrite, rewrite_json, rewrite_words, rewrite_yaml, with_header
 from nerfstudio.engine.trainer import TrainerConfig
 from PIL import Image
@@ -98,14 +98,18 @@ def _read_bundle(folder: Path) -> None:
     field = load_bundle(folder)
     assert all(bool(tensor.isfinite().all()) for tensor in field.state_dict().values())
     evaluate(field)
+    for camera in field.cameras[:1]:
+        if camera.width < 100 * camera.height:  # what is kept of it stays small
+            image = field.render(camera.resized(2))
+            assert image.colour.shape[-1] == 3
 
 
 def bundle(kind: str) -> Kind:
-    """A bundle of a kind of `bundles.py`."""
+    """A bundle of a kind of `bundles.py`, with a scene where it can have one."""
 
     def prepare(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
-        save_bundle(make(kind), folder)
+        save_bundle(with_scene(kind) if kind in RENDERED else make(kind), folder)
 
     return Kind(prepare, _change_bundle, _read_bundle)
 

@@ -20,9 +20,11 @@ from eugen_nerf.evaluation.images.ground_truth import composite
 from eugen_nerf.evaluation.images.view_rendering import eval_dataset
 from eugen_nerf.fields.counting import macs_per_query
 from eugen_nerf.fields.radiance_field import Selection
+from eugen_nerf.methods.runs.bundle_runs import open_bundle
 from eugen_nerf.methods.runs.fast_rendering import RendererChoice, use_fast_renderer
 from eugen_nerf.methods.runs.image_metrics import Image8, quantise
 from eugen_nerf.methods.runs.loading import Run, load_run, query_module
+from eugen_nerf.methods.runs.run_paths import is_bundle
 from eugen_viewer.viewer_cameras import RunCoordinates
 
 _EVALUATIONS = ("evaluate", "get_density", "distance", "distance_and_gradient")
@@ -118,21 +120,31 @@ class ShownRun:
 
 
 def open_run(path: Path, name: str, *, device: str | None, data: Path | None, trust_config: bool = False) -> ShownRun:
-    """Loads a run with its training and test views; arguments and errors as `load_run`'s."""
+    """Loads a run with its training and test views, or a bundle; arguments and errors as `load_run`'s."""
+    if is_bundle(path):
+        run = open_bundle(path, device=device)
+        return ShownRun(name, run, run.model)
     run = load_run(path, device=device, data=data, trust_config=trust_config)
     return ShownRun(name, run, run.model)
 
 
 def run_names(paths: list[Path], given: tuple[str, ...]) -> list[str]:
-    """Names for runs: those given, else the shortest distinct trailing parts of their paths."""
+    """Names for runs: those given, else the shortest distinct parts of their paths; of bundles the last parts."""
     if given:
         return list(given)
-    folders = [path.resolve().parent.parts for path in paths]
     for length in (1, 2, 3, 4):
-        names = ["/".join(parts[-3 : -3 + length] if length < 3 else parts[-length:]) for parts in folders]
+        names = ["/".join(_named_parts(path, length)) for path in paths]
         if len(set(names)) == len(names):
             return names
     return [f"{name} ({number})" for number, name in enumerate(names, start=1)]
+
+
+def _named_parts(path: Path, length: int) -> tuple[str, ...]:
+    """So many parts of a path by which it is called: experiment, method and time of a run, a bundle's own folder."""
+    if is_bundle(path):
+        return path.resolve().parts[-length:]
+    parts = path.resolve().parent.parts
+    return parts[-3 : -3 + length] if length < 3 else parts[-length:]
 
 
 @contextmanager

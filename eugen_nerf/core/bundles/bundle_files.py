@@ -1,7 +1,7 @@
 """Safe bundles: a folder with `bundle.json` and `weights.safetensors`, data alone, which is checked before it is used.
 
-`bundle.json` describes the field and lists every tensor with dtype and shape; the header of the weights must agree.
-Nothing in either file is executed or followed as a path. Reading needs torch and safetensors alone.
+`bundle.json` describes the field and how it is rendered, and lists every tensor with dtype and shape; the header of the
+weights must agree. Nothing in either file is executed or followed as a path. Reading needs torch and safetensors alone.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ import torch
 
 from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTensors, parse_object
 from eugen_nerf.core.bundles.atomic_files import new_path
-from eugen_nerf.core.bundles.bundled_field import BundledField, build_field
+from eugen_nerf.core.bundles.bundled_field import BundledField
+from eugen_nerf.core.bundles.field_kinds import build_field
 from eugen_nerf.core.bundles.onnx_export import export_onnx
 
 FORMAT = "eugen_nerf bundle"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)
+"""Versions that are read; bundles of version 1 hold a field alone."""
 DESCRIPTION, WEIGHTS = "bundle.json", "weights.safetensors"
 DESCRIPTION_LIMIT = 4 << 20
 """Bytes that bundle.json may have, and the header of the weights as well."""
@@ -39,7 +42,7 @@ _NAMES = {str(dtype).removeprefix("torch."): code for code, dtype in DTYPES.item
 
 
 def save_bundle(field: BundledField, path: str | Path, *, onnx: bool = False) -> None:
-    """Writes a field as a new folder, whole or not at all.
+    """Writes a field, and its scene where it has one, as a new folder, whole or not at all.
 
     Args:
         field: a `RadianceBundle` or a `DistanceBundle`.
@@ -70,7 +73,13 @@ def save_bundle(field: BundledField, path: str | Path, *, onnx: bool = False) ->
         if not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"tensor {name!r} holds NaN or infinity: write an older checkpoint instead")
     declared = {n: {"dtype": str(t.dtype).removeprefix("torch."), "shape": list(t.shape)} for n, t in tensors.items()}
-    document = {"format": FORMAT, "version": VERSION, "field": field.describe(), "tensors": declared}
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "field": field.describe(),
+        "scene": None if field.scene is None else field.scene.describe(),
+        "tensors": declared,
+    }
     safetensors = _safetensors()
     with new_path(Path(path)) as folder:
         folder.mkdir()
@@ -95,7 +104,8 @@ def load_bundle(path: str | Path, *, max_bytes: int = WEIGHTS_LIMIT) -> BundledF
         max_bytes: bytes of all tensors that are accepted, checked before they are read.
 
     Returns:
-        A `RadianceBundle` or a `DistanceBundle`: see there how it is called.
+        A `RadianceBundle` or a `DistanceBundle`: see there how it is called. `render(camera)` gives images where the
+        bundle has a scene, and `cameras` those of the test views.
 
     Raises:
         BundleError: files that are missing, cut off, too large, of another version, or that disagree.
@@ -116,12 +126,13 @@ def load_bundle(path: str | Path, *, max_bytes: int = WEIGHTS_LIMIT) -> BundledF
         document = Spec(parse_object(file.read(DESCRIPTION_LIMIT + 1), DESCRIPTION), DESCRIPTION)
     document.text("format", (FORMAT,))
     version = document.integer("version", 0, 1 << 31)
-    if version != VERSION:
+    if version not in READABLE:
         raise BundleError(
-            f"{folder} is a bundle of version {version}; this eugen_nerf reads version {VERSION}: "
+            f"{folder} is a bundle of version {version}; this eugen_nerf reads versions 1 to {VERSION}: "
             f"{'update eugen_nerf' if version > VERSION else 'write it again'}"
         )
     described, declared = document.part("field"), document.part("tensors")
+    scene = None if version == 1 else document.optional_part("scene")
     document.close()
     weights = folder / WEIGHTS
     with _opened(weights) as (file, size):
@@ -136,7 +147,7 @@ def load_bundle(path: str | Path, *, max_bytes: int = WEIGHTS_LIMIT) -> BundledF
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"tensor {name!r} of {folder} holds NaN or infinity; {ADVICE}")
-    return build_field(described, StoredTensors(tensors))
+    return build_field(described, StoredTensors(tensors), scene)
 
 
 @contextmanager

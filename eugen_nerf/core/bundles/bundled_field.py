@@ -7,32 +7,86 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eugen_nerf.core.bundle_schema import Spec, StoredTensors
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
-from eugen_nerf.core.bundles.bundled_parts import Deformation, Occupancy
-from eugen_nerf.core.encodings.point_encodings import BoxEncoding, Encoding, FrequencyEncoding, build_encoding
+from eugen_nerf.core.bundles.bundled_scene import BundledScene
+from eugen_nerf.core.cameras.camera_images import RenderedPixels, render_camera
+from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.rendering.ray_spans import RayBatch
 
-DENSITIES: dict[str, Callable[[Tensor], Tensor]] = {"softplus": F.softplus, "exp": torch.exp, "relu": F.relu}
-"""Activations that make a density of a network's raw output, by name."""
+RAYS_AT_ONCE = 4096
+"""Rays that are rendered at a time: their samples fit a processor's cache better than more would."""
 
 
 class BundledField(nn.Module, ABC):
-    """A field that `save_bundle` writes and `load_bundle` reads."""
+    """A field that `save_bundle` writes and `load_bundle` reads.
+
+    Attributes:
+        scene: how it is rendered, and from where; None where the bundle holds the field alone.
+    """
 
     kind: ClassVar[str]
+    renderers: tuple[str, ...] = ()
+    """Kinds of renderers that it can be rendered by."""
     network: BundledGraph
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scene: BundledScene | None = None
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Its numbers as JSON values; with the tensors, `build_field` makes the field again."""
+
+    @abstractmethod
+    def render_rays(self, rays: RayBatch) -> RenderedPixels:
+        """Renders rays `[r]` with unit directions, and times where the scene moves; without gradients.
+
+        Raises:
+            ConfigError: the bundle cannot be rendered, or rays without times.
+        """
+
+    def render(self, camera: PinholeCamera, *, rays_at_once: int = RAYS_AT_ONCE) -> RenderedPixels:
+        """The image of a camera, `[height, width, channels]`, on the field's device.
+
+        Args:
+            camera: one of `cameras`, or another in scene units.
+            rays_at_once: which memory depends on.
+
+        Raises:
+            ConfigError: the bundle cannot be rendered, or a camera without a time where the scene moves.
+        """
+        scene = self.rendered_scene()
+        device = next(self.buffers()).device
+        return render_camera(self.render_rays, camera, scene.near, scene.far, device=device, rays_at_once=rays_at_once)
+
+    @property
+    def cameras(self) -> tuple[PinholeCamera, ...]:
+        """Those of the test views; their names are in `scene.views`."""
+        return () if self.scene is None else tuple(view.camera for view in self.scene.views)
+
+    def rendered_scene(self) -> BundledScene:
+        """The scene, where it can be rendered.
+
+        Raises:
+            ConfigError: it cannot, and why.
+        """
+        if self.scene is None:
+            raise ConfigError(
+                "this bundle holds a field without a renderer: it was written by an older version, or without the "
+                "photographs of its training; write it again with them"
+            )
+        if self.scene.renderer is None:
+            raise ConfigError(
+                "this bundle is not rendered: its field needs the width of what a pixel sees of unbounded space "
+                "(eugen-mipnerf360, eugen-zipnerf), which bundles have no renderer for; open its run instead"
+            )
+        return self.scene
 
     def networks(self) -> dict[str, BundledGraph]:
         """Its networks by module name: `network`, `deformation.network`."""
@@ -41,6 +95,11 @@ class BundledField(nn.Module, ABC):
     def multiply_adds(self) -> int:
         """Multiply-adds of all networks for one point."""
         return sum(n.graph.multiply_adds() for n in self.networks().values())
+
+    def inference_parameters(self) -> int:
+        """Numbers of networks and encodings, scene apart."""
+        named = self.state_dict().items()
+        return sum(tensor.numel() for name, tensor in named if not name.startswith(("scene.", "occupancy.")))
 
     @property
     def precision(self) -> torch.dtype:
@@ -55,15 +114,16 @@ class BundledField(nn.Module, ABC):
         return field.align()
 
     def align(self) -> BundledField:
-        """Casts tensors outside the networks to `precision`; returns the field."""
-        networks = {id(m) for n in self.networks().values() for m in n.modules()}
+        """Casts tensors outside networks and scene to `precision`; returns the field."""
+        kept = [*self.networks().values(), *([] if self.scene is None else [self.scene])]
+        left = {id(m) for n in kept for m in n.modules()}
         for module in self.modules():
-            if id(module) not in networks:
+            if id(module) not in left:
                 for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
                     if tensor.is_floating_point() and tensor.dtype != self.precision:
                         cast = tensor.detach().to(self.precision)
-                        kept = nn.Parameter(cast, requires_grad=False) if isinstance(tensor, nn.Parameter) else cast
-                        setattr(module, name, kept)
+                        same = nn.Parameter(cast, requires_grad=False) if isinstance(tensor, nn.Parameter) else cast
+                        setattr(module, name, same)
         return self
 
     def _points(self, points: Tensor, name: str, width: int) -> Tensor:
@@ -83,205 +143,3 @@ class BundledField(nn.Module, ABC):
             raise ConfigError(
                 f"{name} {list(values.shape)} do not fit positions {list(positions.shape)}: their leading shapes differ"
             ) from error
-
-
-class RadianceBundle(BundledField):
-    """Density and colour of a static scene, or of one that moves behind a deformation.
-
-    Args:
-        position: encoding of points; outside a `BoxEncoding`'s box the density is zero.
-        network: from encoded points and directions to raw density and colour, or to raw density alone.
-        direction: encoding of view directions; None for density alone.
-        density: name of the density's activation, one of `DENSITIES`.
-        density_bias: added to the raw density.
-        colour_padding: p; colours are `(1 + 2 p) sigmoid(raw) - p`, kept in [0, 1].
-        deformation: for a scene that moves.
-        occupancy: for a field that is defined in some cells only.
-
-    Examples:
-        >>> import torch
-        >>> from eugen_nerf.core import BundledGraph, FrequencyEncoding, NeRFShape, RadianceBundle, build_nerf
-        >>> position, direction = FrequencyEncoding(3, 4, 0.0, 3.0), FrequencyEncoding(3, 2, 0.0, 1.0)
-        >>> network = build_nerf(NeRFShape(27, 15, trunk_width=16, head_width=8))
-        >>> bundled = BundledGraph(network.collapse(), network.input_widths)
-        >>> field = RadianceBundle(position, bundled, direction, density="softplus")
-        >>> density, colour = field(torch.rand(5, 3), torch.nn.functional.normalize(torch.rand(5, 3), dim=-1))
-        >>> density.shape, colour.shape
-        (torch.Size([5, 1]), torch.Size([5, 3]))
-    """
-
-    kind = "radiance"
-    MAX_SETTING = 1e4
-
-    def __init__(
-        self,
-        position: Encoding,
-        network: BundledGraph,
-        direction: Encoding | None,
-        *,
-        density: str = "softplus",
-        density_bias: float = 0.0,
-        colour_padding: float = 0.0,
-        deformation: Deformation | None = None,
-        occupancy: Occupancy | None = None,
-    ) -> None:
-        super().__init__()
-        self.position, self.direction, self.network = position, direction, network
-        self.density, self.density_bias, self.colour_padding = density, density_bias, colour_padding
-        self.deformation, self.occupancy = deformation, occupancy
-        self.align()
-
-    @property
-    def call(self) -> str:
-        """How to call it, for errors."""
-        parts = (("positions", True), ("directions", self.direction), ("times", self.deformation))
-        return f"bundle({', '.join(name for name, needed in parts if needed is not None)})"
-
-    def forward(
-        self,
-        positions: Tensor,
-        directions: Tensor | None = None,
-        times: Tensor | None = None,
-        *,
-        scale: float | Tensor = 0.0,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Density and colour at points.
-
-        Args:
-            positions: `[..., 3]`, scene units (those of the training run: after nerfstudio's scaling and centring).
-            directions: unit vectors from the camera, `[..., 3]`, or a shape that expands to it.
-            times: `[..., 1]` in [0, 1], for a scene that moves.
-            scale: standard deviation of an isotropic Gaussian round each point, scene units, at least 0: one number
-                or `[..., 1]`. Only encodings of Gaussians (Mip-NeRF 360's and Zip-NeRF's) use it.
-
-        Returns:
-            Density `[..., 1]`, 1 / scene unit, and colour `[..., 3]` in [0, 1] (None where the field has none).
-
-        Raises:
-            ConfigError: something is missing, too much, or of a shape that does not fit.
-        """
-        points = self._points(positions, "positions", 3)
-        scales = torch.as_tensor(scale, dtype=points.dtype, device=points.device)
-        scales = self._beside(scales.reshape(1) if scales.dim() == 0 else scales, points, "scale", 1, self.call)
-        if self.deformation is not None:
-            points = points + self.deformation(points, self._beside(times, points, "times", 1, self.call))
-        elif times is not None:
-            raise ConfigError(f"this bundle's scene stands still and takes no times: call {self.call}")
-        inputs = [self.position(points, scales)]
-        if self.direction is not None:
-            towards = self._beside(directions, points, "directions", 3, self.call)
-            inputs.append(self.direction(towards, scales))
-        raw, *colours = (v.to(self.precision) for v in self.network(*inputs))
-        density = DENSITIES[self.density](raw + self.density_bias)
-        if isinstance(self.position, BoxEncoding):
-            unit = self.position.unit(points)
-            density = density * ((unit >= 0) & (unit <= 1)).all(dim=-1, keepdim=True)
-        if self.occupancy is not None:
-            density = density * self.occupancy(points)
-        if not colours:
-            return density, None
-        padding = self.colour_padding
-        return density, (torch.sigmoid(colours[0]) * (1 + 2 * padding) - padding).clamp(0, 1)
-
-    def describe(self) -> dict[str, Any]:
-        """See `BundledField`."""
-        return {
-            "kind": self.kind,
-            "position": self.position.describe(),
-            "direction": None if self.direction is None else self.direction.describe(),
-            "network": self.network.describe(),
-            "density": self.density,
-            "density_bias": self.density_bias,
-            "colour_padding": self.colour_padding,
-            "deformation": None if self.deformation is None else self.deformation.describe(),
-            "occupancy": None if self.occupancy is None else self.occupancy.describe(),
-        }
-
-    @classmethod
-    def build(cls, spec: Spec, tensors: StoredTensors) -> RadianceBundle:
-        """The field that `spec` describes; raises `BundleError` where it describes none."""
-        kinds = ("frequency", "contracted", "pyramid", "box")
-        position = build_encoding(spec.part("position"), tensors, "position.", 3, kinds)
-        towards, direction = spec.optional_part("direction"), None
-        if towards is not None:
-            direction = build_encoding(towards, tensors, "direction.", 3, (FrequencyEncoding.kind,))
-        widths = (position.out_features, *(() if direction is None else (direction.out_features,)))
-        outputs = (1,) if direction is None else (1, 3)
-        network = BundledGraph.build(spec.part("network"), tensors, "network.", widths, outputs)
-        moving, cells = spec.optional_part("deformation"), spec.optional_part("occupancy")
-        return cls(
-            position,
-            network,
-            direction,
-            density=spec.text("density", DENSITIES),
-            density_bias=spec.number("density_bias", -cls.MAX_SETTING, cls.MAX_SETTING),
-            colour_padding=spec.number("colour_padding", 0.0, 1.0),
-            deformation=None if moving is None else Deformation.build(moving, tensors, "deformation."),
-            occupancy=None if cells is None else Occupancy.build(cells, tensors, "occupancy."),
-        )
-
-
-class DistanceBundle(BundledField):
-    """Signed distance.
-
-    Args:
-        position: encoding of points.
-        network: from encoded points to the distance over `output_scale`.
-        output_scale: metres for one unit of the network's output.
-
-    Examples:
-        >>> import torch
-        >>> from eugen_nerf.core import BundledGraph, DistanceBundle, NeRFShape, OffAxisEncoding, build_nerf
-        >>> encoding = OffAxisEncoding(torch.eye(3), centre=torch.zeros(3), factor=1.0)
-        >>> network = build_nerf(NeRFShape(encoding.out_features, trunk_width=16, head_width=0, output="distance"))
-        >>> field = DistanceBundle(encoding, BundledGraph(network.collapse(), network.input_widths), output_scale=0.1)
-        >>> field(torch.rand(5, 3)).shape
-        torch.Size([5, 1])
-    """
-
-    kind = "distance"
-
-    def __init__(self, position: Encoding, network: BundledGraph, output_scale: float) -> None:
-        super().__init__()
-        self.position, self.network, self.output_scale = position, network, output_scale
-        self.align()
-
-    def forward(self, positions: Tensor) -> Tensor:
-        """Signed distance `[..., 1]` in metres, negative inside, at positions `[..., 3]` in metres.
-
-        Differentiable in the positions: the gradient is the surface normal.
-
-        Raises:
-            ConfigError: positions of another shape.
-        """
-        points = self._points(positions, "positions", 3)
-        (raw,) = self.network(self.position(points, torch.zeros_like(points[..., :1])))
-        return self.output_scale * raw.to(self.precision)
-
-    def describe(self) -> dict[str, Any]:
-        """See `BundledField`."""
-        parts = {"kind": self.kind, "position": self.position.describe(), "network": self.network.describe()}
-        return {**parts, "output_scale": self.output_scale}
-
-    @classmethod
-    def build(cls, spec: Spec, tensors: StoredTensors) -> DistanceBundle:
-        """The field that `spec` describes; raises `BundleError` where it describes none."""
-        position = build_encoding(spec.part("position"), tensors, "position.", 3, ("off_axis", "frequency", "box"))
-        network = BundledGraph.build(spec.part("network"), tensors, "network.", (position.out_features,), (1,))
-        return cls(position, network, spec.number("output_scale", -1e6, 1e6))
-
-
-def build_field(spec: Spec, tensors: StoredTensors) -> BundledField:
-    """The field that `spec` describes.
-
-    Raises:
-        BundleError: it describes no field, or tensors are left over.
-    """
-    kinds: dict[str, type[RadianceBundle] | type[DistanceBundle]] = {
-        RadianceBundle.kind: RadianceBundle,
-        DistanceBundle.kind: DistanceBundle,
-    }
-    field = kinds[spec.text("kind", kinds)].build(spec, tensors)
-    spec.close()
-    tensors.close()
-    return field.eval()

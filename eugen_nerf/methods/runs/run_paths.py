@@ -27,6 +27,28 @@ def check_config_paths(paths: Iterable[Path]) -> None:
             raise RunError(f"{path} is no configuration of a run: give the path of the config.yml that training wrote")
 
 
+def is_bundle(path: Path) -> bool:
+    """Whether a path is meant as a bundle: a folder, for runs are given by the file in theirs."""
+    return path.is_dir()
+
+
+def check_bundle_paths(paths: Iterable[Path], *, exact: bool) -> None:
+    """Refuses what is no bundle before anything slow is imported.
+
+    Args:
+        paths: of bundles.
+        exact: whether the samplers of training are to render, which bundles do not hold.
+
+    Raises:
+        RunError: there is no folder of a bundle, or it is to be rendered exactly.
+    """
+    for path in paths:
+        if not (path / "bundle.json").is_file():
+            raise RunError(f"{path} is no bundle: give a folder with bundle.json, or a run by --load-config")
+        if exact:
+            raise RunError(f"{path} is a bundle, without the samplers of training: leave out --exact, or open its run")
+
+
 def check_data_path(path: Path | None) -> None:
     """Raises `RunError` where a data set is named that is not there."""
     if path is not None and not path.exists():

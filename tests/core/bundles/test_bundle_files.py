@@ -162,10 +162,10 @@ def test_missing_files(bundle: Path, missing: str) -> None:
     refused(bundle, f"{missing} is not there or no file")
 
 
-@pytest.mark.parametrize(("version", "advice"), [(2, "update eugen_nerf"), (0, "write it again")])
+@pytest.mark.parametrize(("version", "advice"), [(3, "update eugen_nerf"), (0, "write it again")])
 def test_another_version(bundle: Path, version: int, advice: str) -> None:
     change(bundle, lambda d: d.update(version=version, news={}))
-    refused(bundle, f"of version {version}; this eugen_nerf reads version 1: {advice}")
+    refused(bundle, f"of version {version}; this eugen_nerf reads versions 1 to 2: {advice}")
 
 
 def first_step(document: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +177,7 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "format": (lambda d: d.update(format="zip"), "format is 'zip'; it must be one of eugen_nerf bundle"),
     "no version": (lambda d: d.pop("version"), "lacks 'version'"),
     "version's type": (lambda d: d.update(version=True), "version is true; it must be a whole number"),
-    "unknown entry": (lambda d: d.update(code="import os"), "version 1 does not know: 'code'"),
+    "unknown entry": (lambda d: d.update(code="import os"), "this version does not know: 'code'"),
     "kind": (lambda d: d["field"].update(kind="voxels"), "kind is 'voxels'; it must be one of distance, radiance"),
     "encoding": (lambda d: d["field"]["position"].update(kind="off_axis"), "must be one of box, contracted"),
     "activation": (

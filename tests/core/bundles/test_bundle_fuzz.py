@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bundles import evaluate, make
+from bundles import RENDERED, evaluate, make, with_scene
 from mutators import damage, header_of, rewrite_json, with_header
 
 from eugen_nerf.core import BundleError, load_bundle, save_bundle
+from eugen_nerf.core.bundles.bundled_field import BundledField
 
 pytest.importorskip("safetensors")
 JSON, WEIGHTS = "bundle.json", "weights.safetensors"
@@ -34,16 +35,31 @@ def try_all(folder: Path, variants: Iterator[tuple[bytes, bytes]]) -> tuple[int,
             loaded += 1
             assert all(bool(t.isfinite().all()) for t in field.state_dict().values())
             evaluate(field)
+            render(field)
         assert "\n" not in message
         assert len(message) < 600
         message.encode()  # it can be printed
     return refused, loaded
 
 
+def written(kind: str, folder: Path) -> None:
+    """A bundle, with a scene where its kind can have one."""
+    save_bundle(with_scene(kind) if kind in RENDERED else make(kind), folder)
+
+
+def render(field: BundledField) -> None:
+    """Some pixels of each test view."""
+    if field.scene is None or field.scene.renderer is None:
+        return
+    for camera in field.cameras[:2]:
+        if camera.width < 100 * camera.height:  # what is kept of it stays small
+            assert field.render(camera.resized(2)).colour.shape[::2] == (2, 3)
+
+
 @pytest.mark.parametrize("kind", ["moving", "pyramid", "distance"])
 def test_damaged_bytes(kind: str, tmp_path: Path) -> None:
     folder, chance = tmp_path / "bundle", random.Random(0)
-    save_bundle(make(kind), folder)
+    written(kind, folder)
     description, weights = (folder / JSON).read_bytes(), (folder / WEIGHTS).read_bytes()
     header = 8 + struct.unpack("<Q", weights[:8])[0]
 
@@ -63,7 +79,7 @@ def test_damaged_bytes(kind: str, tmp_path: Path) -> None:
 def test_documents_that_say_something_else(kind: str, tmp_path: Path) -> None:
     """Valid JSON with another meaning, in bundle.json and in the weights' header."""
     folder, chance = tmp_path / "bundle", random.Random(1)
-    save_bundle(make(kind), folder)
+    written(kind, folder)
     description, weights = (folder / JSON).read_bytes(), (folder / WEIGHTS).read_bytes()
     header, numbers = header_of(weights)
 

@@ -1,0 +1,132 @@
+"""From a run to what its bundle needs besides the field: renderer, background, planes, box and test views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.models.base_model import Model
+from torch import Tensor
+
+from eugen_nerf.core.bundles.bundled_grid import BundledGrid
+from eugen_nerf.core.bundles.bundled_scene import BundledScene, MeasuredQuality, SceneCoordinates
+from eugen_nerf.core.bundles.bundled_views import MAX_VIEWS, BundledView
+from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
+from eugen_nerf.core.errors import EugenError, RunError
+from eugen_nerf.core.ranges import QUALITY
+from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
+from eugen_nerf.methods.graph_model import GraphModel
+from eugen_nerf.methods.isdf import ISDFModel
+from eugen_nerf.methods.runs.fast_rendering import kept_renderer
+from eugen_nerf.methods.runs.loading import Run
+from eugen_nerf.methods.runs.training_rays import ray_bundle, training_views
+
+LONGEST_NAME = 200
+"""Characters of a view's name."""
+
+
+def scene_of(
+    run: Run, *, quality: float = QUALITY, progress: Callable[[str], None] = lambda line: None
+) -> BundledScene | None:
+    """How a run of ours is rendered from its bundle: by its fast renderer, which is chosen here where it was not yet.
+
+    Args:
+        run: with its training and test views; `renderer.safetensors` may be written beside it.
+        quality: dB of PSNR that the renderer may lose against the training photographs.
+        progress: called with lines that say what a reader of the bundle will miss.
+
+    Returns:
+        The scene; None where the run lacks what it needs, which is said.
+    """
+    try:
+        views = training_views(run.pipeline.datamanager).cameras
+        return _scene(run, views, quality, progress)
+    except EugenError as error:
+        progress(f"the bundle holds the field alone and is not rendered: {error}")
+        return None
+
+
+def _scene(run: Run, training: Cameras, quality: float, progress: Callable[[str], None]) -> BundledScene:
+    model, measured = run.model, None
+    renderer: BundledGrid | SurfaceRenderer | None = None
+    if isinstance(model, ISDFModel):
+        renderer = SurfaceRenderer()
+    elif (kept := kept_renderer(run, quality=quality, progress=progress)) is not None:
+        renderer, choice = BundledGrid.of(kept[0]), kept[1]
+        measured = MeasuredQuality(choice.exact_psnr, choice.exact_psnr - choice.lost)
+        if not choice.rate:
+            progress(f"the bundle's images lose {choice.lost:.2f} dB of PSNR, more than the {quality:g} dB wanted")
+    else:
+        progress(f"the bundle is not rendered: bundles have no renderer for the fields of {run.config.method_name} yet")
+    near, far = _planes(model, training)
+    times = None if training.times is None else (float(training.times.min()), float(training.times.max()))
+    return BundledScene(
+        renderer,
+        near=near,
+        far=far,
+        box=tuple(model.scene_box.aabb.detach().double().flatten().tolist()),
+        background=_background(model),
+        views=_views(run, progress),
+        coordinates=_coordinates(run),
+        times=times,
+        quality=measured,
+    )
+
+
+def _planes(model: Model, training: Cameras) -> tuple[float, float]:
+    """Near and far plane of evaluation, the same for all rays."""
+    if model.collider is None:
+        raise RunError(f"{type(model).__name__} has no near and far plane")
+    rays = model.collider(ray_bundle(training.to(model.device), torch.zeros(1, 3, dtype=torch.long).to(model.device)))
+    return float(rays.nears), float(rays.fars)
+
+
+def _background(model: Model) -> tuple[float, ...] | None:
+    """Colour behind the scene as inference has it; None for that of a ray's last sample."""
+    assert isinstance(model, GraphModel)
+    colour = model.renderer_rgb.background_color
+    if isinstance(colour, Tensor):
+        return tuple(colour.detach().double().clamp(0, 1).tolist())
+    # of a random background nothing is left in inference
+    return None if colour == "last_sample" else (0.0, 0.0, 0.0)
+
+
+def _coordinates(run: Run) -> SceneCoordinates:
+    outputs = getattr(run.pipeline.datamanager, "train_dataparser_outputs", None)
+    if outputs is None:
+        return SceneCoordinates()
+    transform = outputs.dataparser_transform[:3].double().flatten().tolist()
+    return SceneCoordinates(tuple(transform), float(outputs.dataparser_scale))
+
+
+def _views(run: Run, progress: Callable[[str], None]) -> list[BundledView]:
+    """The test views of perspective cameras; lenses are left out, which is said."""
+    dataset = getattr(run.pipeline.datamanager, "eval_dataset", None)
+    if dataset is None or not len(dataset):
+        return []
+    cameras, views = dataset.cameras.to("cpu"), []
+    perspective = cameras.camera_type[:, 0] == CameraType.PERSPECTIVE.value
+    chosen = perspective.nonzero()[:MAX_VIEWS, 0].tolist()
+    lenses = cameras.distortion_params
+    if len(chosen) < len(cameras):
+        progress(f"the bundle has {len(chosen)} of {len(cameras)} test views: the first {MAX_VIEWS} of plain lenses")
+    elif lenses is not None and bool(lenses.any()):
+        progress("the bundle's test views are without the distortion of their lenses")
+    for index in chosen:
+        camera = cameras[index]
+        fx, fy, cx, cy = (float(getattr(camera, name)) for name in ("fx", "fy", "cx", "cy"))
+        time = None if camera.times is None else float(camera.times)
+        pose = camera.camera_to_worlds.float().clone()
+        pinhole = PinholeCamera(pose, fx, fy, cx, cy, int(camera.width), int(camera.height), time)
+        views.append(BundledView(_name(dataset, index), pinhole))
+    return views
+
+
+def _name(dataset: object, index: int) -> str:
+    """Name of a view's photograph, as a text that can be shown; the view's number where it has none."""
+    files = getattr(dataset, "image_filenames", None)
+    name = Path(files[index]).name if files else ""
+    shown = "".join(letter for letter in name if letter.isprintable())[:LONGEST_NAME]
+    return shown or f"view {index}"

@@ -1,0 +1,161 @@
+"""What a bundle holds besides its field, so that it renders: renderer, background, planes, box and test views."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTensors
+from eugen_nerf.core.bundles.bundled_grid import BundledGrid
+from eugen_nerf.core.bundles.bundled_views import MAX_VIEWS, BundledView
+from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
+
+MAX_DISTANCE = 1e9
+"""Farthest plane, largest coordinate of the box and of the transform, and largest scale."""
+MAX_DECIBEL = 1e3
+SURFACE = "surface"
+"""Kind of a `SurfaceRenderer`."""
+
+
+@dataclass(frozen=True)
+class MeasuredQuality:
+    """What the renderer loses, measured on rays of training photographs."""
+
+    exact_psnr: float
+    """PSNR of the image that the method's own samplers render, dB."""
+    psnr: float
+    """That of this bundle's renderer, dB."""
+
+
+@dataclass(frozen=True)
+class SceneCoordinates:
+    """From the data set's coordinates to the field's: `scale * (rotation p + translation)`."""
+
+    transform: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    """Rotation and translation, `[3, 4]` row after row."""
+    scale: float = 1.0
+
+
+class BundledScene(nn.Module):
+    """How a bundle's field is rendered, and from where.
+
+    Args:
+        renderer: of densities or of signed distances; None where there is none for the field's kind yet.
+        near: distance at which rays begin, scene units.
+        far: distance at which they end.
+        box: lower and upper corner of the scene, 6 numbers.
+        background: colour in [0, 1] behind the scene; None for the colour of a ray's last sample.
+        views: test views.
+        coordinates: those of the data set.
+        times: first and last time that was trained; None for a scene that stands still.
+        quality: what the renderer was measured to lose; None where there is no photograph to compare with.
+    """
+
+    def __init__(
+        self,
+        renderer: BundledGrid | SurfaceRenderer | None,
+        *,
+        near: float,
+        far: float,
+        box: tuple[float, ...],
+        background: tuple[float, ...] | None,
+        views: Sequence[BundledView] = (),
+        coordinates: SceneCoordinates | None = None,
+        times: tuple[float, ...] | None = None,
+        quality: MeasuredQuality | None = None,
+    ) -> None:
+        super().__init__()
+        self.renderer, self.near, self.far, self.box, self.background = renderer, near, far, box, background
+        self.views = tuple(views)
+        self.coordinates = coordinates or SceneCoordinates()
+        self.times, self.quality = times, quality
+
+    def describe(self) -> dict[str, Any]:
+        """See `BundledField.describe`."""
+        renderer: dict[str, Any] | None = None
+        if isinstance(self.renderer, BundledGrid):
+            renderer = self.renderer.describe()
+        elif self.renderer is not None:
+            renderer = {"kind": SURFACE, **asdict(self.renderer)}
+        return {
+            "renderer": renderer,
+            "near": self.near,
+            "far": self.far,
+            "box": list(self.box),
+            "background": None if self.background is None else list(self.background),
+            "views": [view.describe() for view in self.views],
+            "transform": list(self.coordinates.transform),
+            "scale": self.coordinates.scale,
+            "times": None if self.times is None else list(self.times),
+            "quality": None if self.quality is None else asdict(self.quality),
+        }
+
+    @classmethod
+    def build(cls, spec: Spec, tensors: StoredTensors, kinds: Collection[str]) -> BundledScene:
+        """The scene that `spec` describes.
+
+        Args:
+            spec: as `describe` writes it.
+            tensors: of the bundle.
+            kinds: of renderers that the field can be rendered by.
+
+        Raises:
+            BundleError: it describes none, or another kind of renderer.
+        """
+        renderer = _read_renderer(spec.optional_part("renderer"), tensors, kinds)
+        near, far = spec.number("near", 0.0, MAX_DISTANCE), spec.number("far", 0.0, MAX_DISTANCE)
+        box = spec.numbers("box", -MAX_DISTANCE, MAX_DISTANCE, 6)
+        times = spec.optional_numbers("times", 0.0, 1.0, 2)
+        if not near < far or not all(low < high for low, high in zip(box[:3], box[3:], strict=True)):
+            raise BundleError(
+                f"{spec.where}: near must be below far, and the box's first corner below its second; {ADVICE}"
+            )
+        if times is not None and times[0] > times[1]:
+            raise BundleError(f"{spec.where}.times ends before it begins; {ADVICE}")
+        coordinates = SceneCoordinates(
+            spec.numbers("transform", -MAX_DISTANCE, MAX_DISTANCE, 12), spec.number("scale", 1e-9, MAX_DISTANCE)
+        )
+        scene = cls(
+            renderer,
+            near=near,
+            far=far,
+            box=box,
+            background=spec.optional_numbers("background", 0.0, 1.0, 3),
+            views=[BundledView.build(view) for view in spec.listed("views", MAX_VIEWS)],
+            coordinates=coordinates,
+            times=times,
+            quality=_read_quality(spec.optional_part("quality")),
+        )
+        spec.close()
+        return scene
+
+
+def _read_renderer(
+    spec: Spec | None, tensors: StoredTensors, kinds: Collection[str]
+) -> BundledGrid | SurfaceRenderer | None:
+    if spec is None:
+        return None
+    if spec.text("kind", kinds) == BundledGrid.kind:
+        return BundledGrid.build(spec, tensors, "scene.renderer.")
+    renderer = SurfaceRenderer(
+        spec.number("step_scale", 0.1, 2.0),
+        spec.number("min_step", 1e-6, 1e3),
+        spec.integer("max_steps", 1, 4096),
+        spec.integer("refinements", 0, 64),
+    )
+    spec.close()
+    return renderer
+
+
+def _read_quality(spec: Spec | None) -> MeasuredQuality | None:
+    if spec is None:
+        return None
+    quality = MeasuredQuality(
+        spec.number("exact_psnr", -MAX_DECIBEL, MAX_DECIBEL),
+        spec.number("psnr", -MAX_DECIBEL, MAX_DECIBEL),
+    )
+    spec.close()
+    return quality

@@ -1,0 +1,1 @@
+"""Cameras, and images made ray by ray."""
