@@ -211,7 +211,7 @@ class StoredTensors:
 
         Args:
             name: preceded by the names of its modules, as in a state dict.
-            shape: required size of each dimension; None allows any.
+            shape: required size of each dimension; None allows any but 0.
             integer: whether it holds whole numbers instead of floating point ones.
 
         Raises:
@@ -220,7 +220,8 @@ class StoredTensors:
         if name not in self._tensors:
             raise BundleError(f"the bundle's description needs the tensor {name!r}, which is not there; {ADVICE}")
         tensor = self._tensors.pop(name)
-        fits = len(tensor.shape) == len(shape) and all(b in (None, a) for a, b in zip(tensor.shape, shape, strict=True))
+        sizes = zip(tensor.shape, shape, strict=False)
+        fits = len(tensor.shape) == len(shape) and all(a == b or (b is None and a > 0) for a, b in sizes)
         if not fits or tensor.is_floating_point() == integer:
             dtype, sort = str(tensor.dtype).removeprefix("torch."), "whole" if integer else "floating point"
             wanted = ", ".join("any" if v is None else str(v) for v in shape)

@@ -175,7 +175,7 @@ def _header(file: BinaryIO, size: int, max_bytes: int) -> dict[str, tuple[str, l
     described, total = {}, 0
     for name, entry in entries.items():
         spec = Spec(entry, f"the header of {WEIGHTS}: {name[:60]!r}")
-        code, shape = spec.text("dtype", DTYPES), list(spec.integers("shape", 1, 1 << 40, 8))
+        code, shape = spec.text("dtype", DTYPES), list(spec.integers("shape", 0, 1 << 40, 8))
         offsets = spec.integers("data_offsets", 0, 1 << 50, 2)
         spec.close()
         count = math.prod(shape) * torch.empty(0, dtype=DTYPES[code]).element_size()
@@ -200,7 +200,7 @@ def _compare(declared: Spec, header: dict[str, tuple[str, list[int]]]) -> None:
             raise BundleError(f"{WEIGHTS} holds a tensor {name[:60]!r} that {DESCRIPTION} does not list; {ADVICE}")
         entry = declared.part(name)
         dtype = entry.text("dtype", _NAMES)
-        listed = list(entry.integers("shape", 1, 1 << 40, 8))
+        listed = list(entry.integers("shape", 0, 1 << 40, 8))
         entry.close()
         if _NAMES[dtype] != code or listed != shape:
             raise BundleError(
