@@ -11,9 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from bundles import with_scene
 from commands import command
 from PIL import Image
 from tiny_photos import write_corner
+
+from eugen_nerf.core import save_bundle
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -69,10 +72,10 @@ def test_03_any_model(run) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_04_bundle(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    bundle = ROOT / "tests/golden/bundles/nerf-converted"
-    assert "multiply-adds a point" in run(4, bundle, "--size 12 --samples 16")
+    save_bundle(with_scene("frequency"), tmp_path / "bundle")
+    assert "multiply-adds a point, 2 test views" in run(4, "bundle --size 10")
     with Image.open(tmp_path / "outputs/04_bundle.png") as image:
-        assert image.size == (12, 12)
+        assert image.size == (24, 10)
         assert len(image.getcolors()) > 3, "an image of nothing"
 
 

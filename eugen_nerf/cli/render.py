@@ -74,10 +74,13 @@ class RenderCommand:
         frames = self.frames if self.frames is not None else (8 if self.output.suffix.lower() == ".png" else 60)
         from eugen_nerf.evaluation.images.film import film_cameras, has_times, render_film, scene_centre, write_film
         from eugen_nerf.evaluation.images.view_rendering import eval_dataset
+        from eugen_nerf.methods.runs.bundle_runs import bundle_line
         from eugen_nerf.methods.runs.fast_rendering import use_fast_renderer
 
         run = self._opened()
-        if not self.exact:
+        if self.bundle is not None:
+            print(bundle_line(run))
+        elif not self.exact:
             choice = use_fast_renderer(run, quality=self.quality, progress=print)
             if choice is not None:
                 print(choice)

@@ -15,7 +15,7 @@ from eugen_nerf.core.checks.names import NAME
 from eugen_nerf.core.checks.places import check_place
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import QUALITY, QUALITY_RANGE, Range
-from eugen_nerf.methods.runs.run_paths import check_bundle_paths, check_config_paths, check_data_path
+from eugen_nerf.methods.runs.run_paths import check_bundle_paths, check_config_paths, check_data_path, is_bundle
 
 
 @dataclass
@@ -85,6 +85,7 @@ class ViewCommand:
         from rich.console import Console
 
         from eugen_nerf.cli.support.progress import working
+        from eugen_nerf.methods.runs.bundle_runs import bundle_line
         from eugen_viewer.server.access import Access
         from eugen_viewer.server.address import address_lines, choose_port
         from eugen_viewer.shown_runs import open_run, run_names
@@ -97,7 +98,9 @@ class ViewCommand:
             with working(console, f"loading {name}"):
                 run = open_run(path, name, device=self.device, data=self.data, trust_config=self.trust_config)
                 runs.append(run)
-            if not self.exact:
+            if is_bundle(path):
+                print_lines(console, {name: bundle_line(run.run)})
+            elif not self.exact:
                 with working(console, f"preparing fast rendering of {name}"):
                     choice = run.render_fast(self.quality)
                 if choice is not None:

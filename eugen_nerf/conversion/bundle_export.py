@@ -9,7 +9,6 @@ import torch
 from eugen_nerf.core import BundledGraph, DistanceBundle, OffAxisEncoding, RadianceBundle, save_bundle
 from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_parts import Deformation, Occupancy
-from eugen_nerf.core.bundles.bundled_scene import BundledScene
 from eugen_nerf.core.encodings.point_encodings import (
     BoxEncoding,
     ContractedEncoding,
@@ -59,14 +58,13 @@ def bundle_of(model: GraphModel, name: str | None = None) -> BundledField:
     raise ConfigError(f"field {chosen!r} is a {type(field).__name__}, which bundles do not know")
 
 
-def write_bundle(model: GraphModel, path: Path, onnx: bool = False, scene: BundledScene | None = None) -> BundledField:
-    """Writes the field that a model renders to a new folder; see `save_bundle`.
+def write_bundle(model: GraphModel, path: Path, onnx: bool = False) -> BundledField:
+    """Writes the field that a model renders, and nothing that renders it, to a new folder; see `save_bundle`.
 
     Args:
         model: any of ours, dense or not.
         path: of a folder that does not exist yet.
         onnx: whether each network is written as ONNX as well, checked against torch.
-        scene: how the bundle is rendered, see `scene_of`; None for the field alone.
 
     Returns:
         What was written.
@@ -75,7 +73,6 @@ def write_bundle(model: GraphModel, path: Path, onnx: bool = False, scene: Bundl
         BundleError: the place is taken or cannot be written, a package is missing, or ONNX deviates from torch.
     """
     bundle = bundle_of(model)
-    bundle.scene = scene
     save_bundle(bundle, path, onnx=onnx)
     return bundle
 

@@ -1,4 +1,4 @@
-"""From a run to what its bundle needs besides the field: renderer, background, planes, box and test views."""
+"""From a run to a bundle that renders: its field, renderer, background, planes, box and test views."""
 
 from __future__ import annotations
 
@@ -7,59 +7,74 @@ from pathlib import Path
 
 import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
-from nerfstudio.models.base_model import Model
 from torch import Tensor
 
+from eugen_nerf.conversion.bundle_export import bundle_of
+from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid
 from eugen_nerf.core.bundles.bundled_scene import BundledScene, MeasuredQuality, SceneCoordinates
 from eugen_nerf.core.bundles.bundled_views import MAX_VIEWS, BundledView
 from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.errors import EugenError, RunError
 from eugen_nerf.core.ranges import QUALITY
+from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.isdf import ISDFModel
-from eugen_nerf.methods.runs.fast_rendering import kept_renderer
+from eugen_nerf.methods.rendering.grid_rendering import rays_of
+from eugen_nerf.methods.rendering.planning import unplan_model
+from eugen_nerf.methods.runs.fast_rendering import CHECK_RAYS, decibel, kept_renderer
 from eugen_nerf.methods.runs.loading import Run
-from eugen_nerf.methods.runs.training_rays import ray_bundle, training_views
+from eugen_nerf.methods.runs.training_rays import Photographs, draw_pixels, ray_bundle, training_views
+from eugen_nerf.methods.unbounded_model import UnboundedModel
 
 LONGEST_NAME = 200
 """Characters of a view's name."""
 
 
-def scene_of(
+def bundle_of_run(
     run: Run, *, quality: float = QUALITY, progress: Callable[[str], None] = lambda line: None
-) -> BundledScene | None:
-    """How a run of ours is rendered from its bundle: by its fast renderer, which is chosen here where it was not yet.
+) -> BundledField:
+    """The bundle of a run of ours, with its fast renderer where it has what that is chosen by.
 
     Args:
-        run: with its training and test views; `renderer.safetensors` may be written beside it.
+        run: with its training and test views; `renderer.safetensors` may be written beside it, and its model renders
+            exactly from now on.
         quality: dB of PSNR that the renderer may lose against the training photographs.
-        progress: called with lines that say what a reader of the bundle will miss.
+        progress: called with lines that say what the bundle lacks.
 
-    Returns:
-        The scene; None where the run lacks what it needs, which is said.
+    Raises:
+        ConfigError: as `bundle_of`.
     """
+    model = run.model
+    assert isinstance(model, GraphModel)
+    field = bundle_of(model)
     try:
-        views = training_views(run.pipeline.datamanager).cameras
-        return _scene(run, views, quality, progress)
+        training = training_views(run.pipeline.datamanager).cameras
+        field.scene = _scene(run, model, training, quality, progress)
     except EugenError as error:
         progress(f"the bundle holds the field alone and is not rendered: {error}")
-        return None
+        return field
+    if isinstance(field.scene.renderer, BundledGrid):
+        field.scene.quality = _quality(run, model, field)
+        lost = field.scene.quality.lost
+        if lost > quality:
+            progress(f"the bundle's images lose {lost:.2f} dB of PSNR, more than the {quality:g} dB wanted")
+    elif field.scene.renderer is None:
+        progress(f"the bundle is not rendered: bundles have no renderer for the fields of {run.config.method_name} yet")
+    return field
 
 
-def _scene(run: Run, training: Cameras, quality: float, progress: Callable[[str], None]) -> BundledScene:
-    model, measured = run.model, None
+def _scene(
+    run: Run, model: GraphModel, training: Cameras, quality: float, progress: Callable[[str], None]
+) -> BundledScene:
     renderer: BundledGrid | SurfaceRenderer | None = None
     if isinstance(model, ISDFModel):
         renderer = SurfaceRenderer()
-    elif (kept := kept_renderer(run, quality=quality, progress=progress)) is not None:
-        renderer, choice = BundledGrid.of(kept[0]), kept[1]
-        measured = MeasuredQuality(choice.exact_psnr, choice.exact_psnr - choice.lost)
-        if not choice.rate:
-            progress(f"the bundle's images lose {choice.lost:.2f} dB of PSNR, more than the {quality:g} dB wanted")
-    else:
-        progress(f"the bundle is not rendered: bundles have no renderer for the fields of {run.config.method_name} yet")
+    elif not isinstance(model, UnboundedModel):
+        kept = kept_renderer(run, quality=quality, progress=progress)
+        if kept is not None and isinstance(kept[0], GridRenderer):
+            renderer = BundledGrid.of(kept[0])
     near, far = _planes(model, training)
     times = None if training.times is None else (float(training.times.min()), float(training.times.max()))
     return BundledScene(
@@ -71,11 +86,21 @@ def _scene(run: Run, training: Cameras, quality: float, progress: Callable[[str]
         views=_views(run, progress),
         coordinates=_coordinates(run),
         times=times,
-        quality=measured,
     )
 
 
-def _planes(model: Model, training: Cameras) -> tuple[float, float]:
+def _quality(run: Run, model: GraphModel, field: BundledField) -> MeasuredQuality:
+    """What the bundle itself loses: its network is the collapsed one in float32, whatever the run's plans are."""
+    cameras = training_views(run.pipeline.datamanager).cameras
+    check = Photographs(run, draw_pixels(cameras, CHECK_RAYS, 1))
+    model.render_by(None)
+    unplan_model(model)
+    exact = check.squared_error(model)
+    own = check.squared_error(model, lambda rays: field.render_rays(rays_of(model.collider(rays))).colour)  # type: ignore[misc]
+    return MeasuredQuality(decibel(exact), decibel(own))
+
+
+def _planes(model: GraphModel, training: Cameras) -> tuple[float, float]:
     """Near and far plane of evaluation, the same for all rays."""
     if model.collider is None:
         raise RunError(f"{type(model).__name__} has no near and far plane")
@@ -83,9 +108,8 @@ def _planes(model: Model, training: Cameras) -> tuple[float, float]:
     return float(rays.nears), float(rays.fars)
 
 
-def _background(model: Model) -> tuple[float, ...] | None:
+def _background(model: GraphModel) -> tuple[float, ...] | None:
     """Colour behind the scene as inference has it; None for that of a ray's last sample."""
-    assert isinstance(model, GraphModel)
     colour = model.renderer_rgb.background_color
     if isinstance(colour, Tensor):
         return tuple(colour.detach().double().clamp(0, 1).tolist())

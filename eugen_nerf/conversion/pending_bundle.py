@@ -7,12 +7,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from eugen_nerf.conversion.bundle_export import write_bundle
-from eugen_nerf.conversion.bundle_scene import scene_of
+from eugen_nerf.conversion.bundle_scene import bundle_of_run
+from eugen_nerf.core import save_bundle
 from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.bundle_schema import BundleError
 from eugen_nerf.core.errors import EugenError, RunError
-from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.runs.loading import Run
 
 
@@ -51,14 +50,13 @@ class PendingBundle:
             run: as it was written, with its training and test views.
             place: of the bundle.
             onnx: whether each network is written as ONNX as well.
-            progress: see `scene_of`.
+            progress: see `bundle_of_run`.
 
         Raises:
             BundleError: it cannot be made; the note stays.
         """
         try:
-            assert isinstance(run.model, GraphModel)
-            write_bundle(run.model, place, onnx=onnx, scene=scene_of(run, progress=progress))
+            save_bundle(bundle_of_run(run, progress=progress), place, onnx=onnx)
         except EugenError as error:
             raise BundleError(
                 f"the run is written, {run.path}, and its bundle is not: {error}; the same command, started again, "

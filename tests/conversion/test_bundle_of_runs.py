@@ -13,8 +13,7 @@ from golden_outputs import GOLDEN, golden_runs
 from PIL import Image
 
 from eugen_nerf.cli import render as cli
-from eugen_nerf.conversion.bundle_export import write_bundle
-from eugen_nerf.conversion.bundle_scene import scene_of
+from eugen_nerf.conversion.bundle_scene import bundle_of_run
 from eugen_nerf.core import BundleError, ConfigError, load_bundle, save_bundle
 from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.errors import DataError
@@ -22,6 +21,7 @@ from eugen_nerf.core.rendering.density_grid import DensityGrid
 from eugen_nerf.evaluation.images.view_rendering import eval_dataset, render_rgb, view_camera
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.isdf import ISDFModel
+from eugen_nerf.methods.rendering import grid_rendering
 from eugen_nerf.methods.runs import fast_rendering
 from eugen_nerf.methods.runs.bundle_runs import open_bundle
 from eugen_nerf.methods.runs.fast_rendering import use_fast_renderer
@@ -47,29 +47,25 @@ def moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(copy)
     monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.SURVEY", 8)
     monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.MOVING_SURVEY", 6)
-    for name, value in {"CELLS": 12, "MOVING_CELLS": 8, "MOVING_SLICES": 3, "CHECK_RAYS": 64}.items():
-        monkeypatch.setattr(fast_rendering, name, value)
+    monkeypatch.setattr(fast_rendering, "CHECK_RAYS", 64)
+    monkeypatch.setattr(fast_rendering, "machine_plan", lambda device: ("eager", "float32"))
+    monkeypatch.setattr("eugen_nerf.conversion.bundle_scene.CHECK_RAYS", 64)
+    for name, value in {"CELLS": 12, "MOVING_CELLS": 8, "MOVING_SLICES": 3}.items():
+        monkeypatch.setattr(grid_rendering, name, value)
     return copy
 
 
 def golden(folder: Path, name: str) -> Run:
-    """A run; a map of distances, too little trained to have a surface, gets one some way before the cameras."""
+    """A run; a map of distances, too little trained for rays to come to its surface in small steps, is scaled."""
     run = load_run(golden_runs(folder)[name].relative_to(folder), device="cpu")
     if isinstance(run.model, ISDFModel):
-        camera = eval_dataset(run).cameras[0:1]
-        rays = camera.generate_rays(camera_indices=0, keep_shape=True).flatten()
-        with torch.no_grad():
-            ahead = run.model.field.distance(rays.origins + 1.5 * rays.directions).median()
-            last = dict(run.model.field.network.layer("distance").named_parameters())["bias"]
-            last.sub_(ahead / run.model.field.output_scale)
+        run.model.field.output_scale *= 30
     return run
 
 
 def written(run: Run, folder: Path, said: list[str] | None = None) -> BundledField:
     """The run's bundle, written and read."""
-    assert isinstance(run.model, GraphModel)
-    lines = list[str]() if said is None else said
-    write_bundle(run.model, folder, scene=scene_of(run, quality=LOOSE, progress=lines.append))
+    save_bundle(bundle_of_run(run, quality=LOOSE, progress=([] if said is None else said).append), folder)
     return load_bundle(folder)
 
 
@@ -117,8 +113,8 @@ def test_the_scene_is_that_of_the_run(moved: Path, tmp_path: Path) -> None:
     choice = use_fast_renderer(run, quality=LOOSE)
     assert choice is not None
     assert scene.quality is not None
-    assert scene.quality.exact_psnr == choice.exact_psnr
-    assert scene.quality.psnr == pytest.approx(choice.exact_psnr - choice.lost)
+    assert scene.quality.exact_psnr == pytest.approx(choice.exact_psnr, abs=1e-4)
+    assert scene.quality.lost == pytest.approx(choice.lost, abs=0.01)  # the run's densities were not rounded yet
 
 
 @pytest.mark.parametrize("name", ["mipnerf360-merged", "zipnerf-merged"])
@@ -148,13 +144,13 @@ def test_a_renderer_that_loses_more_than_wanted_is_kept_and_it_is_said(
     moved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = DensityGrid(torch.zeros(3), 0.1, torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2, dtype=torch.bool))
-    monkeypatch.setattr(fast_rendering, "grid_along_rays", lambda *_, **__: empty)
+    monkeypatch.setattr(grid_rendering, "grid_along_rays", lambda *_, **__: empty)
     monkeypatch.setattr(sys.modules[__name__], "LOOSE", 1e-3)
     said: list[str] = []
     bundle = written(golden(moved, "nerf-merged"), tmp_path / "bundle", said)
     assert bundle.scene is not None
     assert bundle.scene.quality is not None
-    lost = bundle.scene.quality.exact_psnr - bundle.scene.quality.psnr
+    lost = bundle.scene.quality.lost
     assert lost > 1e-3
     assert f"the bundle's images lose {lost:.2f} dB of PSNR, more than the 0.001 dB wanted" in said
     assert not bundle.render(bundle.cameras[0]).accumulation.any()

@@ -46,6 +46,12 @@ def open_bundle(path: Path, *, device: str | torch.device | None = None) -> Run:
     return Run(TrainerConfig(method_name="a bundle"), pipeline, path / WEIGHTS, step=0, path=path)
 
 
+def bundle_line(run: Run) -> str:
+    """What there is to say of a bundle that is opened as a run."""
+    quality = run.model.field.scene.quality if isinstance(run.model, BundleModel) and run.model.field.scene else None
+    return "a bundle" if quality is None else f"a bundle, whose renderer {quality}"
+
+
 class BundleModel(Model):
     """A bundle's field as nerfstudio's models are called; it renders as `BundledField.render` does.
 

@@ -160,13 +160,13 @@ def choose_renderer(run: Run, quality: float) -> tuple[FastRenderer, RendererCho
         candidates = model.fast_renderers(bundle)
         way = WAYS[type(candidates[0])]
         exact = check.squared_error(model)
-        choice = RendererChoice(0.0, math.inf, _decibel(exact), 0.0, device=model.device.type, way=way)
+        choice = RendererChoice(0.0, math.inf, decibel(exact), 0.0, device=model.device.type, way=way)
         dtypes: list[PlanDtype] = [machine_plan(model.device)[1], "float32"]
         for dtype, renderer in itertools.product(dict.fromkeys(dtypes), candidates):
             if renderer is candidates[0]:
                 backend = _plan(run, dtype)
             model.render_by(renderer)
-            choice = replace(choice, lost=_decibel(exact) - _decibel(check.squared_error(model)))
+            choice = replace(choice, lost=decibel(exact) - decibel(check.squared_error(model)))
             if choice.lost <= quality:
                 queries = model.queries_a_ray(bundle)
                 choice = replace(choice, rate=renderer.rate, queries=queries, dtype=dtype, backend=backend)
@@ -188,7 +188,8 @@ def _plan(run: Run, dtype: PlanDtype) -> str:
     return list(plans.values())[-1].backend
 
 
-def _decibel(squared_error: float) -> float:
+def decibel(squared_error: float) -> float:
+    """PSNR of colours in [0, 1] by their mean squared error, dB; 120 at most."""
     return 10 * math.log10(1 / max(squared_error, 1e-12))
 
 

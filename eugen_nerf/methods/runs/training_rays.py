@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -134,14 +135,20 @@ class Photographs:
         self.rays, self.pixels = rays[valid], pixels[valid]
 
     @torch.no_grad()
-    def squared_error(self, model: Model) -> float:
-        """Mean squared error of a model's colours, clipped to [0, 1], over pixels and channels."""
+    def squared_error(self, model: Model, render: Callable[[RayBundle], Tensor] | None = None) -> float:
+        """Mean squared error of a model's colours, clipped to [0, 1], over pixels and channels.
+
+        Args:
+            model: what renders, and whose background photographs with alpha are put on.
+            render: in place of the model, colours `[rays, 3]` along rays.
+        """
         model.eval()
         cameras, total = self.cameras.to(model.device), 0.0
         for rays, pixels in zip(
             self.rays.split(RAYS_PER_BATCH * 8), self.pixels.split(RAYS_PER_BATCH * 8), strict=True
         ):
-            colours = rendered_colours(model, ray_bundle(cameras, rays.to(model.device)))[0]
+            bundle = ray_bundle(cameras, rays.to(model.device))
+            colours = rendered_colours(model, bundle)[0] if render is None else render(bundle)
             truth = blended(model, pixels.to(model.device))
             total += float((colours.clamp(0, 1) - truth).double().square().sum())
         return float(first_process_value(total / (3 * len(self.rays))))
