@@ -14,8 +14,8 @@ from eugen_nerf.core.encodings.point_encodings import (
     ContractedEncoding,
     Encoding,
     PyramidEncoding,
-    copy_grid,
 )
+from eugen_nerf.core.encodings.stored_grids import copy_grid
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.fields.deformation import DeformationField
 from eugen_nerf.fields.encoders import FrustumEncoder, GaussianEncoder, MultisampleEncoder, plain_frequencies

@@ -12,12 +12,14 @@ from torch import Tensor
 from eugen_nerf.conversion.bundle_export import bundle_of
 from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid
-from eugen_nerf.core.bundles.bundled_scene import BundledScene, MeasuredQuality, SceneCoordinates
+from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
+from eugen_nerf.core.bundles.bundled_scene import BundledScene, MeasuredQuality, SceneCoordinates, SceneRenderer
 from eugen_nerf.core.bundles.bundled_views import MAX_VIEWS, BundledView
 from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.errors import EugenError, RunError
 from eugen_nerf.core.ranges import QUALITY
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
+from eugen_nerf.core.rendering.proposal_renderer import ProposalRenderer
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.isdf import ISDFModel
@@ -27,6 +29,7 @@ from eugen_nerf.methods.runs.fast_rendering import CHECK_RAYS, decibel, kept_ren
 from eugen_nerf.methods.runs.loading import Run
 from eugen_nerf.methods.runs.training_rays import Photographs, draw_pixels, ray_bundle, training_views
 from eugen_nerf.methods.unbounded_model import UnboundedModel
+from eugen_nerf.methods.zipnerf import ZipNeRFModel
 
 LONGEST_NAME = 200
 """Characters of a view's name."""
@@ -55,7 +58,7 @@ def bundle_of_run(
     except EugenError as error:
         progress(f"the bundle holds the field alone and is not rendered: {error}")
         return field
-    if isinstance(field.scene.renderer, BundledGrid):
+    if field.scene.renderer is not None and model.renders_colours:
         field.scene.quality = _quality(run, model, field)
         lost = field.scene.quality.lost
         if lost > quality:
@@ -68,17 +71,10 @@ def bundle_of_run(
 def _scene(
     run: Run, model: GraphModel, training: Cameras, quality: float, progress: Callable[[str], None]
 ) -> BundledScene:
-    renderer: BundledGrid | SurfaceRenderer | None = None
-    if isinstance(model, ISDFModel):
-        renderer = SurfaceRenderer()
-    elif not isinstance(model, UnboundedModel):
-        kept = kept_renderer(run, quality=quality, progress=progress)
-        if kept is not None and isinstance(kept[0], GridRenderer):
-            renderer = BundledGrid.of(kept[0])
     near, far = _planes(model, training)
     times = None if training.times is None else (float(training.times.min()), float(training.times.max()))
     return BundledScene(
-        renderer,
+        _renderer(run, model, quality, progress),
         near=near,
         far=far,
         box=tuple(model.scene_box.aabb.detach().double().flatten().tolist()),
@@ -87,6 +83,24 @@ def _scene(
         coordinates=_coordinates(run),
         times=times,
     )
+
+
+def _renderer(run: Run, model: GraphModel, quality: float, progress: Callable[[str], None]) -> SceneRenderer | None:
+    """The renderer of the run's method; None for one without."""
+    if isinstance(model, ISDFModel):
+        return SurfaceRenderer()
+    kept = kept_renderer(run, quality=quality, progress=progress)
+    if kept is None:
+        return None
+    if isinstance(kept[0], GridRenderer):
+        return BundledGrid.of(kept[0])
+    assert isinstance(model, UnboundedModel)
+    powers: tuple[float | None, float] = (None, 1.0)  # linear in disparity
+    if isinstance(model, ZipNeRFModel):
+        powers = (model.config.distance_exponent, model.config.distance_multiplier)
+    proposals = [bundle_of(model, name) for name in model.graph_fields() if name != "field"]
+    few = ProposalRenderer(kept[0].counts, *powers, padding=model.config.histogram_padding)
+    return BundledProposals(few, proposals, thinned=True)
 
 
 def _quality(run: Run, model: GraphModel, field: BundledField) -> MeasuredQuality:

@@ -12,17 +12,13 @@ from nerfstudio.utils.math import generate_polyhedron_basis
 from torch import Tensor, nn
 
 from eugen_nerf.core import FrequencyEncoding, HashGrid, IntegratedEncoding
-from eugen_nerf.core.encodings.multisample import NUM_POINTS, hexagonal_points, perpendicular_axes
-from eugen_nerf.core.rendering.contraction import contract, contract_gaussian, contraction_scale
+from eugen_nerf.core.encodings.frustum_points import alternating_hexagons, frustum_multisamples
+from eugen_nerf.core.rendering.contraction import contract_gaussian
+from eugen_nerf.core.rendering.proposal_renderer import ConeFrustums
 from eugen_nerf.core.training.mixed_precision import full_precision
 
 NUM_DIRECTIONS = 21
 """Vertices of the twice tessellated icosahedron, opposite ones counted once."""
-FOOTPRINT = 0.5
-"""Standard deviation of a multisample's Gaussian over its distance to the cone's axis, as Zip-NeRF configures it."""
-
-OPPOSITE = slice(1, None, 3)
-"""Two of the six multisamples, on either side of a cone's axis and of a frustum's middle."""
 
 
 def direction_encoding(frequencies: int) -> NeRFEncoding:
@@ -103,18 +99,7 @@ class MultisampleEncoder(FrustumEncoder):
             angle = torch.rand_like(starts) * (2 * math.pi)
             mirror = torch.rand_like(starts) < 0.5
         else:
-            odd = torch.arange(starts.shape[-1], device=starts.device) % 2
-            angle, mirror = (odd * (math.pi / 6)).expand_as(starts), odd.bool().expand_as(starts)
+            angle, mirror = alternating_hexagons(starts)
         radius = (area / math.pi).sqrt()  # a disc as large as the pixel, as nerfstudio's Gaussians have it
-        local, across = hexagonal_points(starts, ends, radius, angle, mirror)
-        assert local.shape[-2] == NUM_POINTS
-        if self.thinned and not self.training:
-            local, across = local[..., OPPOSITE, :], across[..., OPPOSITE]
-        axes = (*perpendicular_axes(frustums.directions), frustums.directions)
-        # coordinates come first in memory, here too
-        points = frustums.origins.movedim(-1, 0)[..., None]
-        for k in range(3):
-            points = points + local[..., k] * axes[k].movedim(-1, 0)[..., None]
-        points = points.movedim(0, -1)
-        widths = FOOTPRINT * across * contraction_scale(points)[..., 0]
-        return contract(points), widths.clamp_min(1e-9)
+        cones = ConeFrustums(frustums.origins, frustums.directions, starts, ends, radius)
+        return frustum_multisamples(cones, angle, mirror, thinned=self.thinned and not self.training)

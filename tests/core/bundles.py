@@ -21,18 +21,20 @@ from eugen_nerf.core import (
 from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid
 from eugen_nerf.core.bundles.bundled_parts import Deformation, Occupancy
-from eugen_nerf.core.bundles.bundled_scene import BundledScene, MeasuredQuality, SceneCoordinates
+from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
+from eugen_nerf.core.bundles.bundled_scene import BundledScene, MeasuredQuality, SceneCoordinates, SceneRenderer
 from eugen_nerf.core.bundles.bundled_views import BundledView
 from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.encodings.point_encodings import BoxEncoding, ContractedEncoding, Encoding, PyramidEncoding
 from eugen_nerf.core.rendering.density_grid import DensityGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
+from eugen_nerf.core.rendering.proposal_renderer import ProposalRenderer
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 
 KINDS = ("frequency", "moving", "contracted", "pyramid", "box", "distance")
 
-RENDERED = ("frequency", "moving", "box", "distance")
-"""Those that have a renderer."""
+RENDERED = KINDS
+"""Those that have a renderer: all."""
 
 
 def network(
@@ -131,14 +133,25 @@ def some_grid(times: int, seed: int = 0) -> GridRenderer:
     return GridRenderer(DensityGrid(torch.tensor([-1.0, -0.9, -0.8]), 0.25, density, occupied), rate=3.0)
 
 
+def some_renderer(kind: str) -> SceneRenderer:
+    """One that fits a field of one of `KINDS`."""
+    if kind == "distance":
+        return SurfaceRenderer(max_steps=40)
+    if kind not in ("contracted", "pyramid"):
+        return BundledGrid.of(some_grid(3 if kind == "moving" else 1))
+    position = position_encoding(kind)
+    proposal = RadianceBundle(position, network((position.out_features,), seed=3), None, density_bias=-1.0).eval()
+    exponent = -1.5 if kind == "pyramid" else None
+    return BundledProposals(ProposalRenderer((6, 5, 4), exponent), [proposal], thinned=kind == "pyramid")
+
+
 def with_scene(kind: str) -> BundledField:
     """A field of one of `RENDERED` with all that a bundle renders it by."""
     field, moving = make(kind), kind == "moving"
     eyes = torch.tensor([[2.0, 1.0, 1.0], [-1.0, 2.0, 0.5]])
     views = [BundledView(f"r_{i}.png", looking_at(eye, time=0.5 * i if moving else None)) for i, eye in enumerate(eyes)]
-    renderer = SurfaceRenderer(max_steps=40) if kind == "distance" else BundledGrid.of(some_grid(3 if moving else 1))
     field.scene = BundledScene(
-        renderer,
+        some_renderer(kind),
         near=0.1,
         far=5.0,
         box=(-1.0, -1.0, -1.0, 1.0, 1.0, 1.0),

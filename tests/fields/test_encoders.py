@@ -20,8 +20,8 @@ from frustums import (
 from torch import Tensor, nn
 
 from eugen_nerf.core import HashGrid
+from eugen_nerf.core.encodings.frustum_points import FOOTPRINT
 from eugen_nerf.fields.encoders import (
-    FOOTPRINT,
     NUM_DIRECTIONS,
     FrustumEncoder,
     GaussianEncoder,

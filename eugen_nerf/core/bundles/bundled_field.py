@@ -83,14 +83,14 @@ class BundledField(nn.Module, ABC):
             )
         if self.scene.renderer is None:
             raise ConfigError(
-                "this bundle is not rendered: its field needs the width of what a pixel sees of unbounded space "
-                "(eugen-mipnerf360, eugen-zipnerf), which bundles have no renderer for; open its run instead"
+                "this bundle has test views and no renderer: it was written where its field had none; write it again"
             )
         return self.scene
 
     def networks(self) -> dict[str, BundledGraph]:
-        """Its networks by module name: `network`, `deformation.network`."""
-        return {n: m for n, m in self.named_modules() if isinstance(m, BundledGraph)}
+        """Its networks by module name: `network`, `deformation.network`; those of a renderer's proposals are not."""
+        named = self.named_modules()
+        return {n: m for n, m in named if isinstance(m, BundledGraph) and not n.startswith("scene.")}
 
     def multiply_adds(self) -> int:
         """Multiply-adds of all networks for one point."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,9 +10,13 @@ from torch import nn
 
 from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTensors
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid
+from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
 from eugen_nerf.core.bundles.bundled_views import MAX_VIEWS, BundledView
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 
+SceneRenderer = BundledGrid | BundledProposals | SurfaceRenderer
+BuildRenderer = Callable[[Spec, StoredTensors, str], SceneRenderer]
+"""Reads a renderer from its description and tensors, whose names have a prefix."""
 MAX_DISTANCE = 1e9
 """Farthest plane, largest coordinate of the box and of the transform, and largest scale."""
 MAX_DECIBEL = 1e3
@@ -66,7 +70,7 @@ class BundledScene(nn.Module):
 
     def __init__(
         self,
-        renderer: BundledGrid | SurfaceRenderer | None,
+        renderer: SceneRenderer | None,
         *,
         near: float,
         far: float,
@@ -86,10 +90,10 @@ class BundledScene(nn.Module):
     def describe(self) -> dict[str, Any]:
         """See `BundledField.describe`."""
         renderer: dict[str, Any] | None = None
-        if isinstance(self.renderer, BundledGrid):
-            renderer = self.renderer.describe()
-        elif self.renderer is not None:
+        if isinstance(self.renderer, SurfaceRenderer):
             renderer = {"kind": SURFACE, **asdict(self.renderer)}
+        elif self.renderer is not None:
+            renderer = self.renderer.describe()
         return {
             "renderer": renderer,
             "near": self.near,
@@ -104,18 +108,20 @@ class BundledScene(nn.Module):
         }
 
     @classmethod
-    def build(cls, spec: Spec, tensors: StoredTensors, kinds: Collection[str]) -> BundledScene:
+    def build(cls, spec: Spec, tensors: StoredTensors, kinds: Mapping[str, BuildRenderer]) -> BundledScene:
         """The scene that `spec` describes.
 
         Args:
             spec: as `describe` writes it.
             tensors: of the bundle.
-            kinds: of renderers that the field can be rendered by.
+            kinds: of renderers that the field can be rendered by, with what reads them.
 
         Raises:
             BundleError: it describes none, or another kind of renderer.
         """
-        renderer = _read_renderer(spec.optional_part("renderer"), tensors, kinds)
+        described, renderer = spec.optional_part("renderer"), None
+        if described is not None:
+            renderer = kinds[described.text("kind", kinds)](described, tensors, "scene.renderer.")
         near, far = spec.number("near", 0.0, MAX_DISTANCE), spec.number("far", 0.0, MAX_DISTANCE)
         box = spec.numbers("box", -MAX_DISTANCE, MAX_DISTANCE, 6)
         times = spec.optional_numbers("times", 0.0, 1.0, 2)
@@ -123,6 +129,8 @@ class BundledScene(nn.Module):
             raise BundleError(
                 f"{spec.where}: near must be below far, and the box's first corner below its second; {ADVICE}"
             )
+        if isinstance(renderer, BundledProposals) and near <= 0:
+            raise BundleError(f"{spec.where}.near must be above 0 where proposals space samples; {ADVICE}")
         if times is not None and times[0] > times[1]:
             raise BundleError(f"{spec.where}.times ends before it begins; {ADVICE}")
         coordinates = SceneCoordinates(
@@ -143,13 +151,12 @@ class BundledScene(nn.Module):
         return scene
 
 
-def _read_renderer(
-    spec: Spec | None, tensors: StoredTensors, kinds: Collection[str]
-) -> BundledGrid | SurfaceRenderer | None:
-    if spec is None:
-        return None
-    if spec.text("kind", kinds) == BundledGrid.kind:
-        return BundledGrid.build(spec, tensors, "scene.renderer.")
+def build_surface_renderer(spec: Spec, tensors: StoredTensors, prefix: str) -> SurfaceRenderer:
+    """The renderer that `spec` describes; it has no tensors.
+
+    Raises:
+        BundleError: it describes none.
+    """
     renderer = SurfaceRenderer(
         spec.number("step_scale", 0.1, 2.0),
         spec.number("min_step", 1e-6, 1e3),

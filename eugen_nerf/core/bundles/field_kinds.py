@@ -4,9 +4,31 @@ from __future__ import annotations
 
 from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTensors
 from eugen_nerf.core.bundles.bundled_field import BundledField
-from eugen_nerf.core.bundles.bundled_scene import BundledScene
+from eugen_nerf.core.bundles.bundled_grid import BundledGrid
+from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
+from eugen_nerf.core.bundles.bundled_scene import SURFACE, BuildRenderer, BundledScene, build_surface_renderer
 from eugen_nerf.core.bundles.distance_bundle import DistanceBundle
 from eugen_nerf.core.bundles.radiance_bundle import RadianceBundle
+
+
+def _build_proposals(spec: Spec, tensors: StoredTensors, prefix: str) -> BundledProposals:
+    def proposal(spec: Spec, tensors: StoredTensors, prefix: str) -> RadianceBundle:
+        spec.text("kind", (RadianceBundle.kind,))
+        field = RadianceBundle.build(spec, tensors, prefix)
+        spec.close()
+        if field.direction is not None or not field.position.takes_scale or field.deformation is not None:
+            raise BundleError(f"{spec.where} is no proposal: one has a density of frustums, and no colour; {ADVICE}")
+        return field.eval()
+
+    return BundledProposals.build(spec, tensors, prefix, proposal)
+
+
+RENDERERS: dict[str, BuildRenderer] = {
+    BundledGrid.kind: BundledGrid.build,
+    BundledProposals.kind: _build_proposals,
+    SURFACE: build_surface_renderer,
+}
+"""What reads a renderer, by its kind."""
 
 
 def build_field(spec: Spec, tensors: StoredTensors, scene: Spec | None = None) -> BundledField:
@@ -22,7 +44,8 @@ def build_field(spec: Spec, tensors: StoredTensors, scene: Spec | None = None) -
     field: BundledField = kinds[spec.text("kind", kinds)].build(spec, tensors)
     spec.close()
     if scene is not None:
-        field.scene = BundledScene.build(scene, tensors, field.renderers)
+        fitting = {kind: build for kind, build in RENDERERS.items() if kind in field.renderers}
+        field.scene = BundledScene.build(scene, tensors, fitting)
         if isinstance(field, RadianceBundle) and field.deformation is not None:
             for view in field.scene.views:
                 if view.camera.time is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,9 +14,18 @@ from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
 from eugen_nerf.core.bundles.bundled_parts import Deformation, Occupancy
+from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
 from eugen_nerf.core.cameras.camera_images import RenderedPixels
-from eugen_nerf.core.encodings.point_encodings import BoxEncoding, Encoding, FrequencyEncoding, build_encoding
+from eugen_nerf.core.encodings.point_encodings import (
+    BoxEncoding,
+    ContractedEncoding,
+    Encoding,
+    FrequencyEncoding,
+    PyramidEncoding,
+    build_encoding,
+)
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.rendering.proposal_renderer import ConeFrustums
 from eugen_nerf.core.rendering.ray_spans import RayBatch, Spans
 
 DENSITIES: dict[str, Callable[[Tensor], Tensor]] = {"softplus": F.softplus, "exp": torch.exp, "relu": F.relu}
@@ -67,7 +76,8 @@ class RadianceBundle(BundledField):
         self.position, self.direction, self.network = position, direction, network
         self.density, self.density_bias, self.colour_padding = density, density_bias, colour_padding
         self.deformation, self.occupancy = deformation, occupancy
-        self.renderers = () if direction is None else (BundledGrid.kind,)
+        if direction is not None:
+            self.renderers = (BundledProposals.kind if position.takes_scale else BundledGrid.kind,)
         self.align()
 
     @property
@@ -110,24 +120,30 @@ class RadianceBundle(BundledField):
         if self.direction is not None:
             towards = self._beside(directions, points, "directions", 3, self.call)
             inputs.append(self.direction(towards, scales))
-        raw, *colours = (v.to(self.precision) for v in self.network(*inputs))
-        density = DENSITIES[self.density](raw + self.density_bias)
+        density, colour = self._activated(inputs)
         if isinstance(self.position, BoxEncoding):
             unit = self.position.unit(points)
             density = density * ((unit >= 0) & (unit <= 1)).all(dim=-1, keepdim=True)
         if self.occupancy is not None:
             density = density * self.occupancy(points)
-        if not colours:
-            return density, None
+        return density, None if colour is None else colour.clamp(0, 1)
+
+    def _activated(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Density and colour, padded, of encoded inputs."""
+        raw, *colours = (v.to(self.precision) for v in self.network(*inputs))
+        density = DENSITIES[self.density](raw + self.density_bias)
         padding = self.colour_padding
-        return density, (torch.sigmoid(colours[0]) * (1 + 2 * padding) - padding).clamp(0, 1)
+        return density, torch.sigmoid(colours[0]) * (1 + 2 * padding) - padding if colours else None
 
     @torch.no_grad()
     def render_rays(self, rays: RayBatch) -> RenderedPixels:
         """See `BundledField`."""
         scene = self.rendered_scene()
-        assert isinstance(scene.renderer, BundledGrid)
-        result = scene.renderer.renderer(self.evaluate_spans, rays)
+        if isinstance(scene.renderer, BundledProposals):
+            result = scene.renderer(self._coloured, rays)
+        else:
+            assert isinstance(scene.renderer, BundledGrid)
+            result = scene.renderer.renderer(self.evaluate_spans, rays)
         background = result.last_colour if scene.background is None else result.colour.new_tensor(scene.background)
         colour = result.colour + (1 - result.accumulation) * background
         return RenderedPixels(colour.clamp(0, 1), result.depth, result.accumulation)
@@ -138,6 +154,27 @@ class RadianceBundle(BundledField):
         times = None if self.deformation is None or rays.times is None else rays.times[spans.ray, None]
         density, colour = self(points, rays.directions[spans.ray], times)
         return density.float(), colour.float()
+
+    def evaluate(self, frustums: ConeFrustums, *, thinned: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Density `[r, n]` and, where there is one, colour `[r, n, 3]`, float32, in conical frustums `[r, n]`.
+
+        Args:
+            frustums: round rays.
+            thinned: whether fewer points may stand for each.
+        """
+        assert isinstance(self.position, ContractedEncoding | PyramidEncoding)
+        frustums = frustums.to(self.precision)
+        inputs = [self.position.of_frustums(frustums, thinned=thinned)]
+        if self.direction is not None:
+            towards = self.direction(frustums.directions, torch.zeros_like(frustums.radius)[..., None])
+            inputs.append(towards.expand(*frustums.shape, -1))
+        density, colour = self._activated(inputs)
+        return density[..., 0].float(), None if colour is None else colour.float()
+
+    def _coloured(self, frustums: ConeFrustums) -> tuple[Tensor, Tensor]:
+        density, colour = self.evaluate(frustums)
+        assert colour is not None
+        return density, colour
 
     def describe(self) -> dict[str, Any]:
         """See `BundledField`."""
@@ -154,16 +191,16 @@ class RadianceBundle(BundledField):
         }
 
     @classmethod
-    def build(cls, spec: Spec, tensors: StoredTensors) -> RadianceBundle:
+    def build(cls, spec: Spec, tensors: StoredTensors, prefix: str = "") -> RadianceBundle:
         """The field that `spec` describes; raises `BundleError` where it describes none."""
         kinds = ("frequency", "contracted", "pyramid", "box")
-        position = build_encoding(spec.part("position"), tensors, "position.", 3, kinds)
+        position = build_encoding(spec.part("position"), tensors, f"{prefix}position.", 3, kinds)
         towards, direction = spec.optional_part("direction"), None
         if towards is not None:
-            direction = build_encoding(towards, tensors, "direction.", 3, (FrequencyEncoding.kind,))
+            direction = build_encoding(towards, tensors, f"{prefix}direction.", 3, (FrequencyEncoding.kind,))
         widths = (position.out_features, *(() if direction is None else (direction.out_features,)))
         outputs = (1,) if direction is None else (1, 3)
-        network = BundledGraph.build(spec.part("network"), tensors, "network.", widths, outputs)
+        network = BundledGraph.build(spec.part("network"), tensors, f"{prefix}network.", widths, outputs)
         moving, cells = spec.optional_part("deformation"), spec.optional_part("occupancy")
         return cls(
             position,
@@ -172,6 +209,6 @@ class RadianceBundle(BundledField):
             density=spec.text("density", DENSITIES),
             density_bias=spec.number("density_bias", -cls.MAX_SETTING, cls.MAX_SETTING),
             colour_padding=spec.number("colour_padding", 0.0, 1.0),
-            deformation=None if moving is None else Deformation.build(moving, tensors, "deformation."),
-            occupancy=None if cells is None else Occupancy.build(cells, tensors, "occupancy."),
+            deformation=None if moving is None else Deformation.build(moving, tensors, f"{prefix}deformation."),
+            occupancy=None if cells is None else Occupancy.build(cells, tensors, f"{prefix}occupancy."),
         )

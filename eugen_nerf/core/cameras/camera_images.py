@@ -53,11 +53,13 @@ def render_camera(
         raise ConfigError(f"an image is rendered by at least 1 ray at a time, got {rays_at_once}")
     parts, pixels = [], camera.width * camera.height
     for first in range(0, pixels, rays_at_once):
-        origins, directions = camera.rays(first, min(first + rays_at_once, pixels), device)
+        last = min(first + rays_at_once, pixels)
+        origins, directions = camera.rays(first, last, device)
         ends = torch.full((2, len(origins)), near, device=device)
         ends[1] = far
         times = None if camera.time is None else torch.full((len(origins),), camera.time, device=device)
-        parts.append(render_rays(RayBatch(origins, directions, ends[0], ends[1], times)))
+        areas = camera.pixel_areas(first, last, device)
+        parts.append(render_rays(RayBatch(origins, directions, ends[0], ends[1], times, areas)))
     joined = (None if values[0] is None else torch.cat(values) for values in zip(*parts, strict=True))
     shape = (camera.height, camera.width, -1)
     return RenderedPixels(*(None if value is None else value.view(shape) for value in joined))  # type: ignore[arg-type]

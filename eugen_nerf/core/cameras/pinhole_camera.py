@@ -99,10 +99,23 @@ class PinholeCamera:
         Returns:
             Origins `[n, 3]` in scene units and unit directions `[n, 3]`, float32.
         """
+        directions = self._directions(first, last, device)
+        return self.pose[:, 3].to(directions).expand_as(directions), directions
+
+    def pixel_areas(self, first: int = 0, last: int | None = None, device: torch.device | str = "cpu") -> Tensor:
+        """Areas of pixels at distance 1, `[n]`: products of the steps to the next pixels along x and y."""
+        middle = self._directions(first, last, device)
+        across, down = (self._directions(first, last, device, *step) for step in ((1, 0), (0, 1)))
+        return (across - middle).norm(dim=-1) * (down - middle).norm(dim=-1)
+
+    def _directions(
+        self, first: int, last: int | None, device: torch.device | str, right: int = 0, down: int = 0
+    ) -> Tensor:
+        """Unit vectors `[n, 3]` through the middles of pixels, or of those so many further."""
         pixel = torch.arange(first, self.width * self.height if last is None else last, device=device)
-        x = ((pixel % self.width).float() + 0.5 - self.cx) / self.fx
-        y = -((pixel // self.width).float() + 0.5 - self.cy) / self.fy
+        x = ((pixel % self.width).float() + 0.5 - self.cx + right) / self.fx
+        y = -((pixel // self.width).float() + 0.5 - self.cy + down) / self.fy
         pose = self.pose.to(device, torch.float32)
         ahead = torch.stack([x, y, -torch.ones_like(x)], dim=-1)
         directions = (ahead[:, None] * pose[:, :3]).sum(dim=-1)
-        return pose[:, 3].expand_as(directions), directions / directions.norm(dim=-1, keepdim=True)
+        return directions / directions.norm(dim=-1, keepdim=True)

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTensors
-from eugen_nerf.core.encodings.hash_grid import PRECONDITION, HashGrid, _level_size
+from eugen_nerf.core.encodings.frustum_points import alternating_hexagons, frustum_gaussians, frustum_multisamples
+from eugen_nerf.core.encodings.hash_grid import PRECONDITION, HashGrid
 from eugen_nerf.core.encodings.integrated import IntegratedEncoding
+from eugen_nerf.core.encodings.stored_grids import build_grid, describe_grid
 from eugen_nerf.core.rendering.contraction import contract, contract_gaussian, contraction_scale
+from eugen_nerf.core.rendering.proposal_renderer import ConeFrustums
 
 MAX_SETTING = 1e6
 """Largest absolute value of a setting."""
@@ -165,6 +168,10 @@ class ContractedEncoding(Encoding):
         eye = torch.eye(3, dtype=points.dtype, device=points.device)
         return self.integrated(*contract_gaussian(points, scale.square()[..., None] * eye))
 
+    def of_frustums(self, frustums: ConeFrustums, *, thinned: bool = False) -> Tensor:
+        """Features `[r, n, 2 L n]` of the Gaussians of conical frustums; `thinned` changes nothing."""
+        return self.integrated(*contract_gaussian(*frustum_gaussians(frustums)))
+
     def describe(self) -> dict[str, Any]:
         """Number of frequencies."""
         return {"kind": self.kind, "count": self.count}
@@ -198,14 +205,20 @@ class PyramidEncoding(Encoding):
         features = self.grid(middles.reshape(-1, 1, 3), (widths / 4).nan_to_num(1.0).reshape(-1, 1))
         return features.reshape(*points.shape[:-1], self.out_features)
 
+    def of_frustums(self, frustums: ConeFrustums, *, thinned: bool = False) -> Tensor:
+        """Features `[r, n, grid.out_features]` of conical frustums, by six points each or, thinned, two."""
+        points, widths = frustum_multisamples(frustums, *alternating_hexagons(frustums.starts), thinned=thinned)
+        features = self.grid(((points + 2) / 4).flatten(0, -3), (widths / 4).flatten(0, -2))
+        return features.reshape(*frustums.shape, self.out_features)
+
     def describe(self) -> dict[str, Any]:
         """The grid's sizes."""
-        return {"kind": self.kind, **_describe_grid(self.grid)}
+        return {"kind": self.kind, **describe_grid(self.grid)}
 
     @classmethod
     def build(cls, spec: Spec, tensors: StoredTensors, prefix: str, width: int) -> PyramidEncoding:
         """See `Encoding`."""
-        return cls(_build_grid(spec, tensors, f"{prefix}grid."))
+        return cls(build_grid(spec, tensors, f"{prefix}grid."))
 
 
 class BoxEncoding(Encoding):
@@ -237,12 +250,12 @@ class BoxEncoding(Encoding):
 
     def describe(self) -> dict[str, Any]:
         """The grid's sizes."""
-        return {"kind": self.kind, **_describe_grid(self.grid)}
+        return {"kind": self.kind, **describe_grid(self.grid)}
 
     @classmethod
     def build(cls, spec: Spec, tensors: StoredTensors, prefix: str, width: int) -> BoxEncoding:
         """See `Encoding`."""
-        return cls(_build_grid(spec, tensors, f"{prefix}grid."), take_box(tensors, f"{prefix}aabb"))
+        return cls(build_grid(spec, tensors, f"{prefix}grid."), take_box(tensors, f"{prefix}aabb"))
 
 
 ENCODINGS: dict[str, type[Encoding]] = {
@@ -262,11 +275,6 @@ def build_encoding(spec: Spec, tensors: StoredTensors, prefix: str, width: int, 
     return encoding
 
 
-def copy_grid(grid: HashGrid) -> HashGrid:
-    """A plain `HashGrid` with a copy of the table, whatever the class of the one given."""
-    return _make_grid(grid.resolutions, grid.features, _log2(grid), grid.init_range, grid.table.detach().clone())
-
-
 def take_box(tensors: StoredTensors, name: str) -> Tensor:
     """Corners of a box, `[2, 3]`.
 
@@ -277,33 +285,3 @@ def take_box(tensors: StoredTensors, name: str) -> Tensor:
     if not bool((box[0] < box[1]).all()):
         raise BundleError(f"the box {name!r} is empty: each of its lower corner's numbers must be below; {ADVICE}")
     return box
-
-
-def _describe_grid(grid: HashGrid) -> dict[str, Any]:
-    return {
-        "resolutions": list(grid.resolutions),
-        "features": grid.features,
-        "log2_table_size": _log2(grid),
-        "init_range": grid.init_range,
-    }
-
-
-def _log2(grid: HashGrid) -> int:
-    """The smallest table size, as an exponent of 2, that gives the grid's levels."""
-    return max(3, (max(grid.sizes) - 1).bit_length())
-
-
-def _build_grid(spec: Spec, tensors: StoredTensors, prefix: str) -> HashGrid:
-    resolutions = spec.integers("resolutions", 2, 1 << 20, 32)
-    features, log2 = spec.integer("features", 1, 64), spec.integer("log2_table_size", 3, 26)
-    start = spec.number("init_range", 0.0, 1.0)
-    rows = sum(_level_size(n, 1 << log2) for n in resolutions)
-    # the table is as large as the file, so nothing is allocated that the file does not hold
-    return _make_grid(resolutions, features, log2, start, tensors.take(f"{prefix}table", (rows, features)))
-
-
-def _make_grid(resolutions: tuple[int, ...], features: int, log2: int, start: float, table: Tensor) -> HashGrid:
-    grid = HashGrid(resolutions, features, log2, start)
-    assert grid.table.shape == table.shape
-    grid.table = nn.Parameter(table, requires_grad=False)
-    return grid

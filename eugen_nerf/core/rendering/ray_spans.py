@@ -25,6 +25,13 @@ class RayBatch:
     """`[r]`: distance at which it ends."""
     times: Tensor | None = None
     """`[r]`, in [0, 1]; None for a scene that stands still."""
+    areas: Tensor | None = None
+    """Of the rays' pixels at distance 1, `[r]`; None where no field asks for them."""
+
+    def part(self, first: int, last: int) -> RayBatch:
+        """Some of the rays that follow one another."""
+        values = (self.origins, self.directions, self.near, self.far, self.times, self.areas)
+        return RayBatch(*(None if value is None else value[first:last] for value in values))  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         """How many."""

@@ -55,7 +55,8 @@ def rays_of(ray_bundle: RayBundle) -> RayBatch:
     assert ray_bundle.nears is not None
     assert ray_bundle.fars is not None
     times = None if ray_bundle.times is None else ray_bundle.times[:, 0]
-    return RayBatch(ray_bundle.origins, ray_bundle.directions, ray_bundle.nears[:, 0], ray_bundle.fars[:, 0], times)
+    near, far, areas = (v[:, 0] for v in (ray_bundle.nears, ray_bundle.fars, ray_bundle.pixel_area))
+    return RayBatch(ray_bundle.origins, ray_bundle.directions, near, far, times, areas)
 
 
 def grid_renderers(density: Density, ray_bundle: RayBundle) -> list[GridRenderer]:

@@ -122,6 +122,21 @@ def test_any_number_of_rays_at_once_gives_the_same_image(kind: str, rays: int) -
     torch.testing.assert_close(parts.accumulation, whole.accumulation, atol=1e-5, rtol=0)
 
 
+def test_pixels_areas_are_what_pixels_cover() -> None:
+    """Against the solid angle of a pixel, where rays are steep: nearly the product of its sides."""
+    camera = PinholeCamera(torch.eye(4)[:3], 200.0, 100.0, 1.5, 1.5, 3, 3)
+    assert torch.allclose(camera.pixel_areas(), torch.tensor(1 / 200 / 100), rtol=1e-3)
+    assert torch.equal(camera.pixel_areas(2, 5), camera.pixel_areas()[2:5])
+
+
+def test_fields_of_frustums_need_the_areas_of_pixels() -> None:
+    field = with_scene("pyramid")
+    origins, directions = field.cameras[0].rays()
+    ends = torch.full((len(origins),), 0.1)
+    with pytest.raises(ConfigError, match="need the areas of their pixels"):
+        field.render_rays(RayBatch(origins, directions, ends, 10 * ends))
+
+
 def test_the_time_of_a_camera_is_that_of_its_image() -> None:
     field = with_scene("moving")
     eye = torch.tensor([2.0, 1.0, 1.0])
@@ -154,7 +169,7 @@ def test_what_cannot_be_rendered_says_why(tmp_path: Path) -> None:
     save_bundle(field, tmp_path / "bundle")
     read = load_bundle(tmp_path / "bundle")
     assert len(read.cameras) == 2
-    with pytest.raises(ConfigError, match="not rendered: its field needs the width of what a pixel sees"):
+    with pytest.raises(ConfigError, match="has test views and no renderer"):
         read.render(read.cameras[0])
     with pytest.raises(ConfigError, match="at least 1 ray at a time, got 0"):
         with_scene("frequency").render(read.cameras[0], rays_at_once=0)
@@ -191,6 +206,19 @@ EDITS: dict[str, tuple[str, Callable[[Scene], Any], str]] = {
     "no cell": ("moving", lambda s: s["renderer"].update(cell=0), "cell is 0; it must be a number from 1e-06"),
     "no rate": ("moving", lambda s: s["renderer"].update(rate=0.0), "rate is 0.0; it must be a number from 0.001"),
     "endless steps": ("distance", lambda s: s["renderer"].update(max_steps=10**9), "a whole number from 1 to 4096"),
+    "no colour": ("pyramid", lambda s: s["renderer"]["proposals"].append({}), "lacks 'kind'"),
+    "no proposal": ("pyramid", lambda s: s["renderer"].update(proposals=[]), "proposals is a list of 0"),
+    "one round": ("pyramid", lambda s: s["renderer"].update(counts=[6]), "2 to 8 rounds have from 2 to 512 samples"),
+    "many samples": ("pyramid", lambda s: s["renderer"].update(counts=[6, 10**6]), "a whole number from 2 to 512"),
+    "exponent": ("pyramid", lambda s: s["renderer"].update(exponent=1), "an exponent that is neither 0 nor 1"),
+    "no near end": ("contracted", lambda s: s.update(near=0), "near must be above 0 where proposals space samples"),
+    "a proposal's place": (
+        "pyramid",
+        lambda s: s["renderer"]["proposals"][0].update(
+            position={"kind": "frequency", "count": 1, "lowest": 0, "highest": 0}
+        ),
+        "its encodings bring",
+    ),
     "far": ("moving", lambda s: s.update(far=0.1), "near must be below far"),
     "box": ("moving", lambda s: s.update(box=[1, 1, 1, 1, 2, 2]), "first corner below its second"),
     "short box": ("moving", lambda s: s.update(box=[0] * 5), "box is a list of 5; it must be a list of 6 to 6"),
