@@ -195,6 +195,7 @@ def test_a_grid_is_kept_where_it_is_occupied() -> None:
 
 
 Scene = dict[str, Any]
+FREQUENCIES = {"kind": "frequency", "count": 1, "lowest": 0, "highest": 0}
 EDITS: dict[str, tuple[str, Callable[[Scene], Any], str]] = {
     "unknown": ("moving", lambda s: s.update(code="import os"), "this version does not know: 'code'"),
     "renderer's kind": ("moving", lambda s: s["renderer"].update(kind="surface"), "kind is 'surface'; it must be one"),
@@ -214,10 +215,8 @@ EDITS: dict[str, tuple[str, Callable[[Scene], Any], str]] = {
     "no near end": ("contracted", lambda s: s.update(near=0), "near must be above 0 where proposals space samples"),
     "a proposal's place": (
         "pyramid",
-        lambda s: s["renderer"]["proposals"][0].update(
-            position={"kind": "frequency", "count": 1, "lowest": 0, "highest": 0}
-        ),
-        "its encodings bring",
+        lambda s: s["renderer"]["proposals"][0].update(position=FREQUENCIES),
+        "is no proposal: one has a density of frustums, and no colour",
     ),
     "far": ("moving", lambda s: s.update(far=0.1), "near must be below far"),
     "box": ("moving", lambda s: s.update(box=[1, 1, 1, 1, 2, 2]), "first corner below its second"),
