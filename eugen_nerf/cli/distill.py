@@ -47,7 +47,7 @@ class Distill:
     """Layers to replace: regular expressions on trunk_0, trunk_1, ..., head_0, ... (default: those that the run's
     method replaces). Of stock methods other than vanilla-nerf and dnerf: on full module names, such as field.mlp_head.*
     (default: all hidden ones but proposals'). The one word none converts nothing: with --finetune-steps, the
-    teacher trained on, to compare with."""
+    teacher trained on, to compare with; with --bundle alone, a bundle of the run as it is."""
     exclude: tuple[str, ...] = ()
     """Layers to leave as they are: regular expressions as in --layers."""
     num_features: Annotated[tuple[int, ...], COUNT] = ()
@@ -117,6 +117,7 @@ class Distill:
         self._check_options()
         from rich.console import Console
 
+        from eugen_nerf.conversion.conversion_settings import NO_LAYERS
         from eugen_nerf.conversion.conversion_table import print_budget, print_reports
         from eugen_nerf.conversion.convert_run import open_teacher
         from eugen_nerf.conversion.run_writer import write_run
@@ -125,9 +126,13 @@ class Distill:
         from eugen_nerf.methods.runs.loading import load_run
         from eugen_nerf.methods.runs.training_data import training_data_files
 
-        budget, config = self._budget(), self._config()
         first = process_index() == 0
         console = Console(quiet=not first)
+        if self.bundle is not None and self.layers == NO_LAYERS and not self._finetunes:
+            if first:
+                self._bundle_alone(console, self.bundle)
+            return
+        budget, config = self._budget(), self._config()
         run = load_run(
             self.load_config, device=self.device, test_mode="val", data=self.data, trust_config=self.trust_config
         )
@@ -156,6 +161,16 @@ class Distill:
             print_budget(console, converted.budget)
         self._finish(console, path, pending)
 
+    def _bundle_alone(self, console: Console, place: Path) -> None:
+        """Bundles the run as it is, converted or not; raises `ConfigError` for a run of a stock method."""
+        from eugen_nerf.conversion.bundle_scene import bundle_of_run
+        from eugen_nerf.core import save_bundle
+        from eugen_nerf.methods.runs.loading import load_run
+
+        run = load_run(self.load_config, device=self.device, data=self.data, trust_config=self.trust_config)
+        save_bundle(bundle_of_run(run, progress=console.print), place, onnx=self.onnx)
+        print_lines(console, {"bundle written": place, "look at it": f"eugen-view {place}"})
+
     def _finish(self, console: Console, path: Path, pending: PendingBundle | None) -> None:
         """Makes the bundle of a run that is written, and says what there is; raises `BundleError`."""
         from eugen_nerf.conversion.run_writer import TRAIN_ON
@@ -164,7 +179,7 @@ class Distill:
         further: dict[str, object] = {"run written": path}
         if self.bundle is not None and pending is not None:
             run = load_run(path, device=self.device, data=self.data, trust_config=self.trust_config)
-            pending.make(run, self.bundle, onnx=self.onnx, progress=lambda line: console.print(line, highlight=False))
+            pending.make(run, self.bundle, onnx=self.onnx, progress=console.print)
             further["bundle written"] = self.bundle
         method = path.parent.parent.name
         further |= {
@@ -227,7 +242,10 @@ class Distill:
         from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
 
         if self.layers == NO_LAYERS and not self._finetunes:
-            raise ConfigError("--layers none converts nothing: give --finetune-steps or --finetune-minutes with it")
+            raise ConfigError(
+                "--layers none converts nothing: give --finetune-steps or --finetune-minutes with it, "
+                "or --bundle to bundle the run as it is"
+            )
         if process_count() > 1 and self._finetunes:
             raise ConfigError("calibration runs in one process: convert first, then calibrate the run alone")
         eugen = EUGenConfig(degree=self.degree, norm=self.norm, projection=self.projection, seed=self.seed)

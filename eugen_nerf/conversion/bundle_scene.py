@@ -16,7 +16,7 @@ from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
 from eugen_nerf.core.bundles.bundled_scene import BundledScene, MeasuredQuality, SceneCoordinates, SceneRenderer
 from eugen_nerf.core.bundles.bundled_views import MAX_VIEWS, BundledView
 from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
-from eugen_nerf.core.errors import EugenError, RunError
+from eugen_nerf.core.errors import ConfigError, EugenError, RunError
 from eugen_nerf.core.ranges import QUALITY
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.rendering.proposal_renderer import ProposalRenderer
@@ -47,10 +47,11 @@ def bundle_of_run(
         progress: called with lines that say what the bundle lacks.
 
     Raises:
-        ConfigError: as `bundle_of`.
+        ConfigError: a run of a stock method.
     """
     model = run.model
-    assert isinstance(model, GraphModel)
+    if not isinstance(model, GraphModel):
+        raise ConfigError(f"{run.path} is of a stock method: convert layers of it, and bundle the converted run")
     field = bundle_of(model)
     try:
         training = training_views(run.pipeline.datamanager).cameras

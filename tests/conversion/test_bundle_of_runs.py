@@ -12,6 +12,7 @@ import torch
 from golden_outputs import GOLDEN, golden_runs
 from PIL import Image
 
+from eugen_nerf.cli import distill
 from eugen_nerf.cli import render as cli
 from eugen_nerf.conversion.bundle_scene import bundle_of_run
 from eugen_nerf.core import BundleError, ConfigError, load_bundle, save_bundle
@@ -155,6 +156,36 @@ def test_a_renderer_that_loses_more_than_wanted_is_kept_and_it_is_said(
     assert lost > 1e-3
     assert f"the bundle's images lose {lost:.2f} dB of PSNR, more than the 0.001 dB wanted" in said
     assert not bundle.render(bundle.cameras[0]).accumulation.any()
+
+
+def test_the_command_bundles_a_run_as_it_is(
+    moved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = golden_runs(moved)["dnerf-factors"].relative_to(moved)
+    before = sorted(moved.rglob("config.yml"))
+    words = [
+        "eugen-distill",
+        "--load-config",
+        config,
+        "--layers",
+        "none",
+        "--device",
+        "cpu",
+        "--bundle",
+        tmp_path / "b",
+    ]
+    monkeypatch.setattr(sys, "argv", list(map(str, words)))
+    distill.main()
+    assert f"eugen-view {tmp_path / 'b'}" in capsys.readouterr().out.replace("\n", "")
+    assert sorted(moved.rglob("config.yml")) == before, "no run is written"
+    bundle = load_bundle(tmp_path / "b")
+    assert bundle.multiply_adds() == golden(moved, "dnerf-factors").model.query_module().macs_per_query()
+    assert bundle.render(bundle.cameras[0]).colour.shape == (16, 16, 3)
+
+
+def test_a_bundle_is_not_made_of_a_stock_run(tiny_stock_run: Path) -> None:
+    with pytest.raises(ConfigError, match="is of a stock method: convert layers of it"):
+        bundle_of_run(load_run(tiny_stock_run, device="cpu"))
 
 
 @pytest.fixture
