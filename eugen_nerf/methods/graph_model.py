@@ -19,6 +19,7 @@ from eugen_nerf.core.distributed import summed
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.rendering.ray_spans import Spans
+from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 from eugen_nerf.core.training.mixed_precision import Arithmetic, full_precision
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid
@@ -30,7 +31,7 @@ from eugen_nerf.methods.rendering.shortcuts import Shortcuts
 from eugen_nerf.methods.runs.checkpoints import architecture_mismatch
 from eugen_nerf.methods.runs.image_metrics import image_metrics
 
-FastRenderer = GridRenderer | FewerSamples
+FastRenderer = GridRenderer | FewerSamples | SurfaceRenderer
 """What can render in inference in place of a method's own samplers."""
 GRID_RAYS = 1 << 15
 """Rays of a view that are rendered by a grid at a time: they need some ten samples each, and little memory."""

@@ -20,7 +20,6 @@ from torch.nn import Parameter
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.distributed import process_index
 from eugen_nerf.core.networks.nerf_mlp import Variant
-from eugen_nerf.core.rendering.ray_spans import RayBatch
 from eugen_nerf.core.rendering.sdf_losses import BoundMethod, distance_loss, eikonal_loss, gradient_loss, sdf_bounds
 from eugen_nerf.core.rendering.sphere_tracing import first_crossing, surface_samples
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
@@ -29,7 +28,8 @@ from eugen_nerf.data.rgbd.keyframes import step_seed
 from eugen_nerf.data.stream import Reference, RGBDStreamDataManager
 from eugen_nerf.fields.graph_field import GraphField
 from eugen_nerf.fields.isdf import ISDFField, ISDFFieldConfig
-from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
+from eugen_nerf.methods.graph_model import FastRenderer, GraphModel, GraphModelConfig
+from eugen_nerf.methods.rendering.surface_rendering import render_surface, surface_queries, surface_renderers
 from eugen_nerf.methods.runs.depth_metrics import depth_metrics
 
 CHECK_MARGIN = 0.8
@@ -98,6 +98,9 @@ class ISDFModel(GraphModel):
 
     config: ISDFModelConfig
     renders_colours = False
+    renders_fast = True
+    surface_renderer: SurfaceRenderer | None = None
+    """What renders in inference mode in place of tracing by the field alone; no part of a checkpoint."""
     field: ISDFField
 
     def populate_modules(self) -> None:
@@ -215,23 +218,23 @@ class ISDFModel(GraphModel):
         self.refuse_divergence(error)
         return {"surface_cm": 100 * error}
 
+    def fast_renderers(self, ray_bundle: RayBundle) -> list[SurfaceRenderer]:
+        """One by a grid of the distance over the scene's box, whichever rays there are."""
+        return surface_renderers(self.field, self.scene_box.aabb.to(self.device))
+
+    def render_by(self, renderer: FastRenderer | None) -> None:
+        """See `GraphModel`."""
+        assert renderer is None or isinstance(renderer, SurfaceRenderer)
+        self.surface_renderer = renderer
+
+    def queries_a_ray(self, ray_bundle: RayBundle) -> float:
+        """See `GraphModel`."""
+        return surface_queries(self.field, self.surface_renderer or SurfaceRenderer(), ray_bundle)
+
     def render(self, ray_bundle: RayBundle, mode: EvaluationMode) -> dict[str, Tensor]:
         """The first surface along rays, its depth and its normals; in either mode without gradients."""
-        assert ray_bundle.nears is not None
-        assert ray_bundle.fars is not None
-        found = SurfaceRenderer()(
-            partial(self.field.distance, mode=EvaluationMode.INFERENCE),
-            lambda points: self.field.distance_and_gradient(points)[1],
-            RayBatch(ray_bundle.origins, ray_bundle.directions, ray_bundle.nears[:, 0], ray_bundle.fars[:, 0]),
-        )
-        stretch = ray_bundle.metadata.get("directions_norm", torch.ones_like(found.depth))
-        return {
-            "rgb": found.shade.expand(-1, 3),
-            "depth": found.depth,
-            "z_depth": found.depth / stretch,
-            "accumulation": found.hit,
-            "normals": 0.5 * (found.normals + 1) * found.hit,
-        }
+        fast = self.surface_renderer if mode is EvaluationMode.INFERENCE and not self.training else None
+        return render_surface(self.field, fast or SurfaceRenderer(), ray_bundle)
 
     @torch.no_grad()
     def _first_surface(self, ray_bundle: RayBundle) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -98,6 +99,7 @@ def first_crossing_by_grid(
     far: Tensor,
     *,
     min_step: float = 0.01,
+    **settings: Any,
 ) -> tuple[Tensor, Tensor]:
     """As `first_crossing`, with a grid that leads there: some two queries a ray in place of a dozen.
 
@@ -113,6 +115,7 @@ def first_crossing_by_grid(
         near: `[R]`, where the search begins.
         far: `[R]`, where it ends.
         min_step: see `first_crossing`.
+        settings: further ones of `first_crossing`, for rays that are traced as ever.
 
     Returns:
         Distances along the rays `[R]`, `far` for misses, and whether each ray hit, bool `[R]`.
@@ -134,7 +137,7 @@ def first_crossing_by_grid(
     if len(rays):
         start = torch.where(met[rays], before[rays] - 2 * grid.cell, before[rays]).maximum(near[rays])
         t[rays], hit[rays] = first_crossing(
-            distance, origins[rays], directions[rays], start, far[rays], min_step=min_step
+            distance, origins[rays], directions[rays], start, far[rays], min_step=min_step, **settings
         )
     return t, hit
 

@@ -11,11 +11,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.rendering.distance_grid import DistanceGrid, first_crossing_by_grid
 from eugen_nerf.core.rendering.ray_spans import RayBatch
 from eugen_nerf.core.rendering.sphere_tracing import first_crossing
 
 AMBIENT = 0.15
 """Brightness of a surface along the line of sight; one that faces the camera has 1."""
+GRADIENT_POINTS = 1 << 12
+"""Whose gradients are taken at a time: so many layers' outputs are kept at once, and stay in a processor's cache."""
 
 
 class SurfacePoints(NamedTuple):
@@ -35,22 +38,25 @@ class SurfacePoints(NamedTuple):
 class SurfaceRenderer:
     """Renders rays by following a signed distance to its first zero; see `first_crossing` for the settings.
 
-    Examples:
-        >>> import torch
-        >>> from eugen_nerf.core.rendering.ray_spans import RayBatch
-        >>> from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
-        >>> distance = lambda points: points.norm(dim=-1) - 1  # a ball
-        >>> ahead = torch.tensor([[0.0, 0, 1], [0, 1, 0]])
-        >>> rays = RayBatch(torch.tensor([[0.0, 0, -3]]).expand(2, 3), ahead, torch.zeros(2), torch.full((2,), 9.0))
-        >>> result = SurfaceRenderer()(distance, lambda points: points, rays)
-        >>> [round(x, 2) for x in result.depth.flatten().tolist()], result.hit.flatten().tolist()
-        ([2.0, 9.0], [1.0, 0.0])
+        Examples:
+            >>> import torch
+            >>> from eugen_nerf.core.rendering.distance_grid import DistanceGrid, first_crossing_by_grid
+    from eugen_nerf.core.rendering.ray_spans import RayBatch
+            >>> from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
+            >>> distance = lambda points: points.norm(dim=-1) - 1  # a ball
+            >>> ahead = torch.tensor([[0.0, 0, 1], [0, 1, 0]])
+            >>> rays = RayBatch(torch.tensor([[0.0, 0, -3]]).expand(2, 3), ahead, torch.zeros(2), torch.full((2,), 9.0))
+            >>> result = SurfaceRenderer()(distance, lambda points: points, rays)
+            >>> [round(x, 2) for x in result.depth.flatten().tolist()], result.hit.flatten().tolist()
+            ([2.0, 9.0], [1.0, 0.0])
     """
 
     step_scale: float = 0.9
     min_step: float = 0.01
     max_steps: int = 96
     refinements: int = 2
+    grid: DistanceGrid | None = None
+    """Of the distance: it leads rays to the surface, and the distance itself is queried only there."""
 
     def __post_init__(self) -> None:
         fits = 0 < self.step_scale <= 2 and self.min_step > 0 and 1 <= self.max_steps <= 4096
@@ -71,22 +77,23 @@ class SurfaceRenderer:
             gradient: its gradient `[n, 3]` there.
             rays: `[r]`, with unit directions.
         """
-        t, hit = first_crossing(
-            distance,
-            rays.origins,
-            rays.directions,
-            rays.near,
-            rays.far,
-            step_scale=self.step_scale,
-            min_step=self.min_step,
-            max_steps=self.max_steps,
-            refinements=self.refinements,
-        )
+        along = (rays.origins, rays.directions, rays.near, rays.far)
+        settings = {
+            "step_scale": self.step_scale,
+            "min_step": self.min_step,
+            "max_steps": self.max_steps,
+            "refinements": self.refinements,
+        }
+        if self.grid is None:
+            t, hit = first_crossing(distance, *along, **settings)  # type: ignore[arg-type]
+        else:
+            t, hit = first_crossing_by_grid(self.grid, distance, *along, **settings)  # type: ignore[arg-type]
         normals = torch.zeros_like(rays.directions)
         which = hit.nonzero()[:, 0]  # once: as an index, the mask would make the host wait each time
         if len(which):
             points = rays.origins[which] + t[which][:, None] * rays.directions[which]
-            normals[which] = normalize(gradient(points), dim=-1)
+            gradients = torch.cat([gradient(part) for part in points.split(GRADIENT_POINTS)])
+            normals[which] = normalize(gradients, dim=-1)
         facing = (normals * rays.directions).sum(dim=-1, keepdim=True).abs()
         met = hit[:, None].float()
         return SurfacePoints(t[:, None], met, normals, (AMBIENT + (1 - AMBIENT) * facing) * met)

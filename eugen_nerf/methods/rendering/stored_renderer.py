@@ -16,14 +16,21 @@ from torch import Tensor
 from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.rendering.density_grid import DensityGrid
+from eugen_nerf.core.rendering.distance_grid import DistanceGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
+from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 from eugen_nerf.methods.rendering.fewer_samples import FewerSamples
 
 FORMAT = "eugen renderer 1"
+TRACING = ("step_scale", "min_step", "max_steps", "refinements")
+"""Settings of a `SurfaceRenderer` that are numbers."""
 
 
-def save_renderer(path: Path, renderer: GridRenderer | FewerSamples, measured: Mapping[str, object]) -> None:
-    """Writes a renderer, and what it was measured to lose; a grid's densities as float16.
+Stored = GridRenderer | FewerSamples | SurfaceRenderer
+
+
+def save_renderer(path: Path, renderer: Stored, measured: Mapping[str, object]) -> None:
+    """Writes a renderer, and what it was measured to lose; a grid's numbers as float16.
 
     Args:
         path: of the file, which is replaced.
@@ -32,6 +39,8 @@ def save_renderer(path: Path, renderer: GridRenderer | FewerSamples, measured: M
     """
     if isinstance(renderer, FewerSamples):
         settings, tensors = asdict(renderer), dict[str, Tensor]()
+    elif isinstance(renderer, SurfaceRenderer):
+        settings, tensors = _surface_parts(renderer)
     else:
         settings, tensors = _grid_parts(renderer)
     with atomic_path(path, replace=True) as temporary:
@@ -56,9 +65,16 @@ def _grid_parts(renderer: GridRenderer) -> tuple[dict[str, object], dict[str, Te
     return settings, tensors
 
 
-def load_renderer(
-    path: Path, device: torch.device | str
-) -> tuple[GridRenderer | FewerSamples, dict[str, object]] | None:
+def _surface_parts(renderer: SurfaceRenderer) -> tuple[dict[str, object], dict[str, Tensor]]:
+    """Likewise of one that a grid of distances leads."""
+    assert renderer.grid is not None
+    settings: dict[str, object] = {key: getattr(renderer, key) for key in TRACING}
+    settings["cell"] = renderer.grid.cell
+    tensors = {"low": renderer.grid.low, "distance": renderer.grid.distance.half()}
+    return settings, {key: value.cpu().contiguous() for key, value in tensors.items()}
+
+
+def load_renderer(path: Path, device: torch.device | str) -> tuple[Stored, dict[str, object]] | None:
     """What `save_renderer` wrote; None where the file is missing, of another format, or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -72,6 +88,8 @@ def load_renderer(
         if "counts" in settings:
             counts = tuple(int(count) for count in settings["counts"])
             return FewerSamples(counts, float(settings["rate"])), measured
+        if "max_steps" in settings:
+            return _surface_renderer(settings, tensors, device), measured
         return _grid_renderer(settings, tensors, device), measured
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, ConfigError):
         return None
@@ -97,3 +115,24 @@ def _grid_renderer(
         raise ValueError("not the parts of a renderer")
     grid = DensityGrid(low.float(), cell, density.float(), occupied.bool()).to(device)
     return GridRenderer(grid, *rates)
+
+
+def _surface_renderer(
+    settings: Mapping[str, object], tensors: Mapping[str, Tensor], device: torch.device | str
+) -> SurfaceRenderer:
+    """The same of one that a grid of distances leads."""
+    scale, least, steps, refinements, cell = (float(settings[key]) for key in (*TRACING, "cell"))  # type: ignore[arg-type]
+    low, distance = tensors["low"], tensors["distance"]
+    whole = (
+        low.shape == (3,)
+        and distance.ndim == 3
+        and min(distance.shape) >= 2
+        and bool(torch.isfinite(low).all())
+        and bool(torch.isfinite(distance).all())
+        and math.isfinite(cell)
+        and cell > 0
+    )
+    if not whole:
+        raise ValueError("not the parts of a renderer")
+    grid = DistanceGrid(low.float(), cell, distance.float()).to(device)
+    return SurfaceRenderer(scale, least, int(steps), int(refinements), grid)

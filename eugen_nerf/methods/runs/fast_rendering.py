@@ -15,14 +15,19 @@ from eugen_nerf.core.errors import RunError
 from eugen_nerf.core.inference.plan_backends import PLAN_DTYPES, PlanDtype
 from eugen_nerf.core.ranges import QUALITY
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
+from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 from eugen_nerf.methods.graph_model import FastRenderer, GraphModel
 from eugen_nerf.methods.rendering.fewer_samples import FewerSamples
 from eugen_nerf.methods.rendering.planning import machine_plan, plan_model, unplan_model
 from eugen_nerf.methods.rendering.stored_renderer import load_renderer, save_renderer
 from eugen_nerf.methods.runs.loading import Run
-from eugen_nerf.methods.runs.training_rays import Photographs, draw_pixels, ray_bundle, training_views
+from eugen_nerf.methods.runs.training_rays import MeasuredDepths, Photographs, draw_pixels, ray_bundle, training_views
 
-WAYS: dict[type, str] = {GridRenderer: "a grid", FewerSamples: "fewer samples"}
+WAYS: dict[type, str] = {
+    GridRenderer: "a grid",
+    FewerSamples: "fewer samples",
+    SurfaceRenderer: "a grid of distances",
+}
 """What renderers are called."""
 CHECK_RAYS = 4096
 """Rays of training views on which the loss is measured."""
@@ -37,7 +42,7 @@ class RendererChoice:
     """What was chosen, and what it was measured to lose on training photographs."""
 
     rate: float
-    """Of `GridRenderer`, or the part of training's samples a ray; 0 where rendering stays exact."""
+    """Of `GridRenderer`, the part of training's samples a ray, or 1; 0 where rendering stays exact."""
     lost: float
     """dB of PSNR below the exact picture, against photographs; negative where it is above."""
     exact_psnr: float
@@ -54,6 +59,8 @@ class RendererChoice:
     """Type of the device on which it was chosen."""
     way: str = "a grid"
     """What renders."""
+    measured_on: str = "training photographs"
+    """What the loss is against: for a signed distance it is of depth, and `exact_psnr` that for a range of a metre."""
 
     def __str__(self) -> str:
         """One line to print."""
@@ -61,7 +68,7 @@ class RendererChoice:
             return f"exact rendering: the renderer by {self.way} would lose {self.lost:.2f} dB"
         change = f"loses {self.lost:.2f} dB" if self.lost >= 0.005 else "loses nothing"
         plans = f"{self.backend} plans in {self.dtype} on {self.device}"
-        return f"rendered by {self.way}: {self.queries:.1f} queries a ray, {plans}, {change} on training photographs"
+        return f"rendered by {self.way}: {self.queries:.1f} queries a ray, {plans}, {change} on {self.measured_on}"
 
 
 def use_fast_renderer(
@@ -153,7 +160,8 @@ def choose_renderer(run: Run, quality: float) -> tuple[FastRenderer, RendererCho
     if model.collider is None:
         raise RunError(f"{type(model).__name__} has no near and far plane, so no box of what its rays meet")
     bundle = model.collider(bundle)
-    check = Photographs(run, draw_pixels(cameras, CHECK_RAYS, 1))
+    pixels = draw_pixels(cameras, CHECK_RAYS, 1)
+    check = Photographs(run, pixels) if model.renders_colours else MeasuredDepths(run, pixels)
     model.render_by(None)
     unplan_model(model)
     try:
@@ -161,6 +169,8 @@ def choose_renderer(run: Run, quality: float) -> tuple[FastRenderer, RendererCho
         way = WAYS[type(candidates[0])]
         exact = check.squared_error(model)
         choice = RendererChoice(0.0, math.inf, decibel(exact), 0.0, device=model.device.type, way=way)
+        if not model.renders_colours:
+            choice = replace(choice, measured_on="depths of training views")
         dtypes: list[PlanDtype] = [machine_plan(model.device)[1], "float32"]
         for dtype, renderer in itertools.product(dict.fromkeys(dtypes), candidates):
             if renderer is candidates[0]:
@@ -168,8 +178,9 @@ def choose_renderer(run: Run, quality: float) -> tuple[FastRenderer, RendererCho
             model.render_by(renderer)
             choice = replace(choice, lost=decibel(exact) - decibel(check.squared_error(model)))
             if choice.lost <= quality:
+                rate = 1.0 if isinstance(renderer, SurfaceRenderer) else renderer.rate
                 queries = model.queries_a_ray(bundle)
-                choice = replace(choice, rate=renderer.rate, queries=queries, dtype=dtype, backend=backend)
+                choice = replace(choice, rate=rate, queries=queries, dtype=dtype, backend=backend)
                 break
     finally:
         model.render_by(None)

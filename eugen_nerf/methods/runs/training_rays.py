@@ -18,6 +18,9 @@ from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.methods.runs.loading import Run
 
 RAYS_PER_BATCH = 64
+DEPTHS_PER_BATCH = 4096
+MAX_DEPTH_ERROR = 0.5
+"""Metres; a ray that misses its surface by a hair is no worse than one that is far off."""
 COLOURS = ("rgb", "rgb_fine", "rgb_coarse")
 """A model's rendered colours, the final ones first; a coarse field is judged by the image that it renders itself."""
 
@@ -152,3 +155,41 @@ class Photographs:
             truth = blended(model, pixels.to(model.device))
             total += float((colours.clamp(0, 1) - truth).double().square().sum())
         return float(first_process_value(total / (3 * len(self.rays))))
+
+
+class MeasuredDepths:
+    """Pixels of training views with a measured depth: their rays, and distances along the optical axis.
+
+    Args:
+        run: a run with its training views.
+        rays: int64 `[rays, 3]`: camera, row, column.
+
+    Raises:
+        RunError: a data manager that holds no depth, or none at these pixels.
+    """
+
+    def __init__(self, run: Run, rays: Tensor) -> None:
+        views = training_views(run.pipeline.datamanager)
+        self.cameras = views.cameras
+        depths = torch.full((len(rays),), torch.nan)
+        for camera in rays[:, 0].unique().tolist():
+            data = views.get_data(camera, image_type="float32")
+            mine = (rays[:, 0] == camera).nonzero()[:, 0]
+            if "depth_image" in data:
+                depth = torch.as_tensor(data["depth_image"])
+                depths[mine] = depth[rays[mine, 1], rays[mine, 2], 0].float()
+        valid = depths.isfinite()
+        if not valid.any():
+            raise RunError("no rays to compare with measured depths")
+        self.rays, self.depths = rays[valid], depths[valid]
+
+    @torch.no_grad()
+    def squared_error(self, model: Model) -> float:
+        """Mean square of a model's errors of depth, each at most `MAX_DEPTH_ERROR`, in square metres."""
+        model.eval()
+        cameras, total = self.cameras.to(model.device), 0.0
+        for rays, depths in zip(self.rays.split(DEPTHS_PER_BATCH), self.depths.split(DEPTHS_PER_BATCH), strict=True):
+            outputs = model.forward(ray_bundle(cameras, rays.to(model.device)))
+            error = (cast(Tensor, outputs["z_depth"])[:, 0] - depths.to(model.device)).abs().clamp_max(MAX_DEPTH_ERROR)
+            total += float(error.double().square().sum())
+        return float(first_process_value(total / len(self.rays)))
