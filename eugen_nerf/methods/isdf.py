@@ -236,13 +236,6 @@ class ISDFModel(GraphModel):
         fast = self.surface_renderer if mode is EvaluationMode.INFERENCE and not self.training else None
         return render_surface(self.field, fast or SurfaceRenderer(), ray_bundle)
 
-    @torch.no_grad()
-    def _first_surface(self, ray_bundle: RayBundle) -> tuple[Tensor, Tensor]:
-        near, far = ray_bundle.nears, ray_bundle.fars
-        assert near is not None
-        assert far is not None
-        return _crossing(self.field, ray_bundle, near[:, 0], far[:, 0])
-
     def _near(self, ray_bundle: RayBundle, surface: Tensor) -> Tensor:
         """Where sampling begins: the near plane, but never behind the surface."""
         params = self.config.collider_params or {}
@@ -268,7 +261,10 @@ class ISDFModel(GraphModel):
 
         Samples weigh `exp(-|distance| / truncation)`. Rays that meet nothing are left out where others meet something.
         """
-        t, hit = self._first_surface(ray_bundle)
+        assert ray_bundle.nears is not None
+        assert ray_bundle.fars is not None
+        with torch.no_grad():
+            t, hit = _crossing(self.field, ray_bundle, ray_bundle.nears[:, 0], ray_bundle.fars[:, 0])
         rays = hit.nonzero()[:, 0]
         if len(rays):
             ray_bundle, t = ray_bundle[rays], t[rays]
