@@ -4,7 +4,8 @@
 python scripts/renderer_cost.py --runs RUN/config.yml ... --names dense ... \
     --output docs/results/data/renderer_scene_cpu.json
 
-Pictures are of test views, `--size` pixels high and wide; PSNR to photographs is taken at the photographs' own size.
+Pictures are of test views, `--size` pixels high, as `model.get_outputs_for_camera` makes them; PSNR to photographs is
+taken at the photographs' own size.
 """
 
 from __future__ import annotations
@@ -20,18 +21,16 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.inference.onednn import has_fast_bfloat16
+from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.timing import speed_ratios, time_interleaved
 from eugen_nerf.evaluation.costs.resources import environment
 from eugen_nerf.evaluation.images.ground_truth import composite
 from eugen_nerf.evaluation.images.view_rendering import eval_dataset
 from eugen_nerf.methods.graph_model import FastRenderer, GraphModel
-from eugen_nerf.methods.rendering.fewer_samples import FewerSamples
 from eugen_nerf.methods.rendering.grid_rendering import rays_of
 from eugen_nerf.methods.rendering.planning import plan_model, unplan_model
 from eugen_nerf.methods.runs.fast_rendering import kept_renderer
 from eugen_nerf.methods.runs.loading import Run, load_run
-
-RAYS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True)
@@ -79,21 +78,18 @@ def measure(run: Run, name: str, size: int, views: int, repeats: int) -> list[di
             plan_model(model, model.collider(bundle[:: max(1, len(bundle) // 512)]), dtype=way.plan)  # type: ignore
         model.render_by(renderer if way.fast else None)
 
-    @torch.no_grad()
     def picture(camera: Any) -> Tensor:
-        bundle = camera.generate_rays(camera_indices=0, keep_shape=True).flatten()
-        parts = [bundle[start : start + RAYS_AT_ONCE] for start in range(0, len(bundle), RAYS_AT_ONCE)]
-        return torch.cat([model(part)["rgb"] for part in parts])
+        return model.get_outputs_for_camera(camera)["rgb"].reshape(-1, 3)
 
     all_ways = ways()
     psnr: dict[Way, float] = {}
     for way in all_ways:
         prepare(way)
         errors = []
-        for view in range(min(views, len(data))):
+        for view in range(min(views, len(data)) if model.renders_colours else 0):
             truth = composite(run, data.get_image_float32(view)).reshape(-1, 3).to(model.device)
             errors.append(float((picture(data.cameras[view : view + 1].to(model.device)) - truth).square().mean()))
-        psnr[way] = sum(map(_decibel, errors)) / len(errors)
+        psnr[way] = sum(map(_decibel, errors)) / max(1, len(errors))
         pictures[way] = picture(large)
     seconds = {way.name: list[float]() for way in all_ways}
     for _ in range(repeats):
@@ -113,7 +109,7 @@ def measure(run: Run, name: str, size: int, views: int, repeats: int) -> list[di
                 "way": way.name,
                 "seconds": f"{sorted(seconds[way.name])[repeats // 2]:.2f}",
                 "x": f"{ratio.median:.1f} ({ratio.lower_quartile:.1f} to {ratio.upper_quartile:.1f})",
-                "PSNR to photographs": f"{psnr[way]:.2f}",
+                "PSNR to photographs": f"{psnr[way]:.2f}" if model.renders_colours else "",
                 "PSNR to the first": f"{_decibel(exact):.1f}" if exact else "",
                 "queries a ray that meets something": f"{queries:.1f}" if way.fast else "",
             }
@@ -123,13 +119,15 @@ def measure(run: Run, name: str, size: int, views: int, repeats: int) -> list[di
 
 @torch.no_grad()
 def _queries(renderer: FastRenderer, model: GraphModel, camera: Any) -> float:
-    """Queries of the final field for a ray of a picture that has any."""
-    if isinstance(renderer, FewerSamples):
-        return float(renderer.counts[-1])
+    """Queries of the final field for a ray of a picture that meets anything in a grid, or for any ray."""
     bundle = camera.generate_rays(camera_indices=0, keep_shape=True).flatten()
     assert model.collider is not None
-    spans = renderer.place(rays_of(model.collider(bundle)))
-    return len(spans) / max(1, int((spans.counts > 0).sum()))
+    bundle = model.collider(bundle)
+    if isinstance(renderer, GridRenderer):
+        spans = renderer.place(rays_of(bundle))
+        return len(spans) / max(1, int((spans.counts > 0).sum()))
+    model.render_by(renderer)
+    return model.queries_a_ray(bundle)
 
 
 def _decibel(squared_error: float) -> float:
