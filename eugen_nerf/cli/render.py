@@ -78,12 +78,6 @@ class RenderCommand:
         from eugen_nerf.methods.runs.fast_rendering import use_fast_renderer
 
         run = self._opened()
-        if self.bundle is not None:
-            print(bundle_line(run))
-        elif not self.exact:
-            choice = use_fast_renderer(run, quality=self.quality, progress=print)
-            if choice is not None:
-                print(choice)
         timed = has_times(run)
         if not timed and self.path == "fixed":
             raise ConfigError(
@@ -93,6 +87,12 @@ class RenderCommand:
         count = len(eval_dataset(run))
         if not 0 <= self.view < count:
             raise ConfigError(f"no view {self.view} to take the camera of: the split has views 0 to {count - 1}")
+        if self.bundle is not None:
+            print(bundle_line(run))
+        elif not self.exact:
+            choice = use_fast_renderer(run, quality=self.quality, progress=print)
+            if choice is not None:
+                print(choice)
         camera = eval_dataset(run).cameras[self.view : self.view + 1]
         cameras = film_cameras(camera, scene_centre(run), self.path, frames, self.times if timed else None)
         write_film(render_film(run, cameras), self.output, fps=self.fps)
