@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from eugen_nerf.core.errors import ConfigError
 
-SHARES = ((0.75, 0.5, 0.5), (0.75, 0.75, 0.75), (0.75, 0.75, 0.875), (0.75, 0.75, 1.0), (1.0, 1.0, 1.0))
+SHARES = (
+    (0.75, 0.5, 0.5),
+    (0.75, 0.75, 0.75),
+    (1.0, 1.0, 0.75),
+    (0.75, 0.75, 1.0),
+    (1.0, 1.0, 0.875),
+    (1.0, 1.0, 1.0),
+)
 """Of the samples in the first round of proposals, in later ones and of the field, as tried: from few to many."""
 
 
@@ -41,7 +48,7 @@ def sample_counts(trained: Sequence[int]) -> list[FewerSamples]:
     Examples:
         >>> from eugen_nerf.methods.rendering.fewer_samples import sample_counts
         >>> [few.counts for few in sample_counts((32, 32, 32))]
-        [(24, 16, 16), (24, 24, 24), (24, 24, 28), (24, 24, 32), (32, 32, 32)]
+        [(24, 16, 16), (24, 24, 24), (32, 32, 24), (24, 24, 32), (32, 32, 28), (32, 32, 32)]
     """
     last = len(trained) - 1
     return [
