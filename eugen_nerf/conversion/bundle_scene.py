@@ -23,6 +23,7 @@ from eugen_nerf.core.rendering.proposal_renderer import ProposalRenderer
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.isdf import ISDFModel
+from eugen_nerf.methods.rendering.fewer_samples import FewerSamples
 from eugen_nerf.methods.rendering.grid_rendering import rays_of
 from eugen_nerf.methods.rendering.planning import unplan_model
 from eugen_nerf.methods.runs.fast_rendering import CHECK_RAYS, decibel, kept_renderer
@@ -96,6 +97,7 @@ def _renderer(run: Run, model: GraphModel, quality: float, progress: Callable[[s
     if isinstance(kept[0], GridRenderer):
         return BundledGrid.of(kept[0])
     assert isinstance(model, UnboundedModel)
+    assert isinstance(kept[0], FewerSamples)
     powers: tuple[float | None, float] = (None, 1.0)  # linear in disparity
     if isinstance(model, ZipNeRFModel):
         powers = (model.config.distance_exponent, model.config.distance_multiplier)

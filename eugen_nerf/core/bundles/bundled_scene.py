@@ -12,7 +12,7 @@ from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTenso
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid
 from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
 from eugen_nerf.core.bundles.bundled_views import MAX_VIEWS, BundledView
-from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
+from eugen_nerf.core.rendering.surface_renderer import TRACING, SurfaceRenderer
 
 SceneRenderer = BundledGrid | BundledProposals | SurfaceRenderer
 BuildRenderer = Callable[[Spec, StoredTensors, str], SceneRenderer]
@@ -91,7 +91,7 @@ class BundledScene(nn.Module):
         """See `BundledField.describe`."""
         renderer: dict[str, Any] | None = None
         if isinstance(self.renderer, SurfaceRenderer):
-            renderer = {"kind": SURFACE, **asdict(self.renderer)}
+            renderer = {"kind": SURFACE, **{key: getattr(self.renderer, key) for key in TRACING}}
         elif self.renderer is not None:
             renderer = self.renderer.describe()
         return {

@@ -17,6 +17,8 @@ from eugen_nerf.core.rendering.sphere_tracing import first_crossing
 
 AMBIENT = 0.15
 """Brightness of a surface along the line of sight; one that faces the camera has 1."""
+TRACING = ("step_scale", "min_step", "max_steps", "refinements")
+"""Settings of a `SurfaceRenderer` that are numbers."""
 GRADIENT_POINTS = 1 << 12
 """Whose gradients are taken at a time: so many layers' outputs are kept at once, and stay in a processor's cache."""
 

@@ -18,12 +18,10 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.rendering.density_grid import DensityGrid
 from eugen_nerf.core.rendering.distance_grid import DistanceGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
-from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
+from eugen_nerf.core.rendering.surface_renderer import TRACING, SurfaceRenderer
 from eugen_nerf.methods.rendering.fewer_samples import FewerSamples
 
 FORMAT = "eugen renderer 1"
-TRACING = ("step_scale", "min_step", "max_steps", "refinements")
-"""Settings of a `SurfaceRenderer` that are numbers."""
 
 
 Stored = GridRenderer | FewerSamples | SurfaceRenderer
