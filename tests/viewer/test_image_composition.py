@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 
 import numpy as np
 import pytest
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_viewer.frame_budget import SMALLEST, FrameBudget, fit_size
+from eugen_viewer.frame_budget import SMALLEST, fit_size
 from eugen_viewer.image_composition import LINE, DisplaySettings, compose, difference_image, map_colours, pad_to_aspect
 from eugen_viewer.panels.readout import Readout, ReadoutRow, escape_markdown
 
@@ -101,23 +100,6 @@ def test_sizes_keep_the_aspect_and_the_limits() -> None:
             if 0.1 < aspect < 10:
                 assert abs(w - aspect * h) <= aspect + 1
                 assert min(h, w) >= min(SMALLEST, 512) - 1
-
-
-def test_the_pace_follows_the_speed_and_refines_up_to_the_limit() -> None:
-    budget = FrameBudget(moving_seconds=0.1, first_seconds=0.4, max_size=256)
-    for _ in range(20):
-        budget.record_speed("a", 1000, 0.1)  # 10,000 rays a second
-        budget.record_speed("b", 1000, 0.3)
-    h, w = budget.size(["a"], 1.0, 0.1)
-    assert h * w == pytest.approx(1000, rel=0.1)
-    h, w = budget.size(["a", "b"], 1.0, 0.4)
-    assert h * w == pytest.approx(1000, rel=0.1)
-    stages = budget.stages(["a"], 2.0)
-    assert stages[-1] == (128, 256)
-    assert all(b[0] > a[0] for a, b in itertools.pairwise(stages))
-    for _ in range(40):
-        budget.record_speed("a", 1_000_000, 0.1)
-    assert budget.stages(["a"], 2.0) == [(128, 256)]
 
 
 def test_text_keeps_its_letters_and_words_and_nothing_in_it_is_markup() -> None:

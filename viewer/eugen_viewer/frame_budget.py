@@ -7,10 +7,16 @@ from dataclasses import dataclass, field
 
 SMALLEST = 24
 """Pixels along the shorter side below which nothing is recognisable."""
-_STEP = 2.0
-"""Factor of the side lengths from one refinement to the next."""
+_FINER = 1.3
+"""Factor of the side lengths from one refinement to the next at least."""
 _MEMORY = 0.6
-"""Weight of the previous speed against a new measurement."""
+"""Weight of former measurements of a speed against a new one, apart from the numbers of rays."""
+_MOST = 2.0
+"""Factor by which the rays of a moving image change from one to the next at most."""
+_CAUTION = 0.7
+"""Exponent of that factor: part of an image's time does not depend on its rays."""
+_UNKNOWN = 5e-4
+"""Seconds a ray that are guessed for a model before it has rendered."""
 
 
 @dataclass
@@ -18,32 +24,42 @@ class FrameBudget:
     """Measured speeds of the models, and the image sizes that follow from them.
 
     Attributes:
-        moving_seconds: seconds for an image while the camera moves.
+        moving_seconds: seconds for an image while the camera moves, from its camera to its sending: at least 10 a
+            second.
         first_seconds: seconds for the first image at rest.
+        patient_seconds: seconds of the largest image within which no size between is rendered first.
         max_size: pixels along the longer side of the image at full resolution.
     """
 
-    moving_seconds: float = 0.15
-    first_seconds: float = 0.4
+    moving_seconds: float = 0.08
+    first_seconds: float = 0.25
+    patient_seconds: float = 1.0
     max_size: int = 512
-    _seconds: dict[str, float] = field(default_factory=dict)
-    """Per ray, by model."""
+    _spent: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Seconds, and rays rendered in them, by model; the longer ago, the less they count."""
+    _moving_rays: dict[tuple[str, ...], float] = field(default_factory=dict)
+    """Rays of the next moving image, by its models."""
 
     def record_speed(self, name: str, rays: int, seconds: float) -> None:
         """Records that a model rendered a number of rays in a time."""
         if rays <= 0 or seconds <= 0:
             return
-        new = seconds / rays
-        old = self._seconds.get(name)
-        self._seconds[name] = new if old is None else _MEMORY * old + (1 - _MEMORY) * new
+        old_seconds, old_rays = self._spent.get(name, (0.0, 0.0))
+        self._spent[name] = (_MEMORY * old_seconds + seconds, _MEMORY * old_rays + rays)
+
+    def record_moving(self, names: list[str], rays: int, seconds: float) -> None:
+        """Records that an image of several models took a time while the camera moved, encoding and sending included."""
+        change = (self.moving_seconds / max(seconds, 1e-6)) ** _CAUTION
+        self._moving_rays[tuple(names)] = rays * min(max(change, 1 / _MOST), _MOST)
 
     def is_measured(self, name: str) -> bool:
         """Whether a model has been measured."""
-        return name in self._seconds
+        return name in self._spent
 
     def seconds_per_ray(self, names: list[str]) -> float:
         """Seconds for one ray through each of several models; a cautious guess for unmeasured ones."""
-        return sum(self._seconds.get(name, 5e-4) for name in names)
+        spent = [self._spent.get(name, (_UNKNOWN, 1.0)) for name in names]
+        return sum(seconds / rays for seconds, rays in spent)
 
     def size(self, names: list[str], aspect: float, seconds: float, max_size: int | None = None) -> tuple[int, int]:
         """Height and width of an image that several models can render within a time.
@@ -54,19 +70,51 @@ class FrameBudget:
             seconds: for the image.
             max_size: pixels along its longer side; None uses the viewer's limit.
         """
-        rays = seconds / max(self.seconds_per_ray(names), 1e-9)
-        return fit_size(math.sqrt(rays / aspect), aspect, self.max_size if max_size is None else max_size)
+        return self._size_of(seconds / max(self.seconds_per_ray(names), 1e-9), aspect, max_size)
 
-    def stages(self, names: list[str], aspect: float, max_size: int | None = None) -> list[tuple[int, int]]:
-        """Sizes of an image at rest, coarse to fine: each has four times the pixels of the previous one."""
-        limit = self.max_size if max_size is None else max_size
-        last = fit_size(math.inf, aspect, limit)
-        height, width = self.size(names, aspect, self.first_seconds, limit)
-        sizes = []
-        while height < last[0] / 1.3:
-            sizes.append((height, width))
-            height, width = fit_size(height * _STEP, aspect, limit)
-        return [*sizes, last]
+    def moving_size(
+        self, names: list[str], aspect: float, share: float = 1.0, max_size: int | None = None
+    ) -> tuple[int, int]:
+        """Height and width of the next image while the camera moves, from how long the last one took.
+
+        Args:
+            names: of the models.
+            aspect: width over height.
+            share: of the image that each of them renders.
+            max_size: as in `size`.
+        """
+        first = share * self.seconds_per_ray(names)
+        rays = self._moving_rays.get(tuple(names), self.moving_seconds / max(first, 1e-9))
+        return self._size_of(rays, aspect, max_size)
+
+    def full_size(self, aspect: float, max_size: int | None = None) -> tuple[int, int]:
+        """Height and width of the finest image."""
+        return self._size_of(math.inf, aspect, max_size)
+
+    def next_size(
+        self, names: list[str], aspect: float, shown_height: int = 0, max_size: int | None = None
+    ) -> tuple[int, int]:
+        """Height and width of the next image at rest, finer than the one shown: half the finest's sides, a quarter, ...
+
+        So all images before the finest take a third of its time together.
+
+        Args:
+            names: of the models.
+            aspect: width over height.
+            shown_height: of the image shown; 0 for none.
+            max_size: as in `size`.
+        """
+        last = self.full_size(aspect, max_size)
+        if self.seconds_per_ray(names) * last[0] * last[1] <= self.patient_seconds:
+            return last
+        least = max(self.size(names, aspect, self.first_seconds, max_size)[0], _FINER * shown_height)
+        height = float(last[0])
+        while height / 2 >= least:
+            height /= 2
+        return last if height == last[0] else fit_size(height, aspect, max_size or self.max_size)
+
+    def _size_of(self, rays: float, aspect: float, max_size: int | None) -> tuple[int, int]:
+        return fit_size(math.sqrt(rays / aspect), aspect, max_size or self.max_size)
 
 
 def fit_size(height: float, aspect: float, max_size: int) -> tuple[int, int]:

@@ -45,12 +45,14 @@ class RenderedFrame:
         size: height and width, pixels.
         images: by run.
         fine: whether they have the full resolution.
+        wanted_size: height and width that were given; a test view's own camera may round the width otherwise.
     """
 
     viewpoint: Viewpoint
     size: tuple[int, int]
     images: dict[str, RenderedImage]
     fine: bool
+    wanted_size: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -112,20 +114,34 @@ class RunComparison:
         first, *others = frame.images.values()
         return [name for name in first.outputs if all(name in other.outputs for other in others)]
 
-    def sizes(self, viewpoint: Viewpoint, state: str) -> list[tuple[int, int]]:
-        """Sizes to render in turn, in a state of nerfstudio's render machine."""
+    def next_size(self, viewpoint: Viewpoint, state: str, shown_height: int = 0) -> tuple[int, int]:
+        """Height and width to render next, in a state of nerfstudio's render machine.
+
+        Args:
+            viewpoint: of the image.
+            state: low_move, low_static or high.
+            shown_height: of the image of this viewpoint that is shown already; 0 for none.
+        """
         budget, names = self.renderer.budget, self.choice.needed()
-        aspect, max_size = viewpoint.aspect, None
-        if viewpoint.view is not None and self.base.cameras is not None:
-            camera = self.base.cameras[viewpoint.view]
-            height, width = int(camera.height), int(camera.width)
-            aspect, max_size = width / height, min(budget.max_size, max(height, width))
+        aspect, max_size = self._shape(viewpoint)
         if state == "low_move":
-            halves = 2 if self.choice.settings.mode == "split" and len(names) == 2 else 1
-            return [budget.size(names, aspect, halves * budget.moving_seconds, max_size)]
+            share = 0.5 if self.choice.settings.mode == "split" and len(names) == 2 else 1.0
+            return budget.moving_size(names, aspect, share, max_size)
         if state == "low_static":
-            return [budget.size(names, aspect, budget.first_seconds, max_size)]
-        return budget.stages(names, aspect, max_size)
+            return budget.size(names, aspect, budget.first_seconds, max_size)
+        return budget.next_size(names, aspect, shown_height, max_size)
+
+    def full_size(self, viewpoint: Viewpoint) -> tuple[int, int]:
+        """Height and width of the finest image."""
+        return self.renderer.budget.full_size(*self._shape(viewpoint))
+
+    def _shape(self, viewpoint: Viewpoint) -> tuple[float, int | None]:
+        """Width over height of the image, and the limit of its longer side: those of the photograph at a test view."""
+        if viewpoint.view is None or self.base.cameras is None:
+            return viewpoint.aspect, None
+        camera = self.base.cameras[viewpoint.view]
+        height, width = int(camera.height), int(camera.width)
+        return width / height, min(self.renderer.budget.max_size, max(height, width))
 
     def render_frame(
         self,
@@ -168,7 +184,7 @@ class RunComparison:
                 progress=lambda share, number=number: progress((number + share) / len(names)),  # type: ignore[misc]
             )
         shown = next(iter(images.values())).size
-        return RenderedFrame(viewpoint, shown, images, fine)
+        return RenderedFrame(viewpoint, shown, images, fine, size)
 
     def camera_for(self, shown_run: ShownRun, viewpoint: Viewpoint, size: tuple[int, int]) -> Cameras:
         """The camera for one of the runs, in its own coordinates."""

@@ -38,7 +38,7 @@ def print_timing(runs: Sequence[ShownRun], console: Console, *, max_size: int, s
     comparison = RunComparison({run.name: run for run in runs}, Renderer(FrameBudget(max_size=max_size)))
     viewpoint = first_viewpoint(comparison)
     comparison.choose(second=None)
-    size = comparison.sizes(viewpoint, "low_static")[0]
+    size = comparison.next_size(viewpoint, "low_static")
     comparison.render_frame(viewpoint, size)
     first = time.perf_counter() - started
     about = environment(runs[0].model.device, ["float32"])

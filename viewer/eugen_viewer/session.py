@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import cache
 from typing import Any, Literal
 
@@ -31,6 +32,8 @@ _PATIENCE = 1.0
 """Seconds after which an image is cancelled while the camera still moves."""
 _FRAME_SECONDS = 1 / 30
 """Between two images of a tab at least: a raw client can ask for more."""
+_NUMBERS_SECONDS = 0.25
+"""Between two changes of the numbers while something moves: the page compiles each as a program."""
 _QUALITY = {"low_move": 60, "low_static": 80, "high": 95}
 """JPEG quality by state."""
 _encoding = FairLock()
@@ -55,7 +58,7 @@ class Session(RenderStateMachine):
         self.frame: RenderedFrame | None = None
         self.numbers = client.gui.add_markdown("connecting ...", order=-10.0)
         self.status = client.gui.add_markdown("", order=-9.0)
-        self._status_time = self._next_frame = 0.0
+        self._status_time = self._next_frame = self._started = self._numbers_time = 0.0
 
     # camera
 
@@ -161,7 +164,8 @@ class Session(RenderStateMachine):
 
     def _render_img(self, camera_state: CameraState) -> Any:
         time.sleep(max(0.0, self._next_frame - time.monotonic()))
-        self._next_frame = time.monotonic() + _FRAME_SECONDS
+        self._started = time.monotonic()
+        self._next_frame = self._started + _FRAME_SECONDS
         try:
             return self._render()
         except RenderCancelled as error:
@@ -182,25 +186,26 @@ class Session(RenderStateMachine):
             self.numbers.content = self.app.mesh_message
             self.set_status("")
             raise RenderCancelled
-        sizes = comparison.sizes(viewpoint, state)
-        shown = self._shown(viewpoint)
-        if state == "high" and shown is not None:  # only sizes finer than the displayed one
-            sizes = [size for size in sizes[:-1] if size[0] > 1.3 * shown.size[0]] + sizes[-1:]
-        for number, size in enumerate(sizes):
+        shown, full = self._shown(viewpoint), comparison.full_size(viewpoint)
+        if state == "high" and shown is not None and shown.wanted_size == full:
+            self.frame = replace(shown, fine=True)
+            return self.frame
+        while True:
             started = time.monotonic()
-            last = number == len(sizes) - 1
+            size = comparison.next_size(viewpoint, state, 0 if shown is None else shown.size[0])
+            fine = state == "high" and size == full
             frame = comparison.render_frame(
                 viewpoint,
                 size,
                 visible_only=state == "low_move",
-                fine=state == "high" and last,
+                fine=fine,
                 wanted=lambda started=started: self._wanted(started),  # type: ignore[misc]
                 progress=lambda share, started=started, size=size: self._progress(share, started, size),  # type: ignore[misc]
             )
-            self.frame = frame
-            if not last:
-                self.display(frame, state)
-        return frame
+            self.frame = shown = frame
+            if fine or state != "high":
+                return frame
+            self.display(frame, state)
 
     def _shown(self, viewpoint: Viewpoint) -> RenderedFrame | None:
         """The displayed frame, if it is complete and of the same viewpoint and runs."""
@@ -217,6 +222,13 @@ class Session(RenderStateMachine):
         except Exception as error:  # the tab may be closed
             if self.running and self.client.client_id in self.app.sessions:
                 report_failure("an image was not shown", error)
+            return
+        if self.state == "low_move":
+            height, width = outputs.size
+            seconds = time.monotonic() - self._started
+            self.app.comparison.renderer.budget.record_moving(list(outputs.images), height * width, seconds)
+        elif self.state == "low_static" and self.next_action is None:
+            self.request_render("static")  # finer at once, in place of a wait for a movement
 
     # display
 
@@ -239,7 +251,10 @@ class Session(RenderStateMachine):
         kind: Literal["png", "jpeg"] = "png" if image.shape[0] * image.shape[1] < _EXACT else "jpeg"
         with _encoding:
             self.client.scene.set_background_image(image, format=kind, jpeg_quality=_QUALITY[state], depth=depth)
-        self.numbers.content = comparison.readout(frame).markdown()
+        now = time.monotonic()
+        if state != "low_move" or now - self._numbers_time > _NUMBERS_SECONDS:
+            self._numbers_time = now
+            self.numbers.content = comparison.readout(frame).markdown()
         self.set_status("")
         self.app.notify_displayed(self, frame, image)
         return True
