@@ -106,7 +106,7 @@ class ViewCommand:
                 if choice is not None:
                     print_lines(console, {name: str(choice)})
         if self.timing:
-            from eugen_viewer.self_timing import print_timing
+            from eugen_viewer.timing.self_timing import print_timing
 
             print_timing(runs, console, max_size=self.max_size, started=start)
             return

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from eugen_viewer.app import Viewer
+from eugen_viewer.panels.picture_overlay import CLASS
 from eugen_viewer.server.address import choose_port
 from eugen_viewer.session import Session
 from eugen_viewer.shown_runs import ShownRun
@@ -104,8 +105,8 @@ class Tab:
         self.page.get_by_role("option", name=option, exact=True).click()
 
     def canvas(self) -> np.ndarray:
-        """What the browser shows of the scene, uint8 `[height, width, 3]`."""
-        png = self.page.locator("canvas").last.screenshot()
+        """What the browser shows of the scene, uint8 `[height, width, 3]`, without what lies over it."""
+        png = self.page.locator("canvas").last.screenshot(style=f".{CLASS} {{ visibility: hidden }}")
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
     def save(self, name: str) -> None:

@@ -19,9 +19,9 @@ from rich.console import Console
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.surfaces.distance_field import SignedDistance
 from eugen_viewer.recording import CameraPath, record_film, save_image, save_path, unused_path
-from eugen_viewer.self_timing import print_timing
 from eugen_viewer.shown_runs import ShownRun, open_run
 from eugen_viewer.surface_view import make_slice_plane, probe_ray
+from eugen_viewer.timing.self_timing import print_timing
 from eugen_viewer.viewer_cameras import Viewpoint
 
 CENTRE, RADIUS = torch.tensor([0.2, -0.1, 0.3]), 0.5
@@ -138,8 +138,8 @@ def test_names_of_files_are_never_taken(tmp_path: Path) -> None:
 
 
 def test_times_are_printed(tiny_dense_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eugen_viewer.self_timing.SIDE", 16)
-    monkeypatch.setattr("eugen_viewer.self_timing.FRAMES", 3)
+    monkeypatch.setattr("eugen_viewer.timing.self_timing.SIDE", 16)
+    monkeypatch.setattr("eugen_viewer.timing.self_timing.FRAMES", 3)
     shown_run: ShownRun = open_run(tiny_dense_run, "dense", device="cpu", data=None)
     text = io.StringIO()
     print_timing([shown_run], Console(file=text, width=200), max_size=32, started=time.perf_counter())

@@ -39,6 +39,10 @@ class TabSession(Protocol):
 class RunSelector(Protocol):
     """The panel for choosing runs."""
 
+    @property
+    def split_control(self) -> str:
+        """Identifier, in the page, of the slider of the split."""
+
     def update_runs(self) -> None:
         """Updates the list of runs to choose from."""
 

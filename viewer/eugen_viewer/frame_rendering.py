@@ -21,8 +21,9 @@ from eugen_viewer.fair_lock import FairLock
 from eugen_viewer.frame_budget import FrameBudget
 from eugen_viewer.shown_runs import ShownRun, counting_queries
 
-PIECE_SECONDS = 0.05
-"""Target time of a piece, and so the delay before a camera movement is noticed."""
+PIECE_SECONDS = 0.1
+"""Target time of a piece, and so the delay before a camera movement is noticed. Half of a piece takes more than half as
+long: every operation has to be started."""
 _PIECE_RAYS = (64, 1 << 15)
 """Minimum and maximum number of rays of a piece."""
 
@@ -85,6 +86,7 @@ class Renderer:
         camera: Cameras,
         *,
         columns: Columns | None = None,
+        at_once: bool = False,
         wanted: Callable[[], bool] = lambda: True,
         progress: Callable[[float], None] = lambda share: None,
     ) -> RenderedImage:
@@ -94,6 +96,7 @@ class Renderer:
             shown_run: the model.
             camera: `[1]`, in the model's own coordinates.
             columns: to render; None renders all.
+            at_once: whether the image is so small that it is one piece.
             wanted: called before every piece; False cancels.
             progress: called with the completed share after every piece.
 
@@ -113,7 +116,7 @@ class Renderer:
         while done < len(bundle):
             if not wanted():
                 raise RenderCancelled
-            piece = bundle[done : done + self._piece(shown_run.name)]
+            piece = bundle[done : done + (len(bundle) if at_once else self._piece(shown_run.name))]
             with self.lock:
                 if not wanted():  # any more: many tabs may have been served meanwhile
                     raise RenderCancelled

@@ -64,13 +64,14 @@ def split_column(share: float, width: int) -> int:
     return min(max(round(share * width), 0), width)
 
 
-def compose(settings: DisplaySettings, first: Outputs | None, second: Outputs | None) -> Image8:
+def compose(settings: DisplaySettings, first: Outputs | None, second: Outputs | None, *, line: bool = True) -> Image8:
     """Composes the displayed image.
 
     Args:
         settings: how to compose.
         first: outputs `[height, width, channels]` of the first run; None if `settings` needs none.
         second: likewise for the second run.
+        line: whether the halves of a split have a line between them.
 
     Returns:
         uint8 `[height, width, 3]`.
@@ -90,7 +91,7 @@ def compose(settings: DisplaySettings, first: Outputs | None, second: Outputs | 
     left, right = _coloured(a, b)
     edge = split_column(settings.split, a.shape[1])
     image = np.concatenate([left[:, :edge], right[:, edge:]], axis=1)
-    if 0 < edge < a.shape[1]:
+    if line and 0 < edge < a.shape[1]:
         image[:, edge] = LINE
     return image
 

@@ -158,7 +158,8 @@ class RunComparison:
         Args:
             viewpoint: of all images.
             size: height and width.
-            visible_only: whether to skip columns hidden by the split.
+            visible_only: whether to skip columns hidden by the split, as while the camera moves: the image is small
+                then, and one piece.
             fine: stored in the frame.
             wanted: see `Renderer.render`.
             progress: called with the completed share.
@@ -180,6 +181,7 @@ class RunComparison:
                 shown_run,
                 camera,
                 columns=columns,
+                at_once=visible_only,
                 wanted=wanted,
                 progress=lambda share, number=number: progress((number + share) / len(names)),  # type: ignore[misc]
             )
@@ -197,13 +199,18 @@ class RunComparison:
             camera.camera_to_worlds = pose[None].float()
         return camera
 
-    def compose(self, frame: RenderedFrame) -> Image8 | None:
-        """The displayed image; None if the frame lacks an output of the current choice."""
+    def compose(self, frame: RenderedFrame, *, line: bool = True) -> Image8 | None:
+        """The displayed image; None if the frame lacks an output of the current choice.
+
+        Args:
+            frame: of the chosen runs.
+            line: whether the halves of a split have a line between them.
+        """
         choice, images = self.choice, frame.images
         if any(name not in images or choice.settings.output not in images[name].outputs for name in choice.needed()):
             return None
         first, second = (images[n].outputs if n in images else None for n in (choice.first, choice.second))
-        return compose(choice.settings, first, second)
+        return compose(choice.settings, first, second, line=line)
 
     def readout(self, frame: RenderedFrame) -> Readout:
         """The numbers of a frame; quality is measured on complete images of full resolution only."""

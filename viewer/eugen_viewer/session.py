@@ -21,6 +21,7 @@ from eugen_viewer.context import ViewerContext
 from eugen_viewer.fair_lock import FairLock
 from eugen_viewer.frame_rendering import RenderCancelled
 from eugen_viewer.image_composition import pad_to_aspect
+from eugen_viewer.panels.picture_overlay import PictureOverlay
 from eugen_viewer.panels.readout import escape_markdown
 from eugen_viewer.run_comparison import RenderedFrame
 from eugen_viewer.server.failures import one_line, report_failure
@@ -58,7 +59,10 @@ class Session(RenderStateMachine):
         self.frame: RenderedFrame | None = None
         self.numbers = client.gui.add_markdown("connecting ...", order=-10.0)
         self.status = client.gui.add_markdown("", order=-9.0)
-        self._status_time = self._next_frame = self._started = self._numbers_time = 0.0
+        self.overlay = PictureOverlay(client)
+        self._status_time = self._next_frame = self._began = self._numbers_time = 0.0
+        self._frames = 0
+        """Shown since the numbers were written."""
 
     # camera
 
@@ -164,8 +168,8 @@ class Session(RenderStateMachine):
 
     def _render_img(self, camera_state: CameraState) -> Any:
         time.sleep(max(0.0, self._next_frame - time.monotonic()))
-        self._started = time.monotonic()
-        self._next_frame = self._started + _FRAME_SECONDS
+        self._began = time.monotonic()
+        self._next_frame = self._began + _FRAME_SECONDS
         try:
             return self._render()
         except RenderCancelled as error:
@@ -184,6 +188,7 @@ class Session(RenderStateMachine):
             self.client.scene.set_background_image(np.full((2, 2, 3), 40, np.uint8), format="png")
             self.frame = None
             self.numbers.content = self.app.mesh_message
+            self.overlay.clear()
             self.set_status("")
             raise RenderCancelled
         shown, full = self._shown(viewpoint), comparison.full_size(viewpoint)
@@ -225,7 +230,7 @@ class Session(RenderStateMachine):
             return
         if self.state == "low_move":
             height, width = outputs.size
-            seconds = time.monotonic() - self._started
+            seconds = time.monotonic() - self._began
             self.app.comparison.renderer.budget.record_moving(list(outputs.images), height * width, seconds)
         elif self.state == "low_static" and self.next_action is None:
             self.request_render("static")  # finer at once, in place of a wait for a movement
@@ -236,7 +241,7 @@ class Session(RenderStateMachine):
         """Sends image and numbers to the tab; False if the frame lacks an output."""
         comparison = self.app.comparison
         with _encoding:
-            image = comparison.compose(frame)
+            image = comparison.compose(frame, line=False)
         if image is None:
             names = comparison.output_names(frame)
             if comparison.choice.settings.output not in names and names:
@@ -245,19 +250,32 @@ class Session(RenderStateMachine):
         self.app.update_outputs(comparison.output_names(frame))
         depth = self.app.scene_depth(frame)
         aspect = self.client.camera.aspect
+        width = image.shape[1]
         if frame.viewpoint.view is not None:
             image = pad_to_aspect(image, aspect)
             depth = None if depth is None else pad_to_aspect(depth, aspect, 0)
         kind: Literal["png", "jpeg"] = "png" if image.shape[0] * image.shape[1] < _EXACT else "jpeg"
         with _encoding:
             self.client.scene.set_background_image(image, format=kind, jpeg_quality=_QUALITY[state], depth=depth)
-        now = time.monotonic()
-        if state != "low_move" or now - self._numbers_time > _NUMBERS_SECONDS:
-            self._numbers_time = now
-            self.numbers.content = comparison.readout(frame).markdown()
+        if comparison.choice.settings.mode == "split" and len(frame.images) == 2:
+            self.overlay.draw_line(self.app.compare_panel.split_control, width / image.shape[1])
+        else:
+            self.overlay.hide_line()
+        self._write_numbers(frame, state)
         self.set_status("")
         self.app.notify_displayed(self, frame, image)
         return True
+
+    def _write_numbers(self, frame: RenderedFrame, state: str) -> None:
+        passed, moving = time.monotonic() - self._numbers_time, state == "low_move"
+        self._frames += 1
+        if moving and passed < _NUMBERS_SECONDS:
+            return
+        speed = self._frames / passed if moving and passed < 1.0 else None
+        self._numbers_time, self._frames = time.monotonic(), 0
+        readout = self.app.comparison.readout(frame)
+        self.numbers.content = readout.markdown()
+        self.overlay.write(readout, speed)
 
     def set_status(self, line: str) -> None:
         """Shows a line below the numbers."""

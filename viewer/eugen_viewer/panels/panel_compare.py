@@ -37,7 +37,7 @@ class ComparePanel:
         self.first = gui.add_dropdown("Left", names, initial_value=choice.first)
         self.second = gui.add_dropdown("Right", [*names, "-"], initial_value=choice.second or "-")
         self.mode = gui.add_dropdown("View", tuple(MODE_NAMES.values()), initial_value=MODE_NAMES[choice.settings.mode])
-        self.split = gui.add_slider("Split position", 0.0, 1.0, 0.005, choice.settings.split)
+        self.split = gui.add_slider("Split position", 0.0, 1.0, 0.001, choice.settings.split)
         self.output = gui.add_dropdown("Output", ("rgb",), initial_value="rgb")
         self.scale = gui.add_slider("Difference scale", 0.01, 1.0, 0.01, choice.settings.full_scale)
         self.bar = gui.add_markdown("", visible=False)
@@ -53,6 +53,11 @@ class ComparePanel:
             handle.on_update(self._changed)
         self.max_size.on_update(self._resized)
         self._arrange()
+
+    @property
+    def split_control(self) -> str:
+        """Identifier, in the page, of the slider of the split."""
+        return self.split._impl.id
 
     def update_runs(self) -> None:
         """Updates the list of runs and the current choice."""

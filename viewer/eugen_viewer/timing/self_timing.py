@@ -20,6 +20,7 @@ from eugen_viewer.panels.compression import LiveCompression
 from eugen_viewer.panels.refit import fitted_layer
 from eugen_viewer.run_comparison import RunComparison
 from eugen_viewer.shown_runs import ShownRun
+from eugen_viewer.timing.interaction_timing import Interaction, measure_interaction
 from eugen_viewer.viewer_cameras import Viewpoint, viewpoint_at_view
 
 FRAMES = 24
@@ -52,9 +53,9 @@ def print_timing(runs: Sequence[ShownRun], console: Console, *, max_size: int, s
         console.print(
             f"orbiting, {width} x {height}: {middle:.0f} ms a frame ({low:.0f} to {high:.0f}), {name}", highlight=False
         )
-        budget = comparison.renderer.budget
-        moving = budget.size([name], viewpoint.aspect, budget.moving_seconds)
-        console.print(f"  shown while moving: {moving[1]} x {moving[0]} in {budget.moving_seconds:g} s, {name}")
+        comparison.choose(first=name, second=None, mode="first")
+        for line in interaction_lines(measure_interaction(comparison, viewpoint)):
+            console.print(f"  {line}, {name}", highlight=False)
     for shown_run in runs:
         compression = LiveCompression(shown_run.run)
         try:
@@ -65,6 +66,14 @@ def print_timing(runs: Sequence[ShownRun], console: Console, *, max_size: int, s
             console.print(f"{line}, {shown_run.name}", highlight=False)
         break
     console.print(f"refit of a layer {WIDE} -> {WIDE} at half its width: {1e3 * wide_refit():.0f} ms", highlight=False)
+
+
+def interaction_lines(interaction: Interaction) -> list[str]:
+    """A drag and the rest after it, in words."""
+    height, width = interaction.drag_size
+    lines = [f"dragging: {interaction.frames_per_second:.0f} frames/s of {width} x {height}"]
+    stages = ", ".join(f"{w} x {h} after {seconds:.2f} s" for (h, w), seconds in interaction.rest)
+    return [*lines, f"at rest: {stages}"]
 
 
 def first_viewpoint(comparison: RunComparison) -> Viewpoint:

@@ -1,0 +1,1 @@
+"""Measurements of the viewer without a browser."""
