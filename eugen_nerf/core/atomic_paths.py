@@ -138,7 +138,16 @@ def _is_running(pid: int) -> bool:
         return False
     except (PermissionError, OverflowError):  # another user's; no number of a process
         return True
-    return True
+    return not _has_ended(pid)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process has ended and nobody has taken note of it yet, as happens in containers; False if unknown."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in (b"Z", b"X")
 
 
 def _flush(path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,21 @@ def test_what_a_killed_process_left_is_cleared_away_by_the_next(tmp_path: Path, 
         assert set(tmp_path.iterdir()) == {living, elsewhere}
         partial.write_text("whole")
     assert set(tmp_path.iterdir()) == {tmp_path / "a.b", living, elsewhere}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux says that a process has ended")
+def test_what_a_process_left_that_nobody_took_note_of_is_cleared_away_too(tmp_path: Path) -> None:
+    """A container has often no first process that does: its number stays taken."""
+    ended = subprocess.Popen([sys.executable, "-c", "pass"])
+    while Path(f"/proc/{ended.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    left = tmp_path / f".a.{module._host()}-{ended.pid}.partial.json"
+    left.write_text("half")
+    running = tmp_path / f".b.{module._host()}-{os.getppid()}.partial.json"
+    running.write_text("half")
+    recover(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [running.name]
+    ended.wait()
 
 
 def test_a_folder_whose_process_was_killed_between_two_renames_gets_its_name_back(tmp_path: Path) -> None:
