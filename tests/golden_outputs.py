@@ -56,9 +56,16 @@ def outputs_of(pipeline: Pipeline) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def outputs_of_bundle(path: Path) -> dict[str, Tensor]:
-    """Density `[64, 1]` and colour `[64, 3]` of a bundle at `POINTS`, looking along `DIRECTION`."""
-    density, colour = load_bundle(path)(POINTS, DIRECTION)
-    return {"density": density, "colour": colour}
+    """Density `[64, 1]` and colour `[64, 3]` of a bundle at `POINTS`, looking along `DIRECTION`.
+
+    Of one that has a camera its image `[h, w, 3]` too.
+    """
+    field = load_bundle(path)
+    density, colour = field(POINTS, DIRECTION)
+    outputs = {"density": density, "colour": colour}
+    if field.cameras:
+        outputs["image"] = field.render(field.cameras[0]).colour
+    return outputs
 
 
 def fingerprint() -> dict[str, str]:

@@ -28,10 +28,12 @@ from eugen_nerf.methods.runs.bundle_runs import open_bundle
 from eugen_nerf.methods.runs.fast_rendering import use_fast_renderer
 from eugen_nerf.methods.runs.image_metrics import quantise
 from eugen_nerf.methods.runs.loading import Run, load_run
+from eugen_viewer.app import Viewer
 from eugen_viewer.frame_budget import FrameBudget
 from eugen_viewer.frame_rendering import Renderer
 from eugen_viewer.panels.panel_surface import SurfacePanel
 from eugen_viewer.run_comparison import RunComparison
+from eugen_viewer.server.address import choose_port
 from eugen_viewer.shown_runs import open_run, run_names
 from eugen_viewer.viewer_cameras import viewpoint_at_view
 
@@ -227,6 +229,18 @@ def test_the_viewer_shows_bundles(bundles: dict[str, Path]) -> None:
         assert image.queries is not None
         assert run.costs() == (bundle.inference_parameters(), bundle.multiply_adds())
         assert comparison.readout(frame).rows[0].photograph is None
+
+
+def test_the_whole_viewer_takes_bundles(bundles: dict[str, Path], tmp_path: Path) -> None:
+    shown = [open_run(path, name, device="cpu", data=None) for name, path in bundles.items()]
+    port = choose_port("127.0.0.1", None)[0]
+    viewer = Viewer(shown, host="127.0.0.1", port=port, output=tmp_path / "out", max_size=32)
+    try:
+        assert viewer.ready
+        assert viewer.time_panel is not None
+        assert viewer.compress_panel.teacher is None
+    finally:
+        viewer.close()
 
 
 def render_command(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:

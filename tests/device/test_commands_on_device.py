@@ -10,13 +10,14 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from bundles import RENDERED, with_scene
 from pretend import device_of, pretend_cuda
 from tiny_runs import batches_in_threads, train_stock
 
 from eugen_nerf.cli import sdf
 from eugen_nerf.cli.distill import Distill
 from eugen_nerf.cli.eval import EvalCommand
-from eugen_nerf.core import load_bundle
+from eugen_nerf.core import load_bundle, save_bundle
 from eugen_nerf.core.inference.plan_backends import PlanDtype
 from eugen_nerf.evaluation.protocol import Inference, Protocol, Timing
 from eugen_nerf.evaluation.sdf.sdf_protocol import SdfProtocol
@@ -117,6 +118,18 @@ def test_a_bundle_is_written_and_queried(device_run: DeviceRun, tmp_path: Path) 
             assert {device_of(value) for value in found} == {GPU}
     for value, other in zip(found, expected, strict=True):
         torch.testing.assert_close(value, other)
+
+
+@pytest.mark.parametrize("kind", RENDERED)
+def test_a_bundle_is_rendered(kind: str, tmp_path: Path) -> None:
+    save_bundle(with_scene(kind), tmp_path / "bundle")
+    field = load_bundle(tmp_path / "bundle")
+    camera = field.cameras[1]
+    expected = field.render(camera)
+    with pretend_cuda():
+        found = load_bundle(tmp_path / "bundle").to("cuda").render(camera)
+        assert {device_of(value) for value in found if value is not None} == {GPU}
+    torch.testing.assert_close(found.colour, expected.colour)
 
 
 def test_a_picture_of_the_viewer(device_run: DeviceRun) -> None:
