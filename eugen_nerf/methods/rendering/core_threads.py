@@ -1,7 +1,7 @@
 """Rays rendered in parts side by side, each part by one thread: torch's own threads split every operation instead.
 
 Rendering by a grid is many small operations. Split among threads, each of them waits for the slowest thread, and on a
-machine with other work that is one which does not run at the moment: a frame of 60 ms took 2 s so.
+machine with other work that is one which does not run at the moment.
 """
 
 from __future__ import annotations

@@ -26,17 +26,19 @@ class Interaction:
     """What was measured.
 
     Attributes:
-        drag: sizes of the images that a drag of `DRAG_SECONDS` gave.
+        drag: sizes of the images that a drag of at least `DRAG_SECONDS` gave; one at least.
+        drag_seconds: until the last of them was there.
         rest: sizes of the images after it, and the seconds from its end until each was there.
     """
 
     drag: list[Size]
+    drag_seconds: float
     rest: list[tuple[Size, float]]
 
     @property
     def frames_per_second(self) -> float:
         """Of the drag."""
-        return len(self.drag) / DRAG_SECONDS
+        return len(self.drag) / self.drag_seconds
 
     @property
     def drag_size(self) -> Size:
@@ -56,7 +58,7 @@ def measure_interaction(comparison: RunComparison, viewpoint: Viewpoint) -> Inte
     """
     viewpoint = replace(viewpoint, view=None, aspect=ASPECT)
     _drag(comparison, viewpoint)
-    sizes, viewpoint = _drag(comparison, viewpoint)
+    sizes, seconds, viewpoint = _drag(comparison, viewpoint)
     start, shown, images = time.perf_counter(), 0, list[tuple[Size, float]]()
     for state in ("low_static", "high"):
         while True:
@@ -65,14 +67,14 @@ def measure_interaction(comparison: RunComparison, viewpoint: Viewpoint) -> Inte
             images.append((size, time.perf_counter() - start))
             shown = size[0]
             if size == comparison.full_size(viewpoint):
-                return Interaction(sizes, images)
+                return Interaction(sizes, seconds, images)
             if state == "low_static":
                 break
     raise AssertionError("the last image is the finest")
 
 
-def _drag(comparison: RunComparison, viewpoint: Viewpoint) -> tuple[list[Size], Viewpoint]:
-    """Sizes of the images, and where the drag ends."""
+def _drag(comparison: RunComparison, viewpoint: Viewpoint) -> tuple[list[Size], float, Viewpoint]:
+    """Sizes of the images, seconds in all, and where the drag ends."""
     start, sizes, at = time.perf_counter(), list[Size](), viewpoint
     while True:
         began = time.perf_counter()
@@ -81,9 +83,9 @@ def _drag(comparison: RunComparison, viewpoint: Viewpoint) -> tuple[list[Size], 
         names = _show(comparison, at, size, moving=True)
         ended = time.perf_counter()
         comparison.renderer.budget.record_moving(names, size[0] * size[1], ended - began)
-        if ended - start > DRAG_SECONDS:
-            return sizes, at
         sizes.append(size)
+        if ended - start > DRAG_SECONDS:
+            return sizes, ended - start, at
 
 
 def _show(comparison: RunComparison, viewpoint: Viewpoint, size: Size, *, moving: bool) -> list[str]:
