@@ -16,6 +16,7 @@ from rich.console import Console
 from eugen_nerf.cli.suite_file import EVALUATORS, Suite
 from eugen_nerf.cli.support.progress import working
 from eugen_nerf.cli.support.runner import Job, WorkerPool, run_command, run_jobs, tool, wait_for
+from eugen_nerf.core.atomic_paths import recover
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.surfaces.files import write_texts
 
@@ -131,8 +132,9 @@ def _evaluation(suite: Suite, report: Path) -> list[str]:
 
 
 def keep_older(report: Path, console: Console) -> None:
-    """Moves an older report out of the way: no result is overwritten."""
-    if not report.exists():
+    """Moves an older report out of the way: no result is overwritten. What a killed process left of one goes."""
+    recover(report)
+    if not report.exists() or (report.is_dir() and not any(report.iterdir())):
         return
     number = 1
     while (kept := report.with_name(f"report-{number}")).exists():

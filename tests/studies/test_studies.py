@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from rich.console import Console
 from torch import nn
 
 from eugen_nerf.cli.study import is_study, read_study, run_study
+from eugen_nerf.cli.suite import keep_older
+from eugen_nerf.core import atomic_paths
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.evaluation.reports.study_report import study_rows, study_tables
 from eugen_nerf.evaluation.reports.svg_plots import errors_svg, undominated
@@ -185,6 +189,24 @@ def test_a_suite_resumes_and_does_not_depend_on_its_workers(tmp_path: Path) -> N
     run_study(write_suite(tmp_path, steps=6), console, workers=1)
     assert rows(tmp_path) != first, "another setting, another result"
     assert len(list((tmp_path / "out/results").iterdir())) == 8
+
+
+def test_what_a_killed_process_left_of_a_report_is_not_kept_as_one(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    report = tmp_path / "report"
+    report.mkdir()
+    host = atomic_paths._host()
+    (report / f".report.{host}-{gone.pid}.partial.json").write_text("{")
+    keep_older(report, Console(file=StringIO()))
+    assert [path.name for path in tmp_path.rglob("*")] == ["report"]
+    (report / "report.json").write_text("{}")
+    (report / f".report.{host}-{gone.pid}.partial.html").write_text("<")
+    keep_older(report, Console(file=StringIO()))
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {
+        "report-1",
+        "report-1/report.json",
+    }
 
 
 def test_tables_have_means_and_spreads_over_seeds() -> None:
