@@ -8,14 +8,12 @@ from typing import Any, Literal
 
 import torch
 from nerfstudio.cameras.rays import RayBundle, RaySamples
-from nerfstudio.data.datasets.base_dataset import InputDataset
-from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.model_components.losses import MSELoss
 from nerfstudio.model_components.ray_samplers import PDFSampler, UniformSampler
 from nerfstudio.model_components.renderers import AccumulationRenderer, DepthRenderer
 from nerfstudio.model_components.scene_colliders import NearFarCollider
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -23,15 +21,15 @@ from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.rendering.ray_spans import Spans
 from eugen_nerf.core.training.mixed_precision import full_precision
-from eugen_nerf.data.visual_hull import carve
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 from eugen_nerf.fields.nerf import NeRFFieldConfig
 from eugen_nerf.fields.occupancy import OccupancyGrid, evaluate_occupied
 from eugen_nerf.fields.radiance_field import FieldOutputs, RadianceField, selected_samples
 from eugen_nerf.methods.background_renderers import Background, rgb_renderer
 from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
-from eugen_nerf.methods.plane_check import check_before_training
 from eugen_nerf.methods.rendering.shortcuts import evaluated_space, front_to_back, samples_at, trained_occupancy
+from eugen_nerf.methods.training.hull_carving import carve_before_training
+from eugen_nerf.methods.training.plane_check import check_before_training
 
 
 @dataclass
@@ -104,22 +102,7 @@ class EugenNerfModel(GraphModel):
         check_before_training(self.collider, attributes)
         if self.occupancy is None:
             return []
-
-        grid, pipeline = self.occupancy, attributes.pipeline
-        done = False
-
-        def carve_once(step: int) -> None:
-            nonlocal done
-            if done or not grid.cells.all():
-                done = True
-                return
-            done = True
-            assert pipeline is not None
-            dataset = pipeline.datamanager.train_dataset
-            assert isinstance(dataset, InputDataset)
-            grid.cells.copy_(carve(dataset, grid.aabb, grid.resolution, partial(CONSOLE.print, markup=False)))
-
-        return [TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], carve_once)]
+        return [carve_before_training(self.occupancy, attributes)]
 
     def graph_fields(self) -> dict[str, GraphField]:
         """`coarse` and `fine`."""

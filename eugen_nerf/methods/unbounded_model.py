@@ -25,10 +25,10 @@ from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.frustum_field import UnboundedField, UnboundedFieldConfig
 from eugen_nerf.methods.background_renderers import rgb_renderer
 from eugen_nerf.methods.graph_model import FastRenderer, GraphModel, GraphModelConfig
-from eugen_nerf.methods.plane_check import check_before_training
 from eugen_nerf.methods.proposals import ProposalSampler, Round
 from eugen_nerf.methods.rendering.fewer_samples import FewerSamples, sample_counts
 from eugen_nerf.methods.rendering.shortcuts import front_to_back
+from eugen_nerf.methods.training.plane_check import check_before_training
 
 
 @dataclass

@@ -115,7 +115,7 @@ def load(name: str, method: str) -> Any:
 
     from nerfstudio.configs.method_configs import all_methods
 
-    from eugen_nerf.methods.plane_check import check_planes
+    from eugen_nerf.methods.training.plane_check import check_planes
 
     settings = deepcopy(all_methods[method]).pipeline
     config = settings.datamanager

@@ -16,8 +16,8 @@ from tiny_runs import shrink_nerf, tiny_config, train_unbounded
 
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.evaluation.images.ground_truth import baseline_images, ground_truth
-from eugen_nerf.methods.plane_check import check_planes, meeting_point
 from eugen_nerf.methods.runs.loading import load_run
+from eugen_nerf.methods.training.plane_check import check_planes, meeting_point
 
 
 def ring(distance: float, *, turned: float = 1.0, spread: float = 1.0, **options) -> Cameras:
