@@ -68,6 +68,9 @@ GRID = """--pipeline.model.network.min-resolution 8 --pipeline.model.network.max
 ZIPNERF = f"""{GRID} --pipeline.model.network.bottleneck-width 8 --pipeline.model.network.layers head_.*
     --pipeline.model.proposal.min-resolution 8 --pipeline.model.proposal.log2-table-size 8
     --pipeline.model.proposal.trunk-width 8 --pipeline.model.proposal-resolutions 16 32"""
+NGP = f"""{GRID} --pipeline.model.network.bottleneck-width 0 --pipeline.model.network.layers trunk_.* head_.*
+    --pipeline.model.occupancy hull --pipeline.model.grid-resolution 12 --pipeline.model.grid-interval 4
+    --pipeline.model.grid-cells 64 --pipeline.model.background-color white"""
 ISDF = """--pipeline.model.network.trunk-layers 3 --pipeline.model.network.trunk-width 16
     --pipeline.model.network.skips 2 --pipeline.model.network.layers trunk_[12]
     --pipeline.model.network.position-frequencies 2 --pipeline.model.network.input-scale 0.5
@@ -107,6 +110,7 @@ TRAINED = {
     f"--pipeline.model.proposal-variant eugen {_of(MUON, 'fields', 'proposal_networks')} {ROOM}",
     "zipnerf-merged": f"eugen-zipnerf-small {_of(MERGED, 'network')} {ZIPNERF} {SAMPLES} "
     f"--pipeline.model.proposal-variant dense {_of(MUON, 'fields', 'proposal_networks')} {ROOM}",
+    "ngp-merged": f"eugen-ngp-small {_of(MERGED, 'network')} {NGP} {_of(MUON, 'fields')} {_of(ADAM, 'grids')} {SCENE}",
     "dnerf-factors": f"eugen-dnerf-small {_of(FACTORS, 'network', 'deformation')} {NERF} {DEFORMATION} "
     f"{_of(ADAM, 'fields', 'temporal_distortion')} {DYNAMIC}",
     "dnerf-hash-merged": f"eugen-dnerf-hash-small {_of(MERGED, 'network', 'deformation')} {GRID} {DEFORMATION} "

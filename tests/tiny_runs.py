@@ -77,7 +77,7 @@ def train_eugen(
     def shrink(config: TrainerConfig) -> None:
         settings = config.pipeline.model
         settings.variant = variant
-        shrink_nerf(settings)
+        (shrink_ngp if method.startswith("eugen-ngp") else shrink_nerf)(settings)
         for name, value in model.items():
             *path, last = name.split("__")
             setattr(reduce(getattr, path, settings), last, value)
@@ -92,6 +92,15 @@ def shrink_nerf(settings: Any) -> None:
     network.trunk_width, network.head_width = 32, 16
     network.num_features = (12,) * len(network.num_features)
     network.position_frequencies, network.position_max_exponent = 4, 3.0
+
+
+def shrink_ngp(settings: Any) -> None:
+    """Makes the model of an eugen-ngp preset tiny in place."""
+    settings.grid_resolution, settings.grid_cells, settings.grid_interval = 16, 64, 1
+    network = settings.network
+    network.trunk_width, network.head_width = 24, 16
+    network.num_features = (10,) * len(network.num_features)
+    network.min_resolution, network.max_resolution, network.log2_table_size = 8, 32, 9
 
 
 def train_dnerf(

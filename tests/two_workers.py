@@ -21,7 +21,7 @@ from nerfstudio.pipelines import base_pipeline
 from nerfstudio.scripts.train import _set_random_seed
 from nerfstudio.utils import comms
 from tiny_rgbd import FPS, isdf_config
-from tiny_runs import shrink_dnerf, shrink_nerf, shrink_unbounded, tiny_config
+from tiny_runs import shrink_dnerf, shrink_nerf, shrink_ngp, shrink_unbounded, tiny_config
 from torch import Tensor, distributed, multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
@@ -33,6 +33,7 @@ from eugen_nerf.methods.runs.loading import without_lpips
 
 METHODS = {
     "eugen-nerf-small": ("blender", shrink_nerf),
+    "eugen-ngp-small": ("blender", shrink_ngp),
     "eugen-mipnerf360-small": ("nerfstudio", shrink_unbounded),
     "eugen-zipnerf-small": ("nerfstudio", shrink_unbounded),
     "eugen-dnerf-small": ("dnerf", shrink_dnerf),

@@ -27,6 +27,7 @@ from eugen_nerf.fields.nerf import NeRFField
 from eugen_nerf.fields.zipnerf import ZipNeRFField
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.nerf import EugenNerfModel
+from eugen_nerf.methods.ngp import EugenNGPModel
 
 
 def bundle_of(model: GraphModel, name: str | None = None) -> BundledField:
@@ -114,7 +115,7 @@ def _deformation(model: GraphModel) -> Deformation | None:
 
 
 def _occupancy(model: GraphModel) -> Occupancy | None:
-    grid = model.occupancy if isinstance(model, EugenNerfModel) else None
+    grid = model.occupancy if isinstance(model, EugenNerfModel | EugenNGPModel) else None
     return None if grid is None else Occupancy(grid.cells.to(torch.uint8), grid.aabb.clone())
 
 

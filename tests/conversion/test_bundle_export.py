@@ -12,7 +12,7 @@ from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.utils.math import Gaussians
-from tiny_runs import shrink_dnerf, shrink_unbounded
+from tiny_runs import shrink_dnerf, shrink_ngp, shrink_unbounded
 from torch import Tensor
 
 from eugen_nerf.conversion.bundle_export import bundle_of, write_bundle
@@ -36,6 +36,8 @@ def make_model(method: str, variant: str = "eugen", **changes: object) -> GraphM
         config.network.trunk_width, config.network.num_features = 24, (10,)
     elif "dnerf" in method:
         shrink_dnerf(config)
+    elif "ngp" in method:
+        shrink_ngp(config)
     elif "360" in method or "zip" in method:
         shrink_unbounded(config)
     else:
@@ -94,7 +96,7 @@ def agree_with_field(bundle: BundledField, truth: dict[FieldHeadNames, Tensor], 
 
 
 @pytest.mark.parametrize("variant", ["eugen", "dense", "lowrank"])
-@pytest.mark.parametrize("method", ["eugen-nerf", "eugen-nerf-paper", "eugen-dnerf", "eugen-dnerf-hash"])
+@pytest.mark.parametrize("method", ["eugen-nerf", "eugen-nerf-paper", "eugen-ngp", "eugen-dnerf", "eugen-dnerf-hash"])
 def test_points_give_what_the_queried_module_gives(method: str, variant: str) -> None:
     """The whole query of methods that look at points: density after activation, colour after the sigmoid."""
     model, samples = make_model(method, variant), make_samples()
@@ -174,7 +176,7 @@ def test_encodings_put_out_the_same_bits() -> None:
     """Encodings of points are those of the fields exactly, in torch alone."""
     samples = make_samples()
     points, towards, none = samples.frustums.get_positions(), samples.frustums.directions, torch.zeros(7, 5, 1)
-    for method in ("eugen-nerf", "eugen-nerf-paper", "eugen-dnerf", "eugen-dnerf-hash", "eugen-isdf"):
+    for method in ("eugen-nerf", "eugen-nerf-paper", "eugen-ngp", "eugen-dnerf", "eugen-dnerf-hash", "eugen-isdf"):
         model = make_model(method)
         field, bundle = list(model.graph_fields().values())[-1], bundle_of(model)
         with torch.no_grad():

@@ -17,7 +17,14 @@ from tiny_rgbd import write_sequence
 if TYPE_CHECKING:
     from nerfstudio.engine.trainer import Trainer, TrainerConfig
 
-FAMILIES = {"nerf": "blender", "mipnerf360": "nerfstudio", "zipnerf": "nerfstudio", "dnerf": "dnerf", "isdf": "rgbd"}
+FAMILIES = {
+    "nerf": "blender",
+    "ngp": "blender",
+    "mipnerf360": "nerfstudio",
+    "zipnerf": "nerfstudio",
+    "dnerf": "dnerf",
+    "isdf": "rgbd",
+}
 """The data that the methods of a family train on here."""
 RAYS, WIDTH, STEPS = 32, 32, 3
 COUNTED = 1
@@ -73,7 +80,7 @@ def preset_config(preset: str, variant: str, data: dict[str, Path], output: Path
 
 def _make_narrow(model: Any) -> None:
     sizes = {"num_coarse_samples": 4, "num_importance_samples": 4, "num_samples": 4, "occupancy_resolution": 8}
-    sizes |= {"num_stratified_samples": 3, "num_surface_samples": 3}
+    sizes |= {"num_stratified_samples": 3, "num_surface_samples": 3, "grid_resolution": 8, "grid_cells": 32}
     for name in sizes.keys() & vars(model).keys():
         setattr(model, name, sizes[name])
     if hasattr(model, "num_proposal_samples"):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny_runs import shrink_dnerf, shrink_nerf, shrink_unbounded, tiny_config
+from tiny_runs import shrink_dnerf, shrink_nerf, shrink_ngp, shrink_unbounded, tiny_config
 from torch import nn
 
 from eugen_nerf.core import is_orthogonalised
@@ -116,6 +116,7 @@ def test_a_gradient_scaler_is_obeyed(finite: bool) -> None:
 
 SHRUNK = {
     "eugen-nerf-small": ("tiny_blender", shrink_nerf),
+    "eugen-ngp-small": ("tiny_blender", shrink_ngp),
     "eugen-mipnerf360-small": ("tiny_nerfstudio", shrink_unbounded),
     "eugen-zipnerf-small": ("tiny_nerfstudio", shrink_unbounded),
     "eugen-dnerf-hash-small": ("tiny_dnerf", shrink_dnerf),
@@ -140,7 +141,7 @@ def test_a_run_of_every_family_is_saved_and_goes_on(
     assert all(isinstance(optimizer, MuonAdam) for optimizer in first.optimizers.optimizers.values())
     torch.testing.assert_close(states[0], states_of(first), rtol=0, atol=0)
     tables = [p for n, p in second.pipeline.model.named_parameters() if "table" in n]
-    assert bool(tables) == ("hash" in method or "zipnerf" in method)
+    assert bool(tables) == any(word in method for word in ("hash", "ngp", "zipnerf"))
     assert not any(is_orthogonalised(table) for table in tables)
     moved = dict(first.pipeline.model.named_parameters())
     assert any(not torch.equal(p, moved[n]) for n, p in second.pipeline.model.named_parameters())

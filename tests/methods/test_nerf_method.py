@@ -30,8 +30,7 @@ PRESETS = ("eugen-nerf", "eugen-nerf-paper", "eugen-nerf-small")
 OTHERS = (
     *(f"eugen-{name}{size}" for name in ("mipnerf360", "zipnerf") for size in ("", "-paper", "-small")),
     *(f"eugen-dnerf{kind}{size}" for kind in ("", "-hash") for size in ("", "-small")),
-    "eugen-isdf",
-    "eugen-isdf-small",
+    *(f"eugen-{name}{size}" for name in ("ngp", "isdf") for size in ("", "-small")),
 )
 REPLACED = {
     "eugen-nerf": {f"trunk_{i}" for i in range(8)},
@@ -95,7 +94,7 @@ def test_hull_is_carved_once_and_comes_back(train_tiny: Callable, monkeypatch: p
     assert torch.equal(run.model.occupancy.cells, cells)
     outputs, expected = render(run.model, run.pipeline), render(trainer.pipeline.model, trainer.pipeline)
     assert all(torch.equal(outputs[key], expected[key]) for key in outputs)
-    monkeypatch.setattr("eugen_nerf.methods.nerf.carve", lambda *_: pytest.fail("carved again"))
+    monkeypatch.setattr("eugen_nerf.methods.training.hull_carving.carve", lambda *_: pytest.fail("carved again"))
     for callback in trainer.callbacks:
         callback.run_callback_at_location(2, location=callback.where_to_run[0])
     run.model.occupancy.cells.zero_()
