@@ -178,7 +178,7 @@ class GraphModel(Model):
         Raises:
             ConfigError: the method cannot be rendered by a grid of its density.
         """
-        raise ConfigError(f"{type(self).__name__} is not rendered by a grid: only eugen-nerf and eugen-dnerf runs are")
+        raise ConfigError(f"{type(self).__name__} has no density for a grid to be rendered by")
 
     def evaluate_spans(self, ray_bundle: RayBundle, spans: Spans) -> FieldOutputs:
         """The final field for inference in spans `[n]` of rays `[rays]`: `DENSITY` `[n, 1]` and `RGB` `[n, 3]`.
@@ -186,7 +186,7 @@ class GraphModel(Model):
         Raises:
             ConfigError: as `trained_density`.
         """
-        raise ConfigError(f"{type(self).__name__} is not rendered by a grid: only eugen-nerf and eugen-dnerf runs are")
+        raise ConfigError(f"{type(self).__name__} has no density for a grid to be rendered by")
 
     def query_module(self) -> nn.Module:
         """The module of one query, with all networks that it runs: from ray samples to density and colour.
