@@ -33,8 +33,8 @@ from eugen_nerf.methods.runs.image_metrics import image_metrics
 
 FastRenderer = GridRenderer | FewerSamples | SurfaceRenderer
 """What can render in inference in place of a method's own samplers."""
-GRID_RAYS = 1 << 15
-"""Rays of a view that are rendered by a grid at a time: they need some ten samples each, and little memory."""
+FAST_RAYS = 1 << 15
+"""Rays of a view that are rendered fast at a time; threads take parts of them."""
 DIVERGENCE_CHECK_INTERVAL = 100
 """Training batches between two checks whether training has diverged: each makes the host wait."""
 
@@ -67,7 +67,7 @@ class GraphModel(Model):
     `evaluate_spans`."""
     shortcuts = Shortcuts()
     """What rendering leaves out in inference mode; no part of a checkpoint."""
-    grid_renderer: GridRenderer | None = None
+    fast_renderer: FastRenderer | None = None
     """What renders in inference mode in place of the method's own samplers; no part of a checkpoint."""
     _batches = 0
 
@@ -83,23 +83,31 @@ class GraphModel(Model):
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:  # type: ignore[override]
         """`render` in PyTorch's current mode: the one place where rendering looks at it."""
-        mode, renderer = EvaluationMode.current(), self.grid_renderer
-        if mode is EvaluationMode.INFERENCE and renderer is not None and not self.training:
+        mode, grid = EvaluationMode.current(), self.grid_renderer
+        if mode is not EvaluationMode.INFERENCE or self.fast_renderer is None or self.training:
+            return self.render(ray_bundle, mode)
+        if grid is not None:
             return render_side_by_side(
-                lambda part: render_by_grid(renderer, self.evaluate_spans, part, self.renderer_rgb), ray_bundle
+                lambda part: render_by_grid(grid, self.evaluate_spans, part, self.renderer_rgb), ray_bundle
             )
-        return self.render(ray_bundle, mode)
+        most = self.config.eval_num_rays_per_chunk
+        return render_side_by_side(lambda part: self.render(part, mode), ray_bundle, most)
 
     @torch.no_grad()
     def get_outputs_for_camera_ray_bundle(self, camera_ray_bundle: RayBundle) -> dict[str, Tensor]:
-        """As in nerfstudio, `[height, width, channels]`; by a grid `GRID_RAYS` at a time."""
-        if self.grid_renderer is None or self.training:
+        """As in nerfstudio, `[height, width, channels]`; by a fast renderer `FAST_RAYS` at a time."""
+        if self.fast_renderer is None or self.training:
             return super().get_outputs_for_camera_ray_bundle(camera_ray_bundle)
         height, width = camera_ray_bundle.origins.shape[:2]
         rays = camera_ray_bundle.flatten()
-        parts = [self(rays[start : start + GRID_RAYS].to(self.device)) for start in range(0, len(rays), GRID_RAYS)]
+        parts = [self(rays[start : start + FAST_RAYS].to(self.device)) for start in range(0, len(rays), FAST_RAYS)]
         whole = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         return {key: value.to(rays.origins.device).view(height, width, -1) for key, value in whole.items()}
+
+    @property
+    def grid_renderer(self) -> GridRenderer | None:
+        """`fast_renderer`, where it is one by a grid of densities."""
+        return self.fast_renderer if isinstance(self.fast_renderer, GridRenderer) else None
 
     def fast_renderers(self, ray_bundle: RayBundle) -> Sequence[FastRenderer]:
         """Renderers that can take the place of the method's own samplers in inference, from fast to close.
@@ -111,8 +119,7 @@ class GraphModel(Model):
 
     def render_by(self, renderer: FastRenderer | None) -> None:
         """Renders by one of `fast_renderers` in inference mode from now on; by the method's own samplers for None."""
-        assert renderer is None or isinstance(renderer, GridRenderer)
-        self.grid_renderer = renderer
+        self.fast_renderer = renderer
 
     def queries_a_ray(self, ray_bundle: RayBundle) -> float:
         """Queries of the final field for a ray, on average, by the renderer that is in use.

@@ -28,7 +28,7 @@ from eugen_nerf.data.rgbd.keyframes import step_seed
 from eugen_nerf.data.stream import Reference, RGBDStreamDataManager
 from eugen_nerf.fields.graph_field import GraphField
 from eugen_nerf.fields.isdf import ISDFField, ISDFFieldConfig
-from eugen_nerf.methods.graph_model import FastRenderer, GraphModel, GraphModelConfig
+from eugen_nerf.methods.graph_model import GraphModel, GraphModelConfig
 from eugen_nerf.methods.rendering.surface_rendering import render_surface, surface_queries, surface_renderers
 from eugen_nerf.methods.runs.depth_metrics import depth_metrics
 
@@ -99,8 +99,6 @@ class ISDFModel(GraphModel):
     config: ISDFModelConfig
     renders_colours = False
     renders_fast = True
-    surface_renderer: SurfaceRenderer | None = None
-    """What renders in inference mode in place of tracing by the field alone; no part of a checkpoint."""
     field: ISDFField
 
     def populate_modules(self) -> None:
@@ -222,10 +220,11 @@ class ISDFModel(GraphModel):
         """One by a grid of the distance over the scene's box, whichever rays there are."""
         return surface_renderers(self.field, self.scene_box.aabb.to(self.device))
 
-    def render_by(self, renderer: FastRenderer | None) -> None:
-        """See `GraphModel`."""
-        assert renderer is None or isinstance(renderer, SurfaceRenderer)
-        self.surface_renderer = renderer
+    @property
+    def surface_renderer(self) -> SurfaceRenderer | None:
+        """`fast_renderer`, by its name here."""
+        assert self.fast_renderer is None or isinstance(self.fast_renderer, SurfaceRenderer)
+        return self.fast_renderer
 
     def queries_a_ray(self, ray_bundle: RayBundle) -> float:
         """See `GraphModel`."""

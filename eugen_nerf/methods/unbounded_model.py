@@ -78,8 +78,6 @@ class UnboundedModel(GraphModel):
     config: UnboundedModelConfig
     field: UnboundedField
     renders_fast = True
-    fewer_samples: FewerSamples | None = None
-    """What inference samples in place of as many as training; no part of a checkpoint."""
 
     def populate_modules(self) -> None:
         """Builds fields, samplers and renderers; metrics are functions, so that checkpoints hold the scene alone."""
@@ -139,10 +137,15 @@ class UnboundedModel(GraphModel):
 
     def render_by(self, renderer: FastRenderer | None) -> None:
         """See `GraphModel`."""
-        assert renderer is None or isinstance(renderer, FewerSamples)
-        self.fewer_samples = renderer
+        super().render_by(renderer)
         for proposal in self.proposals:
             proposal.encoder.thinned = renderer is not None  # type: ignore[union-attr]
+
+    @property
+    def fewer_samples(self) -> FewerSamples | None:
+        """`fast_renderer`, by its name here."""
+        assert self.fast_renderer is None or isinstance(self.fast_renderer, FewerSamples)
+        return self.fast_renderer
 
     def queries_a_ray(self, ray_bundle: RayBundle) -> float:
         """See `GraphModel`."""

@@ -75,6 +75,20 @@ def test_few_rays_are_one_part_and_a_single_thread_renders_where_it_is() -> None
     assert names[1:] == [threading.current_thread().name]
 
 
+@pytest.mark.parametrize("threads", [1, THREADS])
+def test_no_part_has_more_rays_than_it_may(threads: int) -> None:
+    torch.set_num_threads(threads)
+    lengths: list[int] = []
+
+    def render(part: RayBundle) -> dict[str, torch.Tensor]:
+        lengths.append(len(part))
+        return doubled(part)
+
+    found = render_side_by_side(render, rays(50), 7)
+    assert all(torch.equal(found[key], value) for key, value in doubled(rays(50)).items())
+    assert sorted(lengths) == [1, *[7] * 7]
+
+
 def test_an_error_in_a_part_is_raised() -> None:
     def fail(part: RayBundle) -> dict[str, torch.Tensor]:
         raise RuntimeError("out of light")

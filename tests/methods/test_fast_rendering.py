@@ -67,7 +67,7 @@ def test_training_and_gradients_go_by_the_samplers_of_training(config: Path) -> 
     run = load_run(config, device="cpu")
     use_fast_renderer(run, quality=LOOSE)
     model = model_of(run)
-    model.grid_renderer = None
+    model.render_by(None)
     camera = run.pipeline.datamanager.eval_dataset.cameras[:1]
     bundle = camera.generate_rays(camera_indices=0, keep_shape=True)[:2, :2].flatten()
     without = model.eval()(bundle)["rgb"]

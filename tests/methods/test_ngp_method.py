@@ -187,7 +187,7 @@ def test_the_renderer_by_a_grid_renders_the_same_scene() -> None:
         own = model(rays)
         grid = model.occupancy.as_density_grid()
         every = torch.ones_like(grid.occupied)
-        model.grid_renderer = GridRenderer(DensityGrid(grid.low, grid.cell, grid.density, every), rate=16.0)
+        model.fast_renderer = GridRenderer(DensityGrid(grid.low, grid.cell, grid.density, every), rate=16.0)
         fast = model(rays)
     assert own.keys() == fast.keys()
     torch.testing.assert_close(fast["rgb"], own["rgb"], atol=0.01, rtol=0)
@@ -216,7 +216,7 @@ def test_cells_carved_empty_have_no_density() -> None:
     model.occupancy.cells.zero_()
     assert model.trained_density(points, None).eq(0).all()
     model.eval()
-    model.grid_renderer = GridRenderer(model.occupancy.as_density_grid())
+    model.fast_renderer = GridRenderer(model.occupancy.as_density_grid())
     with torch.no_grad():
         assert torch.equal(model(rays)["rgb"], torch.ones(6, 3))
 

@@ -22,27 +22,29 @@ PARTS_PER_THREAD = 2
 _starting = threading.Lock()
 
 
-def render_side_by_side(render: Callable[[RayBundle], dict[str, Tensor]], ray_bundle: RayBundle) -> dict[str, Tensor]:
+def render_side_by_side(
+    render: Callable[[RayBundle], dict[str, Tensor]], ray_bundle: RayBundle, most: int | None = None
+) -> dict[str, Tensor]:
     """What `render` gives for rays `[rays]`, without gradients: on a CPU in parts, by as many threads as torch uses.
 
     Args:
         render: from rays `[n]` to outputs `[n, channels]`, of each ray by itself.
         ray_bundle: near and far planes set.
+        most: rays of a part, where more take too much memory.
     """
-    threads = torch.get_num_threads() if ray_bundle.origins.device.type == "cpu" else 1
-    if threads < 2 or not len(ray_bundle):
+    if not len(ray_bundle):
         return render(ray_bundle)
-    count = max(1, min(PARTS_PER_THREAD * threads, len(ray_bundle) // MIN_RAYS))
-
-    def work(part: RayBundle) -> dict[str, Tensor]:
-        with torch.no_grad():  # a thread has its own switch
-            return render(part)
-
-    size = -(-len(ray_bundle) // count)
-    with _starting:
-        pool = _pool(threads)
-    parts = list(pool.map(work, [ray_bundle[start : start + size] for start in range(0, len(ray_bundle), size)]))
-    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    threads = torch.get_num_threads() if ray_bundle.origins.device.type == "cpu" else 1
+    count = max(1, min(PARTS_PER_THREAD * threads, len(ray_bundle) // MIN_RAYS)) if threads > 1 else 1
+    size = min(most or len(ray_bundle), -(-len(ray_bundle) // count))
+    parts = [ray_bundle[start : start + size] for start in range(0, len(ray_bundle), size)]
+    if threads < 2:
+        done = [render(part) for part in parts]
+    else:
+        with _starting:
+            pool = _pool(threads)
+        done = list(pool.map(lambda part: torch.no_grad()(render)(part), parts))  # a thread has its own switch
+    return {key: torch.cat([part[key] for part in done]) for key in done[0]}
 
 
 @cache
