@@ -20,6 +20,7 @@ from eugen_nerf.data import rgbd_parser
 from eugen_nerf.gpu_day.day import Day
 from eugen_nerf.gpu_day.sizes import shrink
 from eugen_nerf.methods.presets import dynamic as register_dynamic
+from eugen_nerf.methods.presets import instant as register_instant
 from eugen_nerf.methods.presets import signed_distance as register_sdf
 from eugen_nerf.methods.presets import static as register
 from eugen_nerf.methods.runs.loading import without_lpips
@@ -50,7 +51,7 @@ def plugin_variables() -> dict[str, str]:
             if isinstance(spec, kind)
         )
 
-    modules = (register, register_dynamic, register_sdf)
+    modules = (register, register_instant, register_dynamic, register_sdf)
     return {
         "NERFSTUDIO_METHOD_CONFIGS": joined(modules, MethodSpecification, lambda spec, _: spec.config.method_name),
         "NERFSTUDIO_DATAPARSER_CONFIGS": joined(
