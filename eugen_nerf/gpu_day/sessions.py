@@ -27,6 +27,7 @@ from eugen_nerf.methods.runs.loading import without_lpips
 
 SETS = {
     "eugen-nerf": "lego",
+    "eugen-ngp": "lego",
     "eugen-mipnerf360": "fox",
     "eugen-zipnerf": "garden",
     "eugen-dnerf": "dnerf-lego-tiny",

@@ -93,7 +93,7 @@ def test_training_is_timed_taken_apart_and_evaluated(day: Day, monkeypatch: pyte
     monkeypatch.setattr(expected_costs, "PRETENDED", day.work / "counted.json")
     monkeypatch.setattr(expected_costs, "ROOFLINE", day.work / "absent.json")
     found = figures(day, "training")
-    assert len(found) == 12
+    assert len(found) == 14
     for row in found.values():
         assert set(row["split_ms"]) == set(STAGES)
         assert all(ms > 0 for ms in row["split_ms"].values())
