@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.inference.onednn import has_fast_bfloat16
+from eugen_nerf.core.ranges import QUALITY
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.timing import speed_ratios, time_interleaved
 from eugen_nerf.evaluation.costs.resources import environment
@@ -57,11 +58,11 @@ def ways() -> list[Way]:
     )
 
 
-def measure(run: Run, name: str, size: int, views: int, repeats: int) -> list[dict[str, Any]]:
+def measure(run: Run, name: str, size: int, views: int, repeats: int, quality: float) -> list[dict[str, Any]]:
     """A row for each way."""
     model = run.model
     assert isinstance(model, GraphModel)
-    kept = kept_renderer(run, progress=print)
+    kept = kept_renderer(run, quality=quality, progress=print)
     assert kept is not None, f"{name} has no fast renderer"
     renderer, choice = kept
     assert choice.rate, f"{name} keeps the exact samplers: {choice}"
@@ -143,13 +144,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quality", type=float, default=QUALITY, help="dB that the fast renderer may lose in training")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     rows = []
     for path, name in zip(arguments.runs, arguments.names, strict=True):
         run = load_run(path, device=arguments.device)
         run.model.eval()
-        rows += measure(run, name, arguments.size, arguments.views, arguments.repeats)
+        rows += measure(run, name, arguments.size, arguments.views, arguments.repeats, arguments.quality)
     for row in rows:
         print(" | ".join(map(str, row.values())))
     machine = environment(arguments.device, ["float32"])
