@@ -67,6 +67,8 @@ class GraphModel(Model):
     `evaluate_spans`."""
     shortcuts = Shortcuts()
     """What rendering leaves out in inference mode; no part of a checkpoint."""
+    renderer_kind: type[FastRenderer] = GridRenderer
+    """What `fast_renderers` are."""
     fast_renderer: FastRenderer | None = None
     """What renders in inference mode in place of the method's own samplers; no part of a checkpoint."""
     _batches = 0

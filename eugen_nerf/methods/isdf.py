@@ -99,6 +99,7 @@ class ISDFModel(GraphModel):
     config: ISDFModelConfig
     renders_colours = False
     renders_fast = True
+    renderer_kind = SurfaceRenderer
     field: ISDFField
 
     def populate_modules(self) -> None:

@@ -78,6 +78,7 @@ class UnboundedModel(GraphModel):
     config: UnboundedModelConfig
     field: UnboundedField
     renders_fast = True
+    renderer_kind = FewerSamples
 
     def populate_modules(self) -> None:
         """Builds fields, samplers and renderers; metrics are functions, so that checkpoints hold the scene alone."""

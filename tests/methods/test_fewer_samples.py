@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 
 from eugen_nerf.core import HashGrid
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.rendering.density_grid import DensityGrid
+from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.fields.encoders import MultisampleEncoder
 from eugen_nerf.methods.rendering.fewer_samples import FewerSamples, sample_counts
 from eugen_nerf.methods.rendering.planning import plans_of
@@ -120,6 +122,31 @@ def test_they_are_stored_as_numbers_alone(tmp_path: Path) -> None:
     path, few = tmp_path / "r.safetensors", FewerSamples((8, 4, 3), 0.5)
     save_renderer(path, few, {"a": 1})
     assert load_renderer(path, "cpu") == (few, {"a": 1})
-    for settings in ('{"counts": "8", "rate": 1}', '{"counts": [8, 0], "rate": 1}', '{"counts": [8, 4]}', "[]"):
+    broken = (
+        '{"counts": "8", "rate": 1}',
+        '{"counts": [8, 0], "rate": 1}',
+        '{"counts": [8, 4]}',
+        '{"counts": [Infinity, 4], "rate": 1}',
+        "[]",
+    )
+    for settings in broken:
         save_file({}, path, metadata={"format": FORMAT, "settings": settings, "measured": "{}"})
         assert load_renderer(path, "cpu") is None
+
+
+def test_a_stored_renderer_of_another_method_is_not_used(
+    train_tiny_unbounded: Callable[..., tuple[Path, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a stranger's run can bring along, beside its checkpoint and with all conditions right."""
+    monkeypatch.setattr(fast_rendering, "machine_plan", lambda device: ("eager", "float32"))
+    run = load_run(train_tiny_unbounded(method="eugen-zipnerf-small")[0], device="cpu")
+    choice = use_fast_renderer(run, quality=30.0)
+    path = run.path.parent / "renderer.safetensors"
+    stored = load_renderer(path, "cpu")
+    assert stored is not None
+    grid = DensityGrid(torch.zeros(3), 0.1, torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 2, 2, dtype=torch.bool))
+    save_renderer(path, GridRenderer(grid), stored[1])
+    again = use_fast_renderer(run, quality=30.0)
+    assert again is not None
+    assert choice is not None
+    assert (again.way, again.rate) == (choice.way, choice.rate) == ("fewer samples", choice.rate)

@@ -22,8 +22,6 @@ from eugen_nerf.core.rendering.surface_renderer import TRACING, SurfaceRenderer
 from eugen_nerf.methods.rendering.fewer_samples import FewerSamples
 
 FORMAT = "eugen renderer 1"
-
-
 Stored = GridRenderer | FewerSamples | SurfaceRenderer
 
 
@@ -89,7 +87,7 @@ def load_renderer(path: Path, device: torch.device | str) -> tuple[Stored, dict[
         if "max_steps" in settings:
             return _surface_renderer(settings, tensors, device), measured
         return _grid_renderer(settings, tensors, device), measured
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, ConfigError):
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError, ConfigError):
         return None
 
 

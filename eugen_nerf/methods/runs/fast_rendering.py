@@ -123,7 +123,9 @@ def kept_renderer(
     path = run.path.parent / "renderer.safetensors"
     conditions = {"source": _identity(run.checkpoint), "quality": quality, "plan": [*machine_plan(model.device)]}
     stored = load_renderer(path, model.device)
-    if stored is not None and {key: stored[1].get(key) for key in conditions} == conditions:
+    # a file of a stranger's run can hold what is for another method
+    fits = stored is not None and isinstance(stored[0], model.renderer_kind)
+    if stored is not None and fits and {key: stored[1].get(key) for key in conditions} == conditions:
         choice = _stored_choice(stored[1].get("choice"))
         if choice is not None:
             return stored[0], choice
@@ -166,7 +168,7 @@ def choose_renderer(run: Run, quality: float) -> tuple[FastRenderer, RendererCho
     unplan_model(model)
     try:
         candidates = model.fast_renderers(bundle)
-        way = WAYS[type(candidates[0])]
+        way = WAYS[model.renderer_kind]
         exact = check.squared_error(model)
         choice = RendererChoice(0.0, math.inf, decibel(exact), 0.0, device=model.device.type, way=way)
         if not model.renders_colours:

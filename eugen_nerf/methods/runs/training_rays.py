@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
@@ -108,6 +108,12 @@ def blended(model: Model, pixels: Tensor) -> Tensor:
     return renderer.blend_background(pixels)
 
 
+def _by_view(views: InputDataset, rays: Tensor) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+    """For each view that rays `[rays, 3]` are of: their numbers, and what its data are."""
+    for camera in rays[:, 0].unique().tolist():
+        yield (rays[:, 0] == camera).nonzero()[:, 0], views.get_data(camera, image_type="float32")
+
+
 class Photographs:
     """Pixels of training views: their rays and colours. Pixels that a view's mask leaves out are left out.
 
@@ -124,9 +130,7 @@ class Photographs:
         self.cameras = views.cameras
         pixels: Tensor | None = None
         valid = torch.ones(len(rays), dtype=torch.bool)
-        for camera in rays[:, 0].unique().tolist():
-            data = views.get_data(camera, image_type="float32")
-            mine = (rays[:, 0] == camera).nonzero()[:, 0]
+        for mine, data in _by_view(views, rays):
             rows, columns = rays[mine, 1], rays[mine, 2]
             if pixels is None:
                 pixels = data["image"].new_zeros(len(rays), data["image"].shape[-1])
@@ -172,12 +176,9 @@ class MeasuredDepths:
         views = training_views(run.pipeline.datamanager)
         self.cameras = views.cameras
         depths = torch.full((len(rays),), torch.nan)
-        for camera in rays[:, 0].unique().tolist():
-            data = views.get_data(camera, image_type="float32")
-            mine = (rays[:, 0] == camera).nonzero()[:, 0]
+        for mine, data in _by_view(views, rays):
             if "depth_image" in data:
-                depth = torch.as_tensor(data["depth_image"])
-                depths[mine] = depth[rays[mine, 1], rays[mine, 2], 0].float()
+                depths[mine] = data["depth_image"][rays[mine, 1], rays[mine, 2], 0].float()
         valid = depths.isfinite()
         if not valid.any():
             raise RunError("no rays to compare with measured depths")
