@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,12 +29,14 @@ from eugen_nerf.methods.rendering.grid_rendering import rays_of
 from eugen_nerf.methods.rendering.planning import unplan_model
 from eugen_nerf.methods.runs.fast_rendering import CHECK_RAYS, decibel, kept_renderer
 from eugen_nerf.methods.runs.loading import Run
-from eugen_nerf.methods.runs.training_rays import Photographs, draw_pixels, ray_bundle, training_views
+from eugen_nerf.methods.runs.training_rays import Photographs, blended, draw_pixels, ray_bundle, training_views
 from eugen_nerf.methods.unbounded_model import UnboundedModel
 from eugen_nerf.methods.zipnerf import ZipNeRFModel
 
 LONGEST_NAME = 200
 """Characters of a view's name."""
+MEASURED_VIEWS = 8
+"""Test views whose PSNR a bundle holds, at most."""
 
 
 def bundle_of_run(
@@ -62,6 +65,7 @@ def bundle_of_run(
         return field
     if field.scene.renderer is not None and model.renders_colours:
         field.scene.quality = _quality(run, model, field)
+        field.scene.views = _scored(run, model, field)
         lost = field.scene.quality.lost
         if lost > quality:
             progress(f"the bundle's images lose {lost:.2f} dB of PSNR, more than the {quality:g} dB wanted")
@@ -117,6 +121,24 @@ def _quality(run: Run, model: GraphModel, field: BundledField) -> MeasuredQualit
     return MeasuredQuality(decibel(exact), decibel(own))
 
 
+def _scored(run: Run, model: GraphModel, field: BundledField) -> tuple[BundledView, ...]:
+    """The bundle's views; some of them, evenly chosen, with the PSNR of its images to their photographs."""
+    assert field.scene is not None
+    views = list(field.scene.views)
+    dataset = getattr(run.pipeline.datamanager, "eval_dataset", None)
+    # without the distortion of lenses, images do not lie on photographs
+    if dataset is None or not views or _has_lenses(dataset.cameras):
+        return tuple(views)
+    numbers = _plain_views(dataset.cameras)
+    for place in sorted({round(i * (len(views) - 1) / (MEASURED_VIEWS - 1)) for i in range(MEASURED_VIEWS)}):
+        photograph = dataset.get_image_float32(numbers[place]).to(model.device)
+        colour = field.render(views[place].camera).colour
+        if photograph.shape[:2] == colour.shape[:2]:
+            error = (colour - blended(model, photograph.flatten(0, 1)).view_as(colour)).square().mean()
+            views[place] = replace(views[place], psnr=decibel(float(error)))
+    return tuple(views)
+
+
 def _planes(model: GraphModel, training: Cameras) -> tuple[float, float]:
     """Near and far plane of evaluation, the same for all rays."""
     if model.collider is None:
@@ -148,12 +170,10 @@ def _views(run: Run, progress: Callable[[str], None]) -> list[BundledView]:
     if dataset is None or not len(dataset):
         return []
     cameras, views = dataset.cameras.to("cpu"), []
-    perspective = cameras.camera_type[:, 0] == CameraType.PERSPECTIVE.value
-    chosen = perspective.nonzero()[:MAX_VIEWS, 0].tolist()
-    lenses = cameras.distortion_params
+    chosen = _plain_views(cameras)
     if len(chosen) < len(cameras):
         progress(f"the bundle has {len(chosen)} of {len(cameras)} test views: the first {MAX_VIEWS} of plain lenses")
-    elif lenses is not None and bool(lenses.any()):
+    elif _has_lenses(cameras):
         progress("the bundle's test views are without the distortion of their lenses")
     for index in chosen:
         camera = cameras[index]
@@ -163,6 +183,17 @@ def _views(run: Run, progress: Callable[[str], None]) -> list[BundledView]:
         pinhole = PinholeCamera(pose, fx, fy, cx, cy, int(camera.width), int(camera.height), time)
         views.append(BundledView(_name(dataset, index), pinhole))
     return views
+
+
+def _plain_views(cameras: Cameras) -> Sequence[int]:
+    """Numbers of those of perspective cameras, as many as a bundle holds."""
+    perspective = cameras.camera_type[:, 0] == CameraType.PERSPECTIVE.value
+    return perspective.nonzero()[:MAX_VIEWS, 0].tolist()
+
+
+def _has_lenses(cameras: Cameras) -> bool:
+    """Whether images are distorted."""
+    return cameras.distortion_params is not None and bool(cameras.distortion_params.any())
 
 
 def _name(dataset: object, index: int) -> str:

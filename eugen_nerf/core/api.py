@@ -15,6 +15,7 @@ from eugen_nerf.core.eugen import EUGenConfig, EUGenLinear
 from eugen_nerf.core.fitting.convert_graph import LayerReport, convert_graph
 from eugen_nerf.core.fitting.importance import Batch
 from eugen_nerf.core.fitting.recipes.recipe import ConversionConfig
+from eugen_nerf.core.inference.bundle_plans import plan_bundle
 from eugen_nerf.core.inference.plan import InferencePlan, make_plan
 from eugen_nerf.core.inference.quantized import reduce_precision
 from eugen_nerf.core.layers.baselines import DenseLinear, LowRankLinear, MonarchLinear, SNNKLinear
@@ -74,6 +75,7 @@ __all__ = [  # noqa: RUF022  the groups are the sections of the reference page
     "export_onnx",
     # Inference plans
     "make_plan",
+    "plan_bundle",
     "InferencePlan",
     "reduce_precision",
     # Training

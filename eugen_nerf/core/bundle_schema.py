@@ -155,6 +155,10 @@ class Spec:
         """A list of up to `most` objects, none among the possibilities."""
         return [Spec(v, f"{self.where}.{key}[{i}]") for i, v in enumerate(self._list(key, 0, most))]
 
+    def holds(self, key: str) -> bool:
+        """Whether there is such an entry, for one that older files lack."""
+        return key in self._entries
+
     def names(self) -> list[str]:
         """Names of the entries that were not read yet."""
         return list(self._entries)

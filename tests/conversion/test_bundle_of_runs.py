@@ -18,7 +18,9 @@ from eugen_nerf.conversion.bundle_scene import bundle_of_run
 from eugen_nerf.core import BundleError, ConfigError, load_bundle, save_bundle
 from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.errors import DataError
+from eugen_nerf.core.inference import bundle_plans
 from eugen_nerf.core.rendering.density_grid import DensityGrid
+from eugen_nerf.evaluation.images.ground_truth import composite
 from eugen_nerf.evaluation.images.view_rendering import eval_dataset, render_rgb, view_camera
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.isdf import ISDFModel
@@ -54,6 +56,7 @@ def moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.MOVING_SURVEY", 6)
     monkeypatch.setattr(fast_rendering, "CHECK_RAYS", 64)
     monkeypatch.setattr(fast_rendering, "machine_plan", lambda device: ("eager", "float32"))
+    monkeypatch.setattr(bundle_plans, "machine_plan", lambda device: ("eager", "float32"))
     monkeypatch.setattr("eugen_nerf.conversion.bundle_scene.CHECK_RAYS", 64)
     for name, value in {"CELLS": 12, "MOVING_CELLS": 8, "MOVING_SLICES": 3}.items():
         monkeypatch.setattr(grid_rendering, name, value)
@@ -122,6 +125,29 @@ def test_the_scene_is_that_of_the_run(moved: Path, tmp_path: Path) -> None:
     assert scene.quality is not None
     assert scene.quality.exact_psnr == pytest.approx(choice.exact_psnr, abs=1e-4)
     assert scene.quality.lost == pytest.approx(choice.lost, abs=0.01)  # the run's densities were not rounded yet
+
+
+@pytest.mark.parametrize("name", ["nerf-merged", "zipnerf-merged"])
+def test_views_hold_what_was_measured(name: str, moved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eugen_nerf.conversion.bundle_scene.MEASURED_VIEWS", 2)
+    run = golden(moved, name)
+    bundle, dataset = written(run, tmp_path / "bundle"), eval_dataset(run)
+    assert bundle.scene is not None
+    measured = {i: view.psnr for i, view in enumerate(bundle.scene.views) if view.psnr is not None}
+    assert set(measured) == {0, len(dataset) - 1}
+    for index, psnr in measured.items():
+        truth = composite(run, dataset.get_image_float32(index)).numpy()
+        error = np.square(bundle.render(bundle.cameras[index]).colour.numpy() - truth).mean()
+        assert psnr == pytest.approx(-10 * np.log10(error), abs=1e-3)
+
+
+def test_views_of_lenses_are_not_measured(moved: Path, tmp_path: Path) -> None:
+    run = golden(moved, "nerf-merged")
+    cameras = eval_dataset(run).cameras
+    cameras.distortion_params = torch.full((len(cameras), 6), 0.01)
+    bundle = written(run, tmp_path / "bundle")
+    assert bundle.scene is not None
+    assert [view.psnr for view in bundle.scene.views] == [None] * len(cameras)
 
 
 def test_a_method_without_a_renderer_says_so(moved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,9 @@ class BundledGraph(nn.Module):
     def __init__(self, graph: CollapsedGraph, input_widths: Sequence[int]) -> None:
         super().__init__()
         self.input_widths = tuple(input_widths)
+        self.plan: Callable[..., tuple[Tensor, ...]] | None = None
+        """What evaluates it without gradients in place of the graph (`core/inference/bundle_plans.py`). It is of the
+        present tensors: dropped where they are moved, cast or loaded, and not copied."""
         graph = graph.ungrouped(input_widths)
         self._forms: list[tuple[int, bool, str, tuple[int, ...]]] = []
         self._reads = tuple(v for v, _ in graph.outputs)
@@ -87,7 +90,21 @@ class BundledGraph(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Outputs `[..., width]` in the network's dtype for inputs `[..., d_i]` of any floating point dtype."""
+        if self.plan is not None and not any(x.requires_grad for x in inputs):
+            return self.plan(*inputs)
         return self.graph(*(x.to(self.dtype) for x in inputs))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: all but the plan."""
+        return {**self.__dict__, "plan": None}
+
+    def _apply(self, *args: Any, **kwargs: Any) -> BundledGraph:
+        self.plan = None
+        return super()._apply(*args, **kwargs)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self.plan = None
+        super()._load_from_state_dict(*args)
 
     def describe(self) -> dict[str, Any]:
         """Wiring and forms as JSON values; with the tensors, `build` makes the network again."""

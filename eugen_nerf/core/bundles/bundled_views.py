@@ -17,6 +17,8 @@ MAX_POSITION = 1e6
 """Largest coordinate of a camera, scene units."""
 MAX_LENGTH = 1e6
 """Largest focal length and principal point, pixels."""
+MAX_PSNR = 1e3
+"""Of a view, dB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,16 +28,19 @@ class BundledView:
     Attributes:
         name: of its photograph.
         camera: without the distortion that its lens may have.
+        psnr: of the bundle's image to the photograph, dB; None where it was not measured.
     """
 
     name: str
     camera: PinholeCamera
+    psnr: float | None = None
 
     def describe(self) -> dict[str, Any]:
         """See `BundledField.describe`; the pose row after row."""
         camera = self.camera
         lengths = {key: getattr(camera, key) for key in ("width", "height", "fx", "fy", "cx", "cy", "time")}
-        return {"name": self.name, **lengths, "pose": camera.pose.flatten().tolist()}
+        measured = {} if self.psnr is None else {"psnr": self.psnr}
+        return {"name": self.name, **lengths, "pose": camera.pose.flatten().tolist(), **measured}
 
     @classmethod
     def build(cls, spec: Spec) -> BundledView:
@@ -45,8 +50,9 @@ class BundledView:
         fx, fy, cx, cy = (spec.number(key, -MAX_LENGTH, MAX_LENGTH) for key in ("fx", "fy", "cx", "cy"))
         time = spec.optional_number("time", 0.0, 1.0)
         pose = torch.tensor(spec.numbers("pose", -MAX_POSITION, MAX_POSITION, 12)).view(3, 4)
+        psnr = spec.number("psnr", -MAX_PSNR, MAX_PSNR) if spec.holds("psnr") else None
         spec.close()
         try:
-            return cls(name, PinholeCamera(pose, fx, fy, cx, cy, width, height, time))
+            return cls(name, PinholeCamera(pose, fx, fy, cx, cy, width, height, time), psnr)
         except ConfigError as error:
             raise BundleError(f"{spec.where}: {error}; {ADVICE}") from error

@@ -11,7 +11,7 @@ from torch import Tensor
 from eugen_nerf.core.encodings.point_encodings import Encoding
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.inference.fused import check_fused, run_fused
-from eugen_nerf.core.inference.onednn import OneDNNGraph, has_onednn
+from eugen_nerf.core.inference.onednn import OneDNNGraph, has_fast_bfloat16, has_onednn
 from eugen_nerf.core.inference.packing import pack
 from eugen_nerf.core.inference.sinusoids import as_sinusoids
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
@@ -22,6 +22,12 @@ PlanDtype = Literal["float32", "bfloat16"]
 PLAN_DTYPES: tuple[PlanDtype, ...] = ("float32", "bfloat16")
 Run = Callable[..., tuple[Tensor, ...]]
 Encodings = tuple[Encoding | None, ...]
+
+
+def machine_plan(device: torch.device) -> tuple[Backend, PlanDtype]:
+    """The backend and dtype that are fastest on a device: bfloat16 where the processor multiplies it fast."""
+    backend: Backend = "triton" if device.type == "cuda" else "eager"
+    return backend, "bfloat16" if has_fast_bfloat16(device) else "float32"
 
 
 def make_runner(

@@ -9,7 +9,6 @@ from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
 from eugen_nerf.core import InferencePlan, make_plan
-from eugen_nerf.core.inference.onednn import has_fast_bfloat16
 from eugen_nerf.core.inference.plan_backends import Backend, PlanDtype
 from eugen_nerf.methods.graph_model import GraphModel
 
@@ -17,12 +16,6 @@ MAX_SAMPLES = 4096
 """Inputs on which a plan's deviation is measured, at most."""
 ROWS_AT_ONCE = 1 << 20
 """Samples that are encoded at a time where the plan takes all rows in one launch."""
-
-
-def machine_plan(device: torch.device) -> tuple[Backend, PlanDtype]:
-    """The backend and dtype that are fastest on a device: bfloat16 where the processor multiplies it fast."""
-    backend: Backend = "triton" if device.type == "cuda" else "eager"
-    return backend, "bfloat16" if has_fast_bfloat16(device) else "float32"
 
 
 def plan_model(

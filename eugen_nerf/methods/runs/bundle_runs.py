@@ -16,11 +16,13 @@ from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.pipelines.base_pipeline import Pipeline
 from torch import Tensor, nn
 
-from eugen_nerf.core import BundleError, load_bundle
+from eugen_nerf.core import BundleError, load_bundle, plan_bundle
 from eugen_nerf.core.bundles.bundle_files import WEIGHTS
 from eugen_nerf.core.bundles.bundled_field import RAYS_AT_ONCE, BundledField
 from eugen_nerf.core.bundles.bundled_views import BundledView
 from eugen_nerf.core.errors import ConfigError, DataError
+from eugen_nerf.methods.graph_model import FAST_RAYS
+from eugen_nerf.methods.rendering.core_threads import render_side_by_side
 from eugen_nerf.methods.rendering.grid_rendering import rays_of
 from eugen_nerf.methods.runs.loading import Run, usable_device
 
@@ -43,13 +45,17 @@ def open_bundle(path: Path, *, device: str | torch.device | None = None) -> Run:
     except ConfigError as error:
         raise BundleError(f"{path}: {error}") from error
     pipeline = BundlePipeline(model.to(on).eval())  # type: ignore[abstract]
+    plan_bundle(field)
     return Run(TrainerConfig(method_name="a bundle"), pipeline, path / WEIGHTS, step=0, path=path)
 
 
 def bundle_line(run: Run) -> str:
     """What there is to say of a bundle that is opened as a run."""
-    quality = run.model.field.scene.quality if isinstance(run.model, BundleModel) and run.model.field.scene else None
-    return "a bundle" if quality is None else f"a bundle, whose renderer {quality}"
+    assert isinstance(run.model, BundleModel)
+    quality = run.model.field.rendered_scene().quality
+    plan = run.model.field.network.plan
+    how = f", networks by plans: {plan}" if plan is not None else ""
+    return f"a bundle{how}" if quality is None else f"a bundle, whose renderer {quality}{how}"
 
 
 class BundleModel(Model):
@@ -67,13 +73,16 @@ class BundleModel(Model):
     def __init__(self, field: BundledField) -> None:
         scene = field.rendered_scene()
         box = SceneBox(aabb=torch.tensor(scene.box).view(2, 3))
-        super().__init__(ModelConfig(enable_collider=False, eval_num_rays_per_chunk=RAYS_AT_ONCE), box, 0)
+        super().__init__(ModelConfig(enable_collider=False, eval_num_rays_per_chunk=FAST_RAYS), box, 0)
         self.field = field
         self.collider = NearFarCollider(scene.near, scene.far, reset_near_plane=False)  # type: ignore[assignment]
         self.renders_colours = field.kind == "radiance"
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
         """`rgb`, `depth`, `accumulation`, and of a surface `z_depth` and `normals`; `[rays, channels]`."""
+        return render_side_by_side(self._render, ray_bundle, RAYS_AT_ONCE)
+
+    def _render(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
         found = self.field.render_rays(rays_of(ray_bundle))
         outputs = {"rgb": found.colour, "depth": found.depth, "accumulation": found.accumulation}
         if found.normals is not None:

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.inference.plan_backends import PLAN_DTYPES, PlanDtype
+from eugen_nerf.core.inference.plan_backends import PLAN_DTYPES, PlanDtype, machine_plan
 from eugen_nerf.core.ranges import QUALITY
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 from eugen_nerf.methods.graph_model import FastRenderer, GraphModel
 from eugen_nerf.methods.rendering.fewer_samples import FewerSamples
-from eugen_nerf.methods.rendering.planning import machine_plan, plan_model, unplan_model
+from eugen_nerf.methods.rendering.planning import plan_model, unplan_model
 from eugen_nerf.methods.rendering.stored_renderer import load_renderer, save_renderer
 from eugen_nerf.methods.runs.loading import Run
 from eugen_nerf.methods.runs.training_rays import MeasuredDepths, Photographs, draw_pixels, ray_bundle, training_views
