@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eugen_nerf.core import load_bundle
+from eugen_nerf.core.encodings.compiled_grid import COMPILES
 from eugen_nerf.evaluation.costs.resources import environment
 from eugen_nerf.surfaces.distance_field import SignedDistance
 
@@ -78,6 +79,8 @@ def fingerprint() -> dict[str, str]:
     probed = [values @ values.mT, values[:, :27] @ values[:16, :27].mT, values.exp(), values.sin(), values.cumsum(-1)]
     bits = hashlib.sha256(b"".join(v.numpy().tobytes() for v in probed)).hexdigest()
     named = {name: str(facts[name]) for name in ("device_name", "torch", "threads")}
+    if not COMPILES:
+        named["grids"] = "PyTorch's"  # not those of numba's code, which rounds alike everywhere
     return {**named, "instructions": torch.backends.cpu.get_cpu_capability(), "bits": bits[:16]}
 
 

@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "eugen_nerf"
-KERNELS = ("fused_kernel", "fused_functions")
-"""Modules of core that need triton."""
+KERNELS = ("fused_kernel", "fused_functions", "grid_kernels")
+"""Modules of core that need triton or numba."""
 VIEWER = ROOT / "viewer" / "eugen_viewer"
 """A package of its own: it may import all parts but the commands, and the commands alone import it."""
 ALLOWED = {
@@ -153,8 +153,9 @@ def test_the_commands_load_the_viewer_when_it_is_asked_for_and_not_before() -> N
 
 def test_core_imports_only_torch_and_the_standard_library() -> None:
     """Some packages are allowed inside functions: they are needed when a bundle is read or written, not before. The
-    kernel's module needs triton, so that it counts as such a package itself."""
-    late, kernels = {"safetensors", "onnx", "onnxruntime", "triton"}, "eugen_nerf.core.inference.fused_kernel"
+    kernels' modules need triton and numba, so that they count as such packages themselves."""
+    late = {"safetensors", "onnx", "onnxruntime", "triton", "numba", "numpy"}
+    kernels = ("eugen_nerf.core.inference.fused_kernel", "eugen_nerf.core.encodings.grid_kernels")
     for path in _sources(PACKAGE / "core"):
         names = _imported_by(path)
         foreign = {n.split(".")[0] for n in names} - STANDARD - late - {"torch", "eugen_nerf"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from eugen_nerf.core.encodings.compiled_grid import GridLevel, can_pool, pool_compiled
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.layers.projections import seeded_generator
 from eugen_nerf.core.training.mixed_precision import full_precision
@@ -68,6 +70,8 @@ class HashGrid(nn.Module):
         drawn = torch.rand(sum(self.sizes), features, generator=seeded_generator(seed, "hash grid")) * 2 - 1
         self.table = nn.Parameter(drawn * (init_range / PRECONDITION))
         self.out_features = len(resolutions) * (features + 1)
+        starts = accumulate(self.sizes[:-1], initial=0)
+        self._levels = tuple(map(GridLevel, self.resolutions, starts, self.sizes, self.hashed))
         self._spread, self._spread_of = torch.empty(0), (0, -1)
 
     def forward(self, points: Tensor, widths: Tensor) -> Tensor:
@@ -98,11 +102,14 @@ class HashGrid(nn.Module):
         Returns:
             `[n, L, F]`.
         """
+        weights = torch.stack([weight / points.shape[1] for weight in level_weights])
+        if can_pool(self.table, points, weights):
+            return pool_compiled(self.table, self._levels, points, weights)
         features = []
         for level, rows in enumerate(self.table.split(self.sizes)):
-            corners = self.corners(points, level, level_weights[level] / points.shape[1])
-            index, weights = (v.permute(1, 0, 2).flatten(1) for v in corners)
-            features.append(gather_sum(rows, index, weights))
+            corners = self.corners(points, level, weights[level])
+            index, shares = (v.permute(1, 0, 2).flatten(1) for v in corners)
+            features.append(gather_sum(rows, index, shares))
         return torch.stack(features, dim=1)
 
     def corners(self, points: Tensor, level: int, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
