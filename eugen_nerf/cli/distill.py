@@ -10,7 +10,7 @@ from eugen_nerf.cli.support.common import print_lines, run_cli, shared_by_torchr
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.checks.names import NAME
 from eugen_nerf.core.checks.places import check_place
-from eugen_nerf.core.choices import RecipeName
+from eugen_nerf.core.choices import Product, RecipeName
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import COUNT, COUNT_OR_NONE, SEED, Range
 from eugen_nerf.methods.runs.run_paths import check_config_paths, check_data_path
@@ -32,8 +32,8 @@ class Distill:
     GROUPS: ClassVar = {
         "budget": ("speedup", "max_drop", "macs"),
         "choice": ("fields", "layers", "exclude", "num_features", "proposals"),
-        "fit": ("recipe", "projection", "degree", "norm", "sweeps", "output_aware", "train_steps", "train_lr",
-                "ray_fraction", "max_rays", "seed"),
+        "fit": ("recipe", "projection", "degree", "product", "norm", "sweeps", "output_aware", "train_steps",
+                "train_lr", "ray_fraction", "max_rays", "seed"),
         "calibration": ("finetune_steps", "finetune_minutes"),
         "output": ("bundle", "onnx", "experiment_name", "timestamp", "output_dir"),
     }  # fmt: skip
@@ -80,6 +80,9 @@ class Distill:
     """Distribution of random projections."""
     degree: Annotated[int, Range(1, 16)] = 1
     """Degree of random features."""
+    product: Product = "plain"
+    """How the two projections of random features of degree 2 are joined: plain, or without an outer function harmonic,
+    minimum or clamped."""
     norm: bool = False
     """Whether random features have a column for the input's norm."""
     sweeps: Annotated[int, Range(0, 1000)] = 4
@@ -248,7 +251,14 @@ class Distill:
             )
         if process_count() > 1 and self._finetunes:
             raise ConfigError("calibration runs in one process: convert first, then calibrate the run alone")
-        eugen = EUGenConfig(degree=self.degree, norm=self.norm, projection=self.projection, seed=self.seed)
+        eugen = EUGenConfig(
+            degree=self.degree,
+            phi="relu" if self.product == "plain" else "identity",
+            norm=self.norm,
+            projection=self.projection,
+            seed=self.seed,
+            product=self.product,
+        )
         conversion = ConversionConfig(
             recipe=self.recipe, eugen=eugen, sweeps=self.sweeps, train_steps=self.train_steps, train_lr=self.train_lr
         )

@@ -8,3 +8,5 @@ Variant = Literal["eugen", "dense", "lowrank", "snnk", "monarch", "narrow", "sha
 """Networks of a method: EUGen layers, none, or another kind of cheaper layer at the same cost."""
 RecipeName = Literal["rows", "random", "whitened", "pruned", "compensated", "svd", "aware"]
 """Ways to turn a dense layer into a cheaper one (`core/fitting/recipes/registry.py`)."""
+Product = Literal["plain", "harmonic", "minimum", "clamped"]
+"""Ways to join the two projections of a feature of degree 2 (`core/layers/products.py`)."""

@@ -10,12 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from eugen_nerf.core.choices import Product
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.layers.activations import activation, polynomial_fit
 from eugen_nerf.core.layers.factors import share_updates
 from eugen_nerf.core.layers.feature_layer import FeatureLayer
+from eugen_nerf.core.layers.products import MEAN_SQUARE, check_product, hadamard_products
 from eugen_nerf.core.layers.projections import sample_projection, seeded_generator
-from eugen_nerf.core.layers.stage import Affine, Stage, hadamard_products
+from eugen_nerf.core.layers.stage import Affine, Stage
 from eugen_nerf.core.least_squares import MomentSums, ridge_solution
 
 
@@ -56,6 +58,10 @@ class EUGenConfig:
     Deep stacks of degree 2 and more want linear: kaiming's products grow from layer to layer."""
     seed: int = 0
     """Seed of the projections and initial weights."""
+    product: Product = "plain"
+    """How the projections a and b of a feature of degree 2 are joined, on both sides: plain, `a b`; harmonic,
+    `a b / sqrt(a^2 + b^2)`, which grows as its inputs do (Eq. 1 with k = 1, complex G and Phi(z) = Re z Im z / |z|);
+    minimum, `sgn(a b) min(|a|, |b|)`; clamped, `a clamp(b, -1, 1)`. They go with phi="identity"."""
 
 
 class EUGenLinear(FeatureLayer):
@@ -99,6 +105,7 @@ class EUGenLinear(FeatureLayer):
         if config.weights not in ("free", "tied", "separate"):
             raise ConfigError(f"weights={config.weights!r} is unknown; choose free, tied or separate")
         activation(config.phi), activation(config.psi)
+        check_product(config.product, config.degree)
         generator = seeded_generator(config.seed, "EUGen layer")
         rows = self._num_blocks * config.num_features
         if config.start not in ("kaiming", "linear"):
@@ -136,7 +143,8 @@ class EUGenLinear(FeatureLayer):
             in_features: d.
             out_features: l.
             coefficients: `a_0 .. a_k`; they set the layer's degree.
-            config: number of features, projection, sharing and so on; `phi` and `psi` become the identity and H = G.
+            config: number of features, projection, sharing and so on; `phi` and `psi` become the identity, the product
+                plain and H = G.
             weight: W, `[l, d]`; a random one where None.
             bias: b inside f, `[l]`; zeros where None.
 
@@ -157,7 +165,8 @@ class EUGenLinear(FeatureLayer):
         """
         if len(coefficients) == 0:
             raise ConfigError("a polynomial needs at least its constant coefficient a_0")
-        config = replace(config, degree=len(coefficients) - 1, phi="identity", psi="identity", weights="tied")
+        plain = {"phi": "identity", "psi": "identity", "weights": "tied", "product": "plain"}
+        config = replace(config, degree=len(coefficients) - 1, **plain)  # type: ignore[arg-type]
         layer = cls(in_features, out_features, config)
         with torch.no_grad():
             scale = _first_gain(config, in_features)  # Thm 3.1 wants unit variance
@@ -283,7 +292,7 @@ class EUGenLinear(FeatureLayer):
             v = v + self.weight_bias[:, None] * getattr(self, f"{prefix}_bias")
         if config.norm:
             v = v + getattr(self, f"{prefix}_norm")
-        features = activation(config.psi)(hadamard_products(v, config.degree, config.shared))
+        features = activation(config.psi)(hadamard_products(v, config.degree, config.shared, config.product))
         return features * self.coefficients.repeat_interleave(config.num_features)
 
     def pieces(self) -> list[tuple[Stage, Affine]]:
@@ -292,7 +301,8 @@ class EUGenLinear(FeatureLayer):
         if c.degree == 0:
             empty = self.weight.new_zeros(self.out_features, 0)
             return [(Stage(self.projection, None, None, 1, True, "identity"), Affine(empty, self.bias))]
-        stage = Stage(self.projection, self.projection_bias, self.projection_norm, c.degree, c.shared, c.phi)
+        g, bias, norm = self.projection, self.projection_bias, self.projection_norm
+        stage = Stage(g, bias, norm, c.degree, c.shared, c.phi, product=c.product)
         return [(stage, Affine(self.weight_features(), self.bias))]
 
     def extra_repr(self) -> str:
@@ -334,7 +344,8 @@ def _first_gain(config: EUGenConfig, in_features: int) -> float:
     """Standard deviation of the entries of the first G."""
     if config.start == "linear":
         return math.sqrt(1.0 / (3.0 * in_features))
-    return math.sqrt((2.0 if config.phi in ("relu", "gelu", "softplus") else 1.0) / in_features)
+    kept = 0.5 if config.phi in ("relu", "gelu", "softplus") else (1.0 + MEAN_SQUARE[config.product]) / 2
+    return math.sqrt(1.0 / (kept * in_features))
 
 
 def _copy_checked(target: Tensor, source: Tensor, name: str) -> None:

@@ -30,6 +30,7 @@ from eugen_nerf.core import (
     build_variant,
     merged_for_training,
 )
+from eugen_nerf.core.choices import Product
 from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.training.merged import unmergeable_reason
 from eugen_nerf.core.training.mixed_precision import Arithmetic, full_precision, network_products
@@ -49,6 +50,9 @@ class GraphFieldConfig(FieldConfig):
     """Highest degree k of Eq. (1)."""
     phi: str = "relu"
     """Outer function of the features."""
+    product: Product = "plain"
+    """How the two projections of a feature of degree 2 are joined: plain, or with phi identity harmonic, which grows as
+    its inputs do, minimum or clamped (`core/layers/products.py`)."""
     norm: bool = False
     """Whether the features depend on the input's norm; collapsed it costs about a second matrix: off by default."""
     projection: str = "gaussian"
@@ -95,6 +99,7 @@ class GraphFieldConfig(FieldConfig):
             train_projection=self.train_projection,
             start=self.start,
             seed=self.seed,
+            product=self.product,
         )
         return Replacement(self.patterns(), tuple(self.num_features), eugen, self.specs or {})
 

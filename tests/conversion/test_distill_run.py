@@ -173,6 +173,7 @@ def test_the_command(
     "words",
     [
         ["--recipe", "random", "--degree", 2, "--norm", "--projection", "orthogonal"],
+        ["--recipe", "whitened", "--degree", 2, "--product", "harmonic", "--norm"],
         ["--train-steps", 3],
         ["--recipe", "random", "--train-steps", 2, "--seed", 5],
     ],
@@ -186,6 +187,8 @@ def test_what_the_options_choose_comes_back(
     run = load(path)  # strict: the config rebuilds exactly the layers that were saved
     config = run.model.field_fine.network.layer("trunk_3").config
     assert (config.degree, config.norm) == ((2, True) if "--degree" in words else (1, False))
+    homogeneous = "--product" in words
+    assert (config.product, config.phi) == (("harmonic", "identity") if homogeneous else ("plain", "relu"))
     assert torch.isfinite(render(run.model, run)["rgb"]).all()
 
 

@@ -25,6 +25,7 @@ from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
 from eugen_nerf.core.bundles.bundled_scene import BundledScene, MeasuredQuality, SceneCoordinates, SceneRenderer
 from eugen_nerf.core.bundles.bundled_views import BundledView
 from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
+from eugen_nerf.core.choices import Product
 from eugen_nerf.core.encodings.point_encodings import BoxEncoding, ContractedEncoding, Encoding, PyramidEncoding
 from eugen_nerf.core.rendering.density_grid import DensityGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
@@ -38,7 +39,13 @@ RENDERED = KINDS
 
 
 def network(
-    inputs: tuple[int, ...], *, output: str = "density", width: int = 1, seed: int = 0, spread: float = 0.5
+    inputs: tuple[int, ...],
+    *,
+    output: str = "density",
+    width: int = 1,
+    seed: int = 0,
+    spread: float = 0.5,
+    product: Product = "plain",
 ) -> BundledGraph:
     """A random collapsed network of degree 2 with the norm, one layer dense."""
     shape = NeRFShape(
@@ -52,7 +59,7 @@ def network(
         output=output,
         output_width=width,
     )
-    eugen = EUGenConfig(degree=2, phi="tanh", norm=True)
+    eugen = EUGenConfig(degree=2, phi="tanh", norm=True, product=product)
     graph = build_variant(shape, "eugen", Replacement(("trunk_[12]",), (4,), eugen))
     randomise(graph, seed, spread)
     return BundledGraph(graph.collapse(), graph.input_widths)

@@ -36,6 +36,14 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "gaussian": lambda z: np.exp(-(z**2) / 2.0),
 }
 
+PRODUCTS: dict[str, Callable[[float, float], float]] = {
+    "plain": lambda a, b: a * b,
+    "harmonic": lambda a, b: complex(a, b).real * complex(a, b).imag / math.hypot(a, b, 1e-3),
+    "minimum": lambda a, b: math.copysign(min(abs(a), abs(b)), a) * math.copysign(1.0, b),
+    "clamped": lambda a, b: a * max(-1.0, min(1.0, b)),
+}
+"""What joins two projections, on single numbers."""
+
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
@@ -102,8 +110,8 @@ def eugen_numpy(layer: EUGenLinear, x: Array) -> Array:
     def products(rows: dict[tuple[int, int], Array], plus: Array) -> Array:
         found = np.ones(len(terms))
         for k, (i, r) in enumerate(terms):
-            for j in range(1, i + 1):
-                found[k] *= rows[i, j][r] @ plus
+            factors = [float(rows[i, j][r] @ plus) for j in range(1, i + 1)]
+            found[k] = PRODUCTS[c.product](*factors) if i == 2 else math.prod(factors)
         return found
 
     left = [products(g, np.concatenate([row, [1.0, math.sqrt(sum(v * v for v in row))]])) for row in x]

@@ -31,6 +31,7 @@ from eugen_nerf.core.inference.fused import Launch, run_fused
 from eugen_nerf.core.inference.packed_format import FUSED_FUNCTIONS, FUSED_PRECISIONS, FusedPrecision, PackedNetwork
 from eugen_nerf.core.inference.packing import pack
 from eugen_nerf.core.inference.sinusoids import as_sinusoids
+from eugen_nerf.core.layers.products import PRODUCTS
 from eugen_nerf.core.layers.stage import Affine, MergedStage
 
 SHAPE = NeRFShape(9, 5, 4, 24, (2,), 0, 1, 18)
@@ -44,7 +45,7 @@ LAUNCHES = (Launch(16, 4, 1), Launch(32, 8, 3), Launch(128, 8, 1000))
 
 FUSED = (
     *("nerf", "bottleneck", "proposal", "wide", "degree 1", "degree 2", "unshared", "low rank", "eugen bottleneck"),
-    *("norm", "norm degree 2", "norm bottleneck", "wide norm", "softplus"),
+    *("norm", "norm degree 2", "norm bottleneck", "wide norm", "softplus", "harmonic degree 2"),
 )
 """Names of networks that the kernel knows."""
 NETWORKS = (*FUSED, "monarch")
@@ -59,7 +60,8 @@ def network(name: str) -> LayerGraph:
         degree=2 if "degree 2" in name or name in ("unshared", "wide norm") else 1,
         norm="norm" in name,
         shared=name != "unshared",
-        phi="softplus" if name == "softplus" else "relu",
+        phi={"softplus": "softplus", "harmonic degree 2": "identity"}.get(name, "relu"),
+        product="harmonic" if name == "harmonic degree 2" else "plain",
     )
     words = {"proposal": PROPOSAL, "bottleneck": BOTTLENECK, "wide": WIDE, "axis": SURFACE, "encoded": POINTS}
     shape = next((shape for word, shape in words.items() if word in name.split()), SHAPE)
@@ -130,6 +132,18 @@ def functions_packed(function: str, precision: FusedPrecision = "float32") -> Pa
     return pack(CollapsedGraph(((stage, (0,)),), ((1, Affine()),)), [3], precision)
 
 
+def joined_packed(product: str, precision: FusedPrecision = "float32") -> PackedNetwork:
+    """The product of each of three numbers with each of three others, in one output after the former."""
+    stage = MergedStage(torch.eye(6), None, None, 2, True, "identity", product=product)
+    return pack(CollapsedGraph(((stage, (0,)),), ((1, Affine()),)), [6], precision)
+
+
+def pairs() -> Tensor:
+    """Factors of products, float32 `[63, 6]`: all sizes of `arguments` beside one another, and nothing that is none."""
+    x = arguments()[:-1]
+    return torch.cat([x, x.flip(0).roll(1, 1)], dim=1)
+
+
 def arguments() -> Tensor:
     """Inputs of functions, float32 `[64, 3]`: small, large, round 0 and, in the last row, not a number."""
     x = torch.cat([torch.linspace(-8, 8, 96), torch.linspace(-90, 90, 90), torch.tensor([0.0, 1e-6, -1e-6])])
@@ -165,6 +179,8 @@ def _run(path: str) -> None:
     for name in (*FUSED, *ENCODED):
         for precision in FUSED_PRECISIONS:
             keep(f"{name}/{precision}", run_fused(packed_of(name, precision), *sample_inputs(name)))
+    for product in PRODUCTS:
+        keep(f"joined {product}", run_fused(joined_packed(product), pairs()))
     for function in FUSED_FUNCTIONS:
         keep(function, run_fused(functions_packed(function), arguments()))
     points = points_of("encoded norm degree 2")

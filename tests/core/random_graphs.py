@@ -6,13 +6,14 @@ import torch
 from oracles import draw, randomise
 
 from eugen_nerf.core import DenseLinear, EUGenConfig, EUGenLinear, FeatureLayer, LayerGraph, LowRankLinear
+from eugen_nerf.core.layers.products import PRODUCTS
 
 Wiring = dict[str, list[int | str]]
 
 
 def random_graph(seed: int, *, norm: bool | None = None) -> tuple[LayerGraph, Wiring, list[torch.Tensor]]:
     """Layers of every kind with skips, late inputs and several heads; widths on both sides of what pays to merge."""
-    rng = random.Random(seed)
+    rng, joining = random.Random(seed), random.Random(1000 + seed)
     widths = [rng.randint(2, 4) for _ in range(rng.randint(1, 3))]
     sizes: dict[int | str, int] = dict(enumerate(widths))
     layers: dict[str, FeatureLayer] = {}
@@ -25,14 +26,16 @@ def random_graph(seed: int, *, norm: bool | None = None) -> tuple[LayerGraph, Wi
         width, out = sum(sizes[v] for v in reads), rng.choice([3, 5, 9])
         kind = rng.choice(["eugen", "eugen", "eugen", "dense", "lowrank"])
         if kind == "eugen":
+            degree = rng.choice([1, 2])
             config = EUGenConfig(
                 rng.choice([1, 2, 4]),
-                rng.choice([1, 2]),
+                degree,
                 rng.choice(["relu", "tanh", "softplus"]),
                 weights=rng.choice(["free", "tied", "separate"]),
                 shared=rng.random() < 0.5,
                 norm=rng.random() < 0.5 if norm is None else norm,
                 bias=rng.random() < 0.7,
+                product=joining.choice(PRODUCTS) if degree == 2 else "plain",
             )
             layers[name] = EUGenLinear(width, out, config)
         elif kind == "dense":

@@ -113,4 +113,5 @@ def describe_student(
         return
     settings.num_features = tuple(plan.values())
     settings.degree, settings.phi, settings.norm = eugen.degree, eugen.phi, eugen.norm
+    settings.product = eugen.product
     settings.projection, settings.train_projection = eugen.projection, True

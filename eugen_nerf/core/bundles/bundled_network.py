@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTensors
 from eugen_nerf.core.layers.activations import activation
+from eugen_nerf.core.layers.products import PRODUCTS
 from eugen_nerf.core.layers.stage import Affine, MergedStage
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph, Step
 
@@ -44,10 +45,10 @@ class BundledGraph(nn.Module):
         """What evaluates it without gradients in place of the graph (`core/inference/bundle_plans.py`). It is of the
         present tensors: dropped where they are moved, cast or loaded, and not copied."""
         graph = graph.ungrouped(input_widths)
-        self._forms: list[tuple[int, bool, str, tuple[int, ...]]] = []
+        self._forms: list[tuple[int, bool, str, str, tuple[int, ...]]] = []
         self._reads = tuple(v for v, _ in graph.outputs)
         for i, (stage, reads) in enumerate(graph.steps):
-            self._forms.append((stage.degree, stage.shared, stage.phi, tuple(reads)))
+            self._forms.append((stage.degree, stage.shared, stage.phi, stage.product, tuple(reads)))
             self._store(f"step{i}", weight=stage.weight, bias=stage.bias, norm=stage.norm)
             for s, pair in enumerate(stage.factors):
                 self._store(f"step{i}_factor{s}", weight=pair and pair[0], bias=pair and pair[1])
@@ -58,13 +59,14 @@ class BundledGraph(nn.Module):
     def graph(self) -> CollapsedGraph:
         """The collapsed graph, its tensors shared with this module."""
         steps: list[Step] = []
-        for i, (degree, shared, phi, reads) in enumerate(self._forms):
+        for i, (degree, shared, phi, product, reads) in enumerate(self._forms):
             weight = self._tensor(f"step{i}_weight")
             assert weight is not None
             norm, factors = self._tensor(f"step{i}_norm"), ()
             if norm is not None:
                 factors = tuple(self._factor(f"step{i}_factor{s}") for s in range(len(reads)))  # type: ignore[assignment]
-            stage = MergedStage(weight, self._tensor(f"step{i}_bias"), norm, degree, shared, phi, factors=factors)
+            bias = self._tensor(f"step{i}_bias")
+            stage = MergedStage(weight, bias, norm, degree, shared, phi, product=product, factors=factors)
             steps.append((stage, reads))
         maps = (
             Affine(self._tensor(f"output{i}_weight"), self._tensor(f"output{i}_bias")) for i in range(self.num_outputs)
@@ -120,6 +122,8 @@ class BundledGraph(nn.Module):
                     "bias": stage.bias is not None,
                     "norm": stage.norm is not None,
                     "factors": [None if f is None else f[0].shape[0] for f in stage.factors],
+                    # left out where plain, so that earlier versions read all that they can evaluate
+                    **({} if stage.product == "plain" else {"product": stage.product}),
                 }
             )
         outputs = [
@@ -189,6 +193,9 @@ def _read_step(spec: Spec, tensors: StoredTensors, name: str, widths: list[int])
     reads = spec.integers("reads", 0, len(widths) - 1, MAX_STEPS)
     rows, degree = spec.integer("rows", 1, MAX_WIDTH), spec.integer("degree", 1, MAX_DEGREE)
     shared, phi = spec.flag("shared"), spec.checked_text("phi", activation)
+    product = spec.text("product", PRODUCTS) if "product" in spec.names() else "plain"
+    if product != "plain" and degree != 2:
+        raise BundleError(f"{spec.where} has the product {product} in degree {degree}, it is of degree 2; {ADVICE}")
     blocks = degree if shared else degree * (degree + 1) // 2
     if rows % blocks:
         raise BundleError(f"{spec.where} has {rows} rows for {blocks} equal projections; {ADVICE}")
@@ -203,7 +210,7 @@ def _read_step(spec: Spec, tensors: StoredTensors, name: str, widths: list[int])
             r = tensors.take(f"{name}_factor{s}_weight", (count, widths[reads[s]]))
             factors.append((r, tensors.take(f"{name}_factor{s}_bias", (count,))))
     spec.close()
-    return MergedStage(weight, bias, norm, degree, shared, phi, factors=tuple(factors)), reads
+    return MergedStage(weight, bias, norm, degree, shared, phi, product=product, factors=tuple(factors)), reads
 
 
 def _read_output(spec: Spec, tensors: StoredTensors, name: str, widths: list[int]) -> tuple[int, Affine]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from eugen_nerf.core.bundle_schema import BundleError
 from eugen_nerf.core.bundles.atomic_files import new_path
+from eugen_nerf.core.layers.products import HARMONIC_EPSILON
 from eugen_nerf.core.layers.stage import Affine, MergedStage
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 
@@ -162,9 +163,23 @@ class _Writer:
             if stage.shared and products:  # degree i is degree i - 1 times one block more
                 product, factors = products[-1], factors[-2:]
             for factor in factors[1:]:
-                product = self.node("Mul", product, factor)
+                product = _joined(self, product, factor, stage.product)
             products.append(product)
         return self.node("Concat", *products, axis=1)
+
+
+def _joined(w: _Writer, a: str, b: str, product: str) -> str:
+    """The products of `core/layers/products.py`."""
+    if product == "harmonic":
+        square = w.node("Add", w.node("Mul", a, a), w.node("Mul", b, b))
+        size = w.node("Sqrt", w.node("Add", square, w.number(HARMONIC_EPSILON)))
+        return w.node("Div", w.node("Mul", a, b), size)
+    if product == "minimum":
+        least = w.node("Min", w.node("Abs", a), w.node("Abs", b))
+        return w.node("Mul", least, w.node("Mul", w.node("Sign", a), w.node("Sign", b)))
+    if product == "clamped":
+        return w.node("Mul", a, w.node("Clip", b, w.number(-1.0), w.number(1.0)))
+    return w.node("Mul", a, b)
 
 
 def _softplus(w: _Writer, x: str, beta: float) -> str:

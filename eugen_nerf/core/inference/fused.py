@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from eugen_nerf.core.inference.packed_format import CHUNK_COLUMNS, InputChunk, PackedNetwork, PackedStage
 from eugen_nerf.core.inference.sinusoids import Sinusoids
 from eugen_nerf.core.layers.activations import activation
+from eugen_nerf.core.layers.products import joined
 from eugen_nerf.core.layers.stage import safe_sqrt
 
 MAX_WARPS = 16
@@ -234,6 +235,6 @@ def _stage_outputs(tape: _Tape, stage: PackedStage, read: list[Tensor]) -> list[
             u = u + safe_sqrt(square) * tape.vectors(stage.blocks, 1, size)
         for a in read:
             u = u + a @ tape.tiles(stage.blocks, size, a.shape[1]).mT
-        products = [u[0]] if stage.blocks == 1 else [u[0], u[-2] * u[-1]]
+        products = [u[0]] if stage.blocks == 1 else [u[0], joined(u[-2], u[-1], stage.product)]
         made += [activation(stage.phi)(y) for y in products]
     return made

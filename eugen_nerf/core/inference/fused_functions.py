@@ -28,6 +28,22 @@ def softplus(u):
 
 
 @triton.jit
+def joined(a, b, PRODUCT: tl.constexpr):
+    """The product called `PRODUCT` in `core/layers/products.py`."""
+    if PRODUCT == "harmonic":
+        return a * b * tl.rsqrt(a * a + b * b + 1e-6)
+    elif PRODUCT == "minimum":
+        size = tl.minimum(tl.abs(a), tl.abs(b), propagate_nan=tl.PropagateNan.ALL)
+        return tl.where((a < 0.0) == (b < 0.0), size, -size)
+    elif PRODUCT == "clamped":
+        low = tl.maximum(b, -1.0, propagate_nan=tl.PropagateNan.ALL)
+        return a * tl.minimum(low, 1.0, propagate_nan=tl.PropagateNan.ALL)
+    else:
+        tl.static_assert(PRODUCT == "plain")
+        return a * b
+
+
+@triton.jit
 def phi(u, PHI: tl.constexpr):
     """The function called `PHI` in `core/layers/activations.py`."""
     if PHI == "relu":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from eugen_nerf.core.inference.fused_functions import phi, sine
+from eugen_nerf.core.inference.fused_functions import joined, phi, sine
 
 
 @triton.constexpr_function
@@ -43,7 +43,7 @@ def _number_of_square(stages, s, q, r):
 
 @triton.constexpr_function
 def _tiles_of(stage):
-    sources, squares, sizes, blocks, _ = stage
+    sources, squares, sizes, blocks, *_ = stage
     return len(sources) * len(sizes) * blocks + sum(len(square[0]) for square in squares if square[1])
 
 
@@ -201,7 +201,8 @@ def _block(
             _store(out, y, row, inside, count, _count(INPUTS) + len(held), OUTPUTS)
             held = held + (y.to(DTYPE),)  # type: ignore[assignment]  # noqa: RUF005
             if _at(STAGES, s, 3) > 1:
-                y = phi(u[_at(STAGES, s, 3) - 2] * u[_at(STAGES, s, 3) - 1], _at(STAGES, s, 4))
+                y = joined(u[_at(STAGES, s, 3) - 2], u[_at(STAGES, s, 3) - 1], _at(STAGES, s, 5))
+                y = phi(y, _at(STAGES, s, 4))
                 _store(out, y, row, inside, count, _count(INPUTS) + len(held), OUTPUTS)
                 held = held + (y.to(DTYPE),)  # type: ignore[assignment]  # noqa: RUF005
 

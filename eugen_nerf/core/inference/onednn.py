@@ -14,7 +14,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from eugen_nerf.core.layers.stage import Affine, MergedStage, features_in_place
+from eugen_nerf.core.layers.products import features_in_place
+from eugen_nerf.core.layers.stage import Affine, MergedStage
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -61,7 +62,7 @@ class OneDNNStage(MergedStage):
         u = _linear(joined, self.weight, self.bias, "none")
         if self.norm is not None:
             u = u + self.input_norm(segments) * self.norm
-        return features_in_place(u, self.degree, self.shared, self.phi)
+        return features_in_place(u, self.degree, self.shared, self.phi, self.product)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,9 @@ class OneDNNGraph:
 def _stage(s: MergedStage) -> MergedStage:
     if s.groups > 1:
         return s
-    return OneDNNStage(s.weight.contiguous(), s.bias, s.norm, s.degree, s.shared, s.phi, factors=s.factors)
+    return OneDNNStage(
+        s.weight.contiguous(), s.bias, s.norm, s.degree, s.shared, s.phi, product=s.product, factors=s.factors
+    )
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, function: str) -> Tensor:

@@ -67,7 +67,8 @@ class Square(NamedTuple):
 class PackedStage(NamedTuple):
     """`blocks` projections of the same chunks, each cut into chunks of `sizes` columns.
 
-    One block makes the chunks `phi(u_0)`, two make `phi(u_0)` and `phi(u_0 u_1)`, three `phi(u_0)` and `phi(u_1 u_2)`.
+    One block makes the chunks `phi(u_0)`, two make `phi(u_0)` and `phi(u_0 u_1)`, three `phi(u_0)` and `phi(u_1 u_2)`,
+    with the product called `product` (`core/layers/products.py`).
     """
 
     sources: tuple[int, ...]
@@ -77,6 +78,7 @@ class PackedStage(NamedTuple):
     sizes: tuple[int, ...]
     blocks: int
     phi: str
+    product: str
 
 
 class OutputChunk(NamedTuple):

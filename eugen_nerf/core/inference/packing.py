@@ -197,7 +197,8 @@ class _Packer:
             for degree in range(stage.degree):
                 parts.append(_Part(len(self.inputs) + self.made, degree * m + start, valid, size))
                 self.made += 1
-        self.stages.append(PackedStage(tuple(p.chunk for p in sources), squares, tuple(sizes), blocks, stage.phi))
+        chunks = tuple(p.chunk for p in sources)
+        self.stages.append(PackedStage(chunks, squares, tuple(sizes), blocks, stage.phi, stage.product))
         return sorted(parts, key=lambda p: p.start)
 
     def squares(

@@ -27,22 +27,22 @@ PRECISIONS: tuple[Precision, ...] = ("bfloat16", "int8")
 class Int8Stage(MergedStage):
     """A merged stage with an int8 matrix, a scale a row, which quantises its inputs at each call."""
 
-    product: Callable[[Tensor], Tensor]
+    multiply: Callable[[Tensor], Tensor]
 
     def project(self, joined: Tensor) -> Tensor:
         """`[..., blocks * m]` for joined segments."""
-        return self.product(joined)
+        return self.multiply(joined)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Int8Affine(Affine):
     """An affine map likewise."""
 
-    product: Callable[[Tensor], Tensor]
+    multiply: Callable[[Tensor], Tensor]
 
     def __call__(self, features: Tensor) -> Tensor:
         """Maps features `[..., F]` to `[..., l]`."""
-        return self.product(features)
+        return self.multiply(features)
 
 
 class ReducedGraph:
@@ -119,10 +119,12 @@ def _int8(graph: CollapsedGraph, product: Int8Product) -> CollapsedGraph:
         if s.groups > 1:
             raise ConfigError("int8 products of diagonal blocks are not in torch: take bfloat16")
         bound = product.bind(s.weight, s.bias)
-        return Int8Stage(s.weight, s.bias, s.norm, s.degree, s.shared, s.phi, s.groups, s.factors, product=bound)
+        return Int8Stage(
+            s.weight, s.bias, s.norm, s.degree, s.shared, s.phi, product=s.product, factors=s.factors, multiply=bound
+        )
 
     def affine(a: Affine) -> Affine:
-        return a if a.weight is None else Int8Affine(a.weight, a.bias, product=product.bind(a.weight, a.bias))
+        return a if a.weight is None else Int8Affine(a.weight, a.bias, multiply=product.bind(a.weight, a.bias))
 
     steps = tuple((stage(s), reads) for s, reads in graph.steps)
     return replace(graph, steps=steps, outputs=tuple((v, affine(a)) for v, a in graph.outputs))

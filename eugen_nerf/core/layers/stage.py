@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from eugen_nerf.core.layers.activations import activation
+from eugen_nerf.core.layers.products import features_in_place, hadamard_products
 
 
 # by identity (`eq=False`), here and for all that holds tensors: torch.compile hashes what it calls
@@ -50,6 +50,8 @@ class Stage:
     """Diagonal blocks of the projection: group g's rows (g m / groups and on) see the g-th part of the input alone,
     which is padded with zeros to equal parts. Outputs take turns over the groups, so that the next such stage mixes
     them. Groups go with degree 1, without the norm, and are never merged with what comes before."""
+    product: str = "plain"
+    """How the two factors of degree 2 are joined (`core/layers/products.py`)."""
 
     @property
     def num_features(self) -> int:
@@ -80,7 +82,9 @@ class Stage:
                 bias = shift if bias is None else bias + shift
         weight = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
         factors = tuple(None if m.weight is None else _norm_factor(m) for m in maps) if self.norm is not None else ()
-        return MergedStage(weight, bias, self.norm, self.degree, self.shared, self.phi, factors=factors)
+        return MergedStage(
+            weight, bias, self.norm, self.degree, self.shared, self.phi, product=self.product, factors=factors
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +111,8 @@ class MergedStage(Stage):
         if self.norm is not None:
             u = u + self.input_norm(segments) * self.norm
         if torch.is_grad_enabled():
-            return activation(self.phi)(hadamard_products(u, self.degree, self.shared))
-        return features_in_place(u, self.degree, self.shared, self.phi)
+            return activation(self.phi)(hadamard_products(u, self.degree, self.shared, self.product))
+        return features_in_place(u, self.degree, self.shared, self.phi, self.product)
 
     def project(self, joined: Tensor) -> Tensor:
         """Stacked pre-activations `[..., blocks * m]` of joined segments, without the norm's part."""
@@ -151,47 +155,6 @@ def _grouped_linear(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int)
     flat = x.reshape(-1, groups, weight.shape[1]).transpose(0, 1)
     u = torch.bmm(flat, parts.transpose(1, 2)).permute(1, 2, 0).reshape(*x.shape[:-1], weight.shape[0])
     return u if bias is None else u + bias
-
-
-def hadamard_products(u: Tensor, degree: int, shared: bool) -> Tensor:
-    """The products of Eq. (1) from stacked pre-activations.
-
-    Args:
-        u: `[..., blocks * m]`, blocks as in `Stage`.
-        degree: k.
-        shared: whether block j serves every degree i >= j.
-
-    Returns:
-        `[..., degree * m]`, the product of degree i in block i.
-    """
-    if degree <= 1:
-        return u
-    blocks = u.chunk(degree if shared else degree * (degree + 1) // 2, dim=-1)
-    products: list[Tensor] = []
-    for i in range(1, degree + 1):
-        factors = blocks[:i] if shared else blocks[i * (i - 1) // 2 : i * (i + 1) // 2]
-        product = products[-1] * factors[-1] if shared and products else factors[0]
-        if not shared:
-            for factor in factors[1:]:
-                product = product * factor
-        products.append(product)
-    return torch.cat(products, dim=-1)
-
-
-def features_in_place(u: Tensor, degree: int, shared: bool, phi: str) -> Tensor:
-    """`Phi(hadamard_products(u))` without gradients, in the memory of `u`: fewer passes over it.
-
-    Args:
-        u: as in `hadamard_products`; overwritten.
-        degree: k.
-        shared: as there.
-        phi: name of the function.
-    """
-    if not shared:
-        return activation(phi)(hadamard_products(u, degree, shared))
-    for lower, block in pairwise(u.chunk(degree, dim=-1)):
-        block *= lower
-    return u.relu_() if phi == "relu" else activation(phi)(u)
 
 
 def safe_sqrt(square: Tensor) -> Tensor:

@@ -30,13 +30,14 @@ class MergedLayer(FeatureLayer):
 
     def __init__(self, in_features: int, stage: Stage) -> None:
         super().__init__(in_features, stage.num_features)
-        self.degree, self.shared, self.phi = stage.degree, stage.shared, stage.phi
+        self.degree, self.shared, self.phi, self.product = stage.degree, stage.shared, stage.phi, stage.product
         self.weight = nn.Parameter(stage.weight.detach().clone())
         self.bias = None if stage.bias is None else nn.Parameter(stage.bias.detach().clone())
 
     def pieces(self) -> list[tuple[Stage, Affine]]:
         """One stage; its features are the output."""
-        return [(Stage(self.weight, self.bias, None, self.degree, self.shared, self.phi), Affine())]
+        stage = Stage(self.weight, self.bias, None, self.degree, self.shared, self.phi, product=self.product)
+        return [(stage, Affine())]
 
 
 @torch.no_grad()

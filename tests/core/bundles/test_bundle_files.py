@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 import torch
-from bundles import KINDS, evaluate, make
+from bundles import KINDS, evaluate, make, network
 
-from eugen_nerf.core import BundleError, ConfigError, load_bundle, save_bundle
+from eugen_nerf.core import BundleError, ConfigError, DistanceBundle, load_bundle, save_bundle
+from eugen_nerf.core.choices import Product
+from eugen_nerf.core.layers.products import PRODUCTS
 
 pytest.importorskip("safetensors")
 ROOT = Path(__file__).resolve().parents[3]
@@ -75,6 +77,19 @@ def test_written_and_read_it_answers_bit_for_bit(kind: str, tmp_path: Path) -> N
         assert torch.equal(a, b)
     assert sorted(p.name for p in (tmp_path / "deep" / "bundle").iterdir()) == [JSON, WEIGHTS]
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_networks_of_every_product(product: Product, tmp_path: Path) -> None:
+    """The plain product is not named, so that versions that know no other read such a file."""
+    encoding = make("distance").position
+    field = DistanceBundle(encoding, network((encoding.out_features,), output="distance", product=product), 0.14)
+    save_bundle(field, tmp_path / "bundle")
+    (found,), (expected,) = evaluate(load_bundle(tmp_path / "bundle")), evaluate(field)
+    assert torch.equal(found, expected)
+    steps = json.loads((tmp_path / "bundle" / JSON).read_text())["field"]["network"]["steps"]
+    assert {step.get("product", "plain") for step in steps if step["degree"] == 2} == {product}
+    assert any("product" in step for step in steps) == (product != "plain")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -183,6 +198,11 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "activation": (
         lambda d: first_step(d).update(phi="system"),
         "phi: activation 'system' is unknown; choose one of cos",
+    ),
+    "product": (lambda d: first_step(d).update(product="dot"), "product is 'dot'; it must be one of clamped, harmonic"),
+    "lone product": (
+        lambda d: first_step(d).update(product="harmonic", degree=1),
+        "has the product harmonic in degree 1, it is of degree 2",
     ),
     "odd parameter": (lambda d: first_step(d).update(phi="elu(1.2.3)"), "phi: could not convert"),
     "long word": (lambda d: first_step(d).update(phi="elu(1" + "0" * 99 + ")"), "a text of at most 64 characters"),

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from oracles import randomise
@@ -16,6 +17,7 @@ from torch import Tensor
 from eugen_nerf.core import BundleError, CollapsedGraph, EUGenConfig, EUGenLinear, LayerGraph, export_onnx
 from eugen_nerf.core.bundles import onnx_export as module
 from eugen_nerf.core.layers.activations import ACTIVATIONS, activation
+from eugen_nerf.core.layers.products import PRODUCTS
 from eugen_nerf.core.layers.stage import Affine, MergedStage
 
 onnx = pytest.importorskip("onnx")
@@ -74,6 +76,19 @@ def test_every_kind_of_stage(degree: int, shared: bool, norm: bool, bias: bool, 
         values = graph.values(x)
         for reference in (False, True):
             agree(evaluate(tmp_path / "a.onnx", [x], reference=reference), (values["b"], values["a"]))
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_every_product(product: str, tmp_path: Path) -> None:
+    """On pairs of all signs and sizes, the origin among them."""
+    stage = MergedStage(torch.eye(2), None, None, 2, True, "identity", product=product)
+    graph = CollapsedGraph(((stage, (0,)),), ((1, Affine()),))
+    sizes = torch.tensor([-30.0, -1.0, -0.3, -1e-4, 0.0, 1e-3, 0.9, 1.1, 20.0])
+    x = torch.cartesian_prod(sizes, sizes)
+    export_onnx(graph, (2,), tmp_path / "a.onnx")
+    exact = [[a, oracles.PRODUCTS[product](a, b)] for a, b in x.tolist()]
+    for reference in (False, True):
+        agree(evaluate(tmp_path / "a.onnx", [x], reference=reference), (torch.tensor(exact).double(),))
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from oracles import FUNCTIONS, Array, array, draw, randomise
@@ -22,8 +23,10 @@ from plan_networks import (
     encodings_of,
     functions_packed,
     inputs_of,
+    joined_packed,
     network,
     packed_of,
+    pairs,
     sample_inputs,
     truth,
     truth_of,
@@ -54,6 +57,7 @@ from eugen_nerf.core.inference.fused import (
 from eugen_nerf.core.inference.packed_format import FUSED_FUNCTIONS, FUSED_PRECISIONS, FusedPrecision
 from eugen_nerf.core.inference.packing import pack, unsupported_reason
 from eugen_nerf.core.inference.sinusoids import as_sinusoids
+from eugen_nerf.core.layers.products import PRODUCTS
 from eugen_nerf.core.layers.stage import Affine
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
@@ -130,6 +134,17 @@ def test_functions(function: str, interpreted: Mapping[str, Array]) -> None:
 
 
 @needs_triton
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_products(product: str, interpreted: Mapping[str, Array]) -> None:
+    x = array(pairs())
+    exact = np.vectorize(oracles.PRODUCTS[product])(x[:, :3], x[:, 3:])
+    (twin,) = run_twin(joined_packed(product), pairs())
+    for y in (interpreted[f"joined {product}/0"], twin.numpy()):
+        assert np.array_equal(y[:, :3], x[:, :3])
+        assert np.abs(y[:, 3:] - exact).max() <= 3e-7 * np.abs(exact).max()
+
+
+@needs_triton
 @pytest.mark.parametrize("launch", LAUNCHES)
 def test_the_launch_changes_rounding_alone(launch: Launch, interpreted: Mapping[str, Array]) -> None:
     for i, exact in enumerate(truth("encoded norm degree 2")):
@@ -190,10 +205,11 @@ def test_the_kernel_compiles_for_cuda_without_a_device() -> None:
 COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
-from plan_networks import functions_packed, packed_of
+from plan_networks import functions_packed, joined_packed, packed_of
 from eugen_nerf.core.inference.fused import Launch, kernel_constants
 from eugen_nerf.core.inference.fused_kernel import fused_kernel
 from eugen_nerf.core.inference.packed_format import FUSED_FUNCTIONS
+from eugen_nerf.core.layers.products import PRODUCTS
 
 def compiled(packed):
     constants = kernel_constants(packed, Launch(64, 4))
@@ -209,6 +225,9 @@ def compiled(packed):
 assert "bf16" in compiled(packed_of("unshared", "bfloat16"))
 assert "wgmma" in compiled(packed_of("encoded norm degree 2", "float16"))
 assert "tf32" in compiled(packed_of("nerf", "tf32"))
+assert "rsqrt" in compiled(packed_of("harmonic degree 2", "bfloat16"))
+for product in PRODUCTS:
+    compiled(joined_packed(product))
 for function in FUSED_FUNCTIONS:
     compiled(functions_packed(function))
 """

@@ -19,6 +19,7 @@ from eugen_nerf.core import (
 )
 from eugen_nerf.core.inference.int8 import exact_int8
 from eugen_nerf.core.inference.quantized import PRECISIONS, ReducedGraph
+from eugen_nerf.core.layers.products import PRODUCTS
 
 pytestmark = pytest.mark.processor
 ENGINES = [engine for engine in torch.backends.quantized.supported_engines if engine != "none"]
@@ -27,7 +28,9 @@ SHAPE = NeRFShape(9, 5, 3, 16, (2,), 0, 1, 8)
 
 
 def network(variant: str = "eugen") -> LayerGraph:
-    graph = build_variant(SHAPE, variant, Replacement(num_features=(6,), eugen=EUGenConfig(degree=2)))
+    homogeneous = {"phi": "identity", "product": variant} if variant in PRODUCTS else {}
+    eugen = EUGenConfig(degree=2, **homogeneous)  # type: ignore[arg-type]
+    graph = build_variant(SHAPE, "eugen" if homogeneous else variant, Replacement(num_features=(6,), eugen=eugen))
     randomise(graph, 3, spread=0.3)
     return graph
 
@@ -36,7 +39,7 @@ def inputs() -> list[torch.Tensor]:
     return [draw(40, 9).float(), draw(40, 5, seed=1).float()]
 
 
-@pytest.mark.parametrize("variant", ["dense", "eugen", "lowrank"])
+@pytest.mark.parametrize("variant", ["dense", "eugen", "lowrank", "harmonic", "minimum"])
 @pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.03), ("int8", 0.08)])
 def test_outputs_are_near_those_of_float32_and_not_the_same(variant: str, precision: str, tolerance: float) -> None:
     graph = network(variant)

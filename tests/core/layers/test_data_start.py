@@ -17,12 +17,19 @@ def layer(**settings: object) -> EUGenLinear:
 
 
 @pytest.mark.parametrize(
-    ("degree", "phi", "shared"), [(1, "relu", True), (2, "identity", True), (3, "identity", False)]
+    ("degree", "phi", "shared", "product"),
+    [
+        (1, "relu", True, "plain"),
+        (2, "identity", True, "plain"),
+        (2, "identity", True, "harmonic"),
+        (3, "identity", False, "plain"),
+    ],
 )
 def test_pre_activations_are_centred_and_outputs_have_the_mean_of_what_is_learned(
-    degree: int, phi: str, shared: bool
+    degree: int, phi: str, shared: bool, product: str
 ) -> None:
-    started, x, y = layer(degree=degree, phi=phi, shared=shared), positive(400, 24), draw(400, 5, seed=2) + 7
+    started, x = layer(degree=degree, phi=phi, shared=shared, product=product), positive(400, 24)
+    y = draw(400, 5, seed=2) + 7
     start_from_data(started, x, y)
     u = x @ started.projection.T + started.projection_bias
     torch.testing.assert_close(u.std(dim=0), torch.ones(len(started.projection), dtype=torch.float64))

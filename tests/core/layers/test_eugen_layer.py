@@ -31,10 +31,18 @@ SETTINGS = [
     EUGenConfig(2, 4, "identity", "tanh", "separate", shared=False, projection="orthogonal"),
     EUGenConfig(3, 4, "tanh", "identity", "free", shared=False),
     EUGenConfig(3, 4, "identity", "identity", "tied", shared=True, bias=False, norm=False),
+    EUGenConfig(4, 2, "identity", "identity", "free", norm=False, product="harmonic"),
+    EUGenConfig(3, 2, "identity", "identity", "tied", shared=False, product="harmonic"),
+    EUGenConfig(4, 2, "tanh", "identity", "free", product="minimum"),
+    EUGenConfig(3, 2, "identity", "sin", "separate", shared=False, product="clamped"),
 ]
 
 
-@pytest.mark.parametrize("config", SETTINGS, ids=lambda c: f"k{c.degree}-{c.weights}-{c.phi}-{c.psi}-{c.shared}")
+def _name(c: EUGenConfig) -> str:
+    return f"k{c.degree}-{c.weights}-{c.phi}-{c.psi}-{c.shared}-{c.product}"
+
+
+@pytest.mark.parametrize("config", SETTINGS, ids=_name)
 def test_forward_is_equation_1(config: EUGenConfig) -> None:
     x = draw(4, 3, seed=config.degree)
     with default_dtype(torch.float64):
@@ -135,6 +143,9 @@ def test_refusals() -> None:
         ({"psi": "swish"}, "'swish' is unknown"),
         ({"projection": "sobol"}, "'sobol' is unknown"),
         ({"start": "zero"}, "choose kaiming or linear"),
+        ({"product": "geometric"}, "'geometric' is unknown; choose one of plain, harmonic, minimum, clamped"),
+        ({"product": "harmonic"}, "'harmonic' joins two projections, got degree 1; choose degree 2"),
+        ({"product": "minimum", "degree": 3}, "'minimum' joins two projections, got degree 3; choose degree 2"),
     ):
         with pytest.raises(ConfigError, match=message):
             EUGenLinear(3, 2, EUGenConfig(4, **setting))

@@ -9,7 +9,8 @@ from oracles import array, default_dtype, draw, graph_numpy, randomise
 from random_graphs import random_graph
 
 from eugen_nerf.core import ConfigError, DenseLinear, EUGenConfig, EUGenLinear, FeatureLayer, LayerGraph
-from eugen_nerf.core.layers.stage import Affine, _norm_factor, hadamard_products
+from eugen_nerf.core.layers.products import hadamard_products
+from eugen_nerf.core.layers.stage import Affine, _norm_factor
 
 
 @pytest.fixture(autouse=True)

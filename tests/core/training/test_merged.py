@@ -34,6 +34,7 @@ def network(shape: NeRFShape = SHAPE, variant: str = "eugen", layers: str = ".*"
         (".*", {}),
         ("trunk_[01]", {}),
         (".*", {"degree": 2, "phi": "identity"}),
+        (".*", {"degree": 2, "phi": "identity", "product": "harmonic"}),
         (".*", {"degree": 3, "shared": False, "phi": "gelu"}),
         (".*", {"weights": "tied"}),
         (".*", {"bias": False}),
