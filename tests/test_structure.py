@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "eugen_nerf"
-KERNELS = ("fused_kernel", "fused_functions", "grid_kernels")
+KERNELS = ("fused_kernel", "fused_functions", "grid_kernels", "product_kernels", "numba_loops")
 """Modules of core that need triton or numba."""
 VIEWER = ROOT / "viewer" / "eugen_viewer"
 """A package of its own: it may import all parts but the commands, and the commands alone import it."""
@@ -218,6 +218,7 @@ def test_the_mode_of_an_evaluation_is_handed_down() -> None:
     assert _files_with("is_grad_enabled") == {
         "core/networks/evaluation_mode.py",
         "core/layers/stage.py",  # products in the memory of their operands would spoil a graph
+        "core/layers/compiled_products.py",  # compiled loops make no gradients of gradients
         "core/inference/plan.py",  # refuses inputs whose gradients it would lose
     }
     assert _files_with("EvaluationMode.current()") == {

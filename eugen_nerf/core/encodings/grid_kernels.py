@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import numba
 import numpy as np
 from torch import Tensor
+
+from eugen_nerf.core.layers.numba_loops import compiled
 
 PRIME_Y, PRIME_Z = np.uint32(2654435761), np.uint32(805459861)  # Teschner et al. 2003
 ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 ONE_ROW = np.uint32(1)
-
-
-def compiled(**settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator: numba's, without a copy on the disk where there is no place for it."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            return numba.njit(cache=True, nogil=True, error_model="numpy", **settings)(function)
-        except RuntimeError:
-            return numba.njit(nogil=True, error_model="numpy", **settings)(function)
-
-    return decorate
 
 
 @compiled()

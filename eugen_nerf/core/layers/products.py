@@ -15,6 +15,7 @@ from torch import Tensor
 from eugen_nerf.core.choices import Product
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.layers.activations import activation
+from eugen_nerf.core.layers.compiled_products import can_join, join_in_place, join_with_gradients
 
 PRODUCTS: tuple[Product, ...] = ("plain", "harmonic", "minimum", "clamped")
 HARMONIC_EPSILON = 1e-6
@@ -74,6 +75,8 @@ def hadamard_products(u: Tensor, degree: int, shared: bool, product: str = "plai
     """
     if degree <= 1:
         return u
+    if shared and can_join(u, product):
+        return join_with_gradients(u, product, joined)
     blocks = u.chunk(degree if shared else degree * (degree + 1) // 2, dim=-1)
     products: list[Tensor] = []
     for i in range(1, degree + 1):
@@ -96,10 +99,13 @@ def features_in_place(u: Tensor, degree: int, shared: bool, phi: str, product: s
         phi: name of the function.
         product: as there.
     """
-    if not shared:
+    if not shared or torch.compiler.is_compiling():
         return activation(phi)(hadamard_products(u, degree, shared, product))
-    for lower, block in pairwise(u.chunk(degree, dim=-1)):
-        _join_in_place(lower, block, product)
+    if can_join(u, product):
+        join_in_place(u, product)
+    else:
+        for lower, block in pairwise(u.chunk(degree, dim=-1)):
+            _join_in_place(lower, block, product)
     return u.relu_() if phi == "relu" else activation(phi)(u)
 
 

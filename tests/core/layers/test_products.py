@@ -20,6 +20,7 @@ from eugen_nerf.core import (
 from eugen_nerf.core.choices import Product
 from eugen_nerf.core.fitting.layer_batches import LayerBatch, Replay
 from eugen_nerf.core.fitting.recipes.registry import recipe_named
+from eugen_nerf.core.layers.compiled_products import COMPILES, can_join
 from eugen_nerf.core.layers.products import MEAN_SQUARE, PRODUCTS, features_in_place, hadamard_products, joined
 
 HOMOGENEOUS: tuple[Product, ...] = ("harmonic", "minimum")
@@ -104,6 +105,45 @@ def test_gradients_and_their_gradients(product: str) -> None:
     a, b = (draw(6, seed=seed).requires_grad_() for seed in (1, 2))
     assert torch.autograd.gradcheck(lambda a, b: joined(a, b, product), (a, b))
     assert torch.autograd.gradgradcheck(lambda a, b: joined(a, b, product), (a, b))
+
+
+@pytest.mark.skipif(not COMPILES, reason="numba is not installed")
+@pytest.mark.parametrize("product", ["harmonic", "minimum", "clamped"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 0.02)])
+def test_compiled_loops_are_the_formulas(product: str, dtype: torch.dtype, tolerance: float) -> None:
+    """Values, gradients, and gradients of gradients, by one thread and by two."""
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        u = (2 * draw(3000, 14, seed=3)).to(dtype).requires_grad_()
+        exact = u.detach().double().requires_grad_()
+        assert can_join(u, product)
+        assert not can_join(exact, product)
+        found, truth = (hadamard_products(v, 2, True, product) for v in (u, exact))
+        weights = draw(3000, 14, seed=4).to(dtype)
+        pulled = torch.autograd.grad((found * weights).sum(), u, retain_graph=True)[0]
+        (pulled_twice,) = torch.autograd.grad((found * weights).sum(), u, create_graph=True)
+        (expected,) = torch.autograd.grad((truth * weights.double()).sum(), exact, create_graph=True)
+        pairs = [(found, truth), (pulled, expected), (pulled_twice, expected)]
+        if product == "harmonic" and dtype == torch.float32:
+            second = [torch.autograd.grad(g.square().sum(), v)[0] for g, v in ((pulled_twice, u), (expected, exact))]
+            pairs.append((second[0], second[1]))
+        for ours, theirs in pairs:
+            assert ours.dtype == dtype
+            size = float(theirs.detach().abs().quantile(0.99))
+            assert float((ours.detach().double() - theirs.detach()).abs().max()) <= 10 * tolerance * size
+    torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not COMPILES, reason="numba is not installed")
+@pytest.mark.parametrize("product", ["harmonic", "minimum", "clamped"])
+def test_compiled_loops_pass_on_what_is_no_number(product: str) -> None:
+    odd = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, 1.5, -0.5])
+    a, b = torch.cartesian_prod(odd, odd).T
+    for dtype in (torch.float32, torch.bfloat16):
+        u = torch.stack([a, b], dim=1).to(dtype)
+        made = features_in_place(u.clone(), 2, True, "identity", product)
+        torch.testing.assert_close(made[:, 1], joined(u[:, 0], u[:, 1], product), equal_nan=True, rtol=0.01, atol=0)
 
 
 def test_half_precision_does_not_overflow() -> None:
