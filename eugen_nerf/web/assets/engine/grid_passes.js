@@ -1,0 +1,90 @@
+// Renders a field by its grid of densities: places samples, queries the field, sums up; band after band of an image.
+
+import { Gathered } from "./block_reader.js";
+import { CAMERA_BYTES, cameraBytes } from "./wgsl_rays.js";
+import { planField, tileModule } from "./wgsl_field.js";
+import { COUNTING_CODE, SAMPLE_BINDINGS, SAMPLE_BODY, compositingCode, packCells, placingCode } from "./wgsl_marching.js";
+
+const MOST_GROUPS = 65535;
+const MOST_BANDS = 256;
+const BYTES_OF_A_SAMPLE = 16; // of the largest of their buffers
+
+export class GridPasses {
+  // Compiles a field's shaders; `gpu` is a GpuTools.
+  static async make(gpu, description, reader) {
+    const passes = new GridPasses();
+    const { renderer, info } = description;
+    const plan = planField(description.field, reader, gpu.sharedBytes);
+    const cells = new Gathered(Uint32Array, 1);
+    const count = renderer.times * renderer.sides.reduce((product, n) => product * n, 1);
+    const bits = reader.words(renderer.bits, Math.ceil(count / 32));
+    const density = reader.words(renderer.density, Math.ceil(renderer.occupied / 2));
+    const places = packCells([renderer.times, ...renderer.sides], bits, density, cells);
+    passes.info = info;
+    passes.tile = plan.layout.tile;
+    passes.cells = gpu.filled("cells of the grid", cells.joined());
+    passes.weights = gpu.filled("weights", plan.constants);
+    passes.table = gpu.filled("tables", plan.table);
+    [passes.placing, passes.counting, passes.querying, passes.compositing] = await Promise.all([
+      gpu.pipeline("placing", placingCode(renderer, places)),
+      gpu.pipeline("counting", COUNTING_CODE(passes.tile)),
+      gpu.pipeline("querying", tileModule(plan, SAMPLE_BINDINGS, "", SAMPLE_BODY)),
+      gpu.pipeline("compositing", compositingCode(info.background)),
+    ]);
+    passes.totals = gpu.storage("totals", 4 * MOST_BANDS);
+    passes.groups = gpu.indirect("groups", 12);
+    passes.bands = 1;
+    passes.capacity = 0;
+    return passes;
+  }
+
+  // Renders columns [first, last) of a view into `image`: colour and depth, then opacity, of every pixel.
+  // Returns how many samples were queried.
+  async render(gpu, view, columns, image) {
+    const pixels = view.camera.width * view.camera.height;
+    const most = Math.min(MOST_GROUPS * this.tile, Math.floor(gpu.storageBytes / BYTES_OF_A_SAMPLE));
+    this.reserve(gpu, Math.min(most, Math.max(1 << 14, this.capacity, 2 * pixels)));
+    this.rays = gpu.atLeast(this.rays, "rays", 8 * pixels);
+    for (;;) {
+      const totals = await this.attempt(gpu, view, columns, image);
+      const largest = Math.max(...totals);
+      if (largest <= this.capacity) return totals.reduce((sum, n) => sum + n, 0);
+      const wanted = Math.ceil(largest * 1.25);
+      if (wanted <= most) this.reserve(gpu, wanted);
+      else {
+        this.reserve(gpu, most);
+        const bands = Math.min(MOST_BANDS, view.camera.height, Math.ceil((this.bands * wanted) / most) + 1);
+        // one row of pixels with too many samples for the GPU loses some of them
+        if (bands === this.bands) return totals.reduce((sum, n) => sum + n, 0);
+        this.bands = bands;
+      }
+    }
+  }
+
+  reserve(gpu, samples) {
+    this.capacity = Math.max(this.capacity, samples);
+    this.spans = gpu.atLeast(this.spans, "spans", 8 * this.capacity);
+    this.owners = gpu.atLeast(this.owners, "owners", 4 * this.capacity);
+    this.results = gpu.atLeast(this.results, "results", BYTES_OF_A_SAMPLE * this.capacity);
+  }
+
+  async attempt(gpu, view, columns, image) {
+    const { camera, time, slice } = view;
+    const rows = Math.ceil(camera.height / this.bands);
+    const encoder = gpu.device.createCommandEncoder();
+    encoder.clearBuffer(this.totals);
+    for (let band = 0; band * rows < camera.height; band++) {
+      const part = [band * rows, Math.min(camera.height, (band + 1) * rows)];
+      const uniform = gpu.uniform(CAMERA_BYTES, cameraBytes(camera, time, this.info, slice, columns, part, band, this.capacity));
+      const groups = [Math.ceil((columns[1] - columns[0]) / 8), Math.ceil((part[1] - part[0]) / 8)];
+      const pass = encoder.beginComputePass();
+      const { cells, spans, owners, rays, totals, weights, table, results } = this;
+      gpu.dispatch(pass, this.placing, [uniform, cells, spans, owners, rays, totals], groups);
+      gpu.dispatch(pass, this.counting, [uniform, totals, this.groups], [1]);
+      gpu.dispatch(pass, this.querying, [uniform, spans, owners, totals, weights, table, results], this.groups);
+      gpu.dispatch(pass, this.compositing, [uniform, spans, rays, results, image], groups);
+      pass.end();
+    }
+    return new Uint32Array(await gpu.read(encoder, this.totals, 4 * this.bands));
+  }
+}

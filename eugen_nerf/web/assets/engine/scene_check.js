@@ -1,0 +1,38 @@
+// Refuses descriptions that are not what `eugen-web` writes. Shaders are made of numbers and known words alone, whatever
+// stands here (see wgsl_words.js); this is for messages that say what is wrong.
+
+import { refuse } from "./wgsl_words.js";
+
+export const VERSION = 1;
+const MOST_STEPS = 64;
+const MOST_WIDTH = 4096;
+
+export function checkDescription(description) {
+  if (description?.version !== VERSION) refuse(`it has version ${Number(description?.version)}, and this page reads ${VERSION}`);
+  const { info, field, renderer, blocks } = description;
+  if (!info || !field || !renderer || !Array.isArray(blocks)) refuse("parts of its description are missing");
+  if (field.kind !== "radiance" && field.kind !== "distance") refuse("it is no field of colours or distances");
+  checkField(field);
+  for (const proposal of renderer.proposals ?? []) checkField(proposal);
+}
+
+function checkField(field) {
+  checkNetwork(field.network);
+  if (field.deformation) checkNetwork(field.deformation.network);
+}
+
+function checkNetwork(network) {
+  const { inputs, steps, outputs } = network;
+  checkWhole(steps.length, 0, MOST_STEPS, "layers");
+  inputs.forEach((width) => checkWhole(width, 1, MOST_WIDTH, "numbers of an encoding"));
+  steps.forEach((step, i) => {
+    checkWhole(step.rows, 1, MOST_WIDTH, "rows of a layer");
+    checkWhole(step.degree, 1, 8, "degree of a layer");
+    step.reads.forEach((value) => checkWhole(value, 0, inputs.length + i - 1, "inputs of a layer"));
+  });
+  outputs.forEach((output) => checkWhole(output.reads, 0, inputs.length + steps.length - 1, "outputs of a network"));
+}
+
+function checkWhole(value, least, most, what) {
+  if (!Number.isInteger(value) || value < least || value > most) refuse(`the ${what} are from ${least} to ${most}`);
+}

@@ -1,0 +1,136 @@
+// A field as WGSL: `fn evaluate(lane: u32)` takes a tile of samples from coordinates to density and colour, or distance.
+
+import { Gathered } from "./block_reader.js";
+import { FRUSTUM, LEVEL, ROWS_OF, frustumRows, planEncoding } from "./wgsl_encodings.js";
+import { THREADS, layOut, networkCode, planNetwork } from "./wgsl_layers.js";
+import { FUNCTIONS, densityActivation, float, whole } from "./wgsl_words.js";
+
+// A field of a description with its numbers read, laid out for a GPU.
+//   field: `field`, or a proposal, of a description. bytes: that a workgroup shares. samples: points of a frustum.
+export function planField(field, reader, bytes, samples = 1) {
+  const constants = new Gathered(Float32Array, 4);
+  const tables = new Gathered(Uint32Array, 1);
+  const encodings = [];
+  const encode = (encoding, source) => {
+    encodings.push(planEncoding(`${encodings.length}`, encoding, source, reader, constants, tables));
+    return encodings.at(-1);
+  };
+  const plan = { field, samples, networks: [] };
+  if (field.deformation) {
+    const parts = [encode(field.deformation.position, "position"), encode(field.deformation.time, "time")];
+    plan.networks.push(planNetwork("deformation", field.deformation.network, [parts], reader, constants));
+  }
+  const position = encode(field.position, "position");
+  const inputs = [[position]];
+  if (field.direction) inputs.push([encode(field.direction, "direction")]);
+  plan.networks.push(planNetwork("field", field.network, inputs, reader, constants));
+  if (field.occupancy) {
+    const { resolution, bits } = field.occupancy;
+    plan.occupiedAt = tables.add(reader.words(bits, Math.ceil(resolution ** 3 / 32)));
+  }
+  plan.frustum = position.frustum ?? null;
+  plan.box = position.box ?? null;
+  plan.points = FRUSTUM + frustumRows(plan.frustum, samples);
+  plan.encodings = encodings;
+  plan.layout = layOut(plan.networks, plan.points + 4, bytes);
+  plan.constants = constants.joined();
+  plan.table = tables.joined();
+  return plan;
+}
+
+// Bindings of `weights` and `table` are written by who uses this.
+export function fieldCode(plan) {
+  const { layout, field, networks } = plan;
+  const bodies = networks.map((network, i) => networkCode(network, layout, layout.places[i]));
+  return /* wgsl */ `
+const ACROSS = ${whole(layout.across)};
+const TILE = ${whole(layout.tile)};
+var<workgroup> rows: array<vec4f, ${layout.rows * layout.across}>;
+var<workgroup> points: array<vec4f, ${plan.points * layout.across}>;
+var<workgroup> outputs: array<vec4f, ${4 * layout.across}>;
+${FUNCTIONS}
+${LEVEL}
+${plan.encodings.map((encoding) => encoding.code(encoding.name, plan.samples)).join("\n")}
+${bodies.join("\n")}
+${field.occupancy ? occupiedCode(field.occupancy, plan.occupiedAt) : ""}
+fn evaluate(lane: u32) {
+${field.deformation ? moveCode(field.deformation) : ""}
+  network_field(lane);
+  if (lane < ACROSS) {
+${field.kind === "distance" ? distanceCode(field) : radianceCode(plan)}
+  }
+  workgroupBarrier();
+}
+`;
+}
+
+function moveCode(deformation) {
+  const by = deformation.anchored ? ` * points[${whole(ROWS_OF.time)} * ACROSS + lane]` : "";
+  const move = [0, 1, 2].map(
+    (d) => `    points[${whole(d)} * ACROSS + lane] += outputs[${whole(d)} * ACROSS + lane]${by};`,
+  );
+  return `  network_deformation(lane);
+  if (lane < ACROSS) {
+${move.join("\n")}
+  }
+  workgroupBarrier();`;
+}
+
+function distanceCode(field) {
+  return `    outputs[lane] *= ${float(field.output_scale)};`;
+}
+
+function radianceCode(plan) {
+  const { field, box } = plan;
+  const lines = [`    let u = outputs[lane] + ${float(field.density_bias)};`, `    var density = ${densityActivation(field.density)};`];
+  if (box || field.occupancy) {
+    lines.push(...[0, 1, 2].map((d) => `    let ${"xyz"[d]} = points[${whole(d)} * ACROSS + lane];`));
+  }
+  if (box) {
+    const sides = [0, 1, 2].map((d) => {
+      const [low, high, x] = [float(box[d]), float(box[d + 3]), "xyz"[d]];
+      return `(${x} >= vec4f(${low})) & (${x} <= vec4f(${high}))`;
+    });
+    lines.push(`    density = select(vec4f(0f), density, ${sides.join(" & ")});`);
+  }
+  if (field.occupancy) {
+    const each = ["x", "y", "z", "w"].map((i) => `occupied(vec3f(x.${i}, y.${i}, z.${i}))`);
+    lines.push(`    density = select(vec4f(0f), density, vec4<bool>(${each.join(", ")}));`);
+  }
+  lines.push("    outputs[lane] = density;");
+  if (field.direction) {
+    const padding = field.colour_padding;
+    lines.push(`    for (var c = 1u; c < 4u; c++) {
+      let colour = sigmoid(outputs[c * ACROSS + lane]) * ${float(1 + 2 * padding)} - ${float(padding)};
+      outputs[c * ACROSS + lane] = clamp(colour, vec4f(0f), vec4f(1f));
+    }`);
+  }
+  return lines.join("\n");
+}
+
+// Whether a point lies in a cell where the field is defined.
+function occupiedCode({ resolution, box }, at) {
+  const [low, high] = [box.slice(0, 3).map(float), box.slice(3).map(float)];
+  return /* wgsl */ `
+fn occupied(point: vec3f) -> bool {
+  let unit = (point - vec3f(${low.join(", ")})) / (vec3f(${high.join(", ")}) - vec3f(${low.join(", ")}));
+  if (any(unit < vec3f(0f)) || any(unit >= vec3f(1f))) { return false; }
+  let cell = min(vec3u(unit * ${float(resolution)}), vec3u(${whole(resolution - 1)}));
+  let bit = (cell.x * ${whole(resolution)} + cell.y) * ${whole(resolution)} + cell.z;
+  return ((table[${whole(at)} + bit / 32u] >> (bit % 32u)) & 1u) == 1u;
+}
+`;
+}
+
+// A whole module: bindings, how a tile's coordinates are set, the field, and what becomes of its outputs.
+export function tileModule(plan, bindings, functions, body) {
+  return /* wgsl */ `
+${bindings}
+${fieldCode(plan)}
+${functions}
+@compute @workgroup_size(${THREADS})
+fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) group: vec3u) {
+${body}
+}
+`;
+}

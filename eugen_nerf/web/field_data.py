@@ -1,0 +1,176 @@
+"""A field as the description of a page: its encodings, its networks and its activations."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from eugen_nerf.core.bundles.bundled_field import BundledField
+from eugen_nerf.core.bundles.bundled_grid import pack_bits
+from eugen_nerf.core.bundles.bundled_network import BundledGraph
+from eugen_nerf.core.bundles.bundled_parts import Occupancy
+from eugen_nerf.core.bundles.distance_bundle import DistanceBundle
+from eugen_nerf.core.bundles.radiance_bundle import RadianceBundle
+from eugen_nerf.core.encodings.hash_grid import PRECONDITION, HashGrid
+from eugen_nerf.core.encodings.point_encodings import (
+    BoxEncoding,
+    ContractedEncoding,
+    Encoding,
+    FrequencyEncoding,
+    OffAxisEncoding,
+    PyramidEncoding,
+)
+from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.layers.stage import MergedStage
+from eugen_nerf.web.data_blocks import DataBlocks, half_scale, short_steps
+from eugen_nerf.web.rounding import Precision
+
+MOST_WIDTH = 4096
+"""Numbers of a layer that a page runs, at most."""
+MOST_DEGREE = 8
+"""Degree of a layer that a page runs, at most."""
+GRID_FEATURES = (1, 2, 4)
+"""Numbers of a hash grid's vertex that a page reads."""
+PARAMETERS = {"leaky_relu": 0.01, "elu": 1.0}
+"""Activations with a parameter, and what it is where none is written."""
+
+
+def describe_field(field: BundledField, blocks: DataBlocks, precision: Precision) -> dict[str, Any]:
+    """A field's description; its numbers go into blocks.
+
+    Args:
+        field: whose numbers are rounded already.
+        blocks: of the page.
+        precision: that they were rounded to.
+
+    Raises:
+        ConfigError: layers or encodings that a page does not run.
+    """
+    network = _network(field.network, blocks, precision)
+    if isinstance(field, DistanceBundle):
+        position = _encoding(field.position, blocks, precision)
+        parts = {"kind": "distance", "position": position, "network": network, "output_scale": field.output_scale}
+        return {**parts, "direction": None, "deformation": None, "occupancy": None}
+    assert isinstance(field, RadianceBundle)
+    moving = field.deformation
+    deformation = None
+    if moving is not None:
+        deformation = {
+            "position": _encoding(moving.position, blocks, precision),
+            "time": _encoding(moving.time, blocks, precision),
+            "network": _network(moving.network, blocks, precision),
+            "anchored": moving.anchored,
+        }
+    return {
+        "kind": "radiance",
+        "position": _encoding(field.position, blocks, precision),
+        "direction": None if field.direction is None else _encoding(field.direction, blocks, precision),
+        "network": network,
+        "density": field.density,
+        "density_bias": field.density_bias,
+        "colour_padding": field.colour_padding,
+        "deformation": deformation,
+        "occupancy": None if field.occupancy is None else _occupancy(field.occupancy, blocks),
+    }
+
+
+def _network(network: BundledGraph, blocks: DataBlocks, precision: Precision) -> dict[str, Any]:
+    graph = network.graph
+    widths = [*network.input_widths, *(stage.num_features for stage, _ in graph.steps)]
+    if max(widths) > MOST_WIDTH:
+        raise ConfigError(f"a page runs layers of up to {MOST_WIDTH} features, this field has one of {max(widths)}")
+    outputs = [
+        {
+            "reads": value,
+            "rows": widths[value] if affine.weight is None else len(affine.weight),
+            "weight": None if affine.weight is None else blocks.add_floats(affine.weight, half=precision.half),
+            "bias": None if affine.bias is None else blocks.add_floats(affine.bias),
+        }
+        for value, affine in graph.outputs
+    ]
+    if any(value < len(network.input_widths) for value, _ in graph.outputs):
+        raise ConfigError("a page runs networks with at least one layer that is not affine; this field has one without")
+    steps = [{**_stage(stage, blocks, precision), "reads": list(reads)} for stage, reads in graph.steps]
+    return {"inputs": list(network.input_widths), "steps": steps, "outputs": outputs}
+
+
+def _stage(stage: MergedStage, blocks: DataBlocks, precision: Precision) -> dict[str, Any]:
+    if stage.degree > MOST_DEGREE:
+        raise ConfigError(f"a page runs layers of degree up to {MOST_DEGREE}, this field has one of {stage.degree}")
+    phi, parameter = _activation(stage.phi)
+    factors = [
+        None
+        if pair is None
+        else {
+            "rows": len(pair[0]),
+            "weight": blocks.add_floats(pair[0], half=precision.half),
+            "bias": blocks.add_floats(pair[1]),
+        }
+        for pair in stage.factors
+    ]
+    return {
+        "rows": len(stage.weight),
+        "degree": stage.degree,
+        "shared": stage.shared,
+        "phi": phi,
+        "parameter": parameter,
+        "weight": blocks.add_floats(stage.weight, half=precision.half),
+        "bias": None if stage.bias is None else blocks.add_floats(stage.bias),
+        "norm": None if stage.norm is None else blocks.add_floats(stage.norm),
+        "factors": factors,
+    }
+
+
+def _activation(phi: str) -> tuple[str, float | None]:
+    """A function's name and its parameter: `leaky_relu(0.2)` is both."""
+    match = re.fullmatch(r"(\w+)\((.+)\)", phi)
+    return (phi, PARAMETERS.get(phi)) if match is None else (match[1], float(match[2]))
+
+
+def _encoding(encoding: Encoding, blocks: DataBlocks, precision: Precision) -> dict[str, Any]:
+    described: dict[str, Any] = {"kind": encoding.kind}
+    if isinstance(encoding, FrequencyEncoding):
+        return encoding.describe()
+    if isinstance(encoding, OffAxisEncoding):
+        described |= {"factor": encoding.factor, "centre": encoding.centre.tolist()}
+        return described | {"waves": encoding.phases.shape[1], "phases": blocks.add_floats(encoding.phases)}
+    if isinstance(encoding, ContractedEncoding):
+        described |= {"count": encoding.count, "axes": len(encoding.directions)}
+        return described | {"directions": blocks.add_floats(encoding.directions)}
+    if isinstance(encoding, PyramidEncoding):
+        # the grid's own spreads: rounding changes them by less than anything else
+        spreads = (encoding.grid._spreads() * PRECONDITION).tolist()
+        return described | {"grid": _grid(encoding.grid, blocks, precision), "spreads": spreads}
+    assert isinstance(encoding, BoxEncoding)
+    return described | {"grid": _grid(encoding.grid, blocks, precision), "box": encoding.aabb.flatten().tolist()}
+
+
+def _grid(grid: HashGrid, blocks: DataBlocks, precision: Precision) -> dict[str, Any]:
+    if grid.features not in GRID_FEATURES:
+        allowed = ", ".join(map(str, GRID_FEATURES))
+        raise ConfigError(f"a page reads hash grids with {allowed} numbers a vertex, this field's has {grid.features}")
+    scales, parts = [], []
+    for level in grid.table.detach().split(grid.sizes):
+        if precision.table_bits == 8:
+            steps, scale = short_steps(level)
+        else:
+            scale = half_scale(level)
+            steps = (level.double() / scale).cpu().numpy().astype("<f2")
+        parts.append(steps)
+        scales.append(scale * PRECONDITION)
+    return {
+        "resolutions": list(grid.resolutions),
+        "features": grid.features,
+        "sizes": list(grid.sizes),
+        "bits": precision.table_bits,
+        "scales": scales,
+        "table": blocks.add_words(np.concatenate(parts)),
+    }
+
+
+def _occupancy(occupancy: Occupancy, blocks: DataBlocks) -> dict[str, Any]:
+    cells = occupancy.cells.flatten() > 0
+    box = occupancy.aabb.flatten().tolist()
+    return {"resolution": len(occupancy.cells), "box": box, "bits": blocks.add_words(pack_bits(cells))}

@@ -1,0 +1,78 @@
+"""Fewer bits for a page's numbers, and what that does to its images."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import NamedTuple
+
+import torch
+
+from eugen_nerf.core.bundles.bundled_field import BundledField
+from eugen_nerf.core.bundles.bundled_network import BundledGraph
+from eugen_nerf.core.bundles.bundled_scene import MeasuredQuality
+from eugen_nerf.core.encodings.hash_grid import HashGrid
+from eugen_nerf.web.data_blocks import round_half, round_short
+
+CHECKED_VIEWS = 3
+"""Test views on which rounding is measured, spread over all."""
+CHECKED_ROWS = 40
+"""Rows of pixels of each."""
+
+
+class Precision(NamedTuple):
+    """Bits of a page's numbers."""
+
+    half: bool
+    """Whether weights of networks are float16; else float32."""
+    table_bits: int
+    """Bits of a hash grid's features, 8 or 16."""
+
+
+PRECISIONS = (Precision(True, 8), Precision(True, 16), Precision(False, 16))
+"""From the smallest page to the most precise one."""
+
+
+MOST_ERROR = 1e-5
+"""Mean squared error of rendered colours that rounding may make: 50 dB."""
+MOST_LOST = 0.05
+"""dB of PSNR to photographs that it may cost."""
+
+
+def rounded(field: BundledField, precision: Precision) -> BundledField:
+    """A copy of a field, proposals included, whose numbers are those that a page holds."""
+    field = copy.deepcopy(field)
+    for module in field.modules():
+        if isinstance(module, BundledGraph) and precision.half:
+            for name, tensor in module.named_buffers():
+                if name.endswith("_weight"):
+                    tensor.copy_(round_half(tensor))
+        elif isinstance(module, HashGrid):
+            with torch.no_grad():
+                rounding = round_short if precision.table_bits == 8 else round_half
+                levels = module.table.split(module.sizes)
+                module.table.copy_(torch.cat([rounding(level) for level in levels]))
+    return field
+
+
+def rounding_error(exact: BundledField, field: BundledField) -> float | None:
+    """Mean squared error of a field's colours against another's, on some test views; None where there are none."""
+    cameras = exact.cameras
+    if not cameras:
+        return None
+    chosen = cameras[:: max(1, len(cameras) // CHECKED_VIEWS)][:CHECKED_VIEWS]
+    small = [camera.resized(min(CHECKED_ROWS, camera.height)) for camera in chosen]
+    errors = [(exact.render(camera).colour - field.render(camera).colour).square().mean() for camera in small]
+    return float(torch.stack(errors).mean())
+
+
+def lost_decibel(error: float | None, quality: MeasuredQuality | None) -> float | None:
+    """dB of PSNR to photographs that an error costs which is independent of the errors that there were before."""
+    if error is None or quality is None:
+        return None
+    return 10 * math.log10(1 + error / 10 ** (-quality.psnr / 10))
+
+
+def fits(error: float | None, quality: MeasuredQuality | None) -> bool:
+    """Whether rounding loses as little as it may."""
+    return error is not None and error <= MOST_ERROR and (lost_decibel(error, quality) or 0.0) <= MOST_LOST
