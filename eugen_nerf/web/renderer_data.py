@@ -8,7 +8,7 @@ from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.web.data_blocks import DataBlocks
-from eugen_nerf.web.rounding import Precision
+from eugen_nerf.web.rounding import LEAST_DEPTH, MOST_DEPTH, Precision, density_levels
 
 
 def describe_renderer(field: BundledField, blocks: DataBlocks, precision: Precision) -> dict[str, Any]:
@@ -24,6 +24,8 @@ def describe_renderer(field: BundledField, blocks: DataBlocks, precision: Precis
             "low": renderer.low.tolist(),
             "occupied": len(renderer.density),
             "bits": blocks.add_words(renderer.bits),
-            "density": blocks.add_words(renderer.density),
+            "levels": precision.density_levels,
+            "depths": [LEAST_DEPTH, MOST_DEPTH],
+            "density": blocks.add_words(density_levels(renderer, precision.density_levels)),
         }
     raise ConfigError("pages render fields by grids of densities; this bundle has another renderer")

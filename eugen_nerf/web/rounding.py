@@ -7,13 +7,18 @@ import math
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from eugen_nerf.core.bundles.bundled_field import BundledField
+from eugen_nerf.core.bundles.bundled_grid import BundledGrid
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
 from eugen_nerf.core.bundles.bundled_scene import MeasuredQuality
 from eugen_nerf.core.encodings.hash_grid import HashGrid
 from eugen_nerf.web.data_blocks import round_half, round_short
 
+LEAST_DEPTH, MOST_DEPTH = 1e-3, 10.0
+"""Optical depths across a cell's side between which the densities of a grid are told apart: less has no weight in an
+image, and more lets no light pass."""
 CHECKED_VIEWS = 3
 """Test views on which rounding is measured, spread over all."""
 CHECKED_ROWS = 40
@@ -27,9 +32,11 @@ class Precision(NamedTuple):
     """Whether weights of networks are float16; else float32."""
     table_bits: int
     """Bits of a hash grid's features, 8 or 16."""
+    density_levels: int
+    """Levels of the densities of cells, zero apart, at most 255."""
 
 
-PRECISIONS = (Precision(True, 8), Precision(True, 16), Precision(False, 16))
+PRECISIONS = (Precision(True, 8, 31), Precision(True, 16, 31), Precision(True, 16, 255), Precision(False, 16, 255))
 """From the smallest page to the most precise one."""
 
 
@@ -52,7 +59,26 @@ def rounded(field: BundledField, precision: Precision) -> BundledField:
                 rounding = round_short if precision.table_bits == 8 else round_half
                 levels = module.table.split(module.sizes)
                 module.table.copy_(torch.cat([rounding(level) for level in levels]))
+    if field.scene is not None and isinstance(field.scene.renderer, BundledGrid):
+        field.scene.renderer = _round_densities(field.scene.renderer, precision.density_levels)
     return field
+
+
+def density_levels(grid: BundledGrid, levels: int) -> Tensor:
+    """The densities of a grid's occupied cells as levels of their optical depths, uint8 `[k]`; 0 for none.
+
+    Level i of n stands for the optical depth `least * (most / least) ** ((i - 1) / (n - 1))` across a cell's side.
+    """
+    depth = grid.density.double() * grid.cell
+    steps = (depth.clamp_min(1e-30) / LEAST_DEPTH).log() / math.log(MOST_DEPTH / LEAST_DEPTH) * (levels - 1)
+    return (steps + 1).round().clamp(0, levels).to(torch.uint8)
+
+
+def _round_densities(grid: BundledGrid, levels: int) -> BundledGrid:
+    numbers = density_levels(grid, levels).double()
+    depth = LEAST_DEPTH * (MOST_DEPTH / LEAST_DEPTH) ** ((numbers - 1) / (levels - 1))
+    density = torch.where(numbers > 0, depth / grid.cell, 0.0).clamp_max(torch.finfo(torch.float16).max).half()
+    return BundledGrid((grid.cell, grid.rate, grid.early_stop, grid.min_weight), grid.shape, grid.low, grid.bits, density)
 
 
 def rounding_error(exact: BundledField, field: BundledField) -> float | None:

@@ -3,7 +3,7 @@
 import { Gathered } from "./block_reader.js";
 import { CAMERA_BYTES, cameraBytes } from "./wgsl_rays.js";
 import { planField, tileModule } from "./wgsl_field.js";
-import { COUNTING_CODE, SAMPLE_BINDINGS, SAMPLE_BODY, compositingCode, packCells, placingCode } from "./wgsl_marching.js";
+import { SAMPLE_BINDINGS, SAMPLE_BODY, compositingCode, countingCode, packCells, placingCode } from "./wgsl_marching.js";
 
 const MOST_GROUPS = 65535;
 const MOST_BANDS = 256;
@@ -14,21 +14,21 @@ export class GridPasses {
   static async make(gpu, description, reader) {
     const passes = new GridPasses();
     const { renderer, info } = description;
-    const plan = planField(description.field, reader, gpu.sharedBytes);
+    const plan = planField(description.field, reader, gpu);
     const cells = new Gathered(Uint32Array, 1);
     const count = renderer.times * renderer.sides.reduce((product, n) => product * n, 1);
     const bits = reader.words(renderer.bits, Math.ceil(count / 32));
-    const density = reader.words(renderer.density, Math.ceil(renderer.occupied / 2));
+    const density = reader.words(renderer.density, Math.ceil(renderer.occupied / 4));
     const places = packCells([renderer.times, ...renderer.sides], bits, density, cells);
     passes.info = info;
-    passes.tile = plan.layout.tile;
+    passes.samples = plan.layout.samples;
     passes.cells = gpu.filled("cells of the grid", cells.joined());
     passes.weights = gpu.filled("weights", plan.constants);
     passes.table = gpu.filled("tables", plan.table);
     [passes.placing, passes.counting, passes.querying, passes.compositing] = await Promise.all([
       gpu.pipeline("placing", placingCode(renderer, places)),
-      gpu.pipeline("counting", COUNTING_CODE(passes.tile)),
-      gpu.pipeline("querying", tileModule(plan, SAMPLE_BINDINGS, "", SAMPLE_BODY)),
+      gpu.pipeline("counting", countingCode(passes.samples)),
+      gpu.pipeline("querying", tileModule(plan, SAMPLE_BINDINGS, SAMPLE_BODY)),
       gpu.pipeline("compositing", compositingCode(info.background)),
     ]);
     passes.totals = gpu.storage("totals", 4 * MOST_BANDS);
@@ -42,7 +42,7 @@ export class GridPasses {
   // Returns how many samples were queried.
   async render(gpu, view, columns, image) {
     const pixels = view.camera.width * view.camera.height;
-    const most = Math.min(MOST_GROUPS * this.tile, Math.floor(gpu.storageBytes / BYTES_OF_A_SAMPLE));
+    const most = Math.min(MOST_GROUPS * this.samples, Math.floor(gpu.storageBytes / BYTES_OF_A_SAMPLE));
     this.reserve(gpu, Math.min(most, Math.max(1 << 14, this.capacity, 2 * pixels)));
     this.rays = gpu.atLeast(this.rays, "rays", 8 * pixels);
     for (;;) {

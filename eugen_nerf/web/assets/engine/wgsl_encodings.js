@@ -2,7 +2,6 @@
 //
 // Coordinates of samples lie in `points`, rows of fours as everything else: see ROWS_OF for which.
 
-import { THREADS } from "./wgsl_layers.js";
 import { float, refuse, whole, word } from "./wgsl_words.js";
 
 // Rows of `points`: position, time, direction; of frustums, mean and covariance or multisamples from FRUSTUM on.
@@ -10,10 +9,10 @@ export const ROWS_OF = { position: 0, time: 3, direction: 4 };
 export const FRUSTUM = 7;
 
 // An encoding of a description, its numbers read and its tables among the constants.
-//   name: of its function; ours. source: a key of ROWS_OF.
-export function planEncoding(name, encoding, source, reader, constants, tables) {
+//   number: of its function. source: a key of ROWS_OF.
+export function planEncoding(number, encoding, source, reader, constants, tables) {
   const plan = word(encoding.kind, PLANS, "encoding");
-  return { name, source, costly: false, ...plan(encoding, ROWS_OF[source], source === "time" ? 1 : 3, reader, constants, tables) };
+  return { number, name: `${number}`, costly: false, ...plan(encoding, ROWS_OF[source], source === "time" ? 1 : 3, reader, constants, tables) };
 }
 
 const PLANS = {
@@ -95,7 +94,7 @@ const PLANS = {
       code: (name) => /* wgsl */ `
 ${gridCode(name, grid)}
 fn encode_${name}(lane: u32, first: u32, count: u32, row: u32) {
-  for (var i = lane; i < count / ${whole(features)} * ACROSS; i += ${whole(THREADS)}) {
+  for (var i = lane; i < count / ${whole(features)} * ACROSS; i += STEP) {
     let part = i / ACROSS;
     let four = i % ACROSS;
     let level = level_${name}(first / ${whole(features)} + part);
@@ -137,7 +136,7 @@ fn pooled_${name}(level: Level, four: u32, part: u32) -> vec4f {
 }
 fn encode_${name}(lane: u32, first: u32, count: u32, row: u32) {
   let grids = select(0u, (min(first + count, ${whole(pooled)}) - first) / ${whole(features)}, first < ${whole(pooled)});
-  for (var i = lane; i < grids * ACROSS; i += ${whole(THREADS)}) {
+  for (var i = lane; i < grids * ACROSS; i += STEP) {
     let part = i / ACROSS;
     let four = i % ACROSS;
     let level = level_${name}(first / ${whole(features)} + part);
@@ -145,7 +144,7 @@ fn encode_${name}(lane: u32, first: u32, count: u32, row: u32) {
     let c = pooled_${name}(level, four, 2u); let d = pooled_${name}(level, four, 3u);
 ${transposed(features)}
   }
-  for (var i = grids * ${whole(features)} * ACROSS + lane; i < count * ACROSS; i += ${whole(THREADS)}) {
+  for (var i = grids * ${whole(features)} * ACROSS + lane; i < count * ACROSS; i += STEP) {
     let number = first + i / ACROSS - ${whole(pooled)};
     let four = i % ACROSS;
     let cells = f32(level_${name}(number).n - 1u);
@@ -176,7 +175,7 @@ export function frustumRows(kind, samples) {
 function eachFeature(name, body) {
   return /* wgsl */ `
 fn encode_${name}(lane: u32, first: u32, count: u32, row: u32) {
-  for (var i = lane; i < count * ACROSS; i += ${whole(THREADS)}) {
+  for (var i = lane; i < count * ACROSS; i += STEP) {
     let feature = first + i / ACROSS;
     let four = i % ACROSS;
     var value: vec4f;

@@ -2,17 +2,19 @@
 
 import { Gathered } from "./block_reader.js";
 import { FRUSTUM, LEVEL, ROWS_OF, frustumRows, planEncoding } from "./wgsl_encodings.js";
-import { THREADS, layOut, networkCode, planNetwork } from "./wgsl_layers.js";
+import { layOut, planNetwork } from "./network_plan.js";
+import { THREADS } from "./tile_sizes.js";
+import { networksCode } from "./wgsl_layers.js";
 import { FUNCTIONS, densityActivation, float, whole } from "./wgsl_words.js";
 
 // A field of a description with its numbers read, laid out for a GPU.
-//   field: `field`, or a proposal, of a description. bytes: that a workgroup shares. samples: points of a frustum.
-export function planField(field, reader, bytes, samples = 1) {
+//   field: `field`, or a proposal, of a description. gpu: a GpuTools. samples: points of a frustum.
+export function planField(field, reader, gpu, samples = 1) {
   const constants = new Gathered(Float32Array, 4);
   const tables = new Gathered(Uint32Array, 1);
   const encodings = [];
   const encode = (encoding, source) => {
-    encodings.push(planEncoding(`${encodings.length}`, encoding, source, reader, constants, tables));
+    encodings.push(planEncoding(encodings.length, encoding, source, reader, constants, tables));
     return encodings.at(-1);
   };
   const plan = { field, samples, networks: [] };
@@ -32,7 +34,8 @@ export function planField(field, reader, bytes, samples = 1) {
   plan.box = position.box ?? null;
   plan.points = FRUSTUM + frustumRows(plan.frustum, samples);
   plan.encodings = encodings;
-  plan.layout = layOut(plan.networks, plan.points + 4, bytes);
+  plan.layout = layOut(plan.networks, plan.points + 4, gpu);
+  plan.code = networksCode(plan.networks, encodings, plan.layout, tables);
   plan.constants = constants.joined();
   plan.table = tables.joined();
   return plan;
@@ -40,18 +43,19 @@ export function planField(field, reader, bytes, samples = 1) {
 
 // Bindings of `weights` and `table` are written by who uses this.
 export function fieldCode(plan) {
-  const { layout, field, networks } = plan;
-  const bodies = networks.map((network, i) => networkCode(network, layout, layout.places[i]));
+  const { layout, field } = plan;
+  const space = layout.own ? "private" : "workgroup";
   return /* wgsl */ `
 const ACROSS = ${whole(layout.across)};
 const TILE = ${whole(layout.tile)};
-var<workgroup> rows: array<vec4f, ${layout.rows * layout.across}>;
-var<workgroup> points: array<vec4f, ${plan.points * layout.across}>;
-var<workgroup> outputs: array<vec4f, ${4 * layout.across}>;
+const STEP = ${whole(layout.own ? 1 : THREADS)};
+var<${space}> rows: array<vec4f, ${layout.rows * layout.across}>;
+var<${space}> points: array<vec4f, ${plan.points * layout.across}>;
+var<${space}> outputs: array<vec4f, ${4 * layout.across}>;
 ${FUNCTIONS}
 ${LEVEL}
 ${plan.encodings.map((encoding) => encoding.code(encoding.name, plan.samples)).join("\n")}
-${bodies.join("\n")}
+${plan.code}
 ${field.occupancy ? occupiedCode(field.occupancy, plan.occupiedAt) : ""}
 fn evaluate(lane: u32) {
 ${field.deformation ? moveCode(field.deformation) : ""}
@@ -59,7 +63,7 @@ ${field.deformation ? moveCode(field.deformation) : ""}
   if (lane < ACROSS) {
 ${field.kind === "distance" ? distanceCode(field) : radianceCode(plan)}
   }
-  workgroupBarrier();
+  BARRIER
 }
 `;
 }
@@ -73,7 +77,7 @@ function moveCode(deformation) {
   if (lane < ACROSS) {
 ${move.join("\n")}
   }
-  workgroupBarrier();`;
+  BARRIER`;
 }
 
 function distanceCode(field) {
@@ -123,14 +127,18 @@ fn occupied(point: vec3f) -> bool {
 }
 
 // A whole module: bindings, how a tile's coordinates are set, the field, and what becomes of its outputs.
-export function tileModule(plan, bindings, functions, body) {
-  return /* wgsl */ `
+//   body: of a function that knows its `tile` and its `lane`.
+export function tileModule(plan, bindings, body) {
+  const { own } = plan.layout;
+  const code = /* wgsl */ `
 ${bindings}
 ${fieldCode(plan)}
-${functions}
 @compute @workgroup_size(${THREADS})
-fn main(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) group: vec3u) {
+fn main(@builtin(local_invocation_index) index: u32, @builtin(workgroup_id) group: vec3u) {
+  let tile = ${own ? `group.x * ${whole(THREADS)} + index` : "group.x"};
+  let lane = ${own ? "0u" : "index"};
 ${body}
 }
 `;
+  return code.replaceAll("BARRIER", own ? "" : "workgroupBarrier();");
 }

@@ -7,7 +7,7 @@ const STRIDE = 4; // cells that a coarse step passes
 const MAX_SAMPLES = 64; // of a run: of spans of a ray that touch one another
 
 // Words in which a grid's cells are looked up: one bit a cell, how many bits were before each word, one bit a block of
-// 4^3 cells that has an occupied cell in it or beside it, and float16 densities of occupied cells.
+// 4^3 cells that has an occupied cell in it or beside it, and the densities of occupied cells, a byte each.
 //   shape: [times, x, y, z].
 export function packCells(shape, bits, density, cells) {
   const blocks = shape.map((n, i) => (i === 0 ? n : Math.ceil(n / STRIDE)));
@@ -59,6 +59,9 @@ function packBits(flags) {
 export function placingCode(grid, places) {
   const [times, ...sides] = [grid.times, ...grid.sides];
   const low = grid.low.map(float).join(", ");
+  // levels are logarithms of optical depths: see web/rounding.py
+  const step = Math.log2(grid.depths[1] / grid.depths[0]) / (grid.levels - 1);
+  const base = Math.log2(grid.depths[0] / grid.cell) - step;
   const high = grid.low.map((corner, i) => float(corner + grid.cell * sides[i])).join(", ");
   return /* wgsl */ `
 @group(0) @binding(0) var<uniform> camera: Camera;
@@ -92,7 +95,8 @@ fn density(part: Part, t: f32) -> f32 {
   let bits = cells[${whole(places.bits)} + bit / 32u];
   if (((bits >> (bit % 32u)) & 1u) == 0u) { return -1f; }
   let number = cells[${whole(places.ranks)} + bit / 32u] + countOneBits(bits & ((1u << (bit % 32u)) - 1u));
-  return unpack2x16float(cells[${whole(places.density)} + number / 2u])[number % 2u];
+  let level = extractBits(cells[${whole(places.density)} + number / 4u], 8u * (number % 4u), 8u);
+  return select(exp2(${float(base)} + ${float(step)} * f32(level)), 0f, level == 0u);
 }
 
 // the next span that is queried: occupied, and with rendering weight, or right behind one that has
@@ -231,7 +235,7 @@ ${CAMERA}
 // Coordinates of a tile: the middles of spans, their times, and the directions of their rays.
 export const SAMPLE_BODY = /* wgsl */ `
   let total = min(totals[camera.band.z], camera.band.w);
-  let first = group.x * TILE;
+  let first = tile * TILE;
   if (lane < ACROSS) {
     var at: array<vec4f, 7>;
     for (var i = 0u; i < 4u; i++) {
@@ -243,9 +247,9 @@ export const SAMPLE_BODY = /* wgsl */ `
     }
     for (var i = 0u; i < 7u; i++) { points[i * ACROSS + lane] = at[i]; }
   }
-  workgroupBarrier();
+  BARRIER
   evaluate(lane);
-  for (var i = lane; i < TILE; i += 64u) {
+  for (var i = lane; i < TILE; i += STEP) {
     if (first + i < total) {
       let at = i / 4u;
       let part = i % 4u;
@@ -256,14 +260,14 @@ export const SAMPLE_BODY = /* wgsl */ `
 `;
 
 // Workgroups of the field's pass, from the number of samples of a band.
-export const COUNTING_CODE = (tile) => /* wgsl */ `
+export const countingCode = (samples) => /* wgsl */ `
 @group(0) @binding(0) var<uniform> camera: Camera;
 @group(0) @binding(1) var<storage, read> totals: array<u32>;
 @group(0) @binding(2) var<storage, read_write> groups: array<u32>;
 ${CAMERA}
 @compute @workgroup_size(1)
 fn main() {
-  groups[0] = (min(totals[camera.band.z], camera.band.w) + ${whole(tile - 1)}) / ${whole(tile)};
+  groups[0] = (min(totals[camera.band.z], camera.band.w) + ${whole(samples - 1)}) / ${whole(samples)};
   groups[1] = 1u;
   groups[2] = 1u;
 }
