@@ -4,6 +4,7 @@
 
 import { checkDescription } from "./scene_check.js";
 import { BlockReader } from "./block_reader.js";
+import { queryField } from "./field_query.js";
 import { GpuTools } from "./gpu_tools.js";
 import { GridPasses } from "./grid_passes.js";
 import { MODES, Picture, SHADINGS } from "./picture.js";
@@ -14,10 +15,10 @@ import { checkCamera } from "./wgsl_rays.js";
 const RENDERERS = { grid: GridPasses };
 
 // Opens a GPU; rejects with an EngineError of kind "no-webgpu" or "no-adapter".
-//   canvas: to show pictures on, or null.
-export async function openEngine(canvas) {
+//   canvas: to show pictures on, or null. tiles: whether threads share tiles on software adapters too, as on a GPU.
+export async function openEngine(canvas, { tiles = false } = {}) {
   const engine = new Engine();
-  engine.gpu = await GpuTools.open();
+  engine.gpu = await GpuTools.open(tiles);
   engine.picture = await Picture.make(engine.gpu, canvas);
   engine.limits = { name: engine.gpu.name, sharedBytes: engine.gpu.sharedBytes, storageBytes: engine.gpu.storageBytes };
   engine.lost = engine.gpu.device.lost.then((info) => info.message || info.reason || "the GPU was lost");
@@ -67,8 +68,14 @@ class Engine {
 
 class LoadedField {
   constructor(gpu, description, passes, bytes) {
+    this.gpu = gpu;
     this.passes = passes;
     this.info = { ...description.info, kind: description.field.kind, bytes };
+  }
+
+  // Density and colour `[n, 4]` at points `[n, 8]`: see field_query.js.
+  query(points) {
+    return queryField(this.gpu, this.passes, points);
   }
 
   destroy() {

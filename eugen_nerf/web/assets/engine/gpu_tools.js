@@ -5,8 +5,8 @@ import { EngineError } from "./engine_error.js";
 const WANTED = ["maxComputeWorkgroupStorageSize", "maxStorageBufferBindingSize", "maxBufferSize"];
 
 export class GpuTools {
-  // Opens a device with as much memory as the adapter gives.
-  static async open() {
+  // Opens a device with as much memory as the adapter gives; `tiles` as for openEngine.
+  static async open(tiles) {
     const gpu = globalThis.navigator?.gpu;
     if (!gpu) {
       throw new EngineError("no-webgpu", "This browser has no WebGPU: use a recent Chrome, Edge, Safari or Firefox.");
@@ -23,6 +23,7 @@ export class GpuTools {
     // beyond 32 KiB fewer workgroups would run side by side
     tools.sharedBytes = Math.min(tools.device.limits.maxComputeWorkgroupStorageSize, 1 << 15);
     tools.storageBytes = Math.min(tools.device.limits.maxStorageBufferBindingSize, tools.device.limits.maxBufferSize);
+    tools.ownTiles = tools.software && !tiles;
     tools.passing = [];
     return tools;
   }

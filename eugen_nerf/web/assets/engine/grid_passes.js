@@ -21,6 +21,7 @@ export class GridPasses {
     const density = reader.words(renderer.density, Math.ceil(renderer.occupied / 4));
     const places = packCells([renderer.times, ...renderer.sides], bits, density, cells);
     passes.info = info;
+    passes.plan = plan;
     passes.samples = plan.layout.samples;
     passes.cells = gpu.filled("cells of the grid", cells.joined());
     passes.weights = gpu.filled("weights", plan.constants);

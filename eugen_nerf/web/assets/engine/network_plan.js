@@ -104,7 +104,7 @@ function packColumn(column, features, projections) {
 // Where values lie in a tile's memory, and how many samples a tile has.
 //   networks: planned ones that run one after another. rows: further ones that a tile needs. gpu: a GpuTools.
 export function layOut(networks, rows, gpu) {
-  if (gpu.software) {
+  if (gpu.ownTiles) {
     // a thread has a tile of its own: nothing is shared, and nobody waits
     const places = networks.map((network) => placeValues(network, true));
     const values = Math.max(...places.map((p) => p.rows));

@@ -1,0 +1,120 @@
+"""The engine of a page in a real browser, without the page around it: WebGPU in software."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import numpy as np
+
+import eugen_nerf.web
+from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
+from eugen_nerf.web.scene_data import SceneData
+
+ASSETS = Path(eugen_nerf.web.__file__).parent / "assets"
+SOFTWARE_GPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"]
+ORIGIN = "http://localhost/"
+"""Where the tests serve the engine from: browsers give WebGPU to local pages. Nothing listens there."""
+OPEN = """async ([tiles]) => {
+  const { openEngine } = await import("/engine/engine.js");
+  window.engine = await openEngine(document.querySelector("canvas"), { tiles });
+  window.fields = [];
+  window.packed = (numbers) => {
+    const bytes = new Uint8Array(numbers.buffer);
+    let text = "";
+    for (let i = 0; i < bytes.length; i += 8192) text += String.fromCharCode(...bytes.subarray(i, i + 8192));
+    return btoa(text);
+  };
+}"""
+LOAD = """async (description) => {
+  const binary = await (await fetch("/binary")).arrayBuffer();
+  return fields.push(await engine.load(description, binary)) - 1;
+}"""
+DRAW = """async ([numbers, view]) => {
+  const drawn = await engine.draw({ ...view, fields: numbers.map((i) => fields[i]) });
+  return [drawn, packed(await engine.pixels())];
+}"""
+QUERY = """async ([number, points]) => packed(await fields[number].query(new Float32Array(points)))"""
+
+
+class EnginePage:
+    """An engine in a browser's tab."""
+
+    def __init__(self, page: Any, *, tiles: bool = False) -> None:
+        self.page, self.binary = page, b""
+        self.requests: list[str] = []
+        page.route("**/*", self._serve)
+        page.goto(ORIGIN)
+        page.evaluate(OPEN, [tiles])
+
+    def load(self, data: SceneData) -> int:
+        """The number of a scene's field."""
+        self.binary = data.binary
+        number: int = self.page.evaluate(LOAD, data.description)
+        return number
+
+    def draw(self, fields: list[int], camera: PinholeCamera, **view: Any) -> tuple[np.ndarray, dict[str, float]]:
+        """A picture, float32 `[height, width, 3]`, and what the engine says of it."""
+        settings = {"camera": camera_entries(camera), "time": camera.time, **view}
+        drawn, packed = self.page.evaluate(DRAW, [fields, settings])
+        return _unpacked(packed).reshape(camera.height, camera.width, 3), drawn
+
+    def query(self, field: int, points: np.ndarray) -> np.ndarray:
+        """Outputs `[n, 4]` at points `[n, 8]`."""
+        return _unpacked(self.page.evaluate(QUERY, [field, points.flatten().tolist()])).reshape(-1, 4)
+
+    def _serve(self, route: Any) -> None:
+        url = route.request.url
+        self.requests.append(url)
+        path = url.removeprefix(ORIGIN)
+        if path == "":
+            route.fulfill(body="<canvas></canvas>", content_type="text/html")
+        elif path == "binary":
+            route.fulfill(body=self.binary, content_type="application/octet-stream")
+        elif (ASSETS / path).is_file():
+            route.fulfill(body=(ASSETS / path).read_bytes(), content_type="text/javascript")
+        else:
+            route.fulfill(status=404)
+
+
+def missing_browser() -> str | None:
+    """Why no engine can be tested here; None where it can."""
+    if which("chromium") is None:
+        return "the engine is tested in Chromium, which is not installed"
+    try:
+        import playwright.sync_api  # noqa: F401
+    except ImportError:
+        return "the engine is tested through Playwright, which is not installed"
+    return None
+
+
+@contextmanager
+def engine_browser() -> Iterator[Any]:
+    """Chromium with WebGPU in software."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=which("chromium"), args=[*SOFTWARE_GPU, "--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def camera_entries(camera: PinholeCamera) -> dict[str, Any]:
+    """A camera as the engine takes it."""
+    lengths = {key: getattr(camera, key) for key in ("fx", "fy", "cx", "cy", "width", "height")}
+    return {**lengths, "pose": camera.pose.flatten().tolist()}
+
+
+def decibel(image: np.ndarray, other: np.ndarray) -> float:
+    """PSNR of two images, dB."""
+    return float(-10 * np.log10(np.square(image.astype(np.float64) - other).mean() + 1e-15))
+
+
+def _unpacked(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), dtype="<f4")

@@ -1,0 +1,214 @@
+"""The engine against PyTorch in a real browser: points, pictures of every kind of field, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from bundles import looking_at, with_scene
+from engine_page import DRAW, EnginePage, camera_entries, decibel, engine_browser, missing_browser
+
+from eugen_nerf.core import BundledGraph, FrequencyEncoding, RadianceBundle
+from eugen_nerf.core.bundles.bundled_field import BundledField
+from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
+from eugen_nerf.core.layers.stage import Affine, MergedStage
+from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
+from eugen_nerf.web.rounding import rounded
+from eugen_nerf.web.scene_data import scene_data
+
+pytestmark = pytest.mark.skipif(missing_browser() is not None, reason=str(missing_browser()))
+KINDS = ("frequency", "moving", "box")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with engine_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any) -> EnginePage:
+    return EnginePage(browser.new_page())
+
+
+@pytest.fixture(scope="module")
+def tiled(browser: Any) -> EnginePage:
+    """An engine whose threads share tiles, as they do on a GPU."""
+    return EnginePage(browser.new_page(), tiles=True)
+
+
+def wide(kind: str) -> tuple[BundledField, PinholeCamera]:
+    """A field, and a camera whose picture has more than one workgroup in every pass."""
+    return with_scene(kind), looking_at(torch.tensor([2.0, 1.0, 1.0]), 24, 20, 0.4 if kind == "moving" else None)
+
+
+def queried(page: EnginePage, field: BundledField, count: int = 70) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs of a field at random points, of the engine and of PyTorch: `[n, 4]`."""
+    generator = torch.Generator().manual_seed(3)
+    points, towards = 0.5 * torch.randn(count, 3, generator=generator), torch.randn(count, 3, generator=generator)
+    towards, times = torch.nn.functional.normalize(towards, dim=-1), torch.rand(count, 1, generator=generator)
+    exact = rounded(field, scene_data(field).precision)
+    moving = getattr(field, "deformation", None) is not None
+    expected = torch.cat(exact(points, towards, times if moving else None), dim=-1)
+    inputs = torch.cat([points, times, towards, torch.zeros(count, 1)], dim=-1)
+    return page.query(page.load(scene_data(field)), inputs.numpy()), expected.numpy()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_field_is_what_it_is_in_pytorch(page: EnginePage, kind: str) -> None:
+    outputs, expected = queried(page, with_scene(kind))
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(outputs, expected, rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_is_what_it_is_in_pytorch(page: EnginePage, kind: str) -> None:
+    field, camera = wide(kind)
+    image, drawn = page.draw([page.load(scene_data(field))], camera)
+    expected = field.render(camera).colour.numpy()
+    assert expected.std() > 0.05
+    assert drawn["queries"] > 100
+    assert decibel(image, expected) > 45
+
+
+def test_threads_that_share_tiles_compute_the_same(page: EnginePage, tiled: EnginePage) -> None:
+    """What a GPU runs; the software adapter of the other tests gives every thread a tile of its own."""
+    field, camera = wide("moving")
+    outputs, expected = queried(tiled, field)
+    np.testing.assert_allclose(outputs, expected, rtol=2e-3, atol=2e-4)
+    images = [p.draw([p.load(scene_data(field))], camera)[0] for p in (page, tiled)]
+    assert decibel(*images) > 70
+
+
+def random_graph(functions: tuple[str, ...], degree: int, shared: bool, norm: bool, features: int) -> BundledGraph:
+    """A chain of layers of 15 inputs and 15 more that the last one reads too."""
+    generator = torch.Generator().manual_seed(features)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator) / shape[-1] ** 0.5
+
+    blocks, widths, steps = degree if shared else degree * (degree + 1) // 2, [15, 15], []
+    for number, phi in enumerate(functions):
+        reads = (len(widths) - 1 if number else 0,) if number < len(functions) - 1 else (len(widths) - 1, 1)
+        rows, columns = blocks * features, sum(widths[v] for v in reads)
+        factors = (
+            tuple(None if v < 2 or number == 1 else (drawn(5, widths[v]), drawn(5)) for v in reads) if norm else ()
+        )
+        stage = MergedStage(
+            drawn(rows, columns), drawn(rows), drawn(rows) if norm else None, degree, shared, phi, factors=factors
+        )
+        steps.append((stage, reads))
+        widths.append(degree * features)
+    outputs = (
+        (len(widths) - 2, Affine(drawn(1, widths[-2]), None)),
+        (len(widths) - 1, Affine(drawn(3, widths[-1]), drawn(3))),
+    )
+    return BundledGraph(CollapsedGraph(tuple(steps), outputs), (15, 15))
+
+
+@pytest.mark.parametrize(
+    ("functions", "degree", "shared", "norm", "features"),
+    [
+        (("gelu", "relu", "softplus", "identity"), 1, True, False, 13),
+        (("sin", "cos", "tanh"), 2, True, True, 6),
+        (("gaussian", "sigmoid", "silu"), 3, False, True, 5),
+        (("softplus100", "gelu_tanh", "leaky_relu(0.2)", "elu"), 2, False, False, 8),
+    ],
+)
+@pytest.mark.parametrize("sharing", [False, True])
+def test_layers_of_every_function_degree_and_norm(
+    request: pytest.FixtureRequest,
+    sharing: bool,
+    functions: tuple[str, ...],
+    degree: int,
+    shared: bool,
+    norm: bool,
+    features: int,
+) -> None:
+    engine: EnginePage = request.getfixturevalue("tiled" if sharing else "page")
+    encoding = FrequencyEncoding(3, 2, 0.0, 1.0)
+    field = RadianceBundle(encoding, random_graph(functions, degree, shared, norm, features), encoding).eval()
+    field.scene = with_scene("frequency").scene
+    outputs, expected = queried(engine, field)
+    np.testing.assert_allclose(outputs, expected, rtol=3e-3, atol=3e-4)
+
+
+def test_a_split_has_one_field_on_either_side_and_a_difference_of_equal_ones_is_black(page: EnginePage) -> None:
+    (field, camera), (other, _) = wide("frequency"), wide("box")
+    fields = [page.load(scene_data(each)) for each in (field, other)]
+    left, right = (page.draw([number], camera)[0] for number in fields)
+    split, _ = page.draw(fields, camera, mode="split", split=0.25)
+    np.testing.assert_allclose(split[:, :6], left[:, :6], atol=1e-6)
+    np.testing.assert_allclose(split[:, 6:], right[:, 6:], atol=1e-6)
+    assert page.draw([fields[0], fields[0]], camera, mode="difference")[0].max() == 0
+    assert page.draw(fields, camera, mode="difference")[0].max() > 0.5
+
+
+def test_depth_is_shown_where_the_scene_is(page: EnginePage) -> None:
+    field, camera = wide("frequency")
+    image, _ = page.draw([page.load(scene_data(field))], camera, shading="depth")
+    seen = field.render(camera).accumulation[..., 0].numpy()
+    assert image[seen > 0.5].max(axis=-1).min() > 0.1
+    assert image[seen == 0].max(initial=0.0) == 0
+
+
+def test_pictures_of_any_size_follow_one_another(page: EnginePage) -> None:
+    field, camera = wide("frequency")
+    number = page.load(scene_data(field))
+    first, _ = page.draw([number], camera)
+    large, _ = page.draw([number], camera.resized(90))
+    again, _ = page.draw([number], camera)
+    assert large.shape == (90, 108, 3)
+    np.testing.assert_array_equal(first, again)
+
+
+def test_nothing_but_the_engine_itself_is_requested(page: EnginePage) -> None:
+    assert all(url.startswith("http://localhost/") for url in page.requests)
+
+
+HOSTILE = "relu; } @compute fn stolen() {"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("field", "network", "steps", 0, "phi"), HOSTILE),
+        (("field", "network", "steps", 0, "phi"), "constructor"),
+        (("field", "density"), HOSTILE),
+        (("field", "density_bias"), HOSTILE),
+        (("field", "position", "kind"), HOSTILE),
+        (("field", "network", "steps", 0, "degree"), 1e9),
+        (("field", "network", "steps", 1, "reads"), [7]),
+        (("renderer", "kind"), HOSTILE),
+        (("renderer", "rate"), "1f; }"),
+        (("renderer", "sides", 0), HOSTILE),
+        (("info", "background"), ["0f); stolen(", 0, 0]),
+        (("blocks", 0, 1), 1 << 40),
+        (("version",), 99),
+    ],
+)
+def test_a_description_that_is_not_of_this_program_is_refused(
+    page: EnginePage, path: tuple[Any, ...], value: Any
+) -> None:
+    data = scene_data(with_scene("frequency"))
+    description = copy.deepcopy(data.description)
+    place = description
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(Exception, match="This scene cannot be shown"):
+        page.load(replace(data, description=description))
+
+
+@pytest.mark.parametrize("size", [(0, 4), (9000, 4)])
+def test_cameras_without_a_picture_are_refused(page: EnginePage, size: tuple[int, int]) -> None:
+    field, camera = wide("frequency")
+    entries = {"width": size[0], "height": size[1]}
+    number = page.load(scene_data(field))
+    with pytest.raises(Exception, match="sides are from 1 to 8192 pixels"):
+        page.page.evaluate(DRAW, [[number], {"camera": {**camera_entries(camera), **entries}}])
