@@ -114,6 +114,7 @@ def _stage(stage: MergedStage, blocks: DataBlocks, precision: Precision) -> dict
         "rows": len(stage.weight),
         "degree": stage.degree,
         "shared": stage.shared,
+        "product": stage.product,
         "phi": phi,
         "parameter": parameter,
         "weight": blocks.add_floats(stage.weight, half=precision.half),

@@ -78,9 +78,8 @@ def _round_densities(grid: BundledGrid, levels: int) -> BundledGrid:
     numbers = density_levels(grid, levels).double()
     depth = LEAST_DEPTH * (MOST_DEPTH / LEAST_DEPTH) ** ((numbers - 1) / (levels - 1))
     density = torch.where(numbers > 0, depth / grid.cell, 0.0).clamp_max(torch.finfo(torch.float16).max).half()
-    return BundledGrid(
-        (grid.cell, grid.rate, grid.early_stop, grid.min_weight), grid.shape, grid.low, grid.bits, density
-    )
+    settings = (grid.cell, grid.rate, grid.early_stop, grid.min_weight)
+    return BundledGrid(settings, grid.shape, grid.low, grid.bits, density)
 
 
 def rounding_error(exact: BundledField, field: BundledField) -> float | None:

@@ -15,6 +15,7 @@ from engine_page import DRAW, EnginePage, camera_entries, decibel, engine_browse
 
 from eugen_nerf.core import BundledGraph, FrequencyEncoding, RadianceBundle
 from eugen_nerf.core.bundles.bundled_field import BundledField
+from eugen_nerf.core.bundles.distance_bundle import DistanceBundle
 from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.layers.stage import Affine, MergedStage
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
@@ -22,7 +23,8 @@ from eugen_nerf.web.rounding import rounded
 from eugen_nerf.web.scene_data import scene_data
 
 pytestmark = pytest.mark.skipif(missing_browser() is not None, reason=str(missing_browser()))
-KINDS = ("frequency", "moving", "box")
+POINTS = ("frequency", "moving", "box", "distance")
+KINDS = POINTS
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +55,16 @@ def queried(page: EnginePage, field: BundledField, count: int = 70) -> tuple[np.
     points, towards = 0.5 * torch.randn(count, 3, generator=generator), torch.randn(count, 3, generator=generator)
     towards, times = torch.nn.functional.normalize(towards, dim=-1), torch.rand(count, 1, generator=generator)
     exact = rounded(field, scene_data(field).precision)
-    moving = getattr(field, "deformation", None) is not None
-    expected = torch.cat(exact(points, towards, times if moving else None), dim=-1)
+    if isinstance(exact, DistanceBundle):
+        expected = torch.cat([exact(points), torch.zeros(count, 3)], dim=-1)
+    else:
+        moving = getattr(field, "deformation", None) is not None
+        expected = torch.cat(exact(points, towards, times if moving else None), dim=-1)
     inputs = torch.cat([points, times, towards, torch.zeros(count, 1)], dim=-1)
-    return page.query(page.load(scene_data(field)), inputs.numpy()), expected.numpy()
+    return page.query(page.load(scene_data(field)), inputs.numpy()), expected.detach().numpy()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", POINTS)
 def test_a_field_is_what_it_is_in_pytorch(page: EnginePage, kind: str) -> None:
     outputs, expected = queried(page, with_scene(kind))
     assert np.abs(expected).max() > 0.1
@@ -76,16 +81,17 @@ def test_a_picture_is_what_it_is_in_pytorch(page: EnginePage, kind: str) -> None
     assert decibel(image, expected) > 45
 
 
-def test_threads_that_share_tiles_compute_the_same(page: EnginePage, tiled: EnginePage) -> None:
+@pytest.mark.parametrize("kind", ["frequency", "distance"])
+def test_threads_that_share_tiles_compute_the_same(page: EnginePage, tiled: EnginePage, kind: str) -> None:
     """What a GPU runs; the software adapter of the other tests gives every thread a tile of its own."""
-    field, camera = wide("moving")
-    outputs, expected = queried(tiled, field)
-    np.testing.assert_allclose(outputs, expected, rtol=2e-3, atol=2e-4)
+    field, camera = wide(kind)
     images = [p.draw([p.load(scene_data(field))], camera)[0] for p in (page, tiled)]
     assert decibel(*images) > 70
 
 
-def random_graph(functions: tuple[str, ...], degree: int, shared: bool, norm: bool, features: int) -> BundledGraph:
+def random_graph(
+    functions: tuple[str, ...], degree: int, shared: bool, norm: bool, features: int, product: str = "plain"
+) -> BundledGraph:
     """A chain of layers of 15 inputs and 15 more that the last one reads too."""
     generator = torch.Generator().manual_seed(features)
 
@@ -96,45 +102,36 @@ def random_graph(functions: tuple[str, ...], degree: int, shared: bool, norm: bo
     for number, phi in enumerate(functions):
         reads = (len(widths) - 1 if number else 0,) if number < len(functions) - 1 else (len(widths) - 1, 1)
         rows, columns = blocks * features, sum(widths[v] for v in reads)
-        factors = (
-            tuple(None if v < 2 or number == 1 else (drawn(5, widths[v]), drawn(5)) for v in reads) if norm else ()
-        )
+        factored = [None if v < 2 or number == 1 else (drawn(5, widths[v]), drawn(5)) for v in reads]
+        factors = tuple(factored) if norm else ()
+        column = drawn(rows) if norm else None
         stage = MergedStage(
-            drawn(rows, columns), drawn(rows), drawn(rows) if norm else None, degree, shared, phi, factors=factors
+            drawn(rows, columns), drawn(rows), column, degree, shared, phi, product=product, factors=factors
         )
         steps.append((stage, reads))
         widths.append(degree * features)
-    outputs = (
-        (len(widths) - 2, Affine(drawn(1, widths[-2]), None)),
-        (len(widths) - 1, Affine(drawn(3, widths[-1]), drawn(3))),
-    )
+    density = (len(widths) - 2, Affine(drawn(1, widths[-2]), None))
+    outputs = (density, (len(widths) - 1, Affine(drawn(3, widths[-1]), drawn(3))))
     return BundledGraph(CollapsedGraph(tuple(steps), outputs), (15, 15))
 
 
-@pytest.mark.parametrize(
-    ("functions", "degree", "shared", "norm", "features"),
-    [
-        (("gelu", "relu", "softplus", "identity"), 1, True, False, 13),
-        (("sin", "cos", "tanh"), 2, True, True, 6),
-        (("gaussian", "sigmoid", "silu"), 3, False, True, 5),
-        (("softplus100", "gelu_tanh", "leaky_relu(0.2)", "elu"), 2, False, False, 8),
-    ],
-)
-@pytest.mark.parametrize("sharing", [False, True])
-def test_layers_of_every_function_degree_and_norm(
-    request: pytest.FixtureRequest,
-    sharing: bool,
-    functions: tuple[str, ...],
-    degree: int,
-    shared: bool,
-    norm: bool,
-    features: int,
-) -> None:
-    engine: EnginePage = request.getfixturevalue("tiled" if sharing else "page")
+LAYERS: dict[str, tuple[Any, ...]] = {
+    "plain": (("gelu", "relu", "softplus", "identity"), 1, True, False, 13),
+    "normed": (("sin", "cos", "tanh"), 2, True, True, 6),
+    "of degree 3": (("gaussian", "sigmoid", "silu"), 3, False, True, 5),
+    "with a parameter": (("softplus100", "gelu_tanh", "leaky_relu(0.2)", "elu"), 2, False, False, 8),
+    "harmonic": (("relu", "identity"), 2, True, False, 8, "harmonic"),
+    "minimum": (("relu", "identity"), 2, False, False, 8, "minimum"),
+    "clamped": (("relu", "identity"), 2, True, False, 8, "clamped"),
+}
+
+
+@pytest.mark.parametrize(("layers", "engine"), [*((name, "page") for name in LAYERS), ("normed", "tiled")])
+def test_layers_of_every_function_degree_and_norm(request: pytest.FixtureRequest, layers: str, engine: str) -> None:
     encoding = FrequencyEncoding(3, 2, 0.0, 1.0)
-    field = RadianceBundle(encoding, random_graph(functions, degree, shared, norm, features), encoding).eval()
+    field = RadianceBundle(encoding, random_graph(*LAYERS[layers]), encoding).eval()
     field.scene = with_scene("frequency").scene
-    outputs, expected = queried(engine, field)
+    outputs, expected = queried(request.getfixturevalue(engine), field)
     np.testing.assert_allclose(outputs, expected, rtol=3e-3, atol=3e-4)
 
 
@@ -147,6 +144,32 @@ def test_a_split_has_one_field_on_either_side_and_a_difference_of_equal_ones_is_
     np.testing.assert_allclose(split[:, 6:], right[:, 6:], atol=1e-6)
     assert page.draw([fields[0], fields[0]], camera, mode="difference")[0].max() == 0
     assert page.draw(fields, camera, mode="difference")[0].max() > 0.5
+
+
+def test_normals_of_a_surface_are_the_gradients(page: EnginePage) -> None:
+    field, camera = wide("distance")
+    image, _ = page.draw([page.load(scene_data(field))], camera, shading="normals")
+    normals = field.render(camera).normals
+    assert normals is not None
+    expected = torch.where(normals.abs().sum(dim=-1, keepdim=True) > 0, 0.5 + 0.5 * normals, 0.0).numpy()
+    assert expected.std() > 0.1
+    assert decibel(image, expected) > 45
+
+
+def test_a_slice_lies_before_the_surface_and_in_the_box(page: EnginePage) -> None:
+    field, camera = wide("distance")
+    assert isinstance(field, DistanceBundle)
+    field.output_scale *= -1  # the camera is outside
+    number = page.load(scene_data(field))
+    plain, _ = page.draw([number], camera)
+    sliced, _ = page.draw([number], camera, shading="slice", slice={"axis": 0, "offset": 0.5})
+    origins, directions = camera.rays()
+    t = (0.5 - origins[:, 0]) / directions[:, 0]
+    inside = ((origins + t[:, None] * directions).abs() <= 1).all(dim=-1)
+    before = inside & (t > 0) & (t < field.render(camera).depth.flatten())
+    assert 0.05 < before.float().mean() < 0.95
+    changed = (sliced != plain).any(axis=-1)
+    assert (changed == before.view(camera.height, camera.width).numpy()).mean() > 0.98
 
 
 def test_depth_is_shown_where_the_scene_is(page: EnginePage) -> None:
@@ -192,9 +215,7 @@ HOSTILE = "relu; } @compute fn stolen() {"
         (("version",), 99),
     ],
 )
-def test_a_description_that_is_not_of_this_program_is_refused(
-    page: EnginePage, path: tuple[Any, ...], value: Any
-) -> None:
+def test_a_description_of_another_program_is_refused(page: EnginePage, path: tuple[Any, ...], value: Any) -> None:
     data = scene_data(with_scene("frequency"))
     description = copy.deepcopy(data.description)
     place = description

@@ -8,11 +8,12 @@ import { queryField } from "./field_query.js";
 import { GpuTools } from "./gpu_tools.js";
 import { GridPasses } from "./grid_passes.js";
 import { MODES, Picture, SHADINGS } from "./picture.js";
+import { SurfacePasses } from "./surface_passes.js";
 import { refuse, word } from "./wgsl_words.js";
 import { checkCamera } from "./wgsl_rays.js";
 
 // Renderers of a description, by their kinds.
-const RENDERERS = { grid: GridPasses };
+const RENDERERS = { grid: GridPasses, surface: SurfacePasses };
 
 // Opens a GPU; rejects with an EngineError of kind "no-webgpu" or "no-adapter".
 //   canvas: to show pictures on, or null. tiles: whether threads share tiles on software adapters too, as on a GPU.

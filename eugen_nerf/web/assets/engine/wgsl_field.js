@@ -127,12 +127,13 @@ fn occupied(point: vec3f) -> bool {
 }
 
 // A whole module: bindings, how a tile's coordinates are set, the field, and what becomes of its outputs.
-//   body: of a function that knows its `tile` and its `lane`.
-export function tileModule(plan, bindings, body) {
+//   body: of a function that knows its `tile` and its `lane`. functions: that it calls.
+export function tileModule(plan, bindings, body, functions = "") {
   const { own } = plan.layout;
   const code = /* wgsl */ `
 ${bindings}
 ${fieldCode(plan)}
+${functions}
 @compute @workgroup_size(${THREADS})
 fn main(@builtin(local_invocation_index) index: u32, @builtin(workgroup_id) group: vec3u) {
   let tile = ${own ? `group.x * ${whole(THREADS)} + index` : "group.x"};
