@@ -1,6 +1,9 @@
 #!/usr/bin/env python
 """Pictures of runs by the samplers of training and by the fast renderer, in turns in one process.
 
+Runs of stock methods are baselines, rendered as nerfstudio renders them. What the products of all queries would take at
+the measured peak of this machine is the physical limit.
+
 python scripts/renderer_cost.py --runs RUN/config.yml ... --names dense ... \
     --output docs/results/data/renderer_scene_cpu.json
 
@@ -13,14 +16,23 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
+from eugen_nerf.benchmarks.hardware import matmul_peak
+from eugen_nerf.core import HashGrid
+from eugen_nerf.core.encodings import hash_grid
+from eugen_nerf.core.encodings.compiled_grid import can_pool
 from eugen_nerf.core.inference.onednn import has_fast_bfloat16
+from eugen_nerf.core.inference.plan_backends import PlanDtype
+from eugen_nerf.core.networks.layer_graph import LayerGraph
 from eugen_nerf.core.ranges import QUALITY
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.timing import speed_ratios, time_interleaved
@@ -40,12 +52,17 @@ class Way:
 
     name: str
     fast: bool
-    plan: str | None = None
+    plan: PlanDtype | None = None
+    compiled_grids: bool = True
 
 
-def ways() -> list[Way]:
-    """Those that are compared on this machine; the first is the default of evaluation."""
+STOCK = Way("as nerfstudio renders it", False)
+
+
+def ways(model: GraphModel) -> list[Way]:
+    """Those that are compared on this machine; the first is the default of evaluation, as it was before."""
     found = [
+        *([Way("grids by PyTorch", False, compiled_grids=False)] if _has_grids(model) else []),
         Way("samplers of training", False),
         Way("the same, plans in float32", False, "float32"),
         Way("fast renderer", True),
@@ -58,77 +75,132 @@ def ways() -> list[Way]:
     )
 
 
-def measure(run: Run, name: str, size: int, views: int, repeats: int, quality: float) -> list[dict[str, Any]]:
-    """A row for each way."""
-    model = run.model
-    assert isinstance(model, GraphModel)
-    kept = kept_renderer(run, quality=quality, progress=print)
-    assert kept is not None, f"{name} has no fast renderer"
-    renderer, choice = kept
-    assert choice.rate, f"{name} keeps the exact samplers: {choice}"
-    print(choice)
-    data, pictures = eval_dataset(run), dict[Way, Tensor]()
-    large = data.cameras[:1].to(model.device)
-    large.rescale_output_resolution(size / float(large.height[0]))
+class Contender:
+    """A run and the ways in which it is rendered.
 
-    def prepare(way: Way) -> None:
+    Args:
+        run: of ours, or of a stock method, which has one way.
+        name: for the table.
+        size: height of its picture of the first test view, pixels.
+        quality: dB that the fast renderer may lose in training.
+    """
+
+    def __init__(self, run: Run, name: str, size: int, quality: float) -> None:
+        self.run, self.name, self.data = run, name, eval_dataset(run)
+        self.camera = self.data.cameras[:1].to(run.model.device)
+        self.camera.rescale_output_resolution(size / float(self.camera.height[0]))
+        self.renderer: FastRenderer | None = None
+        self.ways, self.seconds = [STOCK], dict[str, list[float]]()
+        if isinstance(run.model, GraphModel):
+            kept = kept_renderer(run, quality=quality, progress=print)
+            assert kept is not None, f"{name} has no fast renderer"
+            self.renderer, choice = kept
+            assert choice.rate, f"{name} keeps the exact samplers: {choice}"
+            print(choice)
+            self.ways = ways(run.model)
+
+    def prepare(self, way: Way) -> None:
+        """Makes the model render in that way."""
+        model = self.run.model
+        if not isinstance(model, GraphModel):
+            return
         model.render_by(None)
         unplan_model(model)
         if way.plan is not None:
-            bundle = large.generate_rays(camera_indices=0, keep_shape=True).flatten()
-            plan_model(model, model.collider(bundle[:: max(1, len(bundle) // 512)]), dtype=way.plan)  # type: ignore
-        model.render_by(renderer if way.fast else None)
+            rays = self._rays()
+            plan_model(model, rays[:: max(1, len(rays) // 512)], dtype=way.plan)
+        model.render_by(self.renderer if way.fast else None)
+        hash_grid.can_pool = can_pool if way.compiled_grids else lambda *_: False
 
-    def picture(camera: Any) -> Tensor:
-        return model.get_outputs_for_camera(camera)["rgb"].reshape(-1, 3)
+    def picture(self, camera: Any = None) -> Tensor:
+        """Colours `[pixels, 3]` of a view; by default the large one."""
+        chosen = self.camera if camera is None else camera
+        return self.run.model.get_outputs_for_camera(chosen)["rgb"].reshape(-1, 3)
 
-    all_ways = ways()
-    psnr: dict[Way, float] = {}
-    for way in all_ways:
-        prepare(way)
-        errors = []
-        for view in range(min(views, len(data)) if model.renders_colours else 0):
-            truth = composite(run, data.get_image_float32(view)).reshape(-1, 3).to(model.device)
-            errors.append(float((picture(data.cameras[view : view + 1].to(model.device)) - truth).square().mean()))
-        psnr[way] = sum(map(_decibel, errors)) / max(1, len(errors))
-        pictures[way] = picture(large)
-    seconds = {way.name: list[float]() for way in all_ways}
-    for _ in range(repeats):
-        for way in all_ways:
-            prepare(way)
-            taken = time_interleaved({way.name: lambda: picture(large)}, warmup=0, repeats=1, device=model.device)
-            seconds[way.name] += taken[way.name]
-    ratios = speed_ratios(seconds, all_ways[0].name)
-    queries = _queries(renderer, model, large)
-    rows = []
-    for way in all_ways:
-        exact = float((pictures[way] - pictures[all_ways[0]]).square().mean())
-        ratio = ratios[way.name]
-        rows.append(
-            {
-                "run": name,
-                "way": way.name,
-                "seconds": f"{sorted(seconds[way.name])[repeats // 2]:.2f}",
-                "x": f"{ratio.median:.1f} ({ratio.lower_quartile:.1f} to {ratio.upper_quartile:.1f})",
-                "PSNR to photographs": f"{psnr[way]:.2f}" if model.renders_colours else "",
-                "PSNR to the first": f"{_decibel(exact):.1f}" if exact else "",
-                "queries a ray that meets something": f"{queries:.1f}" if way.fast else "",
-            }
-        )
-    return rows
+    def take_turn(self) -> None:
+        """Times every way once."""
+        for way in self.ways:
+            self.prepare(way)
+            taken = time_interleaved({way.name: self.picture}, warmup=0, repeats=1, device=self.run.model.device)
+            self.seconds.setdefault(way.name, []).extend(taken[way.name])
+
+    def rows(self, views: int, peaks: Mapping[str, float]) -> list[dict[str, Any]]:
+        """A row for each way, after its turns.
+
+        Args:
+            views: test views that PSNR is of, at the photographs' own size.
+            peaks: FLOP/s of products, by dtype.
+        """
+        ratios, rows, first = speed_ratios(self.seconds, self.ways[0].name), [], None
+        for way in self.ways:
+            self.prepare(way)
+            picture, multiply_adds = self._counted_picture()
+            first = picture if first is None else first
+            error, ratio = float((picture - first).square().mean()), ratios[way.name]
+            at_peak = 2 * multiply_adds / peaks[way.plan or "float32"]
+            rows.append(
+                {
+                    "run": self.name,
+                    "way": way.name,
+                    "seconds": f"{statistics.median(self.seconds[way.name]):.2f}",
+                    "x": f"{ratio.median:.1f} ({ratio.lower_quartile:.1f} to {ratio.upper_quartile:.1f})",
+                    "products at the peak, s": f"{at_peak:.3f}" if multiply_adds else "",
+                    "PSNR to photographs": f"{self._psnr(views):.2f}" if _renders_colours(self.run) else "",
+                    "PSNR to the first": f"{_decibel(error):.1f}" if error else "",
+                    "queries a ray that meets something": f"{self._queries():.1f}" if way.fast else "",
+                }
+            )
+        return rows
+
+    def _psnr(self, views: int) -> float:
+        psnr = []
+        for view in range(min(views, len(self.data))):
+            truth = composite(self.run, self.data.get_image_float32(view)).reshape(-1, 3).to(self.run.model.device)
+            picture = self.picture(self.data.cameras[view : view + 1].to(self.run.model.device))
+            psnr.append(_decibel(float((picture - truth).square().mean())))
+        return statistics.mean(psnr)
+
+    def _counted_picture(self) -> tuple[Tensor, int]:
+        """The picture, and the multiply-adds of its networks' queries; 0 where the run is of a stock method."""
+        if not isinstance(self.run.model, GraphModel):
+            return self.picture(), 0
+        counts, hooks = list[int](), []
+
+        def count(network: LayerGraph, _: Any, options: Mapping[str, Any], outputs: tuple[Tensor, ...]) -> None:
+            graph, wanted = network.collapsed(), options.get("outputs")
+            part = graph if wanted is None else graph.pruned(len(network.input_widths), wanted)[0]
+            counts.append(outputs[0].shape[:-1].numel() * part.multiply_adds())
+
+        for field in self.run.model.graph_fields().values():
+            hooks.append(field.network.register_forward_hook(count, with_kwargs=True))  # type: ignore[arg-type]
+        try:
+            return self.picture(), sum(counts)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _rays(self) -> RayBundle:
+        model = self.run.model
+        assert model.collider is not None
+        return model.collider(self.camera.generate_rays(camera_indices=0, keep_shape=True).flatten())
+
+    @torch.no_grad()
+    def _queries(self) -> float:
+        """Queries of the final field for a ray of the picture that meets anything in a grid, or for any ray."""
+        model = self.run.model
+        assert isinstance(model, GraphModel)
+        if isinstance(self.renderer, GridRenderer):
+            spans = self.renderer.place(rays_of(self._rays()))
+            return len(spans) / max(1, int((spans.counts > 0).sum()))
+        return model.queries_a_ray(self._rays())
 
 
-@torch.no_grad()
-def _queries(renderer: FastRenderer, model: GraphModel, camera: Any) -> float:
-    """Queries of the final field for a ray of a picture that meets anything in a grid, or for any ray."""
-    bundle = camera.generate_rays(camera_indices=0, keep_shape=True).flatten()
-    assert model.collider is not None
-    bundle = model.collider(bundle)
-    if isinstance(renderer, GridRenderer):
-        spans = renderer.place(rays_of(bundle))
-        return len(spans) / max(1, int((spans.counts > 0).sum()))
-    model.render_by(renderer)
-    return model.queries_a_ray(bundle)
+def _has_grids(model: GraphModel) -> bool:
+    return any(isinstance(part, HashGrid) for part in model.modules())
+
+
+def _renders_colours(run: Run) -> bool:
+    return not isinstance(run.model, GraphModel) or run.model.renders_colours
 
 
 def _decibel(squared_error: float) -> float:
@@ -147,14 +219,20 @@ def main() -> None:
     parser.add_argument("--quality", type=float, default=QUALITY, help="dB that the fast renderer may lose in training")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    rows = []
+    contenders = []
     for path, name in zip(arguments.runs, arguments.names, strict=True):
         run = load_run(path, device=arguments.device)
         run.model.eval()
-        rows += measure(run, name, arguments.size, arguments.views, arguments.repeats, arguments.quality)
+        contenders.append(Contender(run, name, arguments.size, arguments.quality))
+    for _ in range(arguments.repeats):
+        for contender in contenders:
+            contender.take_turn()
+    device = torch.device(arguments.device)
+    peaks = {name: matmul_peak(device, getattr(torch, name)) for name in ("float32", "bfloat16")}
+    rows = [row for contender in contenders for row in contender.rows(arguments.views, peaks)]
     for row in rows:
         print(" | ".join(map(str, row.values())))
-    machine = environment(arguments.device, ["float32"])
+    machine = {**environment(arguments.device, ["float32"]), "peak_flops": peaks}
     result = {"pictures": {"size": arguments.size, "views": arguments.views, "rows": rows}, "environment": machine}
     arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf8")
 
