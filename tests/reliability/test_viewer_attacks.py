@@ -14,7 +14,7 @@ from raw_clients import BROKEN_FRAMES, REQUESTS, Tab, attempt, opened, request, 
 from running_viewer import copy_run
 
 from eugen_viewer.app import Viewer
-from eugen_viewer.server import incoming
+from eugen_viewer.server import admission, incoming
 from eugen_viewer.server.address import choose_port
 from eugen_viewer.shown_runs import open_run
 
@@ -30,7 +30,7 @@ def viewer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Viewer]:
     config = copy_run(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(incoming, "CONNECTIONS_PER_SECOND", 1e6)
+        patch.setattr(admission, "NEW_PER_SECOND", 1e6)
         run = open_run(config, "dense", device="cpu", data=None)
         port = choose_port("127.0.0.1", None)[0]
         viewer = Viewer([run], host="127.0.0.1", port=port, output=folder / "out", max_size=32)

@@ -18,6 +18,7 @@ from viser.infra import _infra
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_viewer.server.access import LOOPBACK, Access, page_limits
+from eugen_viewer.server.admission import Admission
 from eugen_viewer.server.failures import report_failure
 from eugen_viewer.server.incoming import CLOSE_SECONDS, MAX_MESSAGE_BYTES, IncomingGuard, RateLimit
 from eugen_viewer.server.messages import Control, FindControl
@@ -153,7 +154,7 @@ def _control(server: viser.ViserServer, identifier: str) -> Control | None:
 def _guarded(access: Access, find_control: FindControl) -> Iterator[None]:
     """Within it, servers that viser starts let in whom `access` does, and see what browsers send alone."""
     server: Any = _infra.websockets.server
-    served = server.serve
+    served, admission = server.serve, Admission()
 
     def serve(handler: Any, *args: Any, process_request: Callable[..., Any], **settings: Any) -> Any:
         async def checked(path: str, headers: Any) -> Any:
@@ -165,13 +166,19 @@ def _guarded(access: Access, find_control: FindControl) -> Iterator[None]:
             except Exception:  # a folder, a name too long, a header twice: viser checks nothing
                 return HTTPStatus.NOT_FOUND, [], b"404"
             if page is None:
+                wait = admission.wait()
+                if wait is None:
+                    return HTTPStatus.SERVICE_UNAVAILABLE, [], b"too many new connections: try again in some seconds"
+                await asyncio.sleep(wait)
                 return None
             status, given, body = page
             return status, [*dict(given).items(), *page_limits(headers["Host"]), *access.cookie()], body
 
         settings |= {"max_size": MAX_MESSAGE_BYTES, "close_timeout": CLOSE_SECONDS}
         asyncio.get_event_loop().set_exception_handler(_report_of_loop)
-        return served(IncomingGuard(handler, find_control), *args, process_request=checked, **settings)
+        return served(
+            IncomingGuard(handler, find_control, admission.punish), *args, process_request=checked, **settings
+        )
 
     server.serve = serve
     try:

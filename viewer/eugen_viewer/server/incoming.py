@@ -22,8 +22,6 @@ from eugen_viewer.server.messages import (
 
 MAX_CONNECTIONS = 128
 """Tabs and other clients at a time; each has a thread that renders."""
-CONNECTIONS_PER_SECOND = 10.0
-"""New ones for long: each is sent the whole page of controls."""
 MAX_MESSAGE_BYTES = 1 << 16
 """Of one message: a browser's are below a kilobyte."""
 MESSAGES_PER_SECOND = 100.0
@@ -34,8 +32,6 @@ CAMERA_SECONDS = 1 / 30
 """Between two cameras of a tab that are handled; of those between, the last one is, when it is due."""
 CAMERAS_PER_SECOND = 240.0
 """That are handled of all tabs together: with many, each has to wait longer between two."""
-REFUSAL_COST = 3.0
-"""New connections fewer for each that was refused: who is thrown out comes again at once."""
 PRESSES_PER_SECOND = 2.0
 """Of buttons, which start work or write files; further ones are left out."""
 PRESS_BURST = 8
@@ -78,10 +74,6 @@ class RateLimit:
     def __post_init__(self) -> None:
         self._left, self._at = self.burst, self.clock()
 
-    def spend(self, amount: float) -> None:
-        """Takes more than one, down to nothing."""
-        self._left = max(0.0, self._left - amount)
-
     def take(self) -> bool:
         """Whether one more message is within the limit."""
         now = self.clock()
@@ -99,16 +91,21 @@ class IncomingGuard:
     Args:
         handler: viser's, of one connection.
         find_control: finds the controls of the page.
+        thrown_out: called for each connection that is ended for what it sent.
     """
 
-    def __init__(self, handler: Callable[[Any], Awaitable[None]], find_control: FindControl) -> None:
-        self.handler, self.find_control = handler, find_control
+    def __init__(
+        self,
+        handler: Callable[[Any], Awaitable[None]],
+        find_control: FindControl,
+        thrown_out: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.handler, self.find_control, self._thrown_out = handler, find_control, thrown_out
         self.open = 0
-        self._new = RateLimit(CONNECTIONS_PER_SECOND, MAX_CONNECTIONS)
 
     async def __call__(self, websocket: Any) -> None:
         """Serves a connection until it ends, and leaves no task of it behind."""
-        if self.open >= MAX_CONNECTIONS or not self._new.take():
+        if self.open >= MAX_CONNECTIONS:
             await websocket.close(_TRY_AGAIN, "too many connections")
             return
         self.open += 1
@@ -132,7 +129,7 @@ class IncomingGuard:
         due = 0.0
 
         async def refuse(code: int, reason: str) -> NoReturn:
-            self._new.spend(REFUSAL_COST)
+            self._thrown_out()
             await websocket.close(code, reason)
             while True:  # over what had arrived before, until it raises that the connection is closed
                 await receive()
