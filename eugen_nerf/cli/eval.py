@@ -52,6 +52,9 @@ class EvalCommand:
     """Runs to compare once more in less precise arithmetic, as RUN:bfloat16 or RUN:int8 (weights and products)."""
     fast: Annotated[tuple[str, ...], NAME] = ()
     """Runs to compare once more by the fast renderer that eugen-view shows them by, as rows of their own."""
+    shares: Annotated[tuple[str, ...], NAME] = ()
+    """Runs to compare once more at the first features of every hidden layer, as RUN:0.5, as rows of their own: for runs
+    trained with `--pipeline.model.network.shares`."""
     published: Path | None = None
     """A JSON file of published results to show beside: a list of texts and their sources."""
     device: str | None = None
@@ -102,6 +105,7 @@ class EvalCommand:
             trust_config=self.trust_config,
             reduced=self.reduced,
             fast=self.fast,
+            shares=self.shares,
             inference=self.inference,
         )
         comparison.published = judged(published, groups_of(comparison.rows))

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.evaluation.costs.fast_rows import check_fast, with_fast
+from eugen_nerf.evaluation.costs.feature_shares import parse_shares, with_shares
 from eugen_nerf.evaluation.costs.inference_modes import apply_inference, image_change
 from eugen_nerf.evaluation.costs.reduced_precision import parse_reduced, with_reduced
 from eugen_nerf.evaluation.costs.resources import (
@@ -86,6 +87,7 @@ def evaluate(
     trust_config: bool = False,
     reduced: Sequence[str] = (),
     fast: Sequence[str] = (),
+    shares: Sequence[str] = (),
     inference: Inference | None = None,
     console: Console | None = None,
 ) -> Comparison:
@@ -102,6 +104,7 @@ def evaluate(
         trust_config: as in `read_config`.
         reduced: runs to compare once more in less precise arithmetic, such as "dense:bfloat16"; see `reduced`.
         fast: names of runs to compare once more by their fast renderers; see `with_fast`.
+        shares: runs to compare once more at a share of their features, such as "eugen:0.5"; see `with_shares`.
         inference: plans and approximations for all runs alike; None leaves all as the methods have it.
         console: where progress goes; standard error by default.
 
@@ -138,6 +141,7 @@ def evaluate(
     named = dict(zip(names, runs, strict=True))
     notes: list[str] = []
     shown = with_reduced(named, parse_reduced(reduced, names), lambda run: load(run.path), notes)
+    shown = with_shares(shown, parse_shares(shares, names), lambda run: load(run.path), notes)
     shown = with_fast(shown, fast, lambda run: load(run.path), notes)
     training = timing.train_iterations
     batches = {name: draw_batches(run, training, seed=timing.seed) for name, run in named.items()} if training else {}

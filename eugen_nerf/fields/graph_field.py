@@ -31,6 +31,7 @@ from eugen_nerf.core import (
     merged_for_training,
 )
 from eugen_nerf.core.choices import Product
+from eugen_nerf.core.networks.feature_prefix import check_share
 from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.training.merged import unmergeable_reason
 from eugen_nerf.core.training.mixed_precision import Arithmetic, full_precision, network_products
@@ -73,6 +74,11 @@ class GraphFieldConfig(FieldConfig):
     train_precision: Literal["float32", "bfloat16"] | None = None
     """Precision of this network's products while training, in place of the model's arithmetic. Weights, encodings and
     evaluation stay float32."""
+    shares: tuple[float, ...] = ()
+    """Shares of every hidden layer's features of which each training step draws one and evaluates the first features
+    alone: the run can then be evaluated at each of them (`share`). Needs a network without a norm."""
+    share: float = 1.0
+    """Share of every hidden layer's features that is evaluated, the first ones."""
     # None, not an empty dictionary: a config.yml without this field falls back to the class's attribute
     specs: Annotated[dict[str, LayerSpec] | None, tyro.conf.Suppress] = None
     """Replaced layers by name, where they are not all alike: a conversion writes it, and it goes before the others."""
@@ -114,7 +120,7 @@ class GraphField(Field, ABC):
 
     def __init__(self, config: GraphFieldConfig, variant: Variant) -> None:
         super().__init__()
-        self.train_precision = config.train_precision
+        self.train_precision, self.shares = config.train_precision, config.shares
         self.arithmetic: Arithmetic | None = None
         """The model's, which sets it; without one, products are as torch and an autocast outside have them."""
         self.inference_rows: int | None = None
@@ -123,6 +129,20 @@ class GraphField(Field, ABC):
         self.network: LayerGraph = build_variant(shape, variant, config.replacement())
         if config.train_merged and variant == "eugen" and unmergeable_reason(self.network) is None:
             self.network = merged_for_training(self.network)
+        for share in (*config.shares, config.share):
+            check_share(share)
+        self.network.share = config.share
+
+    @contextmanager
+    def drawn_share(self, number: float) -> Iterator[None]:
+        """Within it the network is evaluated at one of `shares`, if there are any, chosen by a number in [0, 1)."""
+        before = self.network.share
+        if self.shares:
+            self.network.share = self.shares[int(number * len(self.shares))]
+        try:
+            yield
+        finally:
+            self.network.share = before
 
     def input_encodings(self) -> tuple[FrequencyEncoding, ...] | None:
         """For each of the network's inputs, what encodes the point in its last columns, for plans that encode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,8 +81,18 @@ class GraphModel(Model):
 
     @full_precision()
     def forward(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
-        """As in nerfstudio. Under its mixed precision networks multiply in half, and nothing else does."""
-        return super().forward(ray_bundle)  # type: ignore[return-value]
+        """As in nerfstudio. Under its mixed precision networks multiply in half, and nothing else does.
+
+        In training the networks of fields that have shares of their features to draw are evaluated at one of them, all
+        fields at that of the same place.
+        """
+        if not self.training or not any(field.shares for field in self.graph_fields().values()):
+            return super().forward(ray_bundle)  # type: ignore[return-value]
+        number = float(torch.rand(()))
+        with ExitStack() as stack:
+            for field in self.graph_fields().values():
+                stack.enter_context(field.drawn_share(number))
+            return super().forward(ray_bundle)  # type: ignore[return-value]
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Any]:  # type: ignore[override]
         """`render` in PyTorch's current mode: the one place where rendering looks at it."""

@@ -1,7 +1,6 @@
 """The products of degree 2 in one pass over the projections, compiled by numba for CPUs where it is installed.
 
-PyTorch makes six passes of the harmonic product, each of which reads and writes memory: on one core a query of eight
-layers took half as long again as with ReLU.
+PyTorch makes six passes of the harmonic product, each of which reads and writes memory (`scripts/product_cost.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The loops of `compiled_products.py`, compiled by numba at their first call and kept on the disk for later processes.
 
 Rows hold m numbers a, then m numbers b. bfloat16 comes as uint16, the upper half of a float32. Every product has loops
-of its own: with a choice inside them numba's would be four times as slow.
+of its own: with a choice inside them they would not be vectorised.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from eugen_nerf.core.layers.feature_layer import FeatureLayer
 from eugen_nerf.core.layers.stage import Affine, MergedStage, Stage
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph, Step, cast_affine, cast_stage
 from eugen_nerf.core.networks.evaluation_mode import EvaluationMode
+from eugen_nerf.core.networks.feature_prefix import check_share, feature_prefix
 
 
 class LayerGraph(nn.Module):
@@ -73,6 +74,7 @@ class LayerGraph(nn.Module):
         """What runs in inference mode in place of the collapsed graph (`core/inference/plan.py`,
         `core/inference/quantized.py`); takes inputs and `outputs` as `forward`, or points where it encodes them. It is
         of the present weights: dropped where a layer is replaced or weights are loaded, and not copied."""
+        self._share = 1.0
         self._collapsed: CollapsedGraph | None = None
         self._collapsed_key: tuple[object, ...] | None = None
         self._parts: dict[tuple[int, ...], CollapsedGraph] = {}
@@ -96,6 +98,20 @@ class LayerGraph(nn.Module):
     def evaluation(self, plan: Callable[..., tuple[Tensor, ...]] | None) -> None:
         warnings.warn("LayerGraph.evaluation is called LayerGraph.plan now", DeprecationWarning, stacklevel=2)
         self.plan = plan
+
+    @property
+    def share(self) -> float:
+        """The share of every hidden layer's features that is evaluated, the first ones (`feature_prefix.py`).
+
+        It is no part of a checkpoint. `values` and the layers themselves do not know of it.
+        """
+        return self._share
+
+    @share.setter
+    def share(self, share: float) -> None:
+        check_share(share)
+        if share != self._share:
+            self._share, self.plan, self._collapsed = share, None, None
 
     def layer(self, name: str) -> FeatureLayer:
         """The layer called `name`."""
@@ -175,6 +191,8 @@ class LayerGraph(nn.Module):
         """All outputs, by matrices merged for this call, or layer by layer where one uses the norm of its input."""
         if any(self.layer(name).uses_norm for name in self.names):
             # the norm needs each layer's output: forming it is cheaper than a QR factorisation with gradients
+            if self.share != 1:
+                raise ConfigError("a network that uses the norm of its inputs has no share of its features in training")
             values = list(inputs) + list(self.values(*inputs).values())
             return tuple(values[v] for v in self.outputs)
         return self._merge()(*inputs)
@@ -279,7 +297,8 @@ class LayerGraph(nn.Module):
             position.append(reads[0])
             deferred.append(maps[0])
             makers += [name] * (len(steps) - len(makers))
-        return CollapsedGraph(tuple(steps), tuple((position[v], deferred[v]) for v in self.outputs)), makers
+        graph = CollapsedGraph(tuple(steps), tuple((position[v], deferred[v]) for v in self.outputs))
+        return (graph if self.share == 1 else feature_prefix(graph, self.input_widths, self.share)), makers
 
     def _pays_to_merge(self, value: int, affine: Affine, pieces: Mapping[str, list[tuple[Stage, Affine]]]) -> bool:
         """Whether consuming features by merged matrices costs no more multiply-adds than forming the output once."""
