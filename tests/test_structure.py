@@ -23,7 +23,7 @@ ALLOWED = {
     "fields": {"core"},
     "data": {"core"},
     "methods": {"fields", "data", "core"},
-    "conversion": {"methods", "data", "fields", "core"},
+    "conversion": {"methods", "data", "fields", "web", "core"},
     "surfaces": {"methods", "data", "core", "fields"},
     "evaluation": {"surfaces", "methods", "data", "core", "fields", "studies", "benchmarks"},
     "gpu_day": {"evaluation", "methods", "data", "core", "benchmarks"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,11 +22,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "outputs" / "viewer-tests"
 """Where screenshots are saved; ignored by git."""
 SOFTWARE_GL = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-
-
-def chromium() -> str | None:
-    """Path of a Chromium that is installed."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Tab:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browsing import SOFTWARE_GL, Tab, change, chromium, shown_pixels, until, viewing
+from browsing import SOFTWARE_GL, Tab, change, shown_pixels, until, viewing
+from installed_browser import NO_CHROMIUM, NO_PLAYWRIGHT, chromium
 from PIL import Image
 
 from eugen_nerf.evaluation.images.view_rendering import render_rgb, view_camera
@@ -23,9 +24,9 @@ from eugen_viewer.panels.panel_surface import MESH_JOB
 from eugen_viewer.panels.picture_overlay import CLASS
 from eugen_viewer.shown_runs import ShownRun, open_run
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install -e '.[dev]'")
+sync_api = pytest.importorskip("playwright.sync_api", reason=NO_PLAYWRIGHT)
 if chromium() is None:
-    pytest.skip("no Chromium here: apt-get install chromium", allow_module_level=True)
+    pytest.skip(NO_CHROMIUM, allow_module_level=True)
 
 
 DRAG_FRAMES = 6

@@ -1,0 +1,46 @@
+// How many pixels a picture has: as many as the frame budget allows while something moves, more and more at rest.
+
+const FRAME = 27; // milliseconds of rendering that leave 30 frames a second
+const STILL = 900; // milliseconds that one picture at rest may take
+const FEWEST = 1600; // pixels
+const FINER = 4; // times as many pixels in the next picture at rest, at most
+
+export class Pacing {
+  constructor() {
+    this.moving = 16384; // pixels while something moves; learned from every picture
+    this.perPixel = null; // milliseconds, of the last picture
+    this.shown = 0; // pixels of the last picture
+  }
+
+  // Pixels of the next picture, of `full` at most; null where the last one is as fine as it gets.
+  next(full, isMoving) {
+    if (isMoving || this.shown === 0) return Math.min(full, this.moving);
+    if (this.shown >= full) return null;
+    const affordable = this.perPixel === null ? Infinity : STILL / this.perPixel;
+    const pixels = Math.min(full, this.shown * FINER, Math.max(affordable, this.moving));
+    return pixels > this.shown * 1.1 ? pixels : null;
+  }
+
+  // Learns from a picture of so many pixels that took so long.
+  finished(pixels, milliseconds, isMoving) {
+    this.shown = pixels;
+    const taken = Math.max(0.1, milliseconds);
+    this.perPixel = taken / pixels;
+    if (!isMoving) return;
+    const wanted = pixels * Math.min(2, Math.max(0.3, FRAME / taken));
+    // down at once, up by and by, so that the size does not swing
+    const next = wanted < pixels ? wanted : pixels + (wanted - pixels) * 0.3;
+    this.moving = Math.max(FEWEST, next);
+  }
+
+  // The last picture is of something else now.
+  forget() {
+    this.shown = 0;
+  }
+}
+
+// Columns and rows of a picture with about so many pixels.
+export function gridOf({ width, height }, pixels, densest) {
+  const scale = Math.min(densest, Math.sqrt(pixels / (width * height)));
+  return { columns: Math.max(8, Math.round(width * scale)), rows: Math.max(8, Math.round(height * scale)) };
+}
