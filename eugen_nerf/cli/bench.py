@@ -13,7 +13,7 @@ from rich.console import Console
 from eugen_nerf.cli.roofline import RooflineCommand
 from eugen_nerf.cli.speed import SpeedCommand
 from eugen_nerf.cli.study import is_study, read_study, run_study
-from eugen_nerf.cli.suite import config_of, parts, run_suite
+from eugen_nerf.cli.suite import config_of, page_of, parts, run_suite
 from eugen_nerf.cli.suite_file import EVALUATORS, Suite, read_suite
 from eugen_nerf.cli.support.common import installed, print_lines, run_cli
 from eugen_nerf.cli.support.options import parse
@@ -79,8 +79,9 @@ def _print_part(suite: Suite, report: Path, console: Console) -> None:
     shown = [*list(suite.runs)[:2], *list(suite.distilled)[:1]]
     paths = " ".join(configs[name] for name in shown)
     evaluator, *words = EVALUATORS[suite.evaluator]
-    further = {
+    further: dict[str, object] = {
         "report": report / "report.html",
+        **({"web page": page_of(suite)} if suite.page else {}),
         "compare again": " ".join([installed(evaluator), *words, "--load-config", *configs.values()]),
         "look at the result": f"{installed('eugen-view')} --load-config {paths} --names {' '.join(shown)}",
     }

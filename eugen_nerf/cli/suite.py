@@ -77,6 +77,9 @@ def run_suite(suite: Suite, console: Console, *, workers: int | None = None) -> 
             keep_older(report, console)
             command, log = _evaluation(suite, report), logs / "evaluate.log"
             run_command(command, log, threads=suite.threads, on_progress=lambda _, words: at(words))
+        if suite.page and not page_of(suite).exists():
+            with working(console, "making the web page"):
+                run_command(_page(suite), logs / "page.log", threads=suite.threads)
     return report
 
 
@@ -131,6 +134,12 @@ def _evaluation(suite: Suite, report: Path) -> list[str]:
     return [*tool(command), *words, *arguments, "--output", str(report), *suite.evaluate]
 
 
+def _page(suite: Suite) -> list[str]:
+    configs = (str(config_of(suite, name)) for name in suite.page)
+    title = ["--title", suite.name, "--names", *suite.page]
+    return [*tool("eugen-web"), *configs, "--output", str(page_of(suite)), *title]
+
+
 def keep_older(report: Path, console: Console) -> None:
     """Moves an older report out of the way: no result is overwritten. What a killed process left of one goes."""
     recover(report)
@@ -141,6 +150,11 @@ def keep_older(report: Path, console: Console) -> None:
         number += 1
     report.rename(kept)
     console.print(f"the report of the last time is kept as {kept}", soft_wrap=True, markup=False)
+
+
+def page_of(suite: Suite) -> Path:
+    """Where the web page of a suite's runs lies, where it has one."""
+    return suite.output / "page.html"
 
 
 def config_of(suite: Suite, name: str) -> Path:

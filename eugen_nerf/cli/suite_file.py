@@ -14,6 +14,7 @@ from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import SEED, THREADS, Range
 from eugen_nerf.evaluation.statistics.published import check_published
 from eugen_nerf.methods.runs.strict_yaml import YamlFileError, plain_yaml
+from eugen_nerf.web.page import MOST_FIELDS
 
 EVALUATORS = {"images": ("eugen-eval",), "sdf": ("eugen-sdf", "evaluate")}
 Name = Annotated[str, NAME]
@@ -61,6 +62,8 @@ class Suite:
     """What compares the runs: images (`eugen-eval`) or sdf (`eugen-sdf evaluate`)."""
     evaluate: Sequence[str] = ()
     """Its arguments."""
+    page: Sequence[Name] = ()
+    """One or two runs, trained or distilled, that a web page shows at the end (`eugen-web`)."""
     workers: Annotated[int, Range(1, 1024)] = 2
     """Trainings and conversions side by side."""
     threads: Annotated[int | None, THREADS] = 1
@@ -99,6 +102,11 @@ def read_suite(path: Path) -> Suite:
     without_teacher = [name for name, (teacher, *_) in suite.distilled.items() if teacher not in suite.runs]
     if without_teacher:
         raise ConfigError(f"{path}: {without_teacher[0]!r} has no teacher among the runs {', '.join(suite.runs)}")
+    known = [*suite.runs, *suite.distilled]
+    if strangers := [name for name in suite.page if name not in known]:
+        raise ConfigError(f"{path}: page names {strangers[0]!r}, which is none of the runs {', '.join(known)}")
+    if len(suite.page) > MOST_FIELDS:
+        raise ConfigError(f"{path}: page names {len(suite.page)} runs of at most {MOST_FIELDS}")
     return suite
 
 

@@ -53,6 +53,8 @@ class ViewCommand:
     """Folder for screenshots, films and meshes."""
     max_size: Annotated[int, Range(16, 8192)] = 512
     """Pixels along the longer side of an image at full resolution; a slider in the viewer changes it."""
+    save_page: Path | None = None
+    """Write a web page of one run, or of two side by side, to this .html file (see `eugen-web`), and exit."""
     timing: bool = False
     """Measure start, frames and refits without a browser, print the times, and exit."""
     exact: bool = False
@@ -80,6 +82,9 @@ class ViewCommand:
         check_bundle_paths(self.bundles, exact=self.exact)
         check_data_path(self.data)
         check_place(self.output, "folder")
+        if self.save_page is not None:
+            self._save_page(self.save_page, paths)
+            return
         # warnings of other packages about their own code would scroll the address away
         warnings.filterwarnings("ignore", module=r"(torch|nerfstudio|splines)\b")
         from rich.console import Console
@@ -119,6 +124,24 @@ class ViewCommand:
             viewer.wait()
         finally:
             viewer.close()
+
+    def _save_page(self, place: Path, paths: list[Path]) -> None:
+        """The page that `eugen-web` writes of the same runs; raises as it does."""
+        if self.exact or self.timing:
+            raise ConfigError("--save-page writes a page and exits: leave out --exact and --timing")
+        from eugen_nerf.cli.web import WebCommand
+        from eugen_nerf.web.page_files import check_page_path
+
+        check_page_path(place, option="--save-page")
+        WebCommand(
+            output=place,
+            inputs=tuple(paths),
+            names=self.names,
+            quality=self.quality,
+            device=self.device,
+            data=self.data,
+            trust_config=self.trust_config,
+        ).run()
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ atexit.register(lambda: place.write_text(json.dumps(sorted(sys.modules))))
 from eugen_nerf.cli.{module} import main
 main()
 """
-COMMANDS = ("bench", "data", "distill", "eval", "render", "sdf", "view")
+COMMANDS = ("bench", "data", "distill", "eval", "render", "sdf", "view", "web")
 WORDS = {
     "bench": ("speed", "roofline"),
     "data": ("scene", "dynamic", "room", "fetch", "check", "photos"),
@@ -57,6 +57,17 @@ WRONG = [
     ("sdf", ("evaluate", RUN_AT, "run", "nowhere"), "no run at nowhere"),
     ("view", (RUN_AT, "nowhere"), "no run at nowhere"),
     ("view", (RUN_AT, "run", "--data", "nowhere"), "--data nowhere does not exist"),
+    ("view", (RUN_AT, "run", "--save-page", "taken"), r"taken is no \.html file"),
+    ("view", (RUN_AT, "run", "--save-page", "a.html", "--exact"), "leave out --exact"),
+    ("web", ("--output", "a.html"), "one field or two, not 0"),
+    ("web", ("run", "run", "run", "--output", "a.html"), "one field or two, not 3"),
+    ("web", ("nowhere", "--output", "a.html"), "no run at nowhere"),
+    ("web", (".", "--output", "a.html"), r"\. holds neither bundle\.json nor config\.yml"),
+    ("web", ("taken", "--output", "a.html"), "taken is no configuration of a run"),
+    ("web", ("run", "--output", "a.htm/b.png"), r"b\.png is no \.html file"),
+    ("web", ("run", "--output", "taken", "--folder"), "taken exists and is a file, not a folder"),
+    ("web", ("run", "--output", "a.html", "--names", "a", "b"), "2 names for 1 fields"),
+    ("web", ("run", "--output", "a.html", "--data", "nowhere"), "--data nowhere does not exist"),
 ]
 
 

@@ -14,6 +14,7 @@ from eugen_nerf.cli.render import RenderCommand
 from eugen_nerf.cli.roofline import RooflineCommand
 from eugen_nerf.cli.speed import SpeedCommand
 from eugen_nerf.cli.view import ViewCommand
+from eugen_nerf.cli.web import WebCommand
 from eugen_nerf.core.ranges import Range
 
 DATA = {"fetch": [], "check": ["x"], "photos": ["x", "--output", "y"]}
@@ -25,6 +26,7 @@ COMMANDS: dict[str, tuple[type, list[str]]] = {
     "eugen-roofline": (RooflineCommand, []),
     "eugen-speed": (SpeedCommand, []),
     "eugen-view": (ViewCommand, ["--load-config", "x"]),
+    "eugen-web": (WebCommand, ["x", "--output", "x.html"]),
     **{f"eugen-data {word}": (kind, DATA.get(word, ["--output", "x"])) for word, kind in data.COMMANDS.items()},
     **{f"eugen-sdf {word}": (kind, ["--load-config", "x"]) for word, kind in sdf.COMMANDS.items()},
 }

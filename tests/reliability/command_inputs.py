@@ -23,7 +23,13 @@ from eugen_nerf.core.ranges import number_settings
 
 NEVER = ("tracebacks", "nonsense", "unclear")
 NAMES = ("../../up", "..", "/tmp/up", "a/b", "a\\b", "", "a\nb", "\x1b[2J", "x" * 300, "\u00e4" * 150, " ", "\udcff")
-SUFFIXES = {"eugen-render": ".gif", "eugen-sdf mesh": ".ply", "eugen-sdf slice": ".png", "eugen-sdf volume": ".npz"}
+SUFFIXES = {
+    "eugen-render": ".gif",
+    "eugen-web": ".html",
+    "eugen-sdf mesh": ".ply",
+    "eugen-sdf slice": ".png",
+    "eugen-sdf volume": ".npz",
+}
 """Of what a command writes, where it is a file; of all others it is a folder, but for tables of figures."""
 FILES = (*SUFFIXES, "eugen-bench speed", "eugen-bench roofline")
 VALUES_EACH = 5
@@ -36,6 +42,7 @@ RUN = (
     "eugen-sdf slice",
     "eugen-sdf evaluate",
     "eugen-view",
+    "eugen-web",
 )
 
 
@@ -105,6 +112,8 @@ def base_words(command: str, work: Path, config: str = "") -> list[str]:
     if words[0] == "eugen-data":
         required = {"check": ["data/scene"], "photos": ["data/scene/train"], "fetch": []}
         return [*words, *required.get(words[1], ["--output", "new"])]
+    if command == "eugen-web":
+        return [*words, own, "--output", "new.html"]
     more = {"eugen-render": ["--output", "new.gif"], "eugen-view": ["--timing"], "eugen-eval": ["--output", "new"],
             "eugen-distill": ["--output-dir", "out"]}  # fmt: skip
     return [*words, "--load-config", own, *more.get(command, [])]

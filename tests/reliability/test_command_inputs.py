@@ -38,7 +38,7 @@ def test_names_and_choices_are_refused_before_a_command_runs(
         entry = next(entry for entry in COMMANDS if words[: len(typed(entry).split())] == typed(entry).split())
         if option in seen or entry == "eugen-bench":
             continue  # one value each: all are tried by the script
-        if entry in ("eugen-render", "eugen-view") and words[-1].endswith("=maybe"):
+        if entry in ("eugen-render", "eugen-view", "eugen-web") and words[-1].endswith("=maybe"):
             continue  # read as the path of a bundle, and refused as none when the command runs
         seen.add(option)
         with pytest.raises((ConfigError, SystemExit)) as caught:

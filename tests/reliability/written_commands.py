@@ -52,6 +52,7 @@ class Writer:
         place.mkdir(parents=True)
         (place / "data").symlink_to(GOLDEN / "data")
         (place / "runs").symlink_to(GOLDEN / "runs")
+        (place / "bundles").symlink_to(GOLDEN / "bundles")
         self.prepare(place)
         if self.before:
             done = attempt(self.before, place)
@@ -100,6 +101,13 @@ def rendered(name: str, *words: str, before: tuple[str, ...] = ()) -> Writer:
     new = (*common, "--path", "orbit", *words)
     old = (*common, "--path", "spiral", *words[:2]) if before else ()
     return Writer(f"eugen-render {name}", new, OneOf(name, new, old), old)
+
+
+def paged(name: str, *words: str) -> Writer:
+    """`eugen-web` of a bundle into a file or folder; an older one has another title."""
+    common = ("eugen-web", "bundles/rendered", "--output", name, *words)
+    new, old = (*common, "--overwrite"), (*common, "--title", "older")
+    return Writer(f"eugen-web {name}", new, OneOf(name, new, old), old)
 
 
 def surface(command: str, name: str) -> Writer:
@@ -276,6 +284,8 @@ WRITERS = (
     rendered("film.mp4", "--frames", "3", "--overwrite", before=("yes",)),
     rendered("strip.png", "--frames", "3", "--overwrite", before=("yes",)),
     rendered("frames", "--frames", "3"),
+    paged("page.html"),
+    paged("page", "--folder"),
     surface("mesh", "mesh.ply"),
     surface("slice", "slice.png"),
     surface("volume", "volume.npz"),

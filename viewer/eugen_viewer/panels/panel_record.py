@@ -1,4 +1,4 @@
-"""The tab that records: screenshots, camera paths, films."""
+"""The tab that records: screenshots, camera paths, films, web pages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from eugen_nerf.methods.runs.image_metrics import Image8
 from eugen_viewer.background_jobs import Progress
 from eugen_viewer.context import ViewerContext
 from eugen_viewer.frame_budget import fit_size
+from eugen_viewer.page_saving import save_web_page
 from eugen_viewer.panels.readout import escape_markdown
 from eugen_viewer.recording import CameraPath, record_film, save_image, save_path, unused_path
 from eugen_viewer.viewer_cameras import SCALE, Viewpoint
 
 FILM_JOB = "film"
+PAGE_JOB = "web page"
 MAX_CAMERAS = 1000
 """In a path."""
 MAX_FILM_BYTES = 4 << 30
@@ -21,7 +23,7 @@ MAX_FILM_BYTES = 4 << 30
 
 
 class RecordPanel:
-    """Buttons for screenshots, camera paths and films.
+    """Buttons for screenshots, camera paths, films and web pages.
 
     Args:
         app: the viewer.
@@ -39,12 +41,14 @@ class RecordPanel:
         self.fps = gui.add_number("Frames per second", 12, min=1, max=60, step=1)
         render = gui.add_button("Render film", icon=viser.Icon.VIDEO)
         keep = gui.add_button("Save path for ns-render", icon=viser.Icon.DEVICE_FLOPPY)
+        page = gui.add_button("Save as web page", icon=viser.Icon.WORLD)
         self.text = gui.add_markdown("the camera path is empty")
         screenshot.on_click(lambda event: self.screenshot(event.client))
         add.on_click(lambda event: self.add(event.client))
         clear.on_click(lambda _: self._clear())
         render.on_click(lambda event: self.render(event.client))
         keep.on_click(lambda _: self._keep())
+        page.on_click(lambda event: self.save_page(event.client))
 
     def screenshot(self, client: viser.ClientHandle | None) -> None:
         """Saves the image displayed in a tab, and sends it to the tab."""
@@ -103,6 +107,20 @@ class RecordPanel:
         if client is not None and client.client_id in self.app.sessions:
             client.send_file_download(path.name, path.read_bytes())
         return f"wrote {path}: {frames} frames"
+
+    def save_page(self, client: viser.ClientHandle | None) -> None:
+        """Starts writing a web page of the runs that are shown, and sends it to the tab."""
+        if not self.app.jobs.start(PAGE_JOB, lambda progress: self._page(progress, client)):
+            self.text.content = "a web page is already being made: wait for it"
+
+    def _page(self, progress: Progress, client: viser.ClientHandle | None) -> str:
+        comparison = self.app.comparison
+        names = dict.fromkeys(filter(None, (comparison.choice.first, comparison.choice.second)))
+        path = unused_path(self.app.output, "page", ".html")
+        size = save_web_page([comparison.runs[name] for name in names], path, progress)
+        if client is not None and client.client_id in self.app.sessions:
+            client.send_file_download(path.name, path.read_bytes())
+        return f"wrote {path}: {size / 1e6:.1f} MB"
 
     def _frames(self) -> int:
         return max(2, round(float(self.seconds.value) * float(self.fps.value)))
