@@ -87,6 +87,38 @@ def test_a_finished_step_is_not_done_again(tmp_path: Path, monkeypatch: pytest.M
     assert "--experiment-name b" in second[0]
 
 
+WRITE_PAGE = """if [ "$TOOL" = eugen-web ]; then
+  while [ "$1" != --output ]; do shift; done
+  echo page > "$2"
+fi
+"""
+
+
+def test_a_suite_ends_with_a_page_of_two_of_its_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = fake_tools(tmp_path, monkeypatch, WRITE_PAGE + WRITE_CONFIG)
+    suite = make_suite(tmp_path, distilled={"c": ["a"]}, page=("a", "c"))
+    run_suite(suite, Console(quiet=True))
+    last = calls.read_text().splitlines()[-1].split()
+    configs = [str(tmp_path / f"out/runs/{name}/m/run/config.yml") for name in ("a", "c")]
+    assert last[:3] == ["eugen-web", *configs]
+    assert last[3:5] == ["--output", str(tmp_path / "out/page.html")]
+    assert last[-3:] == ["--names", "a", "c"]
+    calls.unlink()
+    run_suite(suite, Console(quiet=True))
+    assert "eugen-web" not in calls.read_text()
+
+
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [("[a, d]", "page names 'd', which is none of the runs a, b, c"), ("[a, b, c]", "3 runs of at most 2")],
+)
+def test_a_page_of_other_runs_is_refused(tmp_path: Path, page: str, message: str) -> None:
+    path = tmp_path / "suite.yml"
+    path.write_text(f"name: x\noutput: out\nmethod: m\nruns: {{a: [], b: []}}\ndistilled: {{c: [a]}}\npage: {page}\n")
+    with pytest.raises(ConfigError, match=message):
+        read_suite(path)
+
+
 def test_a_failing_step_names_its_last_line_and_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_tools(tmp_path, monkeypatch, "echo fine; echo 'error: it broke' >&2; exit 3")
     with pytest.raises(RunError, match=r"error: it broke.*train-.*\.log"):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from eugen_nerf.conversion.page_export import field_at, page_of
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import QUALITY
+from eugen_nerf.evaluation.images.bundle_scores import bundle_scores
 from eugen_nerf.web.page_files import write_page
 from eugen_viewer.background_jobs import Progress
 from eugen_viewer.shown_runs import ShownRun
+
+SCORED_VIEWS = 8
+"""Test views of a run whose PSNR is measured."""
 
 
 def save_web_page(runs: Sequence[ShownRun], path: Path, progress: Progress) -> int:
@@ -35,7 +40,13 @@ def save_web_page(runs: Sequence[ShownRun], path: Path, progress: Progress) -> i
         progress(number / (len(runs) + 1), f"preparing {shown.name}")
         data = getattr(shown.run.pipeline.datamanager, "get_datapath", lambda: None)()
         quality = QUALITY if shown.quality is None else shown.quality
-        field = field_at(shown.run.path, quality=quality, device=str(shown.model.device), data=data)
+        field = field_at(
+            shown.run.path,
+            quality=quality,
+            device=str(shown.model.device),
+            data=data,
+            score=partial(bundle_scores, count=SCORED_VIEWS),
+        )
         fields.append((shown.name, field))
     progress(len(runs) / (len(runs) + 1), "making the page")
     page, _ = page_of(fields, " and ".join(shown.name for shown in runs))

@@ -3,6 +3,7 @@
 const FRAME = 27; // milliseconds of rendering that leave 30 frames a second
 const STILL = 900; // milliseconds that one picture at rest may take
 const FEWEST = 1600; // pixels
+const LEAST_STILL = 40000; // pixels of a picture at rest, however long they take
 const FINER = 4; // times as many pixels in the next picture at rest, at most
 
 export class Pacing {
@@ -17,7 +18,7 @@ export class Pacing {
     if (isMoving || this.shown === 0) return Math.min(full, this.moving);
     if (this.shown >= full) return null;
     const affordable = this.perPixel === null ? Infinity : STILL / this.perPixel;
-    const pixels = Math.min(full, this.shown * FINER, Math.max(affordable, this.moving));
+    const pixels = Math.min(full, this.shown * FINER, Math.max(affordable, this.moving, LEAST_STILL));
     return pixels > this.shown * 1.1 ? pixels : null;
   }
 

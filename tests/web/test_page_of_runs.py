@@ -1,0 +1,82 @@
+"""Pages of runs and bundles: what stands in them, and that commands, viewer and suites write the same."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_page import Elements
+
+from eugen_nerf.cli.web import WebCommand
+from eugen_nerf.conversion.page_export import field_at, page_of
+from eugen_nerf.core import load_bundle
+from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.evaluation.images.bundle_scores import bundle_scores
+from eugen_nerf.evaluation.images.ground_truth import ground_truth
+from eugen_nerf.methods.runs.loading import load_run
+from eugen_viewer.page_saving import save_web_page
+from eugen_viewer.shown_runs import ShownRun, open_run
+
+BUNDLE = Path(__file__).resolve().parents[1] / "golden" / "bundles" / "rendered"
+
+
+def data_of(page: Path) -> dict:
+    return json.loads(Elements(page.read_text(encoding="utf8")).texts["page-data"])
+
+
+def test_a_bundle_s_page_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "page.html"
+    WebCommand(output=place, inputs=(BUNDLE,), names=("<b>",), title="T").run()
+    printed = " ".join(capsys.readouterr().out.split())
+    field, data = load_bundle(BUNDLE), data_of(place)
+    assert f"{field.multiply_adds():,} multiply-adds a query" in printed
+    assert f"page written: {place}" in printed
+    assert [each["name"] for each in data["fields"]] == ["<b>"]
+    info = data["fields"][0]["description"]["info"]
+    assert [view["name"] for view in info["views"]] == [view.name for view in field.scene.views]
+    assert info["macs"] == field.multiply_adds()
+    assert not any("psnr" in view for view in info["views"])
+    with pytest.raises(RunError, match="exists"):
+        WebCommand(output=place, inputs=(BUNDLE,)).run()
+    WebCommand(output=place, inputs=(BUNDLE, BUNDLE), names=("a", "b"), overwrite=True).run()
+    assert [each["name"] for each in data_of(place)["fields"]] == ["a", "b"]
+    assert data_of(place)["title"] == "a and b"
+
+
+def test_a_run_s_page_has_what_its_test_views_score(tiny_dense_run: Path, tmp_path: Path) -> None:
+    scored = field_at(tiny_dense_run, device="cpu", score=partial(bundle_scores, count=2))
+    run = load_run(tiny_dense_run, device="cpu")
+    truth = ground_truth(run, [0, 1])
+    assert len(scored.scores) == 2
+    for score, camera, image in zip(scored.scores, scored.field.cameras, truth, strict=False):
+        rendered = np.round(255 * scored.field.render(camera).colour.double().clamp(0, 1).numpy())
+        error = np.mean(((rendered - image.astype(float)) / 255) ** 2)
+        assert score == pytest.approx(-10 * np.log10(error), abs=0.01)
+    page, _ = page_of([("run", scored)], "t")
+    (tmp_path / "page.html").write_text(page.html, encoding="utf8")
+    views = data_of(tmp_path / "page.html")["fields"][0]["description"]["info"]["views"]
+    assert [view.get("psnr") for view in views] == [*(round(score, 3) for score in scored.scores), None]
+
+
+def test_the_folder_of_a_run_is_taken_too(tiny_dense_run: Path, tmp_path: Path) -> None:
+    command = partial(WebCommand, names=("one",), title="t", device="cpu", views=0)
+    command(output=tmp_path / "a.html", inputs=(tiny_dense_run.parent,)).run()
+    command(output=tmp_path / "b.html", inputs=(tiny_dense_run,)).run()
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_the_viewer_saves_what_it_shows_but_no_preview(tiny_dense_run: Path, tmp_path: Path) -> None:
+    run = open_run(tiny_dense_run, "dense </script>", device="cpu", data=None)
+    bundle = open_run(BUNDLE, "bundle", device="cpu", data=None)
+    said: list[str] = []
+    size = save_web_page([run, bundle], tmp_path / "page.html", lambda share, what: said.append(what))
+    assert size == (tmp_path / "page.html").stat().st_size
+    assert [each["name"] for each in data_of(tmp_path / "page.html")["fields"]] == ["dense </script>", "bundle"]
+    assert said == ["preparing dense </script>", "preparing bundle", "making the page"]
+    preview = ShownRun("dense (preview)", run.run, bundle.model)
+    with pytest.raises(ConfigError, match="save it as a run first"):
+        save_web_page([run, preview], tmp_path / "other.html", lambda share, what: None)
+    assert not (tmp_path / "other.html").exists()
