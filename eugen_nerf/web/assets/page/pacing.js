@@ -3,13 +3,13 @@
 const FRAME = 27; // milliseconds of rendering that leave 30 frames a second
 const STILL = 900; // milliseconds that one picture at rest may take
 const FEWEST = 1600; // pixels
-const LEAST_STILL = 40000; // pixels of a picture at rest, however long they take
+const SLOW = { pixels: 40000, milliseconds: 4000 }; // what a slow GPU, or a processor in its place, may take for few
 const FINER = 4; // times as many pixels in the next picture at rest, at most
 
 export class Pacing {
   constructor() {
     this.moving = 16384; // pixels while something moves; learned from every picture
-    this.perPixel = null; // milliseconds, of the last picture
+    this.perPixel = 0; // milliseconds, of the last picture
     this.shown = 0; // pixels of the last picture
   }
 
@@ -17,8 +17,8 @@ export class Pacing {
   next(full, isMoving) {
     if (isMoving || this.shown === 0) return Math.min(full, this.moving);
     if (this.shown >= full) return null;
-    const affordable = this.perPixel === null ? Infinity : STILL / this.perPixel;
-    const pixels = Math.min(full, this.shown * FINER, Math.max(affordable, this.moving, LEAST_STILL));
+    const few = Math.min(SLOW.pixels, SLOW.milliseconds / this.perPixel);
+    const pixels = Math.min(full, this.shown * FINER, Math.max(STILL / this.perPixel, this.moving, few));
     return pixels > this.shown * 1.1 ? pixels : null;
   }
 

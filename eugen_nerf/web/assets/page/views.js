@@ -36,7 +36,7 @@ export class Views {
   #measured(view, name) {
     if (typeof view?.psnr !== "number") return [];
     const [term, value] = [document.createElement("dt"), document.createElement("dd")];
-    term.textContent = this.names.length > 1 ? name : "PSNR to the photograph";
+    term.textContent = this.names.length > 1 ? `PSNR, ${name}` : "PSNR to the photograph";
     value.textContent = `${view.psnr.toFixed(2)} dB`;
     return [term, value];
   }
