@@ -371,7 +371,7 @@ def test_the_picture_is_saved_whole(show: Open) -> None:
     image = np.asarray(Image.open(download.value.path()).convert("RGB"))
     box = tab.page.locator("#picture").bounding_box()
     assert image.shape[:2] == (box["height"], box["width"])
-    assert np.abs(image.astype(int)[90] - colours(tab)[90])[:200].mean() < 1
+    assert np.abs(image.astype(int)[150] - colours(tab)[150])[:200].mean() < 1
 
 
 def test_full_screen(show: Open) -> None:

@@ -61,11 +61,14 @@ def test_a_run_s_page_has_what_its_test_views_score(tiny_dense_run: Path, tmp_pa
     assert [view.get("psnr") for view in views] == [*(round(score, 3) for score in scored.scores), None]
 
 
-def test_the_folder_of_a_run_is_taken_too(tiny_dense_run: Path, tmp_path: Path) -> None:
-    command = partial(WebCommand, names=("one",), title="t", device="cpu", views=0)
-    command(output=tmp_path / "a.html", inputs=(tiny_dense_run.parent,)).run()
-    command(output=tmp_path / "b.html", inputs=(tiny_dense_run,)).run()
-    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+def test_a_run_is_given_by_its_config_or_by_its_folder(tmp_path: Path) -> None:
+    config = tmp_path / "run" / "config.yml"
+    config.parent.mkdir()
+    config.write_text("!!python/object:nerfstudio.engine.trainer.TrainerConfig\n", encoding="utf8")
+    for path in (config, config.parent):
+        assert WebCommand(output=tmp_path / "a.html", inputs=(path, BUNDLE))._checked_paths() == [config, BUNDLE]
+    with pytest.raises(RunError, match="neither"):
+        WebCommand(output=tmp_path / "a.html", inputs=(tmp_path,))._checked_paths()
 
 
 def test_the_viewer_saves_what_it_shows_but_no_preview(tiny_dense_run: Path, tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""The page with its own engine: WebGPU in headless Chromium, in software. What it saves is what Python renders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from installed_browser import NO_CHROMIUM, NO_PLAYWRIGHT, chromium
+from pages import WEBGPU, Opened, a_browser
+from PIL import Image
+
+from eugen_nerf.conversion.page_export import ScoredField, page_of
+from eugen_nerf.core import PinholeCamera, load_bundle
+from eugen_nerf.web.page_files import write_page
+
+pytest.importorskip("playwright.sync_api", reason=NO_PLAYWRIGHT)
+if chromium() is None:
+    pytest.skip(NO_CHROMIUM, allow_module_level=True)
+
+BUNDLE = Path(__file__).resolve().parents[1] / "golden" / "bundles" / "rendered"
+LEAST_PSNR = 45.0
+"""dB between the two images."""
+
+
+def test_a_page_renders_what_python_renders(tmp_path: Path) -> None:
+    field = load_bundle(BUNDLE)
+    page, _ = page_of([("a", ScoredField(field)), ("b", ScoredField(field))], "two of a kind")
+    write_page(page, tmp_path / "page.html")
+    with a_browser(*WEBGPU) as browser:
+        address = (tmp_path / "page.html").as_uri()
+        tab = Opened(browser, address, viewport={"width": 120, "height": 96})
+        notice = tab.page.get_by_role("alert")
+        tab.page.locator("#picture canvas").or_(notice).first.wait_for(timeout=120_000)
+        if notice.is_visible() and "WebGPU" in notice.inner_text():
+            pytest.skip(f"this Chromium has no WebGPU in software: {notice.inner_text()}")
+        assert not notice.is_visible(), notice.inner_text()
+        with tab.page.expect_download(timeout=120_000) as download:
+            tab.page.get_by_role("button", name="Save the picture").evaluate("(button) => button.click()")
+        image = np.asarray(Image.open(download.value.path()).convert("RGB")) / 255
+        assert tab.errors == []
+        assert [url for url in tab.requests if not url.startswith(("blob:", "data:"))] == [address]
+    view = field.cameras[0]
+    height, width = image.shape[:2]
+    scale = min(width / view.width, height / view.height)
+    centre = ((width - view.width * scale) / 2, (height - view.height * scale) / 2)
+    camera = PinholeCamera(
+        view.pose,
+        view.fx * scale,
+        view.fy * scale,
+        centre[0] + view.cx * scale,
+        centre[1] + view.cy * scale,
+        width,
+        height,
+        view.time,
+    )
+    expected = field.render(camera).colour.double().clamp(0, 1).numpy()
+    assert expected.std() > 0.02, "there is something to see"
+    assert -10 * np.log10(np.mean((image - expected) ** 2)) > LEAST_PSNR
