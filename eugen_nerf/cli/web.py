@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
@@ -12,7 +11,7 @@ import tyro
 from eugen_nerf.cli.support.common import print_lines, run_cli
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError, RunError
-from eugen_nerf.core.ranges import COUNT_OR_NONE, QUALITY, QUALITY_RANGE
+from eugen_nerf.core.ranges import QUALITY, QUALITY_RANGE
 from eugen_nerf.methods.runs.run_paths import check_bundle_paths, check_config_paths, check_data_path
 from eugen_nerf.web.page import MOST_FIELDS
 from eugen_nerf.web.page_files import check_page_path
@@ -35,8 +34,7 @@ class WebCommand:
 
     GROUPS: ClassVar = {
         "page": ("names", "title", "folder", "overwrite"),
-        "measured": ("quality", "views"),
-        "machine": ("device", "data", "trust_config"),
+        "machine": ("quality", "device", "data", "trust_config"),
     }
 
     output: Path
@@ -54,8 +52,6 @@ class WebCommand:
     """Replace a page that is there."""
     quality: Annotated[float, QUALITY_RANGE] = QUALITY
     """dB of PSNR, on training photographs, that the renderer of a run may lose."""
-    views: Annotated[int, COUNT_OR_NONE] = 8
-    """Test views of a run whose PSNR to the photograph is measured and stands on the page; the first ones."""
     device: str | None = None
     """Where runs are measured, such as cpu or cuda; a GPU where there is one by default."""
     data: Path | None = None
@@ -71,7 +67,6 @@ class WebCommand:
 
         from eugen_nerf.cli.support.progress import working
         from eugen_nerf.conversion.page_export import field_at, page_of
-        from eugen_nerf.evaluation.images.bundle_scores import bundle_scores
         from eugen_nerf.web.page_files import write_page
         from eugen_viewer.shown_runs import run_names
 
@@ -86,7 +81,6 @@ class WebCommand:
                     device=self.device,
                     data=self.data,
                     trust_config=self.trust_config,
-                    score=partial(bundle_scores, count=self.views),
                     progress=lambda line: console.print(line, markup=False, highlight=False),
                 )
             fields.append((name, field))
@@ -94,7 +88,7 @@ class WebCommand:
             page, packed = page_of(fields, self.title or " and ".join(names), inline=not self.folder)
         size = write_page(page, self.output, overwrite=self.overwrite)
         for (name, field), data in zip(fields, packed, strict=True):
-            print_lines(console, {name: field_line(field.field, data)})
+            print_lines(console, {name: field_line(field, data)})
         opened = f"python -m http.server --directory {self.output}" if self.folder else self.output
         print_lines(console, {"page written": f"{self.output}, {size / 1e6:.1f} MB", "open it": opened})
 

@@ -10,7 +10,7 @@ from installed_browser import NO_CHROMIUM, NO_PLAYWRIGHT, chromium
 from pages import WEBGPU, Opened, a_browser
 from PIL import Image
 
-from eugen_nerf.conversion.page_export import ScoredField, page_of
+from eugen_nerf.conversion.page_export import page_of
 from eugen_nerf.core import PinholeCamera, load_bundle
 from eugen_nerf.web.page_files import write_page
 
@@ -25,7 +25,7 @@ LEAST_PSNR = 45.0
 
 def test_a_page_renders_what_python_renders(tmp_path: Path) -> None:
     field = load_bundle(BUNDLE)
-    page, _ = page_of([("a", ScoredField(field)), ("b", ScoredField(field))], "two of a kind")
+    page, _ = page_of([("a", field), ("b", field)], "two of a kind")
     write_page(page, tmp_path / "page.html")
     with a_browser(*WEBGPU) as browser:
         address = (tmp_path / "page.html").as_uri()

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from eugen_nerf.conversion.page_export import field_at, page_of
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import QUALITY
-from eugen_nerf.evaluation.images.bundle_scores import bundle_scores
 from eugen_nerf.web.page_files import write_page
 from eugen_viewer.background_jobs import Progress
 from eugen_viewer.shown_runs import ShownRun
-
-SCORED_VIEWS = 8
-"""Test views of a run whose PSNR is measured."""
 
 
 def save_web_page(runs: Sequence[ShownRun], path: Path, progress: Progress) -> int:
@@ -45,7 +40,6 @@ def save_web_page(runs: Sequence[ShownRun], path: Path, progress: Progress) -> i
             quality=quality,
             device=str(shown.model.device),
             data=data,
-            score=partial(bundle_scores, count=SCORED_VIEWS),
         )
         fields.append((shown.name, field))
     progress(len(runs) / (len(runs) + 1), "making the page")
