@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from installed_browser import chromium
 
 from eugen_nerf.web.page import PageField, own_sources, web_page
@@ -100,3 +101,14 @@ class Opened:
         for step in range(1, steps + 1):
             mouse.move(150 + across * step / steps, 200 + down * step / steps)
         mouse.up(button=button)
+
+    def button(self, name: str) -> Any:
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def radio(self, name: str) -> Any:
+        return self.page.get_by_role("radio", name=name, exact=True)
+
+    @property
+    def place(self) -> np.ndarray:
+        """Where the camera of the last picture is."""
+        return np.array(self.last["camera"]["pose"]).reshape(3, 4)[:, 3]
