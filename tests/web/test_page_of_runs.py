@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from test_page import Elements
 
+from eugen_nerf.cli.view import ViewCommand
 from eugen_nerf.cli.web import WebCommand
 from eugen_nerf.conversion.page_export import field_at, page_of
 from eugen_nerf.core import load_bundle
@@ -59,6 +60,14 @@ def test_a_run_is_given_by_its_config_or_by_its_folder(tmp_path: Path) -> None:
         assert WebCommand(output=tmp_path / "a.html", inputs=(path, BUNDLE))._checked_paths() == [config, BUNDLE]
     with pytest.raises(RunError, match="neither"):
         WebCommand(output=tmp_path / "a.html", inputs=(tmp_path,))._checked_paths()
+
+
+def test_eugen_view_writes_the_page_that_eugen_web_writes(tmp_path: Path) -> None:
+    ViewCommand(bundles=(BUNDLE,), save_page=tmp_path / "a.html", names=("n",), output=tmp_path / "out").run()
+    WebCommand(inputs=(BUNDLE,), output=tmp_path / "b.html", names=("n",)).run()
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    with pytest.raises(RunError, match="choose another --save-page$"):
+        ViewCommand(bundles=(BUNDLE,), save_page=tmp_path / "a.html", output=tmp_path / "out").run()
 
 
 def test_the_viewer_saves_what_it_shows_but_no_preview(tiny_dense_run: Path, tmp_path: Path) -> None:
