@@ -66,7 +66,7 @@ def test_eugen_view_writes_the_page_that_eugen_web_writes(tmp_path: Path) -> Non
     ViewCommand(bundles=(BUNDLE,), save_page=tmp_path / "a.html", names=("n",), output=tmp_path / "out").run()
     WebCommand(inputs=(BUNDLE,), output=tmp_path / "b.html", names=("n",)).run()
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
-    with pytest.raises(RunError, match="choose another --save-page$"):
+    with pytest.raises(RunError, match=r"choose another --save-page$"):
         ViewCommand(bundles=(BUNDLE,), save_page=tmp_path / "a.html", output=tmp_path / "out").run()
 
 
