@@ -36,7 +36,13 @@ class Precision(NamedTuple):
     """Levels of the densities of cells, zero apart, at most 255."""
 
 
-PRECISIONS = (Precision(True, 8, 31), Precision(True, 16, 31), Precision(True, 16, 255), Precision(False, 16, 255))
+PRECISIONS = (
+    Precision(True, 8, 31),
+    Precision(True, 8, 255),
+    Precision(True, 16, 31),
+    Precision(True, 16, 255),
+    Precision(False, 16, 255),
+)
 """From the smallest page to the most precise one."""
 
 
