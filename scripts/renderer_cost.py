@@ -17,7 +17,8 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from eugen_nerf.core.inference.plan_backends import PlanDtype
 from eugen_nerf.core.networks.layer_graph import LayerGraph
 from eugen_nerf.core.ranges import QUALITY
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
-from eugen_nerf.core.timing import speed_ratios, time_interleaved
+from eugen_nerf.core.timing import speed_ratios, synchronise
 from eugen_nerf.evaluation.costs.resources import environment
 from eugen_nerf.evaluation.images.ground_truth import composite
 from eugen_nerf.evaluation.images.view_rendering import eval_dataset
@@ -83,10 +84,11 @@ class Contender:
         name: for the table.
         size: height of its picture of the first test view, pixels.
         quality: dB that the fast renderer may lose in training.
+        clock: seconds, of all processes or of this one.
     """
 
-    def __init__(self, run: Run, name: str, size: int, quality: float) -> None:
-        self.run, self.name, self.data = run, name, eval_dataset(run)
+    def __init__(self, run: Run, name: str, size: int, quality: float, clock: Callable[[], float]) -> None:
+        self.run, self.name, self.data, self.clock = run, name, eval_dataset(run), clock
         self.camera = self.data.cameras[:1].to(run.model.device)
         self.camera.rescale_output_resolution(size / float(self.camera.height[0]))
         self.renderer: FastRenderer | None = None
@@ -121,8 +123,11 @@ class Contender:
         """Times every way once."""
         for way in self.ways:
             self.prepare(way)
-            taken = time_interleaved({way.name: self.picture}, warmup=0, repeats=1, device=self.run.model.device)
-            self.seconds.setdefault(way.name, []).extend(taken[way.name])
+            synchronise(self.run.model.device)
+            start = self.clock()
+            self.picture()
+            synchronise(self.run.model.device)
+            self.seconds.setdefault(way.name, []).append(self.clock() - start)
 
     def rows(self, views: int, peaks: Mapping[str, float]) -> list[dict[str, Any]]:
         """A row for each way, after its turns.
@@ -218,12 +223,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quality", type=float, default=QUALITY, help="dB that the fast renderer may lose in training")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="seconds of this process, where others are at work too"
+    )
     arguments = parser.parse_args()
+    clock = time.process_time if arguments.processor_time else time.perf_counter
     contenders = []
     for path, name in zip(arguments.runs, arguments.names, strict=True):
         run = load_run(path, device=arguments.device)
         run.model.eval()
-        contenders.append(Contender(run, name, arguments.size, arguments.quality))
+        contenders.append(Contender(run, name, arguments.size, arguments.quality, clock))
     for _ in range(arguments.repeats):
         for contender in contenders:
             contender.take_turn()
