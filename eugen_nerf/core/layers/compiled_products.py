@@ -88,7 +88,7 @@ def _by_rows(kernel: Callable[..., None], *tensors: Tensor) -> None:
 def _array(t: Tensor) -> Any:
     """The same memory as numpy's; uint16 for bfloat16, which numpy has not."""
     t = t.detach()
-    return (t if t.dtype == torch.float32 else t.view(torch.uint16)).numpy()
+    return t.numpy() if t.dtype == torch.float32 else t.view(torch.int16).numpy().view("uint16")
 
 
 @cache

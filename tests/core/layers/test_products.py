@@ -1,5 +1,6 @@
 """Products of two projections: their formulas, what scales as its input does, gradients, starts and the closed form."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -144,6 +145,21 @@ def test_compiled_loops_pass_on_what_is_no_number(product: str) -> None:
         u = torch.stack([a, b], dim=1).to(dtype)
         made = features_in_place(u.clone(), 2, True, "identity", product)
         torch.testing.assert_close(made[:, 1], joined(u[:, 0], u[:, 1], product), equal_nan=True, rtol=0.01, atol=0)
+
+
+def test_they_run_in_inference_mode_and_beside_one_another() -> None:
+    shape, replacement = NeRFShape(9, 5, 3, 24, (), 0, 1, 18), Replacement((".*",), (10,), config("harmonic"))
+    graph = build_variant(shape, "eugen", replacement)
+    x = [draw(5000, 9).float(), draw(5000, 5, seed=1).float()]
+    truth = [y.detach() for y in graph(*x)]
+    with torch.inference_mode():
+        for y, expected in zip(graph(*x), truth, strict=True):
+            torch.testing.assert_close(y, expected)
+    with ThreadPoolExecutor(2) as threads, torch.no_grad():
+        halves = list(threads.map(lambda part: graph.collapse()(*(v[part::2] for v in x)), range(2)))
+    for part, outputs in enumerate(halves):
+        for y, expected in zip(outputs, truth, strict=True):
+            torch.testing.assert_close(y.detach(), expected[part::2])
 
 
 def test_half_precision_does_not_overflow() -> None:
