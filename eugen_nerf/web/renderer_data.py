@@ -6,10 +6,11 @@ from typing import Any
 
 from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid
+from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
 from eugen_nerf.core.bundles.bundled_scene import SURFACE
-from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.rendering.surface_renderer import TRACING, SurfaceRenderer
 from eugen_nerf.web.data_blocks import DataBlocks
+from eugen_nerf.web.field_data import describe_field
 from eugen_nerf.web.rounding import LEAST_DEPTH, MOST_DEPTH, Precision, density_levels
 
 
@@ -17,7 +18,7 @@ def describe_renderer(field: BundledField, blocks: DataBlocks, precision: Precis
     """The description of a field's renderer; its numbers go into blocks.
 
     Raises:
-        ConfigError: a renderer that a page does not have.
+        ConfigError: proposals that a page does not run.
     """
     renderer = field.rendered_scene().renderer
     if isinstance(renderer, BundledGrid):
@@ -32,4 +33,6 @@ def describe_renderer(field: BundledField, blocks: DataBlocks, precision: Precis
         }
     if isinstance(renderer, SurfaceRenderer):
         return {"kind": SURFACE, **{key: getattr(renderer, key) for key in TRACING}}
-    raise ConfigError("pages render fields by grids of densities; this bundle has another renderer")
+    assert isinstance(renderer, BundledProposals)
+    proposals = [describe_field(proposal, blocks, precision) for proposal in renderer.proposals]  # type: ignore[arg-type]
+    return {**renderer.describe(), "proposals": proposals}

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import numpy as np
@@ -16,7 +13,7 @@ from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.web.scene_data import SceneData
 
 ASSETS = Path(eugen_nerf.web.__file__).parent / "assets"
-SOFTWARE_GPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"]
+TESTS = Path(__file__).parent
 ORIGIN = "http://localhost/"
 """Where the tests serve the engine from: browsers give WebGPU to local pages. Nothing listens there."""
 OPEN = """async ([tiles]) => {
@@ -38,7 +35,10 @@ DRAW = """async ([numbers, view]) => {
   const drawn = await engine.draw({ ...view, fields: numbers.map((i) => fields[i]) });
   return [drawn, packed(await engine.pixels())];
 }"""
-QUERY = """async ([number, points]) => packed(await fields[number].query(new Float32Array(points)))"""
+QUERY = """async ([number, points]) => {
+  const { queryField } = await import("/field_query.js");
+  return packed(await queryField(fields[number], new Float32Array(points)));
+}"""
 
 
 class EnginePage:
@@ -75,34 +75,9 @@ class EnginePage:
             route.fulfill(body="<canvas></canvas>", content_type="text/html")
         elif path == "binary":
             route.fulfill(body=self.binary, content_type="application/octet-stream")
-        elif (ASSETS / path).is_file():
-            route.fulfill(body=(ASSETS / path).read_bytes(), content_type="text/javascript")
         else:
-            route.fulfill(status=404)
-
-
-def missing_browser() -> str | None:
-    """Why no engine can be tested here; None where it can."""
-    if which("chromium") is None:
-        return "the engine is tested in Chromium, which is not installed"
-    try:
-        import playwright.sync_api  # noqa: F401
-    except ImportError:
-        return "the engine is tested through Playwright, which is not installed"
-    return None
-
-
-@contextmanager
-def engine_browser() -> Iterator[Any]:
-    """Chromium with WebGPU in software."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=which("chromium"), args=[*SOFTWARE_GPU, "--no-sandbox"])
-        try:
-            yield browser
-        finally:
-            browser.close()
+            folder = TESTS if path == "field_query.js" else ASSETS
+            route.fulfill(body=(folder / path).read_bytes(), content_type="text/javascript")
 
 
 def camera_entries(camera: PinholeCamera) -> dict[str, Any]:

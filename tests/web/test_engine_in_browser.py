@@ -10,26 +10,32 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bundles import looking_at, with_scene
-from engine_page import DRAW, EnginePage, camera_entries, decibel, engine_browser, missing_browser
+from bundles import looking_at, network, with_scene
+from engine_page import DRAW, OPEN, EnginePage, camera_entries, decibel
+from installed_browser import NO_CHROMIUM, NO_PLAYWRIGHT, chromium
+from pages import WEBGPU, a_browser
 
 from eugen_nerf.core import BundledGraph, FrequencyEncoding, RadianceBundle
 from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.distance_bundle import DistanceBundle
 from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
+from eugen_nerf.core.encodings.point_encodings import ContractedEncoding
 from eugen_nerf.core.layers.stage import Affine, MergedStage
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 from eugen_nerf.web.rounding import rounded
 from eugen_nerf.web.scene_data import scene_data
 
-pytestmark = pytest.mark.skipif(missing_browser() is not None, reason=str(missing_browser()))
 POINTS = ("frequency", "moving", "box", "distance")
-KINDS = POINTS
+KINDS = (*POINTS, "contracted", "pyramid")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with engine_browser() as opened:
+    """One with WebGPU in software."""
+    pytest.importorskip("playwright.sync_api", reason=NO_PLAYWRIGHT)
+    if chromium() is None:
+        pytest.skip(NO_CHROMIUM)
+    with a_browser(*WEBGPU) as opened:
         yield opened
 
 
@@ -46,7 +52,19 @@ def tiled(browser: Any) -> EnginePage:
 
 def wide(kind: str) -> tuple[BundledField, PinholeCamera]:
     """A field, and a camera whose picture has more than one workgroup in every pass."""
+    if kind == "wide":
+        return wide_inputs(), looking_at(torch.tensor([2.0, 1.0, 1.0]), 6, 5)
     return with_scene(kind), looking_at(torch.tensor([2.0, 1.0, 1.0]), 24, 20, 0.4 if kind == "moving" else None)
+
+
+def wide_inputs() -> BundledField:
+    """A field of frustums with more inputs than a tile holds at a time, which two layers read."""
+    directions = torch.nn.functional.normalize(torch.randn(21, 3, generator=torch.Generator().manual_seed(1)), dim=-1)
+    position, direction = ContractedEncoding(directions, 3), FrequencyEncoding(3, 2, 0.0, 4.0)
+    assert position.out_features > 96
+    field = RadianceBundle(position, network((position.out_features, direction.out_features)), direction).eval()
+    field.scene = with_scene("contracted").scene
+    return field
 
 
 def queried(page: EnginePage, field: BundledField, count: int = 70) -> tuple[np.ndarray, np.ndarray]:
@@ -81,7 +99,7 @@ def test_a_picture_is_what_it_is_in_pytorch(page: EnginePage, kind: str) -> None
     assert decibel(image, expected) > 45
 
 
-@pytest.mark.parametrize("kind", ["frequency", "distance"])
+@pytest.mark.parametrize("kind", ["frequency", "distance", "wide"])
 def test_threads_that_share_tiles_compute_the_same(page: EnginePage, tiled: EnginePage, kind: str) -> None:
     """What a GPU runs; the software adapter of the other tests gives every thread a tile of its own."""
     field, camera = wide(kind)
@@ -188,6 +206,19 @@ def test_pictures_of_any_size_follow_one_another(page: EnginePage) -> None:
     again, _ = page.draw([number], camera)
     assert large.shape == (90, 108, 3)
     np.testing.assert_array_equal(first, again)
+
+
+def test_a_lost_gpu_is_reported_and_a_new_engine_goes_on(browser: Any) -> None:
+    own = EnginePage(browser.new_page())
+    field, camera = wide("frequency")
+    number = own.load(scene_data(field))
+    own.page.evaluate("() => engine.gpu.device.destroy()")
+    assert own.page.evaluate("() => engine.lost") != ""
+    with pytest.raises(Exception, match="could not be rendered"):
+        own.draw([number], camera)
+    own.page.evaluate(OPEN, [False])
+    image, _ = own.draw([own.load(scene_data(field))], camera)
+    assert decibel(image, field.render(camera).colour.numpy()) > 45
 
 
 def test_nothing_but_the_engine_itself_is_requested(page: EnginePage) -> None:

@@ -1,6 +1,6 @@
 // The numbers of a scene's binary part, and the buffers that they are gathered in for the GPU.
 
-import { refuse } from "./wgsl_words.js";
+import { refuse } from "../shaders/wgsl_words.js";
 
 // Blocks of a binary, by their numbers: `[type, offset, count, scale]` each, see docs/explanation/web_page.md.
 export class BlockReader {

@@ -4,16 +4,17 @@
 
 import { checkDescription } from "./scene_check.js";
 import { BlockReader } from "./block_reader.js";
-import { queryField } from "./field_query.js";
+import { EngineError } from "./engine_error.js";
 import { GpuTools } from "./gpu_tools.js";
 import { GridPasses } from "./grid_passes.js";
 import { MODES, Picture, SHADINGS } from "./picture.js";
+import { ProposalPasses } from "./proposal_passes.js";
 import { SurfacePasses } from "./surface_passes.js";
-import { refuse, word } from "./wgsl_words.js";
-import { checkCamera } from "./wgsl_rays.js";
+import { refuse, word } from "../shaders/wgsl_words.js";
+import { checkCamera } from "../shaders/wgsl_rays.js";
 
 // Renderers of a description, by their kinds.
-const RENDERERS = { grid: GridPasses, surface: SurfacePasses };
+const RENDERERS = { grid: GridPasses, surface: SurfacePasses, proposals: ProposalPasses };
 
 // Opens a GPU; rejects with an EngineError of kind "no-webgpu" or "no-adapter".
 //   canvas: to show pictures on, or null. tiles: whether threads share tiles on software adapters too, as on a GPU.
@@ -22,7 +23,10 @@ export async function openEngine(canvas, { tiles = false } = {}) {
   engine.gpu = await GpuTools.open(tiles);
   engine.picture = await Picture.make(engine.gpu, canvas);
   engine.limits = { name: engine.gpu.name, sharedBytes: engine.gpu.sharedBytes, storageBytes: engine.gpu.storageBytes };
-  engine.lost = engine.gpu.device.lost.then((info) => info.message || info.reason || "the GPU was lost");
+  engine.lost = engine.gpu.device.lost.then((info) => {
+    engine.isLost = true;
+    return info.message || info.reason || "the GPU was lost";
+  });
   return engine;
 }
 
@@ -38,7 +42,16 @@ class Engine {
 
   // Renders a view and shows it; see the page's calls for what a view is.
   // Returns how long it took, and how often fields were queried.
-  async draw({ fields, camera, time = null, mode = "single", split = 0.5, shading = "colour", slice = null }) {
+  async draw(view) {
+    try {
+      return await this.drawn(view);
+    } catch (error) {
+      if (error instanceof EngineError) throw error;
+      throw new EngineError(this.isLost ? "lost" : "failed", `The picture could not be rendered: ${error.message}`);
+    }
+  }
+
+  async drawn({ fields, camera, time = null, mode = "single", split = 0.5, shading = "colour", slice = null }) {
     const shown = mode === "single" ? fields.slice(0, 1) : fields.slice(0, 2);
     if (!Object.hasOwn(MODES, mode) || !Object.hasOwn(SHADINGS, shading)) refuse("this mode or shading is unknown");
     if (shown.length < (mode === "single" ? 1 : 2)) refuse("two fields are compared, and one was given");
@@ -74,13 +87,10 @@ class LoadedField {
     this.info = { ...description.info, kind: description.field.kind, bytes };
   }
 
-  // Density and colour `[n, 4]` at points `[n, 8]`: see field_query.js.
-  query(points) {
-    return queryField(this.gpu, this.passes, points);
-  }
-
   destroy() {
-    this.image?.destroy();
-    for (const part of Object.values(this.passes)) if (part instanceof GPUBuffer) part.destroy();
+    const buffers = (part) => (part instanceof GPUBuffer ? [part] : part?.constructor === Array ? part.flatMap(buffers) : []);
+    const { fields = [], ...others } = this.passes;
+    const owned = [...Object.values(others), ...fields.flatMap((field) => Object.values(field))];
+    for (const buffer of [this.image, ...owned].flatMap(buffers)) buffer.destroy();
   }
 }

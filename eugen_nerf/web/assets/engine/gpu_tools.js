@@ -2,6 +2,8 @@
 
 import { EngineError } from "./engine_error.js";
 
+const BAND_PIXELS = 1 << 18; // of an image, that are rendered by one submission
+const SOFTWARE_BAND_PIXELS = 1 << 13; // a browser ends a GPU that is busy for many seconds
 const WANTED = ["maxComputeWorkgroupStorageSize", "maxStorageBufferBindingSize", "maxBufferSize"];
 
 export class GpuTools {
@@ -24,6 +26,7 @@ export class GpuTools {
     tools.sharedBytes = Math.min(tools.device.limits.maxComputeWorkgroupStorageSize, 1 << 15);
     tools.storageBytes = Math.min(tools.device.limits.maxStorageBufferBindingSize, tools.device.limits.maxBufferSize);
     tools.ownTiles = tools.software && !tiles;
+    tools.bandPixels = tools.software ? SOFTWARE_BAND_PIXELS : BAND_PIXELS;
     tools.passing = [];
     return tools;
   }

@@ -1,9 +1,9 @@
 // Renders a field by its grid of densities: places samples, queries the field, sums up; band after band of an image.
 
 import { Gathered } from "./block_reader.js";
-import { CAMERA_BYTES, cameraBytes } from "./wgsl_rays.js";
-import { planField, tileModule } from "./wgsl_field.js";
-import { SAMPLE_BINDINGS, SAMPLE_BODY, compositingCode, countingCode, packCells, placingCode } from "./wgsl_marching.js";
+import { CAMERA_BYTES, cameraBytes } from "../shaders/wgsl_rays.js";
+import { planField, tileModule } from "../shaders/wgsl_field.js";
+import { SAMPLE_BINDINGS, SAMPLE_BODY, compositingCode, countingCode, packCells, placingCode } from "../shaders/wgsl_marching.js";
 
 const MOST_GROUPS = 65535;
 const MOST_BANDS = 256;
@@ -44,7 +44,9 @@ export class GridPasses {
   async render(gpu, view, columns, image) {
     const pixels = view.camera.width * view.camera.height;
     const most = Math.min(MOST_GROUPS * this.samples, Math.floor(gpu.storageBytes / BYTES_OF_A_SAMPLE));
-    this.reserve(gpu, Math.min(most, Math.max(1 << 14, this.capacity, 2 * pixels)));
+    const bands = Math.min(MOST_BANDS, Math.ceil(pixels / gpu.bandPixels));
+    this.bands = Math.max(this.bands, bands);
+    this.reserve(gpu, Math.min(most, Math.max(1 << 14, this.capacity, Math.ceil((2 * pixels) / bands))));
     this.rays = gpu.atLeast(this.rays, "rays", 8 * pixels);
     for (;;) {
       const totals = await this.attempt(gpu, view, columns, image);
@@ -54,10 +56,10 @@ export class GridPasses {
       if (wanted <= most) this.reserve(gpu, wanted);
       else {
         this.reserve(gpu, most);
-        const bands = Math.min(MOST_BANDS, view.camera.height, Math.ceil((this.bands * wanted) / most) + 1);
+        const more = Math.min(MOST_BANDS, view.camera.height, Math.ceil((this.bands * wanted) / most) + 1);
         // one row of pixels with too many samples for the GPU loses some of them
-        if (bands === this.bands) return totals.reduce((sum, n) => sum + n, 0);
-        this.bands = bands;
+        if (more === this.bands) return totals.reduce((sum, n) => sum + n, 0);
+        this.bands = more;
       }
     }
   }
@@ -72,7 +74,7 @@ export class GridPasses {
   async attempt(gpu, view, columns, image) {
     const { camera, time, slice } = view;
     const rows = Math.ceil(camera.height / this.bands);
-    const encoder = gpu.device.createCommandEncoder();
+    let encoder = gpu.device.createCommandEncoder();
     encoder.clearBuffer(this.totals);
     for (let band = 0; band * rows < camera.height; band++) {
       const part = [band * rows, Math.min(camera.height, (band + 1) * rows)];
@@ -85,6 +87,8 @@ export class GridPasses {
       gpu.dispatch(pass, this.querying, [uniform, spans, owners, totals, weights, table, results], this.groups);
       gpu.dispatch(pass, this.compositing, [uniform, spans, rays, results, image], groups);
       pass.end();
+      gpu.device.queue.submit([encoder.finish()]);
+      encoder = gpu.device.createCommandEncoder();
     }
     return new Uint32Array(await gpu.read(encoder, this.totals, 4 * this.bands));
   }

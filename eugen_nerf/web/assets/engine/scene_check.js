@@ -1,7 +1,7 @@
 // Refuses descriptions that are not what `eugen-web` writes. Shaders are made of numbers and known words alone, whatever
 // stands here (see wgsl_words.js); this is for messages that say what is wrong.
 
-import { refuse } from "./wgsl_words.js";
+import { refuse } from "../shaders/wgsl_words.js";
 
 export const VERSION = 1;
 const MOST_STEPS = 64;

@@ -1,10 +1,10 @@
 // Renders a signed distance: rays are traced to the surface, the surface is shaded, and a slice laid before it.
 
-import { planField, tileModule } from "./wgsl_field.js";
-import { CAMERA_BYTES, cameraBytes } from "./wgsl_rays.js";
+import { planField, tileModule } from "../shaders/wgsl_field.js";
+import { CAMERA_BYTES, cameraBytes } from "../shaders/wgsl_rays.js";
 import {
   SHADE_BINDINGS, SLICE_BINDINGS, TRACE_BINDINGS, hitsCode, shadeBody, sliceBody, traceBody, traceFunctions,
-} from "./wgsl_tracing.js";
+} from "../shaders/wgsl_tracing.js";
 
 const GROUPS = 512; // workgroups that trace at a time: each takes rays until there are none
 
@@ -37,9 +37,20 @@ export class SurfacePasses {
     if (slice && !this.slicing) {
       this.slicing = await gpu.pipeline("slicing", tileModule(this.plan, SLICE_BINDINGS, sliceBody(this.info.box)));
     }
+    const rows = Math.max(1, Math.floor(gpu.bandPixels / (columns[1] - columns[0])));
+    let queries = slice ? count : 0;
+    for (let row = 0; row < camera.height; row += rows) {
+      const part = [row, Math.min(camera.height, row + rows)];
+      const uniform = gpu.uniform(CAMERA_BYTES, cameraBytes(camera, time, this.info, slice, columns, part, 0, 0));
+      const [, met, traced] = await this.band(gpu, uniform, (part[1] - part[0]) * (columns[1] - columns[0]), slice, image);
+      queries += traced + 4 * met;
+    }
+    return queries;
+  }
+
+  async band(gpu, uniform, count, slice, image) {
     const { weights, table, totals, hits, groups } = this;
     const { samples } = this.plan.layout;
-    const uniform = gpu.uniform(CAMERA_BYTES, cameraBytes(camera, time, this.info, slice, columns, [0, camera.height], 0, 0));
     const encoder = gpu.device.createCommandEncoder();
     encoder.clearBuffer(totals);
     const pass = encoder.beginComputePass();
@@ -49,7 +60,6 @@ export class SurfacePasses {
     gpu.dispatch(pass, this.shading, [uniform, weights, table, image, totals, hits], groups);
     if (slice) gpu.dispatch(pass, this.slicing, [uniform, weights, table, image], [Math.ceil(count / samples)]);
     pass.end();
-    const [, met, queries] = new Uint32Array(await gpu.read(encoder, totals, 12));
-    return queries + 4 * met + (slice ? count : 0);
+    return new Uint32Array(await gpu.read(encoder, totals, 12));
   }
 }

@@ -1,6 +1,6 @@
 // Numbers and words of the shaders that are generated: nothing of a description reaches WGSL but through this file.
 
-import { EngineError } from "./engine_error.js";
+import { EngineError } from "../engine/engine_error.js";
 
 export function refuse(message) {
   throw new EngineError("description", `This scene cannot be shown: ${message}.`);

@@ -1,7 +1,7 @@
-// A field queried at points of the caller's, without a renderer: for tests, and for curious pages.
+// A field queried at points, without a renderer.
 
-import { refuse } from "./wgsl_words.js";
-import { tileModule } from "./wgsl_field.js";
+import { refuse } from "/shaders/wgsl_words.js";
+import { tileModule } from "/shaders/wgsl_field.js";
 
 const NUMBERS = 8; // of a point: x, y, z, time, direction, and one that is not used
 
@@ -32,8 +32,8 @@ const BODY = /* wgsl */ `
 `;
 
 // Density, red, green and blue, or distance and three zeros, `[n, 4]`.
-//   passes: of the field. points: float32 `[n, 8]`.
-export async function queryField(gpu, passes, points) {
+//   field: loaded by an engine. points: float32 `[n, 8]`.
+export async function queryField({ gpu, passes }, points) {
   const { plan, weights, table } = passes;
   if (plan.frustum) refuse("it is a field of frustums, and points have none");
   const count = points.length / NUMBERS;

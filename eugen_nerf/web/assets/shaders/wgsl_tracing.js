@@ -4,6 +4,7 @@ import { CAMERA } from "./wgsl_rays.js";
 import { float, whole } from "./wgsl_words.js";
 
 const AMBIENT = 0.15; // brightness of a surface along the line of sight
+const TETRAHEDRON = 1 / 30; // of the least step: float32 has too few digits for a smaller one
 
 const BINDINGS = /* wgsl */ `
 @group(0) @binding(0) var<uniform> camera: Camera;
@@ -142,7 +143,7 @@ export function shadeBody(tracing) {
   let z = vec4f(-1f, 1f, -1f, 1f);
   if (lane < ACROSS) {
     let hit = ray.origin + ray.direction * image[2u * pixel].w;
-    let size = ${float(tracing.min_step / 10)};
+    let size = ${float(tracing.min_step * TETRAHEDRON)};
     points[lane] = hit.x + size * x;
     points[ACROSS + lane] = hit.y + size * y;
     points[2u * ACROSS + lane] = hit.z + size * z;

@@ -1,6 +1,6 @@
 // A field as WGSL: `fn evaluate(lane: u32)` takes a tile of samples from coordinates to density and colour, or distance.
 
-import { Gathered } from "./block_reader.js";
+import { Gathered } from "../engine/block_reader.js";
 import { FRUSTUM, LEVEL, ROWS_OF, frustumRows, planEncoding } from "./wgsl_encodings.js";
 import { layOut, planNetwork } from "./network_plan.js";
 import { THREADS } from "./tile_sizes.js";
@@ -104,9 +104,10 @@ function radianceCode(plan) {
   lines.push("    outputs[lane] = density;");
   if (field.direction) {
     const padding = field.colour_padding;
+    // colours of frustums are kept in [0, 1] after they are summed up
     lines.push(`    for (var c = 1u; c < 4u; c++) {
       let colour = sigmoid(outputs[c * ACROSS + lane]) * ${float(1 + 2 * padding)} - ${float(padding)};
-      outputs[c * ACROSS + lane] = clamp(colour, vec4f(0f), vec4f(1f));
+      outputs[c * ACROSS + lane] = ${plan.frustum ? "colour" : "clamp(colour, vec4f(0f), vec4f(1f))"};
     }`);
   }
   return lines.join("\n");

@@ -1,6 +1,6 @@
 // Rays of a pinhole camera as WGSL, and how a camera is handed to the shaders.
 
-import { EngineError } from "./engine_error.js";
+import { EngineError } from "../engine/engine_error.js";
 
 export const CAMERA_BYTES = 128;
 
