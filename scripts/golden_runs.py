@@ -50,6 +50,9 @@ NERF = """--pipeline.model.network.trunk-layers 3 --pipeline.model.network.trunk
     --pipeline.model.network.position-frequencies 3 --pipeline.model.network.position-max-exponent 2
     --pipeline.model.network.direction-frequencies 1 --pipeline.model.num-coarse-samples 8
     --pipeline.model.num-importance-samples 8 --pipeline.model.background-color white"""
+HARMONIC = """--pipeline.model.network.degree 2 --pipeline.model.network.phi identity
+    --pipeline.model.network.product harmonic --pipeline.model.network.start kaiming
+    --pipeline.model.network.shares 0.5 1.0"""
 HULL = "--pipeline.model.occupancy hull --pipeline.model.occupancy-resolution 12"
 DEFORMATION = """--pipeline.model.deformation.trunk-layers 3 --pipeline.model.deformation.trunk-width 16
     --pipeline.model.deformation.skips 2 --pipeline.model.deformation.position-frequencies 3
@@ -106,6 +109,8 @@ TRAINED = {
     f"{_of(ADAM, 'fields')} {SCENE}",
     "nerf-factors": f"eugen-nerf-small {_of(FACTORS, 'network')} {NERF} {HULL} {_of(ADAM, 'fields')} {SCENE}",
     "nerf-merged": f"eugen-nerf-small {_of(MERGED, 'network')} {NERF} {HULL} {_of(MUON, 'fields')} {SCENE}",
+    "nerf-harmonic": f"eugen-nerf-small {_of(MERGED, 'network')} {HARMONIC} {NERF} {HULL} "
+    f"{_of(MUON, 'fields')} {SCENE}",
     "mipnerf360-merged": f"eugen-mipnerf360-small {_of(MERGED, 'network', 'proposal')} {MIPNERF360} {SAMPLES} "
     f"--pipeline.model.proposal-variant eugen {_of(MUON, 'fields', 'proposal_networks')} {ROOM}",
     "zipnerf-merged": f"eugen-zipnerf-small {_of(MERGED, 'network')} {ZIPNERF} {SAMPLES} "
