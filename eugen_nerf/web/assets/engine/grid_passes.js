@@ -3,7 +3,8 @@
 import { Gathered } from "./block_reader.js";
 import { CAMERA_BYTES, cameraBytes } from "../shaders/wgsl_rays.js";
 import { planField, tileModule } from "../shaders/wgsl_field.js";
-import { SAMPLE_BINDINGS, SAMPLE_BODY, compositingCode, countingCode, packCells, placingCode } from "../shaders/wgsl_marching.js";
+import { packCells, placingCode } from "../shaders/wgsl_marching.js";
+import { SAMPLE_BINDINGS, SAMPLE_BODY, compositingCode, countingCode } from "../shaders/wgsl_samples.js";
 
 const MOST_GROUPS = 65535;
 const MOST_BANDS = 256;
