@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from eugen_nerf.conversion.bundle_scene import bundle_of_run
 from eugen_nerf.core import load_bundle
 from eugen_nerf.core.bundles.bundled_field import BundledField
+from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import QUALITY
 from eugen_nerf.methods.runs.loading import load_run
 from eugen_nerf.methods.runs.run_paths import is_bundle
@@ -19,6 +21,8 @@ POSTER_HEIGHT = 192
 """Pixels of the image that a page begins with."""
 POSTER_QUALITY = 80
 """Of its JPEG file."""
+COORDINATES_DIFFER = 1e-4
+"""Of transforms and scales, from which on two fields are not shown together."""
 
 
 def field_at(
@@ -63,11 +67,25 @@ def page_of(
         The page, and how each field was packed.
 
     Raises:
-        ConfigError: a field that a page cannot render, and why.
+        ConfigError: a field that a page cannot render, and why; two whose coordinates differ.
     """
+    _check_coordinates(fields)
     packed = [scene_data(field) for _, field in fields]
     parts = [PageField(name, each.description, each.binary) for (name, _), each in zip(fields, packed, strict=True)]
     return web_page(parts, title, inline=inline, poster=poster_of(fields[0][1])), packed
+
+
+def _check_coordinates(fields: Sequence[tuple[str, BundledField]]) -> None:
+    """One camera shows both fields, so data must have been scaled and turned alike; raises `ConfigError`."""
+    placed = [(name, field.scene.coordinates) for name, field in fields if field.scene is not None]
+    for name, each in placed[1:]:
+        first_name, first = placed[0]
+        numbers = zip((*first.transform, first.scale), (*each.transform, each.scale), strict=True)
+        if not all(math.isclose(a, b, rel_tol=COORDINATES_DIFFER, abs_tol=COORDINATES_DIFFER) for a, b in numbers):
+            raise ConfigError(
+                f"{first_name} and {name} place the scene differently, and would not lie on each other: "
+                "train both with the same options of the data parser, or write a page of each"
+            )
 
 
 def poster_of(field: BundledField) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,14 +71,24 @@ def test_eugen_view_writes_the_page_that_eugen_web_writes(tmp_path: Path) -> Non
         ViewCommand(bundles=(BUNDLE,), save_page=tmp_path / "a.html", output=tmp_path / "out").run()
 
 
+@pytest.mark.parametrize("changed", [{"scale": 1.01}, {"transform": (0.0, 1.0, 0.0, 0.0, -1.0, *[0.0] * 5, 1.0, 0.0)}])
+def test_fields_of_other_coordinates_are_not_shown_together(changed: dict) -> None:
+    first, second = load_bundle(BUNDLE), load_bundle(BUNDLE)
+    second.scene.coordinates = replace(second.scene.coordinates, **changed)
+    with pytest.raises(ConfigError, match=r"one and other place the scene differently, .* write a page of each"):
+        page_of([("one", first), ("other", second)], "t")
+    page_of([("other", second)], "t")
+
+
 def test_the_viewer_saves_what_it_shows_but_no_preview(tiny_dense_run: Path, tmp_path: Path) -> None:
     run = open_run(tiny_dense_run, "dense </script>", device="cpu", data=None)
+    again = open_run(tiny_dense_run, "again", device="cpu", data=None)
     bundle = open_run(BUNDLE, "bundle", device="cpu", data=None)
     said: list[str] = []
-    size = save_web_page([run, bundle], tmp_path / "page.html", lambda share, what: said.append(what))
+    size = save_web_page([run, again], tmp_path / "page.html", lambda share, what: said.append(what))
     assert size == (tmp_path / "page.html").stat().st_size
-    assert [each["name"] for each in data_of(tmp_path / "page.html")["fields"]] == ["dense </script>", "bundle"]
-    assert said == ["preparing dense </script>", "preparing bundle", "making the page"]
+    assert [each["name"] for each in data_of(tmp_path / "page.html")["fields"]] == ["dense </script>", "again"]
+    assert said == ["preparing dense </script>", "preparing again", "making the page"]
     preview = ShownRun("dense (preview)", run.run, bundle.model)
     with pytest.raises(ConfigError, match="save it as a run first"):
         save_web_page([run, preview], tmp_path / "other.html", lambda share, what: None)

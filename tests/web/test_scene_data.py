@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,10 @@ from eugen_nerf.core import ConfigError, HashGrid
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid
 from eugen_nerf.core.bundles.radiance_bundle import RadianceBundle
 from eugen_nerf.core.encodings.point_encodings import BoxEncoding
+from eugen_nerf.core.layers.activations import _CONVERSION_ONLY, ACTIVATIONS
+from eugen_nerf.core.layers.products import PRODUCTS
 from eugen_nerf.web.data_blocks import DataBlocks, round_half, round_short
+from eugen_nerf.web.page import own_sources
 from eugen_nerf.web.rounding import (
     PRECISIONS,
     Precision,
@@ -131,3 +135,10 @@ def test_grids_that_a_page_cannot_read_are_refused() -> None:
     with pytest.raises(ConfigError, match="1, 2, 4 numbers a vertex, this field's has 3"):
         # three numbers a vertex and two levels are as wide as two and three
         scene_data(field)
+
+
+def test_shaders_know_every_word_of_a_network() -> None:
+    words = next(text for path, text in own_sources().items() if path.endswith("wgsl_words.js"))
+    for table, known in {"ACTIVATIONS": {*ACTIVATIONS, *_CONVERSION_ONLY}, "PRODUCTS": set(PRODUCTS)}.items():
+        text = words.split(f"const {table} = {{", 1)[1].split("\n};", 1)[0]
+        assert set(re.findall(r"^  (\w+):", text, re.MULTILINE)) == known

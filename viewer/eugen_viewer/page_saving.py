@@ -40,6 +40,7 @@ def save_web_page(runs: Sequence[ShownRun], path: Path, progress: Progress) -> i
             quality=quality,
             device=str(shown.model.device),
             data=data,
+            trust_config=shown.trust_config,
         )
         fields.append((shown.name, field))
     progress(len(runs) / (len(runs) + 1), "making the page")

@@ -43,12 +43,14 @@ class ShownRun:
         run: of the model; its data provide test views and photographs.
         model: in evaluation mode; the run's own, or a preview made of it.
         quality: dB of PSNR that its fast renderer may lose; None while it renders by the samplers of training.
+        trust_config: whether the run's config was read as nerfstudio does.
     """
 
     name: str
     run: Run
     model: Model
     quality: float | None = None
+    trust_config: bool = False
     _costs: tuple[int, int | None] | None = field(default=None, repr=False)
 
     @property
@@ -125,7 +127,7 @@ def open_run(path: Path, name: str, *, device: str | None, data: Path | None, tr
         run = open_bundle(path, device=device)
         return ShownRun(name, run, run.model)
     run = load_run(path, device=device, data=data, trust_config=trust_config)
-    return ShownRun(name, run, run.model)
+    return ShownRun(name, run, run.model, trust_config=trust_config)
 
 
 def run_names(paths: list[Path], given: tuple[str, ...]) -> list[str]:
