@@ -45,6 +45,7 @@ from eugen_nerf.methods.rendering.grid_rendering import rays_of
 from eugen_nerf.methods.rendering.planning import plan_model, unplan_model
 from eugen_nerf.methods.runs.fast_rendering import kept_renderer
 from eugen_nerf.methods.runs.loading import Run, load_run
+from eugen_nerf.methods.runs.training_rays import COLOURS
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ class Contender:
     def picture(self, camera: Any = None) -> Tensor:
         """Colours `[pixels, 3]` of a view; by default the large one."""
         chosen = self.camera if camera is None else camera
-        return self.run.model.get_outputs_for_camera(chosen)["rgb"].reshape(-1, 3)
+        outputs = self.run.model.get_outputs_for_camera(chosen)
+        return next(outputs[name] for name in COLOURS if name in outputs).reshape(-1, 3)
 
     def take_turn(self) -> None:
         """Times every way once."""
