@@ -37,6 +37,8 @@ LONGEST_NAME = 200
 """Characters of a view's name."""
 MEASURED_VIEWS = 8
 """Test views whose PSNR a bundle holds, at most."""
+MEASURED_PIXELS = 1 << 20
+"""Of all of them together, at most: an image of millions of pixels takes minutes on a CPU."""
 
 
 def bundle_of_run(
@@ -130,7 +132,9 @@ def _scored(run: Run, model: GraphModel, field: BundledField) -> tuple[BundledVi
     if dataset is None or not views or _has_lenses(dataset.cameras):
         return tuple(views)
     numbers = _plain_views(dataset.cameras)
-    for place in sorted({round(i * (len(views) - 1) / (MEASURED_VIEWS - 1)) for i in range(MEASURED_VIEWS)}):
+    largest = max(view.camera.width * view.camera.height for view in views)
+    count = min(MEASURED_VIEWS, len(views), MEASURED_PIXELS // largest)
+    for place in (i * (len(views) - 1) // max(1, count - 1) for i in range(count)):
         photograph = dataset.get_image_float32(numbers[place]).to(model.device)
         colour = field.render(views[place].camera).colour
         if photograph.shape[:2] == colour.shape[:2]:

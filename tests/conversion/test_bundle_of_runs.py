@@ -141,6 +141,19 @@ def test_views_hold_what_was_measured(name: str, moved: Path, tmp_path: Path, mo
         assert psnr == pytest.approx(-10 * np.log10(error), abs=1e-3)
 
 
+def test_views_of_too_many_pixels_are_not_measured(
+    moved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = golden(moved, "nerf-merged")
+    cameras = eval_dataset(run).cameras
+    pixels = int((cameras.width * cameras.height).max())
+    for allowed, expected in ((pixels - 1, 0), (pixels, 1)):
+        monkeypatch.setattr("eugen_nerf.conversion.bundle_scene.MEASURED_PIXELS", allowed)
+        bundle = written(run, tmp_path / str(expected))
+        assert bundle.scene is not None
+        assert sum(view.psnr is not None for view in bundle.scene.views) == expected
+
+
 def test_views_of_lenses_are_not_measured(moved: Path, tmp_path: Path) -> None:
     run = golden(moved, "nerf-merged")
     cameras = eval_dataset(run).cameras

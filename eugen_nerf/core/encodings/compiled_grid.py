@@ -7,17 +7,13 @@ registers. Levels have rows of the table for themselves, so threads take levels,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-COMPILES = find_spec("numba") is not None
-"""Whether there is numba: some Pythons and processors have no wheel of it. Importing it takes half a second."""
+from eugen_nerf.core.layers.loop_threads import COMPILES, loop_threads
 
 
 class GridLevel(NamedTuple):
@@ -97,9 +93,4 @@ def _by_level(
         for level in range(count):
             run(level)
     else:
-        list(_threads(threads).map(run, reversed(range(count))))  # fine levels miss the cache and take longest
-
-
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "grid levels")
+        list(loop_threads(threads).map(run, reversed(range(count))))  # fine levels miss the cache and take longest

@@ -6,16 +6,13 @@ PyTorch makes six passes of the harmonic product, each of which reads and writes
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-COMPILES = find_spec("numba") is not None
-"""Whether there is numba: some Pythons and processors have no wheel of it. Importing it takes half a second."""
+from eugen_nerf.core.layers.loop_threads import COMPILES, loop_threads
+
 _COMPILED = ("harmonic", "minimum", "clamped")
 _ROWS = 1 << 10
 """Fewest rows that are worth a thread of their own."""
@@ -82,15 +79,10 @@ def _by_rows(kernel: Callable[..., None], *tensors: Tensor) -> None:
     if threads == 1:
         run(0)
     else:
-        list(_threads(threads).map(run, range(threads)))
+        list(loop_threads(threads).map(run, range(threads)))
 
 
 def _array(t: Tensor) -> Any:
     """The same memory as numpy's; uint16 for bfloat16, which numpy has not."""
     t = t.detach()
     return t.numpy() if t.dtype == torch.float32 else t.view(torch.int16).numpy().view("uint16")
-
-
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "products")

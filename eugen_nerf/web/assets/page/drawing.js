@@ -79,7 +79,7 @@ export class Drawing {
       const grid = gridOf(size, pixels, densest);
       const drawn = await this.session.engine.draw(this.scene.settings(grid));
       this.session.show();
-      // the grid is rounded: what was asked for at full size counts as full
+      // the grid is rounded: what was requested at full size counts as full
       this.pacing.finished(pixels >= full ? full : grid.columns * grid.rows, drawn.milliseconds, moving);
       this.shown({ ...grid, ...drawn, moving }, performance.now());
     } catch (error) {
