@@ -25,6 +25,8 @@ SURVEY = 96
 """Cells along the longest side of the grid that finds the box of a scene that stands still."""
 MOVING_SURVEY = 48
 """Likewise in every slice of time of one that moves."""
+FOG = 0.5
+"""Part of the first grid's cells with density, in all slices, from which it is kept: finer cells would be as full."""
 _MAX_POINTS = 1 << 15
 """Points that are evaluated at a time."""
 
@@ -82,7 +84,8 @@ def build_density_grid(
     """Evaluates a field over a box, and then in detail where there is something.
 
     A first, coarser grid finds where density is; the second covers the box of that alone, and is evaluated only there.
-    Matter between the points of the first is lost: what that does to an image has to be measured.
+    Matter between the points of the first is lost: what that does to an image has to be measured. Where density is
+    nearly everywhere, as in a field that is not trained yet, the first grid is kept.
 
     Args:
         density: of the trained field.
@@ -107,32 +110,42 @@ def build_density_grid(
     if not bool((box[1] > box[0]).all()):
         raise ConfigError(f"a grid covers a box from a low to a high corner, got {box.tolist()}")
     generator = torch.Generator().manual_seed(seed)
-    box = box.float()
-    cell, sides = _cells(box, SURVEY if times == 1 else MOVING_SURVEY)
-    found = torch.zeros(times, *sides, dtype=torch.bool, device=box.device)
-    where = torch.ones_like(found[0]).nonzero()
-    for slice_ in range(times):
-        found[slice_] = _evaluated(density, box[0], cell, sides, where, _time(slice_, times), generator, 2)[1]
-    near = _dilated(found, 1)
-    inside = near.any(dim=0).nonzero()
-    if not len(inside):
-        return DensityGrid(box[0], cell, torch.zeros(times, *sides, device=box.device), torch.zeros_like(near))
-    fine_box = torch.stack([box[0] + inside.amin(dim=0) * cell, box[0] + (inside.amax(dim=0) + 1) * cell])
-    fine, fine_sides = _cells(fine_box, cells)
-    means = torch.zeros(times, *fine_sides, device=box.device)
-    dense = torch.zeros_like(means, dtype=torch.bool)
-    centres = torch.cartesian_prod(*[torch.arange(n, device=box.device) for n in fine_sides])
-    coarse = ((fine_box[0] - box[0] + (centres + 0.5) * fine) / cell).long()
-    coarse = torch.minimum(coarse, torch.tensor(sides, device=box.device) - 1)
-    for slice_ in range(times):
-        where = centres[near[slice_][tuple(coarse.T)]]
-        means[slice_], dense[slice_] = _evaluated(
-            density, fine_box[0], fine, fine_sides, where, _time(slice_, times), generator, POINTS_PER_CELL
-        )
+    first = _survey(density, box.float(), SURVEY if times == 1 else MOVING_SURVEY, times, generator)
+    near = _dilated(first.occupied, 1)
+    if not bool(near.any()):
+        return first
+    found = first if float(first.occupied.float().mean()) > FOG else _detail(density, first, near, cells, generator)
+    means, dense = found.density, found.occupied
     if times > 1:  # between two slices, matter is in the cells of either
         dense = torch.stack([dense[max(0, i - 1) : i + 2].any(dim=0) for i in range(times)])
         means = torch.stack([means[max(0, i - 1) : i + 2].mean(dim=0) for i in range(times)])
-    return DensityGrid(fine_box[0], fine, means, _dilated(dense, 1))
+    return DensityGrid(found.low, found.cell, means, _dilated(dense, 1))
+
+
+def _survey(density: Density, box: Tensor, cells: int, times: int, generator: torch.Generator) -> DensityGrid:
+    """The first grid, over all of a box; occupied where density was found, and nowhere beside it."""
+    cell, sides = _cells(box, cells)
+    where = torch.ones(sides, device=box.device).nonzero()
+    slices = [_evaluated(density, box[0], cell, sides, where, _time(i, times), generator, 2) for i in range(times)]
+    return DensityGrid(box[0], cell, *(torch.stack(parts) for parts in zip(*slices, strict=True)))
+
+
+def _detail(density: Density, first: DensityGrid, near: Tensor, cells: int, generator: torch.Generator) -> DensityGrid:
+    """Finer cells over the box of some of the first grid's, `near` `[times, x, y, z]`, evaluated only in these."""
+    inside = near.any(dim=0).nonzero()
+    low = first.low + inside.amin(dim=0) * first.cell
+    cell, sides = _cells(torch.stack([low, first.low + (inside.amax(dim=0) + 1) * first.cell]), cells)
+    centres = torch.cartesian_prod(*[torch.arange(n, device=low.device) for n in sides])
+    coarse = ((low - first.low + (centres + 0.5) * cell) / first.cell).long()
+    coarse = torch.minimum(coarse, torch.tensor(first.sides, device=low.device) - 1)
+    slices = [
+        _evaluated(
+            density, low, cell, sides, centres[cells_near[tuple(coarse.T)]], _time(i, len(near)), generator,
+            POINTS_PER_CELL,
+        )
+        for i, cells_near in enumerate(near)
+    ]  # fmt: skip
+    return DensityGrid(low, cell, *(torch.stack(parts) for parts in zip(*slices, strict=True)))
 
 
 def _cells(box: Tensor, cells: int) -> tuple[float, tuple[int, int, int]]:

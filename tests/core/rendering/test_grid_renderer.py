@@ -194,6 +194,31 @@ def test_the_grid_holds_the_mean_of_its_cells_and_covers_what_there_is() -> None
     assert not occupied[far].any()
 
 
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_fog_is_evaluated_once_and_rendered_as_it_is(times: int) -> None:
+    """Finer cells would be as full: 2 points in each cell of the first grid are all that is evaluated."""
+    evaluated = []
+
+    def density(points: Tensor, times: Tensor | None) -> Tensor:
+        evaluated.append(len(points))
+        return torch.full((len(points),), 0.7)
+
+    grid = build_density_grid(density, BOX, cells=128, times=times)
+    assert sum(evaluated) == 2 * grid.density.numel()
+    assert grid.occupied.all()
+    assert torch.allclose(grid.density, torch.tensor(0.7))
+    rays = replace(views(20), times=torch.linspace(0, 1, 20))
+
+    def field(rays: RayBatch, spans: Spans) -> tuple[Tensor, Tensor]:
+        return torch.full((len(spans),), 0.7), torch.ones(len(spans), 3)
+
+    planes = (torch.stack([BOX[0], BOX[1]])[:, None] - rays.origins) / rays.directions
+    enter = torch.maximum(planes.amin(dim=0).amax(dim=-1), rays.near)
+    leave = torch.minimum(planes.amax(dim=0).amin(dim=-1), rays.far)
+    result = GridRenderer(grid)(field, rays)
+    assert torch.allclose(result.accumulation[:, 0], 1 - torch.exp(-0.7 * (leave - enter)), atol=2e-3)
+
+
 def test_a_moving_scene_is_empty_where_it_is_not_at_the_time() -> None:
     """A ball that moves along x: rays meet it where it is at their time."""
 
