@@ -27,7 +27,7 @@ NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b, c of an iteration `a X + (b X X^T + c (X X^T)^2) X` (Jordan et al. 2024)."""
 NEWTON_SCHULZ_STEPS = 5
 """Number of iterations."""
-SIDE_MULTIPLE = 64
+SIDE_MULTIPLE = 128
 """Matrices form one batch where their shorter sides round up to the same multiple of it: products of few small matrices
 are mostly overhead, and padding costs less."""
 MIN_NORM = 1e-7
