@@ -89,6 +89,11 @@ def animation(runs: list[str], path: Path) -> None:
                 rest(page)
                 keep(page, 0.0)
         browser.close()
+    save_animation(frames, path)
+
+
+def save_animation(frames: list[Image.Image], path: Path) -> None:
+    """Writes images as animated WebP under `LIMIT` bytes; the first and the last stay longer."""
     durations = [900] + [220] * (len(frames) - 2) + [900]
     for quality in (80, 65, 50, 35):
         frames[0].save(
