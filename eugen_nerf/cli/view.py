@@ -15,7 +15,13 @@ from eugen_nerf.core.checks.names import NAME
 from eugen_nerf.core.checks.places import check_place
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import QUALITY, QUALITY_RANGE, Range
-from eugen_nerf.methods.runs.run_paths import check_bundle_paths, check_config_paths, check_data_path, is_bundle
+from eugen_nerf.methods.runs.run_paths import (
+    check_bundle_paths,
+    check_config_paths,
+    check_data_path,
+    is_bundle,
+    run_names,
+)
 
 
 @dataclass
@@ -93,7 +99,7 @@ class ViewCommand:
         from eugen_nerf.methods.runs.bundle_runs import bundle_line
         from eugen_viewer.server.access import Access
         from eugen_viewer.server.address import address_lines, choose_port
-        from eugen_viewer.shown_runs import open_run, run_names
+        from eugen_viewer.shown_runs import open_run
 
         console = Console()
         port, note = choose_port(self.host, self.port)

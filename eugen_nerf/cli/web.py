@@ -12,7 +12,7 @@ from eugen_nerf.cli.support.common import print_lines, run_cli
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.ranges import QUALITY, QUALITY_RANGE
-from eugen_nerf.methods.runs.run_paths import check_bundle_paths, check_config_paths, check_data_path
+from eugen_nerf.methods.runs.run_paths import check_bundle_paths, check_config_paths, check_data_path, run_names
 from eugen_nerf.web.page import MOST_FIELDS
 from eugen_nerf.web.page_files import check_page_path
 
@@ -68,7 +68,6 @@ class WebCommand:
         from eugen_nerf.cli.support.progress import working
         from eugen_nerf.conversion.page_export import field_at, page_of
         from eugen_nerf.web.page_files import write_page
-        from eugen_viewer.shown_runs import run_names
 
         console = Console()
         names = run_names(paths, self.names)

@@ -30,13 +30,14 @@ from eugen_nerf.methods.runs.bundle_runs import open_bundle
 from eugen_nerf.methods.runs.fast_rendering import use_fast_renderer
 from eugen_nerf.methods.runs.image_metrics import quantise
 from eugen_nerf.methods.runs.loading import Run, load_run
+from eugen_nerf.methods.runs.run_paths import run_names
 from eugen_viewer.app import Viewer
 from eugen_viewer.frame_budget import FrameBudget
 from eugen_viewer.frame_rendering import Renderer
 from eugen_viewer.panels.panel_surface import SurfacePanel
 from eugen_viewer.run_comparison import RunComparison
 from eugen_viewer.server.address import choose_port
-from eugen_viewer.shown_runs import open_run, run_names
+from eugen_viewer.shown_runs import open_run
 from eugen_viewer.viewer_cameras import viewpoint_at_view
 
 pytest.importorskip("safetensors")

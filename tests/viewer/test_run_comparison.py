@@ -16,11 +16,12 @@ from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.evaluation.images.ground_truth import ground_truth
 from eugen_nerf.evaluation.images.view_rendering import render_rgb, view_camera
 from eugen_nerf.methods.runs.image_metrics import psnr, quantise
+from eugen_nerf.methods.runs.run_paths import run_names
 from eugen_viewer.frame_budget import FrameBudget
 from eugen_viewer.frame_rendering import RenderCancelled, Renderer
 from eugen_viewer.image_composition import DisplaySettings
 from eugen_viewer.run_comparison import RunComparison
-from eugen_viewer.shown_runs import ShownRun, counting_queries, open_run, run_names
+from eugen_viewer.shown_runs import ShownRun, counting_queries, open_run
 from eugen_viewer.viewer_cameras import viewpoint_at_view
 
 

@@ -130,25 +130,6 @@ def open_run(path: Path, name: str, *, device: str | None, data: Path | None, tr
     return ShownRun(name, run, run.model, trust_config=trust_config)
 
 
-def run_names(paths: list[Path], given: tuple[str, ...]) -> list[str]:
-    """Names for runs: those given, else the shortest distinct parts of their paths; of bundles the last parts."""
-    if given:
-        return list(given)
-    for length in (1, 2, 3, 4):
-        names = ["/".join(_named_parts(path, length)) for path in paths]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{name} ({number})" for number, name in enumerate(names, start=1)]
-
-
-def _named_parts(path: Path, length: int) -> tuple[str, ...]:
-    """So many parts of a path by which it is called: experiment, method and time of a run, a bundle's own folder."""
-    if is_bundle(path):
-        return path.resolve().parts[-length:]
-    parts = path.resolve().parent.parts
-    return parts[-3 : -3 + length] if length < 3 else parts[-length:]
-
-
 @contextmanager
 def counting_queries(model: Model) -> Iterator[list[int]]:
     """Within it, counts the points at which a model's fields are evaluated; the list has one number per call.

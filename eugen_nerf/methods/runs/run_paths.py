@@ -53,3 +53,22 @@ def check_data_path(path: Path | None) -> None:
     """Raises `RunError` where a data set is named that is not there."""
     if path is not None and not path.exists():
         raise RunError(f"--data {path} does not exist: give the folder of the data set")
+
+
+def run_names(paths: list[Path], given: tuple[str, ...]) -> list[str]:
+    """Names for runs: those given, else the shortest distinct parts of their paths; of bundles the last parts."""
+    if given:
+        return list(given)
+    for length in (1, 2, 3, 4):
+        names = ["/".join(_named_parts(path, length)) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({number})" for number, name in enumerate(names, start=1)]
+
+
+def _named_parts(path: Path, length: int) -> tuple[str, ...]:
+    """So many parts of a path by which it is called: experiment, method and time of a run, a bundle's own folder."""
+    if is_bundle(path):
+        return path.resolve().parts[-length:]
+    parts = path.resolve().parent.parts
+    return parts[-3 : -3 + length] if length < 3 else parts[-length:]
