@@ -14,71 +14,138 @@ ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
 ONE_ROW = np.uint32(1)
 
 
-@compiled()
-def split(x, steps):
-    """The cell of a coordinate in [0, 1], others being moved to the border, and the place in it."""
-    inside = ZERO if x < ZERO else (ONE if x > ONE else x)
-    position = inside * steps + HALF
-    cell = np.uint32(position) if position >= HALF else np.uint32(0)  # also where it is not a number
-    return cell, position - np.float32(cell)
+BLOCK = 96
+"""Points at a time: few enough that what is kept of them stays in the fastest cache."""
 
 
 @compiled()
-def corners(rows, parts, x, y, z, weight, n, start, size, hashed):
-    """Fills in the eight vertices round a point: rows of the table, uint32, and shares of the weight, float32, `[8]`.
+def split(coordinates, first, count, steps, cells, places):
+    """The cells of some coordinates in [0, 1], others being moved to the border, and the places in them.
 
-    Positions are rounded as PyTorch rounds them, so that points lie in the same cells. Shares are not a number where
-    the point is not.
+    Positions are rounded as PyTorch rounds them, so that points lie in the same cells. What is not a number lies in
+    the first cell, at a place that is not a number either.
     """
-    steps = np.float32(n - ONE_ROW)
-    (i, right), (j, up), (k, back) = split(x, steps), split(y, steps), split(z, steps)
-    far = weight * back
-    for c, plane in enumerate((weight - far, far)):
-        upper = plane * up
-        lower = plane - upper
-        parts[4 * c + 1], parts[4 * c + 3] = lower * right, upper * right
-        parts[4 * c], parts[4 * c + 2] = lower - parts[4 * c + 1], upper - parts[4 * c + 3]
+    for q in range(count):
+        x = coordinates[first + q]
+        inside = ZERO if x < ZERO else (ONE if x > ONE else x)
+        position = inside * steps + HALF
+        cell = np.int32(position if position >= HALF else HALF)
+        cells[q], places[q] = np.uint32(cell), position - np.float32(cell)
+
+
+@compiled()
+def divide(weights, first, count, places, shares):
+    """The trilinear shares of some weights, of the eight vertices round each point."""
+    for q in range(count):
+        right, up = places[0, q], places[1, q]
+        far = weights[first + q] * places[2, q]
+        near = weights[first + q] - far
+        near_upper, far_upper = near * up, far * up
+        near_lower, far_lower = near - near_upper, far - far_upper
+        shares[1, q], shares[3, q] = near_lower * right, near_upper * right
+        shares[5, q], shares[7, q] = far_lower * right, far_upper * right
+        shares[0, q], shares[2, q] = near_lower - shares[1, q], near_upper - shares[3, q]
+        shares[4, q], shares[6, q] = far_lower - shares[5, q], far_upper - shares[7, q]
+
+
+@compiled()
+def find_hashed(cells, count, start, size, rows):
+    """The rows of the eight vertices round each point, by hashing."""
+    mask = np.uint32(size - ONE_ROW)
+    for q in range(count):
+        left, below, front = cells[0, q], np.uint32(cells[1, q] * PRIME_Y), np.uint32(cells[2, q] * PRIME_Z)
+        right, above, behind = np.uint32(left + ONE_ROW), np.uint32(below + PRIME_Y), np.uint32(front + PRIME_Z)
+        rows[0, q], rows[1, q] = ((left ^ below ^ front) & mask) + start, ((right ^ below ^ front) & mask) + start
+        rows[2, q], rows[3, q] = ((left ^ above ^ front) & mask) + start, ((right ^ above ^ front) & mask) + start
+        rows[4, q], rows[5, q] = ((left ^ below ^ behind) & mask) + start, ((right ^ below ^ behind) & mask) + start
+        rows[6, q], rows[7, q] = ((left ^ above ^ behind) & mask) + start, ((right ^ above ^ behind) & mask) + start
+
+
+@compiled()
+def wrapped(row, start, size):
+    """A row of a level: the last half cell reaches one vertex beyond the grid, round the level's end (tiny-cuda-nn)."""
+    return (row if row < size else row - size) + start
+
+
+@compiled()
+def find_plain(cells, count, n, start, size, rows):
+    """The rows of the eight vertices round each point, of a level that has all of its vertices."""
+    for q in range(count):
+        first = cells[0, q] + (cells[1, q] + cells[2, q] * n) * n
+        upper, behind = first + n, first + n * n
+        rows[0, q], rows[1, q] = wrapped(first, start, size), wrapped(first + ONE_ROW, start, size)
+        rows[2, q], rows[3, q] = wrapped(upper, start, size), wrapped(upper + ONE_ROW, start, size)
+        rows[4, q], rows[5, q] = wrapped(behind, start, size), wrapped(behind + ONE_ROW, start, size)
+        rows[6, q], rows[7, q] = wrapped(behind + n, start, size), wrapped(behind + n + ONE_ROW, start, size)
+
+
+@compiled()
+def corners(points, weights, first, count, level, cells, places, rows, shares):
+    """Fills in rows and shares `[8, count]` of the vertices round some points, and what lies between, `[3, count]`.
+
+    These are loops of a few arrays each, so that a processor takes several points in one instruction.
+    """
+    n, start, size, hashed = level
+    for axis in range(3):
+        split(points[axis], first, count, np.float32(n - ONE_ROW), cells[axis], places[axis])
+    divide(weights, first, count, places, shares)
     if hashed:
-        mask, following = np.uint32(size - 1), np.uint32(i + ONE_ROW)
-        below, front = np.uint32(j * PRIME_Y), np.uint32(k * PRIME_Z)
-        above, behind = np.uint32(below + PRIME_Y), np.uint32(front + PRIME_Z)
-        for place, line in enumerate((below ^ front, above ^ front, below ^ behind, above ^ behind)):
-            rows[2 * place] = ((i ^ line) & mask) + start
-            rows[2 * place + 1] = ((following ^ line) & mask) + start
+        find_hashed(cells, count, start, size, rows)
     else:
-        first = i + (j + k * n) * n
-        for place, line in enumerate((first, first + n, first + n * n, first + n * n + n)):
-            # the last half cell reaches one vertex beyond the grid: tiny-cuda-nn wraps it round the level's end
-            rows[2 * place] = (line if line < size else line - size) + start
-            rows[2 * place + 1] = (line + 1 if line + 1 < size else line + 1 - size) + start
+        find_plain(cells, count, n, start, size, rows)
 
 
 @compiled()
-def gather_rows(points, weights, table, values, level, n, start, size, hashed, features):
+def room(points):
+    """Memory for some points: cells, places, rows and shares of their vertices."""
+    three, eight = (3, points), (8, points)
+    return (
+        np.empty(three, np.uint32), np.empty(three, np.float32), np.empty(eight, np.uint32), np.empty(eight, np.float32)
+    )  # fmt: skip
+
+
+@compiled()
+def eight_of(values, q):
+    """A column of eight numbers, in registers."""
+    return (
+        values[0, q], values[1, q], values[2, q], values[3, q], values[4, q], values[5, q], values[6, q], values[7, q]
+    )  # fmt: skip
+
+
+@compiled()
+def gather_rows(points, weights, table, values, number, level, features):
     """See `gather`; `features` is a tuple of length F, which is a constant of the compiled code."""
-    rows, parts = np.empty(8, np.uint32), np.empty(8, np.float32)
-    for i in range(points.shape[1]):
-        for j in range(points.shape[2]):
-            x, y, z = points[0, i, j], points[1, i, j], points[2, i, j]
-            corners(rows, parts, x, y, z, weights[level, i, j], n, start, size, hashed)
-            for f in range(len(features)):
-                total = parts[0] * table[rows[0], f]
-                for c in range(1, 8):
-                    total += parts[c] * table[rows[c], f]
-                values[i, level, f] += total
+    groups, each = points.shape[1], points.shape[2]
+    flat, own = points.reshape(3, groups * each), weights[number].reshape(groups * each)
+    block = max(1, BLOCK // each)
+    cells, places, rows, shares = room(block * each)
+    for begin in range(0, groups, block):
+        here = min(block, groups - begin)
+        corners(flat, own, begin * each, here * each, level, cells, places, rows, shares)
+        for i in range(here):
+            for q in range(i * each, (i + 1) * each):
+                r, s = eight_of(rows, q), eight_of(shares, q)
+                for f in range(len(features)):
+                    near = s[0] * table[r[0], f] + s[1] * table[r[1], f] + s[2] * table[r[2], f] + s[3] * table[r[3], f]
+                    far = near + s[4] * table[r[4], f] + s[5] * table[r[5], f]
+                    values[begin + i, number, f] += far + s[6] * table[r[6], f] + s[7] * table[r[7], f]
 
 
 @compiled()
-def scatter_rows(points, weights, table, values, level, n, start, size, hashed, features):
+def scatter_rows(points, weights, table, values, number, level, features):
     """See `scatter`; `features` as in `gather_rows`."""
-    rows, parts = np.empty(8, np.uint32), np.empty(8, np.float32)
-    for i in range(points.shape[1]):
-        for j in range(points.shape[2]):
-            x, y, z = points[0, i, j], points[1, i, j], points[2, i, j]
-            corners(rows, parts, x, y, z, weights[level, i, j], n, start, size, hashed)
-            for c in range(8):
-                for f in range(len(features)):
-                    table[rows[c], f] += parts[c] * values[i, level, f]
+    groups, each = points.shape[1], points.shape[2]
+    flat, own = points.reshape(3, groups * each), weights[number].reshape(groups * each)
+    block = max(1, BLOCK // each)
+    cells, places, rows, shares = room(block * each)
+    for begin in range(0, groups, block):
+        here = min(block, groups - begin)
+        corners(flat, own, begin * each, here * each, level, cells, places, rows, shares)
+        for i in range(here):
+            for q in range(i * each, (i + 1) * each):
+                for c in range(8):
+                    for f in range(len(features)):
+                        table[rows[c, q], f] += shares[c, q] * values[begin + i, number, f]
 
 
 def gather(
@@ -108,4 +175,5 @@ def _run(
     kernel: Callable[..., None], tensors: tuple[Tensor, ...], level: int, rows: tuple[int, int, int, bool]
 ) -> None:
     *sizes, hashed = rows
-    kernel(*(x.numpy() for x in tensors), level, *map(np.uint32, sizes), hashed, (0,) * tensors[2].shape[1])
+    of_level = (*map(np.uint32, sizes), hashed)
+    kernel(*(x.numpy() for x in tensors), level, of_level, (0,) * tensors[2].shape[1])
