@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from eugen_nerf.core.encodings.multisample import hexagonal_points, perpendicular_axes
+from eugen_nerf.core.encodings.compiled_multisamples import can_place, place_compiled
+from eugen_nerf.core.encodings.multisample import NUM_POINTS, hexagonal_points, perpendicular_axes
 from eugen_nerf.core.rendering.contraction import contract, contraction_scale
 from eugen_nerf.core.rendering.proposal_renderer import ConeFrustums
 
@@ -57,10 +58,16 @@ def frustum_multisamples(
         Contracted points `[r, n, J, 3]` and standard deviations `[r, n, J]` of their Gaussians.
     """
     starts = frustums.starts
+    directions = frustums.directions
+    if directions.stride(-2) == 0:  # of all frustums of a ray
+        directions = directions[..., :1, :]
+    axes = (*perpendicular_axes(directions), directions)
+    chosen = range(NUM_POINTS)[OPPOSITE] if thinned else range(NUM_POINTS)
+    if can_place(frustums, angle, mirror):
+        return place_compiled(frustums, angle, mirror, axes, chosen)
     local, across = hexagonal_points(starts, frustums.ends, frustums.radius.expand_as(starts), angle, mirror)
     if thinned:
         local, across = local[..., OPPOSITE, :], across[..., OPPOSITE]
-    axes = (*perpendicular_axes(frustums.directions), frustums.directions)
     # coordinates come first in memory: torch is slow along a last dimension of 3
     points = frustums.origins.movedim(-1, 0)[..., None]
     for k in range(3):

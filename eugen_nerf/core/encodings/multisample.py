@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 NUM_POINTS = 6
-_ANGLES = tuple(math.pi / 3 * k for k in (0, 2, 4, 3, 5, 1))
+ANGLES = tuple(math.pi / 3 * k for k in (0, 2, 4, 3, 5, 1))
+"""Of the six points round the axis, radians, from the near end to the far one."""
 
 
 def hexagonal_points(starts: Tensor, ends: Tensor, radius: Tensor, angle: Tensor, mirror: Tensor) -> tuple[Tensor, ...]:
@@ -44,9 +45,9 @@ def hexagonal_points(starts: Tensor, ends: Tensor, radius: Tensor, angle: Tensor
 
 @lru_cache
 def _angles(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`_ANGLES` as a tensor `[6]`, cached: a copy of numbers to a device makes the host wait."""
+    """`ANGLES` as a tensor `[6]`, cached: a copy of numbers to a device makes the host wait."""
     with torch.inference_mode(False):  # training may use the cached tensor next
-        return torch.tensor(_ANGLES, device=device, dtype=dtype)
+        return torch.tensor(ANGLES, device=device, dtype=dtype)
 
 
 def perpendicular_axes(directions: Tensor) -> tuple[Tensor, Tensor]:
