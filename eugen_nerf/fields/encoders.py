@@ -100,6 +100,8 @@ class MultisampleEncoder(FrustumEncoder):
             mirror = torch.rand_like(starts) < 0.5
         else:
             angle, mirror = alternating_hexagons(starts)
+        if area.stride(-1) == 0:  # all frustums of a ray share a cone
+            area = area[..., :1]
         radius = (area / math.pi).sqrt()  # a disc as large as the pixel, as nerfstudio's Gaussians have it
         cones = ConeFrustums(frustums.origins, frustums.directions, starts, ends, radius)
         return frustum_multisamples(cones, angle, mirror, thinned=self.thinned and not self.training)
