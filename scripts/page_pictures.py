@@ -3,7 +3,7 @@
 
     python scripts/page_pictures.py docs/demo.html --output docs/images    # page.jpg, page.webp
 
-Software renders every picture, so it takes minutes; a GPU would take milliseconds. Needs the packages of
+Software renders every picture, as finely as a page lets a slow renderer, so it takes minutes. Needs the packages of
 `pip install -e ".[dev]"` and an installed Chromium.
 """
 
@@ -23,17 +23,19 @@ SMALL, LARGE = {"width": 600, "height": 380}, {"width": 1000, "height": 600}
 """The animation's page, which has no room for the panel, and the screenshot's."""
 PATIENCE = 600_000
 """Milliseconds for a picture."""
-FINEST = """() => {
-  const [canvas, stage] = [document.querySelector("#picture canvas"), document.getElementById("stage")];
-  return document.body.dataset.picture === "still" && canvas.width >= stage.clientWidth;
+STILL = """() => {
+  const canvas = document.querySelector("#picture canvas");
+  const now = `${document.body.dataset.picture} ${canvas.width} ${document.getElementById("corner").textContent}`;
+  if (window.before !== now) [window.before, window.since] = [now, performance.now()];
+  return now.startsWith("still") && performance.now() - window.since > 8000;
 }"""
-"""Whether every pixel of the screen has its own."""
+"""Whether no finer picture came for longer than the page lets one take at rest."""
 
 
 def rest(page: Any) -> None:
     """Waits for the finest picture, after what was done has had time to show."""
     page.wait_for_timeout(400)
-    page.wait_for_function(FINEST, timeout=PATIENCE)
+    page.wait_for_function(STILL, timeout=PATIENCE)
 
 
 def drag(page: Any, start: tuple[float, float], across: float) -> None:

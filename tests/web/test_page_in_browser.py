@@ -314,6 +314,18 @@ def test_a_window_that_changes_its_size(show: Open) -> None:
     assert tab.page.locator("#picture").bounding_box()["height"] != box["height"]
 
 
+def test_a_picture_that_could_be_almost_whole_is_whole(show: Open) -> None:
+    """What the time at rest allows is 96 % of the pixels: the rest would be missing for ever."""
+    tab = show(pair())
+    tab.still()
+    box = tab.page.locator("#picture").bounding_box()
+    tab.page.evaluate(f"() => {{ window.fake.nanoseconds = 900e6 / {0.96 * box['width'] * box['height']}; }}")
+    tab.drag(30)
+    tab.still()
+    camera = tab.last["camera"]
+    assert (camera["width"], camera["height"]) == (box["width"], box["height"])
+
+
 def test_the_picture_is_saved_whole(show: Open) -> None:
     tab = show(pair(), title="Lego: a/b \u00fc <i>")
     tab.still()

@@ -19,6 +19,7 @@ export class Pacing {
     if (this.shown >= full) return null;
     const few = Math.min(SLOW.pixels, SLOW.milliseconds / this.perPixel);
     const pixels = Math.min(full, this.shown * FINER, Math.max(STILL / this.perPixel, this.moving, few));
+    if (pixels * 1.1 >= full) return full; // or the last picture would lack some of its pixels for ever
     return pixels > this.shown * 1.1 ? pixels : null;
   }
 
