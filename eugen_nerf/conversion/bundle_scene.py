@@ -29,6 +29,7 @@ from eugen_nerf.methods.rendering.grid_rendering import rays_of
 from eugen_nerf.methods.rendering.planning import unplan_model
 from eugen_nerf.methods.runs.fast_rendering import CHECK_RAYS, decibel, kept_renderer
 from eugen_nerf.methods.runs.loading import Run
+from eugen_nerf.methods.runs.stock_runs import model_of_graphs
 from eugen_nerf.methods.runs.training_rays import Photographs, blended, draw_pixels, ray_bundle, training_views
 from eugen_nerf.methods.unbounded_model import UnboundedModel
 from eugen_nerf.methods.zipnerf import ZipNeRFModel
@@ -44,20 +45,23 @@ MEASURED_PIXELS = 1 << 20
 def bundle_of_run(
     run: Run, *, quality: float = QUALITY, progress: Callable[[str], None] = lambda line: None
 ) -> BundledField:
-    """The bundle of a run of ours, with its fast renderer where it has what that is chosen by.
+    """The bundle of a run, with its fast renderer where it has what that is chosen by.
 
     Args:
-        run: with its training and test views; `renderer.safetensors` may be written beside it, and its model renders
-            exactly from now on.
+        run: of ours, or of a stock method of which `model_of_graphs` makes a copy; with its training and test views.
+            `renderer.safetensors` may be written beside it, and its model renders exactly from now on.
         quality: dB of PSNR that the renderer may lose against the training photographs.
         progress: called with lines that say what the bundle lacks.
 
     Raises:
-        ConfigError: a run of a stock method.
+        ConfigError: a run of a method whose fields bundles do not know.
     """
-    model = run.model
-    if not isinstance(model, GraphModel):
-        raise ConfigError(f"{run.path} is of a stock method: convert layers of it, and bundle the converted run")
+    model = model_of_graphs(run)
+    if model is None:
+        raise ConfigError(
+            f"{run.path} is a run of {run.config.method_name}, whose fields are no graphs of layers: bundles and pages "
+            "are for runs of vanilla-nerf, dnerf and eugen methods"
+        )
     field = bundle_of(model)
     try:
         training = training_views(run.pipeline.datamanager).cameras

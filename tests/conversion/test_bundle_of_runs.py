@@ -11,6 +11,7 @@ import pytest
 import torch
 from golden_outputs import GOLDEN, golden_runs
 from PIL import Image
+from tiny_runs import render
 
 from eugen_nerf.cli import distill
 from eugen_nerf.cli import render as cli
@@ -227,9 +228,24 @@ def test_the_command_bundles_a_run_as_it_is(
     assert bundle.render(bundle.cameras[0]).colour.shape == (16, 16, 3)
 
 
-def test_a_bundle_is_not_made_of_a_stock_run(tiny_stock_run: Path) -> None:
-    with pytest.raises(ConfigError, match="is of a stock method: convert layers of it"):
+def test_a_bundle_is_not_made_of_a_method_without_graphs(tiny_stock_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eugen_nerf.methods.runs.stock_runs.graph_copy", lambda model: None)
+    with pytest.raises(ConfigError, match="is a run of vanilla-nerf, whose fields are no graphs of layers"):
         bundle_of_run(load_run(tiny_stock_run, device="cpu"))
+
+
+def test_a_stock_run_is_bundled_as_the_copy_that_renders_as_it_does(
+    tiny_stock_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.SURVEY", 8)
+    monkeypatch.setattr(grid_rendering, "CELLS", 16)
+    config = Path(shutil.copytree(tiny_stock_run.parent, tmp_path / "run")) / "config.yml"
+    run = load_run(config, device="cpu")
+    exact = render(run.model, run.pipeline)["rgb_fine"]
+    field = bundle_of_run(run, quality=LOOSE)
+    save_bundle(field, tmp_path / "bundle")
+    colour = load_bundle(tmp_path / "bundle").render(field.cameras[0]).colour
+    assert float((colour - exact).square().mean()) < 1e-3, "30 dB"
 
 
 @pytest.fixture

@@ -282,11 +282,8 @@ def test_the_command_refuses_in_one_line(
 
 
 def test_other_methods_have_no_graphs() -> None:
-    run = SimpleNamespace(
-        pipeline=SimpleNamespace(model=nn.Identity()),
-        config=SimpleNamespace(method_name="nerfacto"),
-        path="a/config.yml",
-    )
+    pipeline, config = SimpleNamespace(model=nn.Identity()), SimpleNamespace(method_name="nerfacto")
+    run = Run(config, pipeline, Path("a/step-000000001.ckpt"), 1, Path("a/config.yml"))  # type: ignore[arg-type]
     assert not has_graphs(run)
     with pytest.raises(
         RunError, match=r"^a/config\.yml is a run of nerfacto, whose fields are no graphs of layers: bundles are for"

@@ -46,7 +46,8 @@ def test_a_renderer_that_loses_too_much_is_no_row(config: Path, monkeypatch: pyt
     assert any("would lose 1.50 dB" in note for note in found.notes)
 
 
-def test_runs_without_one_are_refused(tiny_stock_run: Path) -> None:
+def test_runs_without_one_are_refused(tiny_stock_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eugen_nerf.methods.runs.stock_runs.graph_copy", lambda model: None)
     with pytest.raises(ConfigError, match="--fast takes runs with a fast renderer"):
         evaluate([tiny_stock_run], names=["stock"], timing=QUICK, device="cpu", fast=("stock",))
 

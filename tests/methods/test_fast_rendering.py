@@ -206,11 +206,6 @@ def test_a_run_that_cannot_be_written_beside_is_rendered_all_the_same(
     assert any("could not be stored" in line for line in said)
 
 
-def test_stock_methods_are_left_alone(tiny_stock_run: Path) -> None:
-    assert use_fast_renderer(load_run(tiny_stock_run, device="cpu")) is None
-    assert not (tiny_stock_run.parent / "renderer.safetensors").exists()
-
-
 def some_renderer() -> GridRenderer:
     occupied = torch.rand(2, 3, 4, 5) < 0.5
     return GridRenderer(DensityGrid(torch.tensor([1.0, 2.0, 3.0]), 0.25, torch.rand(2, 3, 4, 5), occupied), rate=1.5)

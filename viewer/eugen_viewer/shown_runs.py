@@ -82,7 +82,10 @@ class ShownRun:
             What was chosen; None where the method has no such renderer.
         """
         self.quality = quality
-        return use_fast_renderer(self.run, quality=quality)
+        choice = use_fast_renderer(self.run, quality=quality)
+        self.model = self.run.model  # a stock model may have made place for its copy
+        self.forget_costs()
+        return choice
 
     def costs(self) -> tuple[int, int | None]:
         """Number of parameters needed for evaluation, and multiply-adds of a query (None if they cannot be counted)."""

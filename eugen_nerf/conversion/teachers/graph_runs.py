@@ -6,15 +6,16 @@ import copy
 
 from nerfstudio.engine.trainer import TrainerConfig
 
-from eugen_nerf.conversion.teachers.stock_copy import copy_stock, is_convertible
+from eugen_nerf.conversion.teachers.stock_copy import copy_stock
 from eugen_nerf.core.errors import RunError
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.runs.loading import Run
+from eugen_nerf.methods.stock.nerf_copy import is_stock_nerf
 
 
 def has_graphs(run: Run) -> bool:
     """Whether `graph_model` takes a run: of other methods, linear layers are converted one by one."""
-    return isinstance(run.pipeline.model, GraphModel) or is_convertible(run.pipeline.model)
+    return isinstance(run.trained_model, GraphModel) or is_stock_nerf(run.trained_model)
 
 
 def graph_model(run: Run) -> tuple[TrainerConfig, GraphModel]:
@@ -26,10 +27,10 @@ def graph_model(run: Run) -> tuple[TrainerConfig, GraphModel]:
     Raises:
         RunError: a run of another method.
     """
-    model = run.pipeline.model
+    model = run.trained_model
     if isinstance(model, GraphModel):
         return copy.deepcopy(run.config), model
-    if is_convertible(model):
+    if is_stock_nerf(model):
         return copy_stock(run, model)
     raise RunError(
         f"{run.path} is a run of {run.config.method_name}, whose fields are no graphs of layers: bundles are "

@@ -67,7 +67,7 @@ class ModuleTeacher(Teacher):
                 f"fields of {run.config.method_name} have no names of their own: choose their layers by --layers, such "
                 "as field.mlp_base.* or proposal_networks.*"
             )
-        super().__init__(run, config, run.model, copy.deepcopy(run.config))
+        super().__init__(run, config, run.trained_model, copy.deepcopy(run.config))
         self._earlier = dict(pipeline.linears) if isinstance(pipeline, ConvertedPipelineConfig) else {}
         self.parts: dict[str, ModuleConversion] = {}
         """By the full name of a field, what of it can be converted."""

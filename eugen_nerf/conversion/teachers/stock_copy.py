@@ -1,36 +1,19 @@
-"""Stock vanilla-nerf and dnerf copied, weight by weight, into dense models of ours."""
+"""Stock vanilla-nerf and dnerf as teachers: a copy as a dense model of ours, and the trainer that describes it."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import fields
 
-import torch
 from nerfstudio.engine.trainer import TrainerConfig
-from nerfstudio.field_components.mlp import MLP
-from nerfstudio.field_components.temporal_distortions import DNeRFDistortion
-from nerfstudio.fields.vanilla_nerf_field import NeRFField as StockField
 from nerfstudio.models.vanilla_nerf import NeRFModel as StockModel
-from torch import nn
 
-from eugen_nerf.core import DenseLinear, LayerGraph
 from eugen_nerf.data.manager import EugenDataManagerConfig
-from eugen_nerf.fields.deformation import DeformationFieldConfig
-from eugen_nerf.fields.nerf import NeRFFieldConfig
-from eugen_nerf.methods.dnerf import EugenDNerfModel, EugenDNerfModelConfig
 from eugen_nerf.methods.nerf import EugenNerfModel, EugenNerfModelConfig
 from eugen_nerf.methods.presets.dynamic import eugen_dnerf
 from eugen_nerf.methods.presets.static import eugen_nerf
 from eugen_nerf.methods.runs.loading import Run
-
-
-def is_convertible(model: nn.Module) -> bool:
-    """Whether a model is stock vanilla-nerf or dnerf."""
-    if type(model) is not StockModel:
-        return False
-    distortion = model.temporal_distortion
-    return distortion is None or isinstance(distortion, DNeRFDistortion)
+from eugen_nerf.methods.stock.nerf_copy import describe_copy, nerf_copy
 
 
 def copy_stock(run: Run, stock: StockModel) -> tuple[TrainerConfig, EugenNerfModel]:
@@ -38,10 +21,9 @@ def copy_stock(run: Run, stock: StockModel) -> tuple[TrainerConfig, EugenNerfMod
 
     Args:
         run: the stock run; unchanged.
-        stock: its model, one that `is_convertible`.
+        stock: its model, one that `is_stock_nerf`.
     """
-    distortion = stock.temporal_distortion
-    config = copy.deepcopy((eugen_nerf if distortion is None else eugen_dnerf).config)
+    config = copy.deepcopy((eugen_nerf if stock.temporal_distortion is None else eugen_dnerf).config)
     old = copy.deepcopy(run.config)
     for name in ("output_dir", "experiment_name", "data", "machine", "logging", "vis", "relative_model_dir"):
         setattr(config, name, getattr(old, name))
@@ -51,75 +33,5 @@ def copy_stock(run: Run, stock: StockModel) -> tuple[TrainerConfig, EugenNerfMod
             setattr(config.pipeline.datamanager, f.name, getattr(old.pipeline.datamanager, f.name))
     model_config = config.pipeline.model
     assert isinstance(model_config, EugenNerfModelConfig)
-    model_config.variant = "dense"
-    model_config.reset_near_plane = True  # the stock model's behaviour: the student renders as its teacher does
-    model_config.network = _network_of(stock.field_fine)  # type: ignore[arg-type]
-    for name in (
-        "enable_collider",
-        "collider_params",
-        "loss_coefficients",
-        "eval_num_rays_per_chunk",
-        "num_coarse_samples",
-        "num_importance_samples",
-        "background_color",
-    ):
-        setattr(model_config, name, getattr(stock.config, name))
-    if distortion is not None:
-        assert isinstance(distortion, DNeRFDistortion)
-        assert isinstance(model_config, EugenDNerfModelConfig)
-        model_config.deformation = _deformation_of(distortion)
-    # the configuration returned will be changed to that of a student, the model's own stays
-    own = copy.deepcopy(model_config)
-    model = own.setup(scene_box=stock.scene_box, num_train_data=stock.num_train_data).to(stock.device)
-    assert isinstance(model, EugenNerfModel)
-    for ours, theirs in ((model.field_coarse, stock.field_coarse), (model.field_fine, stock.field_fine)):
-        _copy_layers(ours.network, _layers_of(theirs))  # type: ignore[arg-type]
-    if isinstance(model, EugenDNerfModel):
-        assert distortion is not None
-        _copy_layers(model.deformation.network, [*distortion.mlp_deform.layers])
-    return config, model.eval()
-
-
-def _network_of(stock: StockField) -> NeRFFieldConfig:
-    base, head = stock.mlp_base, stock.mlp_head
-    assert isinstance(base, MLP)
-    return NeRFFieldConfig(
-        trunk_layers=base.num_layers,
-        trunk_width=base.layer_width,
-        skips=tuple(base.skip_connections or ()),
-        head_layers=head.num_layers,
-        head_width=head.layer_width,
-        position_frequencies=stock.position_encoding.num_frequencies,  # type: ignore[arg-type]
-        position_max_exponent=stock.position_encoding.max_freq,  # type: ignore[arg-type]
-        direction_frequencies=stock.direction_encoding.num_frequencies,  # type: ignore[arg-type]
-    )
-
-
-def _deformation_of(stock: DNeRFDistortion) -> DeformationFieldConfig:
-    """Its last layer is our offset's; stock D-NeRF does not hold time 0 in place."""
-    network = stock.mlp_deform
-    return DeformationFieldConfig(
-        trunk_layers=network.num_layers - 1,
-        trunk_width=network.layer_width,
-        skips=tuple(i for i in network.skip_connections or () if i < network.num_layers - 1),
-        position_frequencies=stock.position_encoding.num_frequencies,  # type: ignore[arg-type]
-        position_max_exponent=stock.position_encoding.max_freq,  # type: ignore[arg-type]
-        time_frequencies=stock.temporal_encoding.num_frequencies,  # type: ignore[arg-type]
-        time_max_exponent=stock.temporal_encoding.max_freq,  # type: ignore[arg-type]
-        anchored=False,
-    )
-
-
-def _layers_of(stock: StockField) -> list[nn.Module]:
-    """The linear layers in the order of our network's names."""
-    return [*stock.mlp_base.layers, stock.field_output_density.net, *stock.mlp_head.layers, stock.field_heads[0].net]
-
-
-@torch.no_grad()
-def _copy_layers(ours: LayerGraph, stock: Sequence[nn.Module]) -> None:
-    for name, theirs in zip(ours.names, stock, strict=True):
-        layer = ours.layer(name)
-        assert isinstance(theirs, nn.Linear)
-        assert isinstance(layer, DenseLinear)
-        layer.weight.copy_(theirs.weight)
-        layer.bias.copy_(theirs.bias)
+    describe_copy(stock, model_config)
+    return config, nerf_copy(stock, model_config)

@@ -21,6 +21,7 @@ from eugen_nerf.methods.rendering.fewer_samples import FewerSamples
 from eugen_nerf.methods.rendering.planning import plan_model, unplan_model
 from eugen_nerf.methods.rendering.stored_renderer import load_renderer, save_renderer
 from eugen_nerf.methods.runs.loading import Run
+from eugen_nerf.methods.runs.stock_runs import model_of_graphs, restore_stock
 from eugen_nerf.methods.runs.training_rays import MeasuredDepths, Photographs, draw_pixels, ray_bundle, training_views
 
 WAYS: dict[type, str] = {
@@ -76,7 +77,8 @@ def use_fast_renderer(
 ) -> RendererChoice | None:
     """Gives a run's model its fast renderer, from the file beside its checkpoints or chosen and stored there.
 
-    The model's networks get plans too, of the backend and dtype that suit the machine.
+    The model's networks get plans too, of the backend and dtype that suit the machine. A stock run's model makes place
+    for its copy (`model_of_graphs`) where that renders fast.
 
     Args:
         run: with its training views; its model then renders fast in inference mode.
@@ -97,6 +99,8 @@ def use_fast_renderer(
     if choice.rate:
         _plan(run, choice.dtype)  # type: ignore[arg-type]
         model.render_by(renderer)
+    else:
+        restore_stock(run)
     return choice
 
 
@@ -106,7 +110,7 @@ def kept_renderer(
     """The fast renderer of a run, from the file beside its checkpoints or chosen and stored there.
 
     Args:
-        run: with its training views.
+        run: with its training views; a copy takes the place of a stock model (`model_of_graphs`).
         quality: dB of PSNR that renderer and plans together may lose against the training photographs.
         progress: called with what is being done.
 
@@ -117,8 +121,8 @@ def kept_renderer(
     Raises:
         RunError: as `choose_renderer`.
     """
-    model = run.model
-    if not isinstance(model, GraphModel) or not model.renders_fast:
+    model = model_of_graphs(run)
+    if model is None or not model.renders_fast:
         return None
     path = run.path.parent / "renderer.safetensors"
     conditions = {"source": _identity(run.checkpoint), "quality": quality, "plan": [*machine_plan(model.device)]}

@@ -46,6 +46,7 @@ class Run:
         checkpoint: the file the weights came from.
         step: the training step of that file.
         path: the run's ``config.yml``.
+        stock: the model of a stock method, while a copy that renders faster has its place in the pipeline.
     """
 
     config: TrainerConfig
@@ -53,11 +54,17 @@ class Run:
     checkpoint: Path
     step: int
     path: Path
+    stock: Model | None = None
 
     @property
     def model(self) -> Model:
         """The nerfstudio model inside the pipeline."""
         return self.pipeline.model
+
+    @property
+    def trained_model(self) -> Model:
+        """The model that the configuration describes: `model`, but where a copy has its place."""
+        return self.model if self.stock is None else self.stock
 
 
 def load_run(
