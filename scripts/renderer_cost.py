@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Pictures of runs by the samplers of training and by the fast renderer, in turns in one process.
 
-Runs of stock methods are baselines, rendered as nerfstudio renders them. What the products of all queries would take at
-the measured peak of this machine is the physical limit.
+Runs of stock methods are rendered as nerfstudio renders them first, and by their copies where there are such. What the
+products of all queries would take at the measured peak of this machine is the physical limit.
 
 python scripts/renderer_cost.py --runs RUN/config.yml ... --names dense ... \
     --output docs/results/data/renderer_scene_cpu.json
@@ -81,7 +81,7 @@ class Contender:
     """A run and the ways in which it is rendered.
 
     Args:
-        run: of ours, or of a stock method, which has one way.
+        run: of ours, or of a stock method, which nerfstudio's own way is the first of.
         name: for the table.
         size: height of its picture of the first test view, pixels.
         quality: dB that the fast renderer may lose in training.
@@ -93,18 +93,19 @@ class Contender:
         self.camera = self.data.cameras[:1].to(run.model.device)
         self.camera.rescale_output_resolution(size / float(self.camera.height[0]))
         self.renderer: FastRenderer | None = None
-        self.ways, self.seconds = [STOCK], dict[str, list[float]]()
-        if isinstance(run.model, GraphModel):
-            kept = kept_renderer(run, quality=quality, progress=print)
-            assert kept is not None, f"{name} has no fast renderer"
+        self.ways, self.seconds, self.model = [STOCK], dict[str, list[float]](), run.model
+        kept = kept_renderer(run, quality=quality, progress=print)
+        if kept is not None:
+            assert isinstance(run.model, GraphModel)
             self.renderer, choice = kept
             assert choice.rate, f"{name} keeps the exact samplers: {choice}"
             print(choice)
-            self.ways = ways(run.model)
+            self.ways = ways(run.model) if run.stock is None else [STOCK, *ways(run.model)]
 
     def prepare(self, way: Way) -> None:
         """Makes the model render in that way."""
-        model = self.run.model
+        self.model = self.run.trained_model if way is STOCK else self.run.model
+        model = self.model
         if not isinstance(model, GraphModel):
             return
         model.render_by(None)
@@ -118,7 +119,7 @@ class Contender:
     def picture(self, camera: Any = None) -> Tensor:
         """Colours `[pixels, 3]` of a view; by default the large one."""
         chosen = self.camera if camera is None else camera
-        outputs = self.run.model.get_outputs_for_camera(chosen)
+        outputs = self.model.get_outputs_for_camera(chosen)
         return next(outputs[name] for name in COLOURS if name in outputs).reshape(-1, 3)
 
     def take_turn(self) -> None:
@@ -168,8 +169,8 @@ class Contender:
         return statistics.mean(psnr)
 
     def _counted_picture(self) -> tuple[Tensor, int]:
-        """The picture, and the multiply-adds of its networks' queries; 0 where the run is of a stock method."""
-        if not isinstance(self.run.model, GraphModel):
+        """The picture, and the multiply-adds of its networks' queries; 0 where nerfstudio renders."""
+        if not isinstance(self.model, GraphModel):
             return self.picture(), 0
         counts, hooks = list[int](), []
 
@@ -178,7 +179,7 @@ class Contender:
             part = graph if wanted is None else graph.pruned(len(network.input_widths), wanted)[0]
             counts.append(outputs[0].shape[:-1].numel() * part.multiply_adds())
 
-        for field in self.run.model.graph_fields().values():
+        for field in self.model.graph_fields().values():
             hooks.append(field.network.register_forward_hook(count, with_kwargs=True))  # type: ignore[arg-type]
         try:
             return self.picture(), sum(counts)

@@ -116,17 +116,20 @@ class GraphField(Field, ABC):
     Args:
         config: sizes and replaced layers.
         variant: one of `core.networks.nerf_mlp.VARIANTS`.
+        network: in place of the one that the two describe.
     """
 
-    def __init__(self, config: GraphFieldConfig, variant: Variant) -> None:
+    def __init__(self, config: GraphFieldConfig, variant: Variant, network: LayerGraph | None = None) -> None:
         super().__init__()
         self.train_precision, self.shares = config.train_precision, config.shares
         self.arithmetic: Arithmetic | None = None
         """The model's, which sets it; without one, products are as torch and an autocast outside have them."""
         self.inference_rows: int | None = None
         """Samples that are encoded and evaluated at a time in inference mode; None for all at once."""
-        shape = replace(config.shape(), start=config.dense_start)
-        self.network: LayerGraph = build_variant(shape, variant, config.replacement())
+        if network is None:
+            shape = replace(config.shape(), start=config.dense_start)
+            network = build_variant(shape, variant, config.replacement())
+        self.network: LayerGraph = network
         if config.train_merged and variant == "eugen" and unmergeable_reason(self.network) is None:
             self.network = merged_for_training(self.network)
         for share in (*config.shares, config.share):

@@ -21,6 +21,7 @@ from torch.nn import Parameter
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.networks.nerf_mlp import Variant
+from eugen_nerf.core.rendering.proposal_renderer import ProposalRenderer
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.frustum_field import UnboundedField, UnboundedFieldConfig
 from eugen_nerf.methods.background_renderers import rgb_renderer
@@ -89,18 +90,30 @@ class UnboundedModel(GraphModel):
                 f"near and far plane must be 0 < near < far, got {config.near_plane:g} and {config.far_plane:g}"
             )
         self.collider = NearFarCollider(config.near_plane, config.far_plane, reset_near_plane=False)  # type: ignore[assignment]
-        final, proposals = config.field_settings()
-        self.field = final.setup(variant=config.variant)
-        self.proposals = nn.ModuleList(p.setup(variant=config.proposal_variant) for p in proposals)
+        self.build_fields()
         counts = (*config.num_proposal_samples, config.num_samples)
         self.sampler = ProposalSampler(self.first_sampler(), counts, config.anneal_slope, config.histogram_padding)
         self.renderer_rgb = rgb_renderer(config.background_color, None)
         self.renderer_accumulation = AccumulationRenderer()
         self.renderer_depth = DepthRenderer()
 
+    def build_fields(self) -> None:
+        """Sets `field` and `proposals`."""
+        final, proposals = self.config.field_settings()
+        self.field = final.setup(variant=self.config.variant)
+        self.proposals = nn.ModuleList(p.setup(variant=self.config.proposal_variant) for p in proposals)
+
     def first_sampler(self) -> Sampler:
         """What places the samples of the first round."""
         raise NotImplementedError
+
+    def bundled_renderer(self, counts: tuple[int, ...]) -> ProposalRenderer:
+        """What samples as this model does in evaluation, in torch alone; by default its first round in disparity.
+
+        Args:
+            counts: samples of each round of proposals, then of the field.
+        """
+        return ProposalRenderer(counts, padding=self.config.histogram_padding)
 
     def interlevel_loss(self, rounds: Sequence[Round]) -> Tensor:
         """The loss of proposals against the final samples, which come last; a scalar."""

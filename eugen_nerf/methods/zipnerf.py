@@ -11,6 +11,7 @@ from nerfstudio.model_components.ray_samplers import Sampler
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.rendering.proposal_renderer import ProposalRenderer
 from eugen_nerf.core.rendering.step_functions import antialiased_interlevel_loss, check_halfwidth
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.frustum_field import UnboundedFieldConfig
@@ -79,6 +80,11 @@ class ZipNeRFModel(UnboundedModel):
     def first_sampler(self) -> Sampler:
         """Spaced by the power transformation."""
         return power_sampler(self.config.distance_exponent, self.config.distance_multiplier)
+
+    def bundled_renderer(self, counts: tuple[int, ...]) -> ProposalRenderer:
+        """See `UnboundedModel`."""
+        config = self.config
+        return ProposalRenderer(counts, config.distance_exponent, config.distance_multiplier, config.histogram_padding)
 
     def interlevel_loss(self, rounds: Sequence[Round]) -> Tensor:
         """The anti-aliased loss, against blurred final weights."""

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from eugen_nerf.core.bundle_schema import Spec, StoredTensors
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
-from eugen_nerf.core.encodings.point_encodings import Encoding, FrequencyEncoding, build_encoding, take_box
+from eugen_nerf.core.encodings.encoding_kinds import build_encoding
+from eugen_nerf.core.encodings.point_encodings import Encoding, FrequencyEncoding, take_box
 
 
 class Deformation(nn.Module):

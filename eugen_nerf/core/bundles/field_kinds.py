@@ -16,7 +16,7 @@ def _build_proposals(spec: Spec, tensors: StoredTensors, prefix: str) -> Bundled
         spec.text("kind", (RadianceBundle.kind,))
         field = RadianceBundle.build(spec, tensors, prefix)
         spec.close()
-        if field.direction is not None or not field.position.takes_scale or field.deformation is not None:
+        if field.direction is not None or not field.position.takes_frustums or field.deformation is not None:
             raise BundleError(f"{spec.where} is no proposal: one has a density of frustums, and no colour; {ADVICE}")
         return field.eval()
 

@@ -16,13 +16,14 @@ from eugen_nerf.core.bundles.bundled_network import BundledGraph
 from eugen_nerf.core.bundles.bundled_parts import Deformation, Occupancy
 from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
 from eugen_nerf.core.cameras.camera_images import RenderedPixels
+from eugen_nerf.core.encodings.cube_encodings import CubeEncoding, SphericalEncoding
+from eugen_nerf.core.encodings.encoding_kinds import build_encoding
 from eugen_nerf.core.encodings.point_encodings import (
     BoxEncoding,
     ContractedEncoding,
     Encoding,
     FrequencyEncoding,
     PyramidEncoding,
-    build_encoding,
 )
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.rendering.proposal_renderer import ConeFrustums
@@ -36,7 +37,7 @@ class RadianceBundle(BundledField):
     """Density and colour of a static scene, or of one that moves behind a deformation.
 
     Args:
-        position: encoding of points; outside a `BoxEncoding`'s box the density is zero.
+        position: encoding of points; outside the box or cube of one by grids the density is zero.
         network: from encoded points and directions to raw density and colour, or to raw density alone.
         direction: encoding of view directions; None for density alone.
         density: name of the density's activation, one of `DENSITIES`.
@@ -77,7 +78,7 @@ class RadianceBundle(BundledField):
         self.density, self.density_bias, self.colour_padding = density, density_bias, colour_padding
         self.deformation, self.occupancy = deformation, occupancy
         if direction is not None:
-            self.renderers = (BundledProposals.kind if position.takes_scale else BundledGrid.kind,)
+            self.renderers = (BundledProposals.kind if position.takes_frustums else BundledGrid.kind,)
         self.align()
 
     @property
@@ -124,6 +125,8 @@ class RadianceBundle(BundledField):
         if isinstance(self.position, BoxEncoding):
             unit = self.position.unit(points)
             density = density * ((unit >= 0) & (unit <= 1)).all(dim=-1, keepdim=True)
+        elif isinstance(self.position, CubeEncoding):
+            density = density * self.position.is_inside(self.position.unit(points))
         if self.occupancy is not None:
             density = density * self.occupancy(points)
         return density, None if colour is None else colour.clamp(0, 1)
@@ -162,13 +165,15 @@ class RadianceBundle(BundledField):
             frustums: round rays.
             thinned: whether fewer points may stand for each.
         """
-        assert isinstance(self.position, ContractedEncoding | PyramidEncoding)
+        assert isinstance(self.position, ContractedEncoding | PyramidEncoding | CubeEncoding)
         frustums = frustums.to(self.precision)
         inputs = [self.position.of_frustums(frustums, thinned=thinned)]
         if self.direction is not None:
             towards = self.direction(frustums.directions, torch.zeros_like(frustums.radius)[..., None])
             inputs.append(towards.expand(*frustums.shape, -1))
         density, colour = self._activated(inputs)
+        if isinstance(self.position, CubeEncoding):
+            density = density * self.position.is_inside(self.position.unit(frustums.middles))
         return density[..., 0].float(), None if colour is None else colour.float()
 
     def _coloured(self, frustums: ConeFrustums) -> tuple[Tensor, Tensor]:
@@ -193,11 +198,12 @@ class RadianceBundle(BundledField):
     @classmethod
     def build(cls, spec: Spec, tensors: StoredTensors, prefix: str = "") -> RadianceBundle:
         """The field that `spec` describes; raises `BundleError` where it describes none."""
-        kinds = ("frequency", "contracted", "pyramid", "box")
+        kinds = ("frequency", "contracted", "pyramid", "box", CubeEncoding.kind)
         position = build_encoding(spec.part("position"), tensors, f"{prefix}position.", 3, kinds)
         towards, direction = spec.optional_part("direction"), None
         if towards is not None:
-            direction = build_encoding(towards, tensors, f"{prefix}direction.", 3, (FrequencyEncoding.kind,))
+            directions = (FrequencyEncoding.kind, SphericalEncoding.kind)
+            direction = build_encoding(towards, tensors, f"{prefix}direction.", 3, directions)
         widths = (position.out_features, *(() if direction is None else (direction.out_features,)))
         outputs = (1,) if direction is None else (1, 3)
         network = BundledGraph.build(spec.part("network"), tensors, f"{prefix}network.", widths, outputs)

@@ -27,6 +27,8 @@ class GridLevel(NamedTuple):
     """Number of rows."""
     hashed: bool
     """Whether rows are found by hashing."""
+    shift: float
+    """Place of the point 0, in cells from the first vertex."""
 
 
 def can_pool(table: Tensor, points: Tensor, weights: Tensor) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from eugen_nerf.core.layers.numba_loops import compiled
 
 PRIME_Y, PRIME_Z = np.uint32(2654435761), np.uint32(805459861)  # Teschner et al. 2003
-ZERO, HALF, ONE = np.float32(0), np.float32(0.5), np.float32(1)
+ZERO, ONE = np.float32(0), np.float32(1)
 ONE_ROW = np.uint32(1)
 
 
@@ -19,7 +19,7 @@ BLOCK = 96
 
 
 @compiled()
-def split(coordinates, first, count, steps, cells, places):
+def split(coordinates, first, count, steps, shift, cells, places):
     """The cells of some coordinates in [0, 1], others being moved to the border, and the places in them.
 
     Positions are rounded as PyTorch rounds them, so that points lie in the same cells. What is not a number lies in
@@ -28,8 +28,8 @@ def split(coordinates, first, count, steps, cells, places):
     for q in range(count):
         x = coordinates[first + q]
         inside = ZERO if x < ZERO else (ONE if x > ONE else x)
-        position = inside * steps + HALF
-        cell = np.int32(position if position >= HALF else HALF)
+        position = inside * steps + shift
+        cell = np.int32(position if position >= shift else shift)
         cells[q], places[q] = np.uint32(cell), position - np.float32(cell)
 
 
@@ -85,9 +85,9 @@ def corners(points, weights, first, count, level, cells, places, rows, shares):
 
     These are loops of a few arrays each, so that a processor takes several points in one instruction.
     """
-    n, start, size, hashed = level
+    n, start, size, hashed, shift = level
     for axis in range(3):
-        split(points[axis], first, count, np.float32(n - ONE_ROW), cells[axis], places[axis])
+        split(points[axis], first, count, np.float32(n - ONE_ROW), shift, cells[axis], places[axis])
     divide(weights, first, count, places, shares)
     if hashed:
         find_hashed(cells, count, start, size, rows)
@@ -149,7 +149,7 @@ def scatter_rows(points, weights, table, values, number, level, features):
 
 
 def gather(
-    points: Tensor, weights: Tensor, table: Tensor, values: Tensor, level: int, rows: tuple[int, int, int, bool]
+    points: Tensor, weights: Tensor, table: Tensor, values: Tensor, level: int, rows: tuple[int, int, int, bool, float]
 ) -> None:
     """Adds rows of the table to the values of one level; all tensors are float32, contiguous and on the CPU.
 
@@ -159,21 +159,22 @@ def gather(
         table: `[rows, F]`.
         values: `[groups, L, F]`.
         level: number of the level.
-        rows: its vertices along each side, its first row, its number of rows, and whether they are hashed.
+        rows: its vertices along each side, its first row, its number of rows, whether they are hashed, and the place
+            of the point 0, in cells from the first vertex.
     """
     _run(gather_rows, (points, weights, table, values), level, rows)
 
 
 def scatter(
-    points: Tensor, weights: Tensor, table: Tensor, values: Tensor, level: int, rows: tuple[int, int, int, bool]
+    points: Tensor, weights: Tensor, table: Tensor, values: Tensor, level: int, rows: tuple[int, int, int, bool, float]
 ) -> None:
     """Adds the values of one level to rows of the table: the derivative of `gather`, whose arguments it has."""
     _run(scatter_rows, (points, weights, table, values), level, rows)
 
 
 def _run(
-    kernel: Callable[..., None], tensors: tuple[Tensor, ...], level: int, rows: tuple[int, int, int, bool]
+    kernel: Callable[..., None], tensors: tuple[Tensor, ...], level: int, rows: tuple[int, int, int, bool, float]
 ) -> None:
-    *sizes, hashed = rows
-    of_level = (*map(np.uint32, sizes), hashed)
+    *sizes, hashed, shift = rows
+    of_level = (*map(np.uint32, sizes), hashed, np.float32(shift))
     kernel(*(x.numpy() for x in tensors), level, of_level, (0,) * tensors[2].shape[1])

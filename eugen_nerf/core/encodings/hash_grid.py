@@ -2,7 +2,7 @@
 
 Indices and interpolation weights are tiny-cuda-nn's: level l has `s_l = n_l - 1` cells between 0 and 1, a point sits at
 `s_l x + 1/2`, levels whose vertices fit into the table are indexed densely, the others hashed. So one table gives the
-same features in both.
+same features in both. nerfstudio's own grids in PyTorch have points at `s_l x` (`shift` 0).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class HashGrid(nn.Module):
         log2_table_size: levels with more vertices than 2 to this power are hashed.
         init_range: the features start uniform in [-init_range, init_range].
         seed: of that start.
+        shift: place of the point 0, in cells from the first vertex.
 
     Raises:
         ConfigError: no level, resolutions below 2, or a table that 32-bit indices cannot reach.
@@ -57,6 +58,7 @@ class HashGrid(nn.Module):
         log2_table_size: int = 21,
         init_range: float = 1e-4,
         seed: int = 0,
+        shift: float = 0.5,
     ) -> None:
         super().__init__()
         if not resolutions or min(resolutions) < 2 or features < 1 or not 3 <= log2_table_size <= 26:
@@ -65,13 +67,15 @@ class HashGrid(nn.Module):
                 f"from 3 to 26; got resolutions {resolutions}, {features} features, log2 table size {log2_table_size}"
             )
         self.resolutions, self.features, self.init_range = tuple(resolutions), features, init_range
+        self.shift = shift
         self.sizes = tuple(_level_size(n, 1 << log2_table_size) for n in resolutions)
         self.hashed = tuple(n**3 > size for n, size in zip(resolutions, self.sizes, strict=True))
         drawn = torch.rand(sum(self.sizes), features, generator=seeded_generator(seed, "hash grid")) * 2 - 1
         self.table = nn.Parameter(drawn * (init_range / PRECONDITION))
         self.out_features = len(resolutions) * (features + 1)
         starts = accumulate(self.sizes[:-1], initial=0)
-        self._levels = tuple(map(GridLevel, self.resolutions, starts, self.sizes, self.hashed))
+        levels = zip(self.resolutions, starts, self.sizes, self.hashed, strict=True)
+        self._levels = tuple(GridLevel(*level, shift) for level in levels)
         self._spread, self._spread_of = torch.empty(0), (0, -1)
 
     def forward(self, points: Tensor, widths: Tensor) -> Tensor:
@@ -125,7 +129,7 @@ class HashGrid(nn.Module):
             first because torch broadcasts slowly over a last dimension of 2.
         """
         n, size = self.resolutions[level], self.sizes[level]
-        position = points.clamp(0, 1) * (n - 1) + 0.5
+        position = points.clamp(0, 1) * (n - 1) + self.shift
         low = position.detach().floor()
         x, y, z = (position - low).unbind(dim=-1)
         z_parts = (1 - z, z) if weight is None else (weight - weight * z, weight * z)

@@ -31,6 +31,9 @@ class Encoding(nn.Module, ABC):
 
     kind: ClassVar[str]
     takes_scale: ClassVar[bool] = False
+    """Whether features depend on it."""
+    takes_frustums: ClassVar[bool] = False
+    """Whether there is `of_frustums`."""
     out_features: int
 
     @abstractmethod
@@ -154,7 +157,7 @@ class ContractedEncoding(Encoding):
     """
 
     kind = "contracted"
-    takes_scale = True
+    takes_scale = takes_frustums = True
     directions: Tensor
 
     def __init__(self, directions: Tensor, count: int) -> None:
@@ -190,7 +193,7 @@ class PyramidEncoding(Encoding):
     """
 
     kind = "pyramid"
-    takes_scale = True
+    takes_scale = takes_frustums = True
 
     def __init__(self, grid: HashGrid) -> None:
         super().__init__()
@@ -256,23 +259,6 @@ class BoxEncoding(Encoding):
     def build(cls, spec: Spec, tensors: StoredTensors, prefix: str, width: int) -> BoxEncoding:
         """See `Encoding`."""
         return cls(build_grid(spec, tensors, f"{prefix}grid."), take_box(tensors, f"{prefix}aabb"))
-
-
-ENCODINGS: dict[str, type[Encoding]] = {
-    e.kind: e for e in (FrequencyEncoding, OffAxisEncoding, ContractedEncoding, PyramidEncoding, BoxEncoding)
-}
-"""Kinds by the names that bundles use."""
-
-
-def build_encoding(spec: Spec, tensors: StoredTensors, prefix: str, width: int, kinds: tuple[str, ...]) -> Encoding:
-    """The encoding that `spec` describes, one of `kinds`, of points of `width` coordinates.
-
-    Raises:
-        BundleError: it describes no such encoding.
-    """
-    encoding = ENCODINGS[spec.text("kind", kinds)].build(spec, tensors, prefix, width)
-    spec.close()
-    return encoding
 
 
 def take_box(tensors: StoredTensors, name: str) -> Tensor:

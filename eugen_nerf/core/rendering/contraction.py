@@ -16,6 +16,12 @@ def contract(x: Tensor) -> Tensor:
     return (2 * r - 1) / r.square() * x
 
 
+def contract_cube(x: Tensor) -> Tensor:
+    """As `contract`, by the largest coordinate in place of the norm: `[..., 3]`, in the cube `[-2, 2]^3`."""
+    r = x.abs().amax(dim=-1, keepdim=True).clamp_min(1)
+    return (2 * r - 1) / r.square() * x
+
+
 def inverse_contract(z: Tensor) -> Tensor:
     """The point that `contract` maps to z `[..., 3]`, of norm below 2."""
     square = z.square().sum(dim=-1, keepdim=True).clamp_min(1)

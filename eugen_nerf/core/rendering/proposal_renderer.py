@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ MAX_COUNT = 512
 """Samples of a round, at most."""
 MAX_ROUNDS = 8
 """Rounds of proposals and the final one, at most."""
+Spacing = Literal["power", "piecewise", "linear"]
+"""Of the first round's samples: by a power of distance or disparity; linear up to distance 1 and in disparity beyond,
+as nerfacto has them; linear."""
 _LEAST = 1e-5
 """Sum of weights from which samples are drawn by them; below, they are spread."""
 
@@ -45,6 +49,11 @@ class ConeFrustums:
         """Rays, and parts of each."""
         return self.starts.shape
 
+    @property
+    def middles(self) -> Tensor:
+        """Points on the rays halfway between the ends, `[r, n, 3]`."""
+        return self.origins + self.directions * ((self.starts + self.ends) / 2)[..., None]
+
     def to(self, dtype: torch.dtype) -> ConeFrustums:
         """The same in another dtype."""
         parts = (self.origins, self.directions, self.starts, self.ends, self.radius)
@@ -67,12 +76,14 @@ class ProposalRenderer:
 
     counts: tuple[int, ...]
     """Samples a ray of each round of proposals, then of the field."""
-    exponent: float | None
+    exponent: float | None = None
     """Of the power transformation that spaces the first round; None for spacing linear in disparity."""
     multiplier: float = 1.0
     """Of distances before the transformation."""
     padding: float = 0.01
     """Added to all weights before samples are drawn by them."""
+    spacing: Spacing = "power"
+    """What spaces the first round; the other kinds have no exponent and no multiplier."""
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.counts) <= MAX_ROUNDS or not all(2 <= count <= MAX_COUNT for count in self.counts):
@@ -93,7 +104,7 @@ class ProposalRenderer:
         Args:
             proposals: densities of the rounds; the last one serves all that follow.
             field: of the final round.
-            rays: with unit directions, pixel areas, and near ends above 0.
+            rays: with unit directions, pixel areas, and near ends above 0 (or at 0 where `spacing` is no power).
 
         Raises:
             ConfigError: rays without pixel areas.
@@ -118,12 +129,22 @@ class ProposalRenderer:
         return Composite((weights[..., None] * colour).sum(dim=-2), accumulation, depth, colour[:, -1])
 
     def _spaced(self, t: Tensor) -> Tensor:
+        if self.spacing == "linear":
+            return t
+        if self.spacing == "piecewise":
+            return torch.where(t < 1, t / 2, 1 - 1 / (2 * t))
         return 1 / t if self.exponent is None else power_transform(self.multiplier * t, self.exponent)
 
-    def _frustums(self, rays: RayBatch, s: Tensor, near: Tensor, far: Tensor, radius: Tensor) -> ConeFrustums:
-        spaced = s * far + (1 - s) * near
+    def _distances(self, spaced: Tensor) -> Tensor:
+        if self.spacing == "linear":
+            return spaced
+        if self.spacing == "piecewise":
+            return torch.where(spaced < 0.5, 2 * spaced, 1 / (2 - 2 * spaced))
         exponent = self.exponent
-        t = 1 / spaced if exponent is None else inverse_power_transform(spaced, exponent) / self.multiplier
+        return 1 / spaced if exponent is None else inverse_power_transform(spaced, exponent) / self.multiplier
+
+    def _frustums(self, rays: RayBatch, s: Tensor, near: Tensor, far: Tensor, radius: Tensor) -> ConeFrustums:
+        t = self._distances(s * far + (1 - s) * near)
         return ConeFrustums(rays.origins[:, None], rays.directions[:, None], t[:, :-1], t[:, 1:], radius)
 
 

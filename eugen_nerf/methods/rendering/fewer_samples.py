@@ -39,11 +39,12 @@ class FewerSamples:
             )
 
 
-def sample_counts(trained: Sequence[int]) -> list[FewerSamples]:
+def sample_counts(trained: Sequence[int], shares: Sequence[tuple[float, float, float]] = SHARES) -> list[FewerSamples]:
     """What is tried, from few samples to as many as in training.
 
     Args:
         trained: samples of each round of proposals, then of the field.
+        shares: as `SHARES`.
 
     Examples:
         >>> from eugen_nerf.methods.rendering.fewer_samples import sample_counts
@@ -54,10 +55,10 @@ def sample_counts(trained: Sequence[int]) -> list[FewerSamples]:
     return [
         FewerSamples(
             tuple(
-                max(2, round(count * (shares[2] if number == last else shares[min(number, 1)])))
+                max(2, round(count * (part[2] if number == last else part[min(number, 1)])))
                 for number, count in enumerate(trained)
             ),
-            rate=shares[2],
+            rate=part[2],
         )
-        for shares in SHARES
+        for part in shares
     ]

@@ -91,14 +91,19 @@ def rendered_colours(model: Model, bundle: RayBundle) -> list[Tensor]:
     Raises:
         RunError: a model that renders no images.
     """
-    optimizer = getattr(model, "camera_optimizer", None)
-    if optimizer is not None and not model.training:
-        optimizer.apply_to_raybundle(bundle)
+    _apply_poses(model, bundle)
     outputs = model.forward(bundle)
     colours = [outputs[key] for key in COLOURS if isinstance(outputs.get(key), Tensor)]
     if not colours:
         raise RunError(f"{type(model).__name__} renders no images: its outputs are {', '.join(outputs)}")
     return cast(list[Tensor], colours)
+
+
+def _apply_poses(model: Model, bundle: RayBundle) -> None:
+    """Moves rays of training views to the poses that the run has optimised, in place; training itself does so."""
+    optimizer = getattr(model, "camera_optimizer", None)
+    if optimizer is not None and not model.training:
+        optimizer.apply_to_raybundle(bundle)
 
 
 def blended(model: Model, pixels: Tensor) -> Tensor:
@@ -155,7 +160,11 @@ class Photographs:
             self.rays.split(RAYS_PER_BATCH * 8), self.pixels.split(RAYS_PER_BATCH * 8), strict=True
         ):
             bundle = ray_bundle(cameras, rays.to(model.device))
-            colours = rendered_colours(model, bundle)[0] if render is None else render(bundle)
+            if render is None:
+                colours = rendered_colours(model, bundle)[0]
+            else:
+                _apply_poses(model, bundle)
+                colours = render(bundle)
             truth = blended(model, pixels.to(model.device))
             total += float((colours.clamp(0, 1) - truth).double().square().sum())
         return float(first_process_value(total / (3 * len(self.rays))))

@@ -6,6 +6,12 @@ from nerfstudio.models.base_model import Model
 
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.stock.nerf_copy import is_stock_nerf, nerf_copy
+from eugen_nerf.methods.stock.nerfacto_copy import is_stock_nerfacto, nerfacto_copy
+
+
+def has_graph_copy(model: Model) -> bool:
+    """Whether `graph_copy` makes one."""
+    return is_stock_nerf(model) or is_stock_nerfacto(model)
 
 
 def graph_copy(model: Model) -> GraphModel | None:
@@ -15,6 +21,9 @@ def graph_copy(model: Model) -> GraphModel | None:
         model: of any method.
 
     Returns:
-        None where there is none: models of ours, and of methods other than vanilla-nerf and dnerf.
+        None where there is none: for models of ours, of networks of tinycudann, and of methods other than vanilla-nerf,
+        dnerf and nerfacto.
     """
-    return nerf_copy(model) if is_stock_nerf(model) else None
+    if is_stock_nerf(model):
+        return nerf_copy(model)
+    return nerfacto_copy(model) if is_stock_nerfacto(model) else None

@@ -19,12 +19,14 @@ GRIDS = {
     "dense and hashed": ((4, 8, 16), 4, 9),
     "one feature": ((2, 5, 11), 1, 12),
     "three features, all hashed": ((16, 32), 3, 5),
+    "from vertex to vertex": ((9, 17), 2, 10),
 }
+SHIFTS = {"from vertex to vertex": 0.0}
 
 
 def _grid(name: str) -> HashGrid:
     resolutions, features, log2 = GRIDS[name]
-    grid = HashGrid(resolutions, features, log2)
+    grid = HashGrid(resolutions, features, log2, shift=SHIFTS.get(name, 0.5))
     with torch.no_grad():
         grid.table.copy_(torch.randn(grid.table.shape, generator=torch.Generator().manual_seed(1)))
     return grid
