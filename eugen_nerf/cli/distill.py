@@ -120,11 +120,11 @@ class Distill:
         self._check_options()
         from rich.console import Console
 
+        from eugen_nerf.conversion.bundle_scene import check_bundled
         from eugen_nerf.conversion.conversion_settings import NO_LAYERS
         from eugen_nerf.conversion.conversion_table import print_budget, print_reports
         from eugen_nerf.conversion.convert_run import open_teacher
         from eugen_nerf.conversion.run_writer import write_run
-        from eugen_nerf.conversion.teachers.graph_runs import graph_model
         from eugen_nerf.core.distributed import first_process_value, process_index
         from eugen_nerf.methods.runs.loading import load_run
         from eugen_nerf.methods.runs.training_data import training_data_files
@@ -141,7 +141,7 @@ class Distill:
         )
         pending = None
         if self.bundle is not None:
-            graph_model(run)  # says so now where the run cannot become one
+            check_bundled(run)  # says so now where the run cannot become one
             pending = self._pending(run)
             if (written := first_process_value(pending.run())) is not None:
                 if first:
@@ -165,7 +165,7 @@ class Distill:
         self._finish(console, path, pending)
 
     def _bundle_alone(self, console: Console, place: Path) -> None:
-        """Bundles the run as it is, converted or not; raises `ConfigError` for a run of a stock method."""
+        """Bundles the run as it is, converted or not; raises `ConfigError` as `check_bundled`."""
         from eugen_nerf.conversion.bundle_scene import bundle_of_run
         from eugen_nerf.core import save_bundle
         from eugen_nerf.methods.runs.loading import load_run

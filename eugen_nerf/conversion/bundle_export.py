@@ -9,6 +9,7 @@ import torch
 from eugen_nerf.core import BundledGraph, DistanceBundle, OffAxisEncoding, RadianceBundle, save_bundle
 from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_parts import Deformation, Occupancy
+from eugen_nerf.core.encodings.cube_encodings import CubeEncoding, SphericalEncoding
 from eugen_nerf.core.encodings.point_encodings import (
     BoxEncoding,
     ContractedEncoding,
@@ -28,6 +29,7 @@ from eugen_nerf.fields.zipnerf import ZipNeRFField
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.nerf import EugenNerfModel
 from eugen_nerf.methods.ngp import EugenNGPModel
+from eugen_nerf.methods.stock.copied_hash import CopiedHashField
 
 
 def bundle_of(model: GraphModel, name: str | None = None) -> BundledField:
@@ -54,6 +56,8 @@ def bundle_of(model: GraphModel, name: str | None = None) -> BundledField:
     with torch.inference_mode(False), torch.no_grad():
         if isinstance(field, ISDFField):
             return _distance(field).eval()
+        if isinstance(field, CopiedHashField):
+            return _cube(field).eval()
         if isinstance(field, NeRFField | MipNeRF360Field | ZipNeRFField | HashField):
             return _radiance(field, model).eval()
     raise ConfigError(f"field {chosen!r} is a {type(field).__name__}, which bundles do not know")
@@ -82,6 +86,13 @@ def _distance(field: ISDFField) -> DistanceBundle:
     encoding = field.encoding
     position = OffAxisEncoding(encoding.phases.clone(), encoding.centre.clone(), encoding.scale)
     return DistanceBundle(position, _network(field), field.output_scale)
+
+
+def _cube(field: CopiedHashField) -> RadianceBundle:
+    stock, direction = field.encoder.cube, field.direction_encoding
+    position = CubeEncoding(copy_grid(stock.grid), None if stock.aabb is None else stock.aabb.clone())
+    towards = None if direction is None else SphericalEncoding(direction.levels)
+    return RadianceBundle(position, _network(field), towards, density="exp", density_bias=field.density_bias)
 
 
 def _radiance(field: NeRFField | MipNeRF360Field | ZipNeRFField | HashField, model: GraphModel) -> RadianceBundle:

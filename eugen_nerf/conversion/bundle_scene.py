@@ -20,7 +20,6 @@ from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.errors import ConfigError, EugenError, RunError
 from eugen_nerf.core.ranges import QUALITY
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
-from eugen_nerf.core.rendering.proposal_renderer import ProposalRenderer
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.isdf import ISDFModel
@@ -31,8 +30,8 @@ from eugen_nerf.methods.runs.fast_rendering import CHECK_RAYS, decibel, kept_ren
 from eugen_nerf.methods.runs.loading import Run
 from eugen_nerf.methods.runs.stock_runs import model_of_graphs
 from eugen_nerf.methods.runs.training_rays import Photographs, blended, draw_pixels, ray_bundle, training_views
+from eugen_nerf.methods.stock.graph_copies import has_graph_copy
 from eugen_nerf.methods.unbounded_model import UnboundedModel
-from eugen_nerf.methods.zipnerf import ZipNeRFModel
 
 LONGEST_NAME = 200
 """Characters of a view's name."""
@@ -40,6 +39,19 @@ MEASURED_VIEWS = 8
 """Test views whose PSNR a bundle holds, at most."""
 MEASURED_PIXELS = 1 << 20
 """Of all of them together, at most: an image of millions of pixels takes minutes on a CPU."""
+
+
+def check_bundled(run: Run) -> None:
+    """Refuses runs of methods whose fields bundles do not know.
+
+    Raises:
+        ConfigError: such a run.
+    """
+    if not isinstance(run.model, GraphModel) and not has_graph_copy(run.model):
+        raise ConfigError(
+            f"{run.path} is a run of {run.config.method_name}, whose fields are no graphs of layers: bundles and pages "
+            "are for runs of vanilla-nerf, dnerf, nerfacto (torch implementation) and eugen methods"
+        )
 
 
 def bundle_of_run(
@@ -54,14 +66,11 @@ def bundle_of_run(
         progress: called with lines that say what the bundle lacks.
 
     Raises:
-        ConfigError: a run of a method whose fields bundles do not know.
+        ConfigError: as `check_bundled`.
     """
+    check_bundled(run)
     model = model_of_graphs(run)
-    if model is None:
-        raise ConfigError(
-            f"{run.path} is a run of {run.config.method_name}, whose fields are no graphs of layers: bundles and pages "
-            "are for runs of vanilla-nerf, dnerf and eugen methods"
-        )
+    assert model is not None
     field = bundle_of(model)
     try:
         training = training_views(run.pipeline.datamanager).cameras
@@ -108,12 +117,8 @@ def _renderer(run: Run, model: GraphModel, quality: float, progress: Callable[[s
         return BundledGrid.of(kept[0])
     assert isinstance(model, UnboundedModel)
     assert isinstance(kept[0], FewerSamples)
-    powers: tuple[float | None, float] = (None, 1.0)  # linear in disparity
-    if isinstance(model, ZipNeRFModel):
-        powers = (model.config.distance_exponent, model.config.distance_multiplier)
     proposals = [bundle_of(model, name) for name in model.graph_fields() if name != "field"]
-    few = ProposalRenderer(kept[0].counts, *powers, padding=model.config.histogram_padding)
-    return BundledProposals(few, proposals, thinned=True)
+    return BundledProposals(model.bundled_renderer(kept[0].counts), proposals, thinned=True)
 
 
 def _quality(run: Run, model: GraphModel, field: BundledField) -> MeasuredQuality:

@@ -13,6 +13,7 @@ from eugen_nerf.core.bundles.bundled_network import BundledGraph
 from eugen_nerf.core.bundles.bundled_parts import Occupancy
 from eugen_nerf.core.bundles.distance_bundle import DistanceBundle
 from eugen_nerf.core.bundles.radiance_bundle import RadianceBundle
+from eugen_nerf.core.encodings.cube_encodings import CubeEncoding, SphericalEncoding
 from eugen_nerf.core.encodings.hash_grid import PRECONDITION, HashGrid
 from eugen_nerf.core.encodings.point_encodings import (
     BoxEncoding,
@@ -132,8 +133,11 @@ def _activation(phi: str) -> tuple[str, float | None]:
 
 def _encoding(encoding: Encoding, blocks: DataBlocks, precision: Precision) -> dict[str, Any]:
     described: dict[str, Any] = {"kind": encoding.kind}
-    if isinstance(encoding, FrequencyEncoding):
+    if isinstance(encoding, FrequencyEncoding | SphericalEncoding):
         return encoding.describe()
+    if isinstance(encoding, CubeEncoding):
+        described |= {"box": None if encoding.aabb is None else encoding.aabb.flatten().tolist()}
+        return described | {"grid": _grid(encoding.grid, blocks, precision, 1.0)}
     if isinstance(encoding, OffAxisEncoding):
         described |= {"factor": encoding.factor, "centre": encoding.centre.tolist()}
         return described | {"waves": encoding.phases.shape[1], "phases": blocks.add_floats(encoding.phases)}
@@ -148,7 +152,8 @@ def _encoding(encoding: Encoding, blocks: DataBlocks, precision: Precision) -> d
     return described | {"grid": _grid(encoding.grid, blocks, precision), "box": encoding.aabb.flatten().tolist()}
 
 
-def _grid(grid: HashGrid, blocks: DataBlocks, precision: Precision) -> dict[str, Any]:
+def _grid(grid: HashGrid, blocks: DataBlocks, precision: Precision, factor: float = PRECONDITION) -> dict[str, Any]:
+    """A grid whose features an encoding multiplies by a factor."""
     if grid.features not in GRID_FEATURES:
         allowed = ", ".join(map(str, GRID_FEATURES))
         raise ConfigError(f"a page reads hash grids with {allowed} numbers a vertex, this field's has {grid.features}")
@@ -160,10 +165,11 @@ def _grid(grid: HashGrid, blocks: DataBlocks, precision: Precision) -> dict[str,
             scale = half_scale(level)
             steps = (level.double() / scale).cpu().numpy().astype("<f2")
         parts.append(steps)
-        scales.append(scale * PRECONDITION)
+        scales.append(scale * factor)
     return {
         "resolutions": list(grid.resolutions),
         "features": grid.features,
+        "shift": grid.shift,
         "sizes": list(grid.sizes),
         "bits": precision.table_bits,
         "scales": scales,

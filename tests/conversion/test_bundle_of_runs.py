@@ -44,6 +44,7 @@ from eugen_viewer.viewer_cameras import viewpoint_at_view
 pytest.importorskip("safetensors")
 RENDERED = (
     *("nerf-merged", "dnerf-factors", "dnerf-hash-merged", "mipnerf360-merged", "zipnerf-merged", "isdf-factors"),
+    "nerfacto-converted",
 )
 LOOSE = 60.0
 """dB that any renderer keeps within."""
@@ -229,7 +230,7 @@ def test_the_command_bundles_a_run_as_it_is(
 
 
 def test_a_bundle_is_not_made_of_a_method_without_graphs(tiny_stock_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eugen_nerf.methods.runs.stock_runs.graph_copy", lambda model: None)
+    monkeypatch.setattr("eugen_nerf.conversion.bundle_scene.has_graph_copy", lambda model: False)
     with pytest.raises(ConfigError, match="is a run of vanilla-nerf, whose fields are no graphs of layers"):
         bundle_of_run(load_run(tiny_stock_run, device="cpu"))
 

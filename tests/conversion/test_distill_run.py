@@ -286,7 +286,7 @@ def test_other_methods_have_no_graphs() -> None:
     run = Run(config, pipeline, Path("a/step-000000001.ckpt"), 1, Path("a/config.yml"))  # type: ignore[arg-type]
     assert not has_graphs(run)
     with pytest.raises(
-        RunError, match=r"^a/config\.yml is a run of nerfacto, whose fields are no graphs of layers: bundles are for"
+        RunError, match=r"^a/config\.yml is a run of nerfacto, whose fields are no graphs of layers: its linear"
     ):
         graph_model(run)
 

@@ -26,12 +26,14 @@ from eugen_nerf.conversion.convert_run import Budget, convert_run, convert_teach
 from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.conversion.teachers.field_calls import record_field_calls, replay_call
 from eugen_nerf.conversion.teachers.module_teacher import ModuleTeacher
-from eugen_nerf.core import ConversionConfig, Weighted
+from eugen_nerf.core import ConversionConfig, Weighted, load_bundle
+from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.modules.discovery import find_hidden
 from eugen_nerf.core.modules.linears import Linears
 from eugen_nerf.fields.query_timing import Ratio
 from eugen_nerf.methods.converted import ConvertedPipeline, resize
+from eugen_nerf.methods.runs import fast_rendering
 from eugen_nerf.methods.runs.checkpoints import read_latest_checkpoint
 from eugen_nerf.methods.runs.loading import Run, load_run, read_config, without_lpips
 from eugen_nerf.methods.runs.training_rays import Photographs, choose_rays, ray_bundle, rendered_colours, training_views
@@ -328,6 +330,11 @@ def test_the_command_takes_a_budget_and_calibrates(
     student = load_run(config, device="cpu", test_mode="inference")
     assert query_macs(student.model) == record["budget"]["measured"]["multiply_adds"]
     monkeypatch.setattr(sys, "argv", [str(w) for w in [*words, "--bundle", tmp_path / "b", "--timestamp", "u"]])
+    if teacher.config.method_name == "nerfacto":
+        monkeypatch.setattr(fast_rendering, "CHECK_RAYS", 64)
+        cli.main()
+        assert isinstance(load_bundle(tmp_path / "b").rendered_scene().renderer, BundledProposals)
+        return
     with pytest.raises(SystemExit):
         cli.main()
-    assert "fields are no graphs of layers: bundles are for" in capfd.readouterr().err
+    assert "fields are no graphs of layers: bundles and pages are for" in capfd.readouterr().err

@@ -26,13 +26,14 @@ from eugen_nerf.core.bundles.bundled_scene import BundledScene, MeasuredQuality,
 from eugen_nerf.core.bundles.bundled_views import BundledView
 from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.choices import Product
+from eugen_nerf.core.encodings.cube_encodings import CubeEncoding, SphericalEncoding
 from eugen_nerf.core.encodings.point_encodings import BoxEncoding, ContractedEncoding, Encoding, PyramidEncoding
 from eugen_nerf.core.rendering.density_grid import DensityGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.rendering.proposal_renderer import ProposalRenderer
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 
-KINDS = ("frequency", "moving", "contracted", "pyramid", "box", "distance")
+KINDS = ("frequency", "moving", "contracted", "pyramid", "box", "cube", "distance")
 
 RENDERED = KINDS
 """Those that have a renderer: all."""
@@ -65,11 +66,16 @@ def network(
     return BundledGraph(graph.collapse(), graph.input_widths)
 
 
-def grid(seed: int = 0) -> HashGrid:
+def grid(seed: int = 0, shift: float = 0.5) -> HashGrid:
     """Three levels, the finest hashed."""
-    made = HashGrid((4, 8, 16), 2, 9, seed=seed)
+    made = HashGrid((4, 8, 16), 2, 9, seed=seed, shift=shift)
     randomise(made, seed, 0.05)
     return made.requires_grad_(False)
+
+
+def _rough(made: HashGrid) -> HashGrid:
+    made.table.mul_(10)  # its encoding takes them as they are
+    return made
 
 
 def position_encoding(kind: str) -> Encoding:
@@ -79,6 +85,8 @@ def position_encoding(kind: str) -> Encoding:
         return ContractedEncoding(directions, 3)
     if kind == "pyramid":
         return PyramidEncoding(grid())
+    if kind == "cube":
+        return CubeEncoding(_rough(grid(shift=0.0)), None)
     if kind in ("box", "moving"):
         return BoxEncoding(grid(), box)
     if kind == "distance":
@@ -88,7 +96,8 @@ def position_encoding(kind: str) -> Encoding:
 
 def make(kind: str) -> BundledField:
     """A field of one of `KINDS`; the moving one has cells too."""
-    position, direction = position_encoding(kind), FrequencyEncoding(3, 2, 0.0, 4.0)
+    position: Encoding = position_encoding(kind)
+    direction: Encoding = SphericalEncoding(4) if kind == "cube" else FrequencyEncoding(3, 2, 0.0, 4.0)
     if kind == "distance":
         return DistanceBundle(position, network((position.out_features,), output="distance"), 0.14).eval()
     deformation = occupancy = None
@@ -102,7 +111,7 @@ def make(kind: str) -> BundledField:
         position,
         network((position.out_features, direction.out_features)),
         direction,
-        density="exp" if kind in ("pyramid", "box") else "softplus",
+        density="exp" if kind in ("pyramid", "box", "cube") else "softplus",
         density_bias=-0.5,
         colour_padding=0.001,
         deformation=deformation,
@@ -144,12 +153,13 @@ def some_renderer(kind: str) -> SceneRenderer:
     """One that fits a field of one of `KINDS`."""
     if kind == "distance":
         return SurfaceRenderer(max_steps=40)
-    if kind not in ("contracted", "pyramid"):
+    if kind not in ("contracted", "pyramid", "cube"):
         return BundledGrid.of(some_grid(3 if kind == "moving" else 1))
     position = position_encoding(kind)
     proposal = RadianceBundle(position, network((position.out_features,), seed=3), None, density_bias=-1.0).eval()
-    exponent = -1.5 if kind == "pyramid" else None
-    return BundledProposals(ProposalRenderer((6, 5, 4), exponent), [proposal], thinned=kind == "pyramid")
+    exponent, spacing = -1.5 if kind == "pyramid" else None, "piecewise" if kind == "cube" else "power"
+    sampling = ProposalRenderer((6, 5, 4), exponent, spacing=spacing)  # type: ignore[arg-type]
+    return BundledProposals(sampling, [proposal], thinned=kind == "pyramid")
 
 
 def with_scene(kind: str) -> BundledField:
@@ -159,7 +169,7 @@ def with_scene(kind: str) -> BundledField:
     views = [BundledView(f"r_{i}.png", looking_at(eye, time=0.5 * i if moving else None)) for i, eye in enumerate(eyes)]
     field.scene = BundledScene(
         some_renderer(kind),
-        near=0.1,
+        near=0.0 if kind == "cube" else 0.1,
         far=5.0,
         box=(-1.0, -1.0, -1.0, 1.0, 1.0, 1.0),
         background=None if kind == "box" else (0.25, 0.5, 1.0),

@@ -26,7 +26,7 @@ from eugen_nerf.web.rounding import rounded
 from eugen_nerf.web.scene_data import scene_data
 
 POINTS = ("frequency", "moving", "box", "distance")
-KINDS = (*POINTS, "contracted", "pyramid")
+KINDS = (*POINTS, "contracted", "pyramid", "cube")
 
 
 @pytest.fixture(scope="module")

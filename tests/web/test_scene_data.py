@@ -32,7 +32,8 @@ from eugen_nerf.web.rounding import (
 from eugen_nerf.web.scene_data import scene_data
 
 WORDS = {
-    *("radiance", "distance", "frequency", "off_axis", "contracted", "pyramid", "box", "grid", "surface", "proposals"),
+    *("radiance", "distance", "frequency", "off_axis", "contracted", "pyramid", "box", "cube", "spherical"),
+    *("grid", "surface", "proposals", "piecewise", "linear"),
     *("softplus", "exp", "relu", "tanh", "plain", "f32", "f16", "u32", "colour", "depth", "normals", "slice"),
 }
 """All that a description may say besides numbers and names of views."""

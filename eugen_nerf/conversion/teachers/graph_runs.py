@@ -33,6 +33,6 @@ def graph_model(run: Run) -> tuple[TrainerConfig, GraphModel]:
     if is_stock_nerf(model):
         return copy_stock(run, model)
     raise RunError(
-        f"{run.path} is a run of {run.config.method_name}, whose fields are no graphs of layers: bundles are "
-        "for runs of vanilla-nerf, dnerf and eugen methods"
+        f"{run.path} is a run of {run.config.method_name}, whose fields are no graphs of layers: its "
+        "linear layers are converted one by one"
     )

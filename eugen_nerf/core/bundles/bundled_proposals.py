@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from eugen_nerf.core.rendering.proposal_renderer import (
     FrustumDensity,
     FrustumField,
     ProposalRenderer,
+    Spacing,
 )
 from eugen_nerf.core.rendering.ray_spans import RayBatch
 
@@ -62,6 +63,8 @@ class BundledProposals(nn.Module):
     def describe(self) -> dict[str, Any]:
         """See `BundledField.describe`."""
         settings = {**asdict(self.renderer), "counts": list(self.renderer.counts)}
+        if self.renderer.spacing == "power":
+            del settings["spacing"]  # bundles without it are read by earlier versions too
         fields = [proposal.describe() for proposal in self.proposals]  # type: ignore[operator]
         return {"kind": self.kind, **settings, "thinned": self.thinned, "proposals": fields}
 
@@ -74,8 +77,9 @@ class BundledProposals(nn.Module):
             spec.number("multiplier", 1e-6, 1e6),
             spec.number("padding", 0.0, 1e3),
         )
+        spacing = cast(Spacing, spec.text("spacing", get_args(Spacing)) if spec.holds("spacing") else "power")
         try:
-            renderer = ProposalRenderer(counts, *numbers)
+            renderer = ProposalRenderer(counts, *numbers, spacing)
         except ConfigError as error:
             raise BundleError(f"{spec.where}: {error}; {ADVICE}") from error
         thinned, fields = spec.flag("thinned"), spec.parts("proposals", MAX_ROUNDS - 1)

@@ -129,7 +129,7 @@ class BundledScene(nn.Module):
             raise BundleError(
                 f"{spec.where}: near must be below far, and the box's first corner below its second; {ADVICE}"
             )
-        if isinstance(renderer, BundledProposals) and near <= 0:
+        if isinstance(renderer, BundledProposals) and renderer.renderer.spacing == "power" and near <= 0:
             raise BundleError(f"{spec.where}.near must be above 0 where proposals space samples; {ADVICE}")
         if times is not None and times[0] > times[1]:
             raise BundleError(f"{spec.where}.times ends before it begins; {ADVICE}")

@@ -2,6 +2,7 @@
 //
 // Coordinates of samples lie in `points`, rows of fours as everything else: see ROWS_OF for which.
 
+import { eachLevel, gridCode, planGrid, transposed } from "./wgsl_grids.js";
 import { float, refuse, whole, word } from "./wgsl_words.js";
 
 // Rows of `points`: position, time, direction; of frustums, mean and covariance or multisamples from FRUSTUM on.
@@ -86,25 +87,40 @@ const PLANS = {
     const low = encoding.box.slice(0, 3);
     const size = encoding.box.slice(3).map((high, i) => high - low[i]);
     const unit = low.map((corner, d) => `(points[${whole(row + d)} * ACROSS + four] - ${float(corner)}) / ${float(size[d])}`);
-    const { features } = grid;
     return {
-      width: grid.levels.length * features,
+      width: grid.levels.length * grid.features,
       costly: true,
       box: encoding.box,
-      code: (name) => /* wgsl */ `
-${gridCode(name, grid)}
-fn encode_${name}(lane: u32, first: u32, count: u32, row: u32) {
-  for (var i = lane; i < count / ${whole(features)} * ACROSS; i += STEP) {
-    let part = i / ACROSS;
-    let four = i % ACROSS;
-    let level = level_${name}(first / ${whole(features)} + part);
-    let x = ${unit[0]}; let y = ${unit[1]}; let z = ${unit[2]};
-    let a = features_${name}(level, vec3f(x.x, y.x, z.x)); let b = features_${name}(level, vec3f(x.y, y.y, z.y));
-    let c = features_${name}(level, vec3f(x.z, y.z, z.z)); let d = features_${name}(level, vec3f(x.w, y.w, z.w));
-${transposed(features)}
-  }
-}
-`,
+      code: (name) => gridCode(name, grid) + eachLevel(name, grid, unit),
+    };
+  },
+
+  cube(encoding, row, coordinates, reader, constants, tables) {
+    const grid = planGrid(encoding.grid, reader, tables);
+    const unit = [0, 1, 2].map((d) => `points[${whole(FRUSTUM + d)} * ACROSS + four]`);
+    return {
+      width: grid.levels.length * grid.features,
+      costly: true,
+      frustum: "middle",
+      cube: encoding.box,
+      code: (name) => gridCode(name, grid) + eachLevel(name, grid, unit),
+    };
+  },
+
+  // of directions moved to [0, 1], as nerfacto in PyTorch has them
+  spherical(encoding, row) {
+    const { levels } = encoding;
+    if (!(levels >= 1 && levels <= 4)) refuse("its directions have from 1 to 4 levels of spherical harmonics");
+    const [x, y, z] = [0, 1, 2].map((d) => `(0.5f * points[${whole(row + d)} * ACROSS + four] + 0.5f)`);
+    const cases = HARMONICS.slice(0, levels ** 2).map((value, i) => `      case ${whole(i)}: { value = ${value}; }`);
+    return {
+      width: levels ** 2,
+      code: (name) => eachFeature(name, /* wgsl */ `
+    let x = ${x}; let y = ${y}; let z = ${z};
+    switch (feature) {
+${cases.join("\n")}
+      default: { value = vec4f(0f); }
+    }`),
     };
   },
 
@@ -161,14 +177,27 @@ ${transposed(features)}
   },
 };
 
-// What hash grids share.
-export const LEVEL = /* wgsl */ `
-struct Level { n: u32, size: u32, row: u32, hashed: bool, scale: f32 }
-`;
+// Real spherical harmonics, level after level.
+const HARMONICS = [
+  "vec4f(0.28209479f)",
+  ...["y", "z", "x"].map((v) => `0.48860251f * ${v}`),
+  "1.09254843f * x * y",
+  "1.09254843f * y * z",
+  "0.94617470f * z * z - 0.31539157f",
+  "1.09254843f * x * z",
+  "0.54627422f * (x * x - y * y)",
+  "0.59004359f * y * (3f * x * x - y * y)",
+  "2.89061144f * x * y * z",
+  "0.45704580f * y * (5f * z * z - 1f)",
+  "0.37317633f * z * (5f * z * z - 3f)",
+  "0.45704580f * x * (5f * z * z - 1f)",
+  "1.44530572f * z * (x * x - y * y)",
+  "0.59004359f * x * (x * x - 3f * y * y)",
+];
 
 // Rows of `points` that an encoding's frustums need beyond the first ones.
 export function frustumRows(kind, samples) {
-  return { gaussian: 9, multisamples: 4 * samples }[kind] ?? 0;
+  return { gaussian: 9, multisamples: 4 * samples, middle: 3 }[kind] ?? 0;
 }
 
 // The usual loop: a feature of a four of samples at a time.
@@ -182,77 +211,6 @@ fn encode_${name}(lane: u32, first: u32, count: u32, row: u32) {
 ${body}
     rows[(row + i / ACROSS) * ACROSS + four] = value;
   }
-}
-`;
-}
-
-// Features a, b, c, d of four samples as rows.
-function transposed(features) {
-  return ["x", "y", "z", "w"]
-    .slice(0, features)
-    .map((f, i) => `    rows[(row + part * ${whole(features)} + ${whole(i)}) * ACROSS + four] = vec4f(a.${f}, b.${f}, c.${f}, d.${f});`)
-    .join("\n");
-}
-
-// How a vertex is read of the table, by bits and features of a number; `at` is where its grid begins.
-const VERTICES = {
-  "8 1": (at) => `return vec4f(unpack4x8snorm(table[${at} + row / 4u])[row % 4u], 0f, 0f, 0f);`,
-  "8 2": (at) => `let v = unpack4x8snorm(table[${at} + row / 2u]);
-  return vec4f(select(v.xy, v.zw, row % 2u == 1u), 0f, 0f);`,
-  "8 4": (at) => `return unpack4x8snorm(table[${at} + row]);`,
-  "16 1": (at) => `return vec4f(unpack2x16float(table[${at} + row / 2u])[row % 2u], 0f, 0f, 0f);`,
-  "16 2": (at) => `return vec4f(unpack2x16float(table[${at} + row]), 0f, 0f);`,
-  "16 4": (at) => `let at = ${at} + 2u * row;
-  return vec4f(unpack2x16float(table[at]), unpack2x16float(table[at + 1u]));`,
-};
-
-function planGrid(grid, reader, tables) {
-  let row = 0;
-  const levels = grid.resolutions.map((n, i) => {
-    const size = grid.sizes[i];
-    const level = { n, size, row, hashed: n ** 3 > size, scale: grid.scales[i] };
-    row += size;
-    return level;
-  });
-  const vertex = word(`${grid.bits} ${grid.features}`, VERTICES, "hash grid");
-  const at = tables.add(reader.words(grid.table, Math.ceil((row * grid.features * grid.bits) / 32)));
-  return { levels, features: grid.features, code: vertex(whole(at)) };
-}
-
-function gridCode(name, grid) {
-  const cases = grid.levels.map(
-    (l, i) => `    case ${whole(i)}: { return Level(${whole(l.n)}, ${whole(l.size)}, ${whole(l.row)}, ${l.hashed ? "true" : "false"}, ${float(l.scale)}); }`,
-  );
-  return /* wgsl */ `
-fn level_${name}(number: u32) -> Level {
-  switch (number) {
-${cases.join("\n")}
-    default: { return Level(2u, 8u, 0u, false, 0f); }
-  }
-}
-fn vertex_${name}(row: u32) -> vec4f {
-  ${grid.code}
-}
-// trilinear, at a place in the unit cube
-fn features_${name}(level: Level, place: vec3f) -> vec4f {
-  let position = clamp(place, vec3f(0f), vec3f(1f)) * f32(level.n - 1u) + 0.5f;
-  let low = floor(position);
-  let part = position - low;
-  let corner = vec3u(low);
-  var sum = vec4f(0f);
-  for (var i = 0u; i < 8u; i++) {
-    let step = vec3u(i & 1u, (i >> 1u) & 1u, i >> 2u);
-    let weights = select(1f - part, part, step == vec3u(1u));
-    let at = corner + step;
-    var row = at.x + level.n * (at.y + level.n * at.z);
-    if (level.hashed) {
-      row = (at.x ^ (at.y * 2654435761u) ^ (at.z * 805459861u)) & (level.size - 1u);
-    } else if (row >= level.size) {
-      row -= level.size;
-    }
-    sum += weights.x * weights.y * weights.z * vertex_${name}(level.row + row);
-  }
-  return sum * level.scale;
 }
 `;
 }

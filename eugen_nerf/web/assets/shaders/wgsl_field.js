@@ -1,7 +1,8 @@
 // A field as WGSL: `fn evaluate(lane: u32)` takes a tile of samples from coordinates to density and colour, or distance.
 
 import { Gathered } from "../engine/block_reader.js";
-import { FRUSTUM, LEVEL, ROWS_OF, frustumRows, planEncoding } from "./wgsl_encodings.js";
+import { FRUSTUM, ROWS_OF, frustumRows, planEncoding } from "./wgsl_encodings.js";
+import { LEVEL } from "./wgsl_grids.js";
 import { layOut, planNetwork } from "./network_plan.js";
 import { THREADS } from "./tile_sizes.js";
 import { networksCode } from "./wgsl_layers.js";
@@ -32,6 +33,7 @@ export function planField(field, reader, gpu, samples = 1) {
   }
   plan.frustum = position.frustum ?? null;
   plan.box = position.box ?? null;
+  plan.cube = position.cube ?? null;
   plan.points = FRUSTUM + frustumRows(plan.frustum, samples);
   plan.encodings = encodings;
   plan.layout = layOut(plan.networks, plan.points + 4, gpu);
@@ -96,6 +98,11 @@ function radianceCode(plan) {
       return `(${x} >= vec4f(${low})) & (${x} <= vec4f(${high}))`;
     });
     lines.push(`    density = select(vec4f(0f), density, ${sides.join(" & ")});`);
+  }
+  if (plan.frustum === "middle") {
+    // a corner is not inside
+    const inside = [0, 1, 2].map((d) => `(points[${whole(FRUSTUM + d)} * ACROSS + lane] > vec4f(0f))`);
+    lines.push(`    density = select(vec4f(0f), density, ${inside.join(" & ")});`);
   }
   if (field.occupancy) {
     const each = ["x", "y", "z", "w"].map((i) => `occupied(vec3f(x.${i}, y.${i}, z.${i}))`);

@@ -1,7 +1,7 @@
 // Conical frustums as WGSL: what stands for one before it is encoded (core/encodings/frustum_points.py).
 
 import { FRUSTUM } from "./wgsl_encodings.js";
-import { whole } from "./wgsl_words.js";
+import { float, whole } from "./wgsl_words.js";
 
 const CONTRACTION = /* wgsl */ `
 // of arXiv 2111.12077, Eq. 10: the identity in the unit ball, and a ball of radius 2 for all that is outside
@@ -74,7 +74,28 @@ fn set_frustum(lane: u32, i: u32, ray: Ray, start: f32, end: f32, radius: f32, o
 }
 `;
 
+// The middle, where the cube is the unit cube: rows of its place. Points outside are moved to a corner.
+const middle = (box) => {
+  const [low, high] = box ? [box.slice(0, 3).map(float), box.slice(3).map(float)] : [];
+  return /* wgsl */ `
+fn set_frustum(lane: u32, i: u32, ray: Ray, start: f32, end: f32, radius: f32, odd: bool) {
+  let point = ray.origin + 0.5f * (start + end) * ray.direction;
+  ${
+    box
+      ? `let unit = (point - vec3f(${low.join(", ")})) / (vec3f(${high.join(", ")}) - vec3f(${low.join(", ")}));`
+      : `let size = abs(point);
+  let r = max(1f, max(size.x, max(size.y, size.z)));
+  let unit = ((2f * r - 1f) / (r * r) * point + 2f) / 4f;`
+  }
+  let inside = all(unit > vec3f(0f)) && all(unit < vec3f(1f));
+  let placed = select(vec3f(0f), unit, inside);
+  for (var k = 0u; k < 3u; k++) { points[(${whole(FRUSTUM)} + k) * ACROSS + lane][i] = placed[k]; }
+}
+`;
+};
+
 // WGSL of \`fn set_frustum\` for an encoding's kind of frustum.
 export function frustumCode(plan) {
+  if (plan.frustum === "middle") return middle(plan.cube);
   return plan.frustum === "gaussian" ? GAUSSIAN : multisamples(plan.samples);
 }

@@ -1,7 +1,7 @@
 // The renderer by proposals as WGSL: core/rendering/proposal_renderer.py. Alphabet: s normalised distances in [0, 1].
 
 import { CAMERA } from "./wgsl_rays.js";
-import { float, whole } from "./wgsl_words.js";
+import { float, refuse, whole } from "./wgsl_words.js";
 
 const PIXEL = /* wgsl */ `
 fn columns() -> u32 {
@@ -15,8 +15,19 @@ fn pixel_of(ray: u32) -> u32 {
 }
 `;
 
-// Distances of normalised ones: linear in disparity, or in a power of the distance (Eq. 6 of arXiv 2304.06706).
-export function spacingCode({ exponent, multiplier }, { near, far }) {
+// Distances of normalised ones: linear in disparity, or in a power of the distance (Eq. 6 of arXiv 2304.06706); or, as
+// nerfacto has them, linear in distance up to 1 and in disparity beyond; or linear.
+export function spacingCode({ spacing = "power", exponent, multiplier }, { near, far }) {
+  if (spacing === "linear") return `fn distance_of(s: f32) -> f32 { return mix(${float(near)}, ${float(far)}, s); }`;
+  if (spacing === "piecewise") {
+    const left = (t) => (t < 1 ? 1 - t / 2 : 1 / (2 * t));
+    return /* wgsl */ `
+fn distance_of(s: f32) -> f32 {
+  let left = mix(${float(left(near))}, ${float(left(far))}, s);
+  return select(0.5f / left, 2f * (1f - left), left > 0.5f);
+}`;
+  }
+  if (spacing !== "power") refuse("it spaces samples in a way that this page does not know");
   if (exponent === null) return `fn distance_of(s: f32) -> f32 { return 1f / mix(${float(1 / near)}, ${float(1 / far)}, s); }`;
   const scale = Math.abs(exponent - 1);
   const power = (t) => ((multiplier * t) / scale + 1) ** exponent;
