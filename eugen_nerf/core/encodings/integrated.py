@@ -5,6 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+ROWS = 512
+"""Gaussians at a time, so that what is kept of them stays in a processor's cache."""
+LEAST_EXPONENT = -50.0
+"""Of a damping, which is nothing there: `exp` on a CPU takes thirty times as long where float32 has no ordinary numbers
+any more, and what is multiplied by its values ten times."""
+
 
 class IntegratedEncoding(nn.Module):
     """Expected sines and cosines of a Gaussian's projections.
@@ -36,10 +42,24 @@ class IntegratedEncoding(nn.Module):
 
     def forward(self, mean: Tensor, covariance: Tensor) -> Tensor:
         """Features `[..., 2 L directions]` in [-1, 1] for means `[..., 3]` and covariances `[..., 3, 3]`."""
-        outer = self.directions[:, :, None] * self.directions[:, None, :]
-        projected = mean @ self.directions.T
-        # a contracted covariance far away has lost the digits of its smallest variance, and its sign with them
-        variance = (covariance.flatten(-2) @ outer.flatten(1).T).clamp_min(0)
-        phase = (projected[..., None, :] * self.frequencies[:, None]).flatten(-2)
-        damping = (variance[..., None, :] * (-0.5 * self.frequencies.square()[:, None])).flatten(-2).exp()
-        return torch.cat([phase.sin() * damping, phase.cos() * damping], dim=-1)
+        # frequencies are powers of two: multiplied into the directions they change no rounding, and cost nothing
+        waves = self.frequencies[:, None, None] * self.directions
+        outer = -0.5 * waves[..., :, None] * waves[..., None, :]
+        arguments = (mean, covariance.flatten(-2), waves.flatten(0, 1).T, outer.flatten(2).flatten(0, 1).T)
+        if mean.requires_grad or covariance.requires_grad:
+            phase, damping = _phase_and_damping(*arguments)
+            return torch.cat([phase.sin() * damping, phase.cos() * damping], dim=-1)
+        means, covariances = (values.reshape(-1, values.shape[-1]) for values in arguments[:2])
+        features = mean.new_empty(len(means), 2, self.out_features // 2)
+        for start in range(0, len(means), ROWS):
+            rows = slice(start, start + ROWS)
+            phase, damping = _phase_and_damping(means[rows], covariances[rows], *arguments[2:])
+            torch.mul(phase.sin(), damping, out=features[rows, 0])
+            torch.mul(phase.cos(), damping, out=features[rows, 1])
+        return features.view(*mean.shape[:-1], self.out_features)
+
+
+def _phase_and_damping(mean: Tensor, covariance: Tensor, waves: Tensor, outer: Tensor) -> tuple[Tensor, Tensor]:
+    """Phases and dampings `[..., L directions]` of means `[..., 3]` and covariances `[..., 9]`."""
+    # a contracted covariance far away has lost the digits of its smallest variance, and its sign with them
+    return mean @ waves, (covariance @ outer).clamp(LEAST_EXPONENT, 0).exp()
