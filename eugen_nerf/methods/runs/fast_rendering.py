@@ -171,13 +171,15 @@ def choose_renderer(run: Run, quality: float) -> tuple[FastRenderer, RendererCho
     model.render_by(None)
     unplan_model(model)
     try:
-        candidates = model.fast_renderers(bundle)
         way = WAYS[model.renderer_kind]
         exact = check.squared_error(model)
         choice = RendererChoice(0.0, math.inf, decibel(exact), 0.0, device=model.device.type, way=way)
         if not model.renders_colours:
             choice = replace(choice, measured_on="depths of training views")
         dtypes: list[PlanDtype] = [machine_plan(model.device)[1], "float32"]
+        if issubclass(model.renderer_kind, GridRenderer):  # millions of densities, which only say where samples belong
+            _plan(run, dtypes[0])
+        candidates = model.fast_renderers(bundle)
         for dtype, renderer in itertools.product(dict.fromkeys(dtypes), candidates):
             if renderer is candidates[0]:
                 backend = _plan(run, dtype)
