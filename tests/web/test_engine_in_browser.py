@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 import torch
 from bundles import looking_at, network, with_scene
 from engine_page import DRAW, OPEN, EnginePage, camera_entries, decibel
+from hostile_scenes import CHANGES, changed
 from installed_browser import NO_CHROMIUM, NO_PLAYWRIGHT, chromium
 from pages import WEBGPU, a_browser
 
@@ -225,36 +224,10 @@ def test_nothing_but_the_engine_itself_is_requested(page: EnginePage) -> None:
     assert all(url.startswith("http://localhost/") for url in page.requests)
 
 
-HOSTILE = "relu; } @compute fn stolen() {"
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        (("field", "network", "steps", 0, "phi"), HOSTILE),
-        (("field", "network", "steps", 0, "phi"), "constructor"),
-        (("field", "density"), HOSTILE),
-        (("field", "density_bias"), HOSTILE),
-        (("field", "position", "kind"), HOSTILE),
-        (("field", "network", "steps", 0, "degree"), 1e9),
-        (("field", "network", "steps", 1, "reads"), [7]),
-        (("renderer", "kind"), HOSTILE),
-        (("renderer", "rate"), "1f; }"),
-        (("renderer", "sides", 0), HOSTILE),
-        (("info", "background"), ["0f); stolen(", 0, 0]),
-        (("blocks", 0, 1), 1 << 40),
-        (("version",), 99),
-    ],
-)
+@pytest.mark.parametrize(("path", "value"), CHANGES)
 def test_a_description_of_another_program_is_refused(page: EnginePage, path: tuple[Any, ...], value: Any) -> None:
-    data = scene_data(with_scene("frequency"))
-    description = copy.deepcopy(data.description)
-    place = description
-    for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
     with pytest.raises(Exception, match="This scene cannot be shown"):
-        page.load(replace(data, description=description))
+        page.load(changed(scene_data(with_scene("frequency")), path, value))
 
 
 @pytest.mark.parametrize("size", [(0, 4), (9000, 4)])

@@ -108,7 +108,7 @@ export function layOut(networks, rows, gpu) {
     // a thread has a tile of its own: nothing is shared, and nobody waits
     const places = networks.map((network) => placeValues(network, true));
     const values = Math.max(...places.map((p) => p.rows));
-    return { own: true, tile: 4, across: 1, lanes: 1, samples: 4 * THREADS, scratch: values, rows: values + 4, places };
+    return { own: true, clears: false, tile: 4, across: 1, lanes: 1, samples: 4 * THREADS, scratch: values, rows: values + 4, places };
   }
   for (const tile of TILES) {
     const across = tile / 4;
@@ -118,7 +118,9 @@ export function layOut(networks, rows, gpu) {
     const values = Math.max(...places.map((p) => p.rows));
     const scratch = Math.max(CHUNK, 4 * lanes);
     if (fits && (values + scratch + rows) * across * 16 <= gpu.sharedBytes) {
-      return { own: false, tile, across, lanes, samples: tile, scratch: values, rows: values + scratch, places };
+      // rows that fill up fours have weights of zero, and must be finite; a software adapter (Mesa's llvmpipe 22.3) leaves
+      // in a workgroup's memory what was there, though WGSL promises zeros
+      return { own: false, clears: gpu.software, tile, across, lanes, samples: tile, scratch: values, rows: values + scratch, places };
     }
   }
   throw refuse(`its layers do not fit into the ${gpu.sharedBytes} bytes that a workgroup of this GPU shares`);

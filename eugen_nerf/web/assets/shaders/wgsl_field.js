@@ -137,7 +137,9 @@ fn occupied(point: vec3f) -> bool {
 // A whole module: bindings, how a tile's coordinates are set, the field, and what becomes of its outputs.
 //   body: of a function that knows its `tile` and its `lane`. functions: that it calls.
 export function tileModule(plan, bindings, body, functions = "") {
-  const { own } = plan.layout;
+  const { own, clears, rows, across } = plan.layout;
+  const clear = `for (var i = index; i < ${whole(rows * across)}; i += STEP) { rows[i] = vec4f(0f); }
+  BARRIER`;
   const code = /* wgsl */ `
 ${bindings}
 ${fieldCode(plan)}
@@ -146,6 +148,7 @@ ${functions}
 fn main(@builtin(local_invocation_index) index: u32, @builtin(workgroup_id) group: vec3u) {
   let tile = ${own ? `group.x * ${whole(THREADS)} + index` : "group.x"};
   let lane = ${own ? "0u" : "index"};
+  ${clears ? clear : ""}
 ${body}
 }
 `;

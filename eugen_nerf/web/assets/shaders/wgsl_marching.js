@@ -104,7 +104,7 @@ fn advance(walk: ptr<function, Walk>, part: Part) -> bool {
   loop {
     let step = (*walk).step;
     let at = part.begin + ${float(STRIDE)} * CELL * f32(step / ${whole(STRIDE)});
-    if (at >= part.end) { return false; }
+    if (at >= part.end) { break; }
     if (step % ${whole(STRIDE)} == 0u && !near(part, at + ${float(STRIDE / 2)} * CELL)) {
       (*walk).step = step + ${whole(STRIDE)};
       continue;
@@ -131,6 +131,7 @@ fn advance(walk: ptr<function, Walk>, part: Part) -> bool {
       return true;
     }
   }
+  return false;
 }
 // whether a span begins another run than the one that ends there
 fn apart(walk: Walk, end: f32) -> bool {
