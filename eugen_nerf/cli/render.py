@@ -57,7 +57,7 @@ class RenderCommand:
     quality: Annotated[float, QUALITY_RANGE] = QUALITY
     """dB of PSNR, on training photographs, that the fast renderer may lose."""
     device: str | None = None
-    """Where to render, such as cpu or cuda; a GPU where there is one by default."""
+    """Where to render, such as cpu or cuda, or wgpu for any GPU by WebGPU; a GPU where there is one by default."""
     data: Path | None = None
     """Data set, where it no longer lies where the run was trained."""
     trust_config: bool = False
@@ -72,12 +72,15 @@ class RenderCommand:
         check_data_path(self.data)
         check_film_output(self.output, overwrite=self.overwrite)
         frames = self.frames if self.frames is not None else (8 if self.output.suffix.lower() == ".png" else 60)
+        from eugen_nerf.conversion.gpu_rendering import render_by_gpu
         from eugen_nerf.evaluation.images.film import film_cameras, has_times, render_film, scene_centre, write_film
         from eugen_nerf.evaluation.images.view_rendering import eval_dataset
         from eugen_nerf.methods.runs.bundle_runs import bundle_line
         from eugen_nerf.methods.runs.fast_rendering import use_fast_renderer
+        from eugen_nerf.web.native.adapters import WGPU, adapter_for
 
-        run = self._opened()
+        gpu = adapter_for(self.device, exact=self.exact)
+        run = self._opened(self.device if gpu is None else "cpu")
         timed = has_times(run)
         if not timed and self.path == "fixed":
             raise ConfigError(
@@ -87,7 +90,12 @@ class RenderCommand:
         count = len(eval_dataset(run))
         if not 0 <= self.view < count:
             raise ConfigError(f"no view {self.view} to take the camera of: the split has views 0 to {count - 1}")
-        if self.bundle is not None:
+        line = None
+        if gpu is not None:
+            line = render_by_gpu(run, gpu, wanted=self.device == WGPU, quality=self.quality, progress=print)
+        if line is not None:
+            print(line)
+        elif self.bundle is not None:
             print(bundle_line(run))
         elif not self.exact:
             choice = use_fast_renderer(run, quality=self.quality, progress=print)
@@ -98,15 +106,15 @@ class RenderCommand:
         write_film(render_film(run, cameras), self.output, fps=self.fps)
         print(f"wrote {self.output}: {frames} frames")
 
-    def _opened(self) -> Run:
+    def _opened(self, device: str | None) -> Run:
         """The run, or the bundle as one."""
         from eugen_nerf.methods.runs.bundle_runs import open_bundle
         from eugen_nerf.methods.runs.loading import load_run
 
         if self.load_config is None:
             assert self.bundle is not None
-            return open_bundle(self.bundle, device=self.device)
-        return load_run(self.load_config, device=self.device, data=self.data, trust_config=self.trust_config)
+            return open_bundle(self.bundle, device=device)
+        return load_run(self.load_config, device=device, data=self.data, trust_config=self.trust_config)
 
 
 def main() -> None:

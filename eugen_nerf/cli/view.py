@@ -68,7 +68,7 @@ class ViewCommand:
     quality: Annotated[float, QUALITY_RANGE] = QUALITY
     """dB of PSNR, on training photographs, that the fast renderer may lose."""
     device: str | None = None
-    """Device for rendering, such as cpu or cuda (default: a GPU if there is one)."""
+    """Device for rendering, such as cpu or cuda, or wgpu for any GPU by WebGPU (default: a GPU if there is one)."""
     data: Path | None = None
     """Directory of the runs' data set, if it was moved since training."""
     trust_config: bool = False
@@ -97,19 +97,28 @@ class ViewCommand:
 
         from eugen_nerf.cli.support.progress import working
         from eugen_nerf.methods.runs.bundle_runs import bundle_line
+        from eugen_nerf.web.native.adapters import WGPU, adapter_for
         from eugen_viewer.server.access import Access
         from eugen_viewer.server.address import address_lines, choose_port
         from eugen_viewer.shown_runs import open_run
 
         console = Console()
+        gpu = adapter_for(self.device, exact=self.exact)
+        on = self.device if gpu is None else "cpu"
         port, note = choose_port(self.host, self.port)
         names = run_names(paths, self.names)
         runs = []
         for path, name in zip(paths, names, strict=True):
             with working(console, f"loading {name}"):
-                run = open_run(path, name, device=self.device, data=self.data, trust_config=self.trust_config)
+                run = open_run(path, name, device=on, data=self.data, trust_config=self.trust_config)
                 runs.append(run)
-            if is_bundle(path):
+            line = None
+            if gpu is not None:
+                with working(console, f"preparing {name} for {gpu.name}"):
+                    line = run.render_on(gpu, wanted=self.device == WGPU, quality=self.quality, progress=print)
+            if line is not None:
+                print_lines(console, {name: line})
+            elif is_bundle(path):
                 print_lines(console, {name: bundle_line(run.run)})
             elif not self.exact:
                 with working(console, f"preparing fast rendering of {name}"):
@@ -136,6 +145,7 @@ class ViewCommand:
         if self.exact or self.timing:
             raise ConfigError("--save-page writes a page and exits: leave out --exact and --timing")
         from eugen_nerf.cli.web import WebCommand
+        from eugen_nerf.web.native.adapters import WGPU
         from eugen_nerf.web.page_files import check_page_path
 
         check_page_path(place, option="--save-page")
@@ -144,7 +154,7 @@ class ViewCommand:
             inputs=tuple(paths),
             names=self.names,
             quality=self.quality,
-            device=self.device,
+            device=None if self.device == WGPU else self.device,
             data=self.data,
             trust_config=self.trust_config,
         ).run()

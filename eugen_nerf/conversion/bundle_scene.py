@@ -16,7 +16,6 @@ from eugen_nerf.core.bundles.bundled_grid import BundledGrid
 from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
 from eugen_nerf.core.bundles.bundled_scene import BundledScene, MeasuredQuality, SceneCoordinates, SceneRenderer
 from eugen_nerf.core.bundles.bundled_views import MAX_VIEWS, BundledView
-from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.errors import ConfigError, EugenError, RunError
 from eugen_nerf.core.ranges import QUALITY
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
@@ -26,6 +25,7 @@ from eugen_nerf.methods.isdf import ISDFModel
 from eugen_nerf.methods.rendering.fewer_samples import FewerSamples
 from eugen_nerf.methods.rendering.grid_rendering import rays_of
 from eugen_nerf.methods.rendering.planning import unplan_model
+from eugen_nerf.methods.runs.bundle_runs import pinhole_camera
 from eugen_nerf.methods.runs.fast_rendering import CHECK_RAYS, decibel, kept_renderer
 from eugen_nerf.methods.runs.loading import Run
 from eugen_nerf.methods.runs.stock_runs import model_of_graphs
@@ -189,12 +189,7 @@ def _views(run: Run, progress: Callable[[str], None]) -> list[BundledView]:
     elif _has_lenses(cameras):
         progress("the bundle's test views are without the distortion of their lenses")
     for index in chosen:
-        camera = cameras[index]
-        fx, fy, cx, cy = (float(getattr(camera, name)) for name in ("fx", "fy", "cx", "cy"))
-        time = None if camera.times is None else float(camera.times)
-        pose = camera.camera_to_worlds.float().clone()
-        pinhole = PinholeCamera(pose, fx, fy, cx, cy, int(camera.width), int(camera.height), time)
-        views.append(BundledView(_name(dataset, index), pinhole))
+        views.append(BundledView(_name(dataset, index), pinhole_camera(cameras[index])))
     return views
 
 

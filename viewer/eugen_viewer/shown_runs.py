@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.models.base_model import Model
 from torch import Tensor
 
+from eugen_nerf.conversion.gpu_rendering import render_by_gpu
 from eugen_nerf.core.errors import EugenError
 from eugen_nerf.evaluation.costs.resources import count_parameters, inference_parameters
 from eugen_nerf.evaluation.images.ground_truth import composite
@@ -25,6 +26,7 @@ from eugen_nerf.methods.runs.fast_rendering import RendererChoice, use_fast_rend
 from eugen_nerf.methods.runs.image_metrics import Image8, quantise
 from eugen_nerf.methods.runs.loading import Run, load_run, query_module
 from eugen_nerf.methods.runs.run_paths import is_bundle
+from eugen_nerf.web.native.adapters import GpuAdapter
 from eugen_viewer.viewer_cameras import RunCoordinates
 
 _EVALUATIONS = ("evaluate", "get_density", "distance", "distance_and_gradient")
@@ -86,6 +88,14 @@ class ShownRun:
         self.model = self.run.model  # a stock model may have made place for its copy
         self.forget_costs()
         return choice
+
+    def render_on(
+        self, gpu: GpuAdapter, *, wanted: bool, quality: float, progress: Callable[[str], None]
+    ) -> str | None:
+        """Has a GPU render the run's images by WebGPU, which may take seconds; as `render_by_gpu`."""
+        line = render_by_gpu(self.run, gpu, wanted=wanted, quality=quality, progress=progress)
+        self.model = self.run.model
+        return line
 
     def costs(self) -> tuple[int, int | None]:
         """Number of parameters needed for evaluation, and multiply-adds of a query (None if they cannot be counted)."""

@@ -20,6 +20,8 @@ from eugen_nerf.core import BundleError, load_bundle, plan_bundle
 from eugen_nerf.core.bundles.bundle_files import WEIGHTS
 from eugen_nerf.core.bundles.bundled_field import RAYS_AT_ONCE, BundledField
 from eugen_nerf.core.bundles.bundled_views import BundledView
+from eugen_nerf.core.cameras.camera_images import RenderedPixels
+from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.methods.graph_model import FAST_RAYS
 from eugen_nerf.methods.rendering.core_threads import render_side_by_side
@@ -84,12 +86,21 @@ class BundleModel(Model):
 
     def _render(self, ray_bundle: RayBundle) -> dict[str, Tensor]:
         found = self.field.render_rays(rays_of(ray_bundle))
-        outputs = {"rgb": found.colour, "depth": found.depth, "accumulation": found.accumulation}
-        if found.normals is not None:
-            stretch = ray_bundle.metadata.get("directions_norm", torch.ones_like(found.depth))
-            outputs["z_depth"] = found.depth / stretch
-            outputs["normals"] = 0.5 * (found.normals + 1) * found.accumulation
-        return outputs
+        return image_outputs(found, ray_bundle.metadata.get("directions_norm", torch.ones_like(found.depth)))
+
+
+def image_outputs(found: RenderedPixels, stretch: Tensor) -> dict[str, Tensor]:
+    """What a bundle renders, under the names that nerfstudio's models give it.
+
+    Args:
+        found: `[..., channels]`.
+        stretch: `[..., 1]`, of rays beyond a depth of 1 along the camera's axis.
+    """
+    outputs = {"rgb": found.colour, "depth": found.depth, "accumulation": found.accumulation}
+    if found.normals is not None:
+        outputs["z_depth"] = found.depth / stretch
+        outputs["normals"] = 0.5 * (found.normals + 1) * found.accumulation
+    return outputs
 
 
 class BundlePipeline(Pipeline):
@@ -150,3 +161,11 @@ def nerfstudio_cameras(views: tuple[BundledView, ...]) -> Cameras:
     timed = any(camera.time is not None for camera in cameras)
     times = torch.tensor([[camera.time or 0.0] for camera in cameras]) if timed else None
     return Cameras(torch.stack([c.pose.float() for c in cameras]), **numbers, **sizes, times=times)  # type: ignore[arg-type]
+
+
+def pinhole_camera(camera: Cameras) -> PinholeCamera:
+    """One camera `[]` as `core` has it, without the distortion of its lens."""
+    fx, fy, cx, cy = (float(getattr(camera, name)) for name in ("fx", "fy", "cx", "cy"))
+    time = None if camera.times is None else float(camera.times)
+    pose = camera.camera_to_worlds.float().cpu().clone()
+    return PinholeCamera(pose, fx, fy, cx, cy, int(camera.width), int(camera.height), time)

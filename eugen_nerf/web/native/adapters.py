@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-from eugen_nerf.core.errors import EugenError
+import torch
 
+from eugen_nerf.core.errors import ConfigError, EugenError
+
+WGPU = "wgpu"
+"""What `--device` is for rendering by WebGPU."""
 PACKAGES = {"wgpu": "wgpu", "py_mini_racer": "mini-racer"}
 """Modules that are needed, and the packages that hold them."""
 KINDS = ("DiscreteGPU", "IntegratedGPU", "Unknown", "CPU")
@@ -81,6 +85,26 @@ def choose_adapter() -> GpuAdapter:
             "(mesa-vulkan-drivers), which has one in software too; or render with --device cpu"
         )
     return adapters[0]
+
+
+def adapter_for(device: str | None, *, exact: bool) -> GpuAdapter | None:
+    """The adapter that a command's `--device` means; None where PyTorch renders.
+
+    Args:
+        device: `WGPU` for the best adapter, of the processor too; None for a GPU where torch has no CUDA.
+        exact: whether `--exact` was given, which the engine cannot do.
+
+    Raises:
+        ConfigError: `WGPU` and exact.
+        GpuError: as `choose_adapter`, for `WGPU`.
+    """
+    if device == WGPU:
+        if exact:
+            raise ConfigError(f"--device {WGPU} renders by the fast renderer: leave out --exact, or use --device cpu")
+        return choose_adapter()
+    if exact or device is not None or torch.cuda.is_available():
+        return None
+    return next((each for each in machine_adapters() if not each.software), None)
 
 
 def _described(handle: Any) -> GpuAdapter:
