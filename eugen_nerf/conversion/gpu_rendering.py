@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -26,7 +27,8 @@ MIN_PSNR = 45.0
 
 
 class GpuModel(BundleModel):
-    """A bundle's field whose images a GPU renders; single rays, and cameras with a lens, are rendered by PyTorch.
+    """A bundle's field whose images a GPU renders; PyTorch renders single rays, cameras with a lens, and what the GPU
+    cannot: all once it is lost.
 
     Args:
         field: that can be rendered, on the CPU.
@@ -37,7 +39,7 @@ class GpuModel(BundleModel):
         super().__init__(field)
         self.engine = engine
 
-    def get_outputs_for_camera(self, camera: Cameras, obb_box: object = None) -> dict[str, Tensor]:  # type: ignore[override]
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: object = None) -> dict[str, Tensor]:
         """As `get_outputs`, of one camera: `[height, width, channels]`."""
         if int(camera.camera_type.flatten()[0]) != CameraType.PERSPECTIVE.value or obb_box is not None:
             return super().get_outputs_for_camera(camera, obb_box)  # type: ignore[arg-type]
@@ -47,7 +49,11 @@ class GpuModel(BundleModel):
         columns = (torch.arange(view.width) + 0.5 - view.cx) / view.fx
         rows = (torch.arange(view.height) + 0.5 - view.cy) / view.fy
         stretch = (1 + columns.square() + rows.square()[:, None]).sqrt()[..., None]
-        return image_outputs(self.engine.render(view).pixels, stretch)
+        try:
+            return image_outputs(self.engine.render(view).pixels, stretch)
+        except GpuError as error:
+            warnings.warn(f"PyTorch renders this image: {error}", RuntimeWarning, stacklevel=2)
+            return super().get_outputs_for_camera(camera)
 
 
 def render_by_gpu(
@@ -75,8 +81,10 @@ def render_by_gpu(
     """
     try:
         model = run.model
-        bundled = isinstance(model, BundleModel)
-        field = model.field if bundled else bundle_of_run(run, quality=quality, progress=progress).cpu()
+        if isinstance(model, BundleModel):
+            field = model.field
+        else:
+            field = bundle_of_run(run, quality=quality, progress=progress).cpu()
         engine, psnr = _checked_engine(field, adapter)
     except EugenError as error:
         if wanted:

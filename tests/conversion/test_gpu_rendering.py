@@ -58,6 +58,20 @@ def test_the_model_gives_an_image_what_rays_get(kind: str) -> None:
         torch.testing.assert_close(made[name], value, msg=name)
 
 
+def test_pytorch_goes_on_where_the_gpu_is_lost() -> None:
+    class LostEngine:
+        def render(self, camera: Any) -> Drawn:
+            raise GpuError("a card was lost")
+
+    field = with_scene("frequency")
+    assert field.scene is not None
+    camera = nerfstudio_cameras(field.scene.views)[0:1]
+    exact = BundleModel(field).eval().get_outputs_for_camera(camera)  # type: ignore[abstract]
+    with pytest.warns(RuntimeWarning, match="PyTorch renders this image: a card was lost"):
+        made = GpuModel(field, LostEngine()).get_outputs_for_camera(camera)  # type: ignore[abstract, arg-type]
+    torch.testing.assert_close(made["rgb"], exact["rgb"])
+
+
 def test_a_gpu_is_used_only_where_its_image_is_right(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, lines, engines = open_bundle(bundle, device="cpu"), [], []
     model = run.model

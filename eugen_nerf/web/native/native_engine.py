@@ -53,12 +53,12 @@ class NativeEngine:
 
         self.surface = data.description["field"].get("kind") == "distance"
         self._lock = threading.Lock()
-        self._script: Any = MiniRacer()
+        self._script = MiniRacer()
         self._bridge = GpuBridge(self.adapter, self._arrive)
         self._open = True
         try:
-            self._script.eval(_engine_script())
-            self._script.eval(f"native.sceneBytes({len(data.binary)})")[:] = data.binary
+            self._evaluate(_engine_script())
+            self._evaluate(f"native.sceneBytes({len(data.binary)})")[:] = data.binary
             options = {"adapter": self._bridge.offer(), "description": data.description, "tiles": tiles}
             self._job("open", options)
         except BaseException:
@@ -103,18 +103,21 @@ class NativeEngine:
         """The value of a job of `assets/native/engine_jobs.js`, whose turns alternate with the GPU's."""
         if not self._open:
             raise GpuError("the engine on the GPU is closed: open the scene again")
-        self._script.eval(f"native.start({json.dumps(name)}, {json.dumps(values)})")
+        self._evaluate(f"native.start({json.dumps(name)}, {json.dumps(values)})")
         done = False
         while not done:
-            turn = json.loads(self._script.eval("native.take()"))
+            turn = json.loads(self._evaluate("native.take()"))
             commands, done = turn["commands"], turn["done"]
             assert commands or done, "the engine waits for nothing that the GPU does"
-            content = self._script.eval("native.takenBytes()")
+            content = self._evaluate("native.takenBytes()")
             for number, value, error in self._on_gpu(partial(self._bridge.carry_out, commands, content)):
-                self._script.eval(f"native.settle({number}, {json.dumps(value)}, {json.dumps(error)})")
+                self._evaluate(f"native.settle({number}, {json.dumps(value)}, {json.dumps(error)})")
         if "error" in turn:
             raise GpuError(f"{turn['error']} Or render with --device cpu.")
         return turn["value"]
+
+    def _evaluate(self, code: str) -> Any:
+        return self._script.eval(code)
 
     def _on_gpu(self, work: Callable[[], Result]) -> Result:
         """What some work on the device returns; raises `GpuError` where it cannot go on, and closes the engine."""
@@ -129,7 +132,7 @@ class NativeEngine:
             ) from error
 
     def _arrive(self, buffer: int, content: memoryview) -> None:
-        self._script.eval(f"native.arrivingContent({buffer})")[:] = content
+        self._evaluate(f"native.arrivingContent({buffer})")[:] = content
 
 
 @cache
