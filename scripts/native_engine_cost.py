@@ -46,16 +46,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
-    rows = []
-    for name, path in zip(options.names, options.fields, strict=True):
-        rows += measure(name, field_at(path), options.size, options.rounds)
     adapter = choose_adapter()
+    rows: list[dict[str, str]] = []
     report = {
         "pictures": {"size": options.size, "rounds": options.rounds, "rows": rows},
         "adapter": {"name": adapter.name, "kind": adapter.kind, "api": adapter.api},
         "environment": environment("cpu", ["float32"]),
     }
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
+    for name, path in zip(options.names, options.fields, strict=True):
+        rows += measure(name, field_at(path), options.size, options.rounds)
+        options.output.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def measure(name: str, field: BundledField, size: int, rounds: int) -> list[dict[str, str]]:
