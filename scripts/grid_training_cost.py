@@ -22,7 +22,7 @@ from unittest import mock
 
 import torch
 
-from eugen_nerf.core.encodings import hash_grid
+from eugen_nerf.core.encodings import frustum_points, hash_grid
 from eugen_nerf.core.inference.onednn import has_fast_bfloat16
 from eugen_nerf.core.timing import speed_ratios
 from eugen_nerf.evaluation.costs.resources import environment
@@ -34,8 +34,11 @@ WARMUP = 4
 
 @contextmanager
 def by_pytorch() -> Iterator[None]:
-    """Within it grids are interpolated by PyTorch's operations."""
-    with mock.patch.object(hash_grid, "can_pool", return_value=False):
+    """Within it grids are interpolated, and multisamples placed, by PyTorch's operations."""
+    with (
+        mock.patch.object(hash_grid, "can_pool", return_value=False),
+        mock.patch.object(frustum_points, "can_place", return_value=False),
+    ):
         yield
 
 

@@ -28,9 +28,11 @@ from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
 from eugen_nerf.benchmarks.hardware import matmul_peak
-from eugen_nerf.core import HashGrid
-from eugen_nerf.core.encodings import hash_grid
+from eugen_nerf.core import HashGrid, IntegratedEncoding
+from eugen_nerf.core.encodings import frustum_points, hash_grid, integrated
 from eugen_nerf.core.encodings.compiled_grid import can_pool
+from eugen_nerf.core.encodings.compiled_multisamples import can_place
+from eugen_nerf.core.encodings.integrated import LEAST_EXPONENT
 from eugen_nerf.core.inference.onednn import has_fast_bfloat16
 from eugen_nerf.core.inference.plan_backends import PlanDtype
 from eugen_nerf.core.networks.layer_graph import LayerGraph
@@ -55,7 +57,8 @@ class Way:
     name: str
     fast: bool
     plan: PlanDtype | None = None
-    compiled_grids: bool = True
+    before: bool = False
+    """Without compiled loops, and with dampings too small for a float: what images took once."""
 
 
 STOCK = Way("as nerfstudio renders it", False)
@@ -64,7 +67,7 @@ STOCK = Way("as nerfstudio renders it", False)
 def ways(model: GraphModel) -> list[Way]:
     """Those that are compared on this machine; the first is the default of evaluation, as it was before."""
     found = [
-        *([Way("grids by PyTorch", False, compiled_grids=False)] if _has_grids(model) else []),
+        *([Way("before", False, before=True)] if _has_changed(model) else []),
         Way("samplers of training", False),
         Way("the same, plans in float32", False, "float32"),
         Way("fast renderer", True),
@@ -114,7 +117,9 @@ class Contender:
             rays = self._rays()
             plan_model(model, rays[:: max(1, len(rays) // 512)], dtype=way.plan)
         model.render_by(self.renderer if way.fast else None)
-        hash_grid.can_pool = can_pool if way.compiled_grids else lambda *_: False
+        hash_grid.can_pool = _never if way.before else can_pool
+        frustum_points.can_place = _never if way.before else can_place
+        integrated.LEAST_EXPONENT = -math.inf if way.before else LEAST_EXPONENT
 
     def picture(self, camera: Any = None) -> Tensor:
         """Colours `[pixels, 3]` of a view; by default the large one."""
@@ -203,8 +208,12 @@ class Contender:
         return model.queries_a_ray(self._rays())
 
 
-def _has_grids(model: GraphModel) -> bool:
-    return any(isinstance(part, HashGrid) for part in model.modules())
+def _has_changed(model: GraphModel) -> bool:
+    return any(isinstance(part, HashGrid | IntegratedEncoding) for part in model.modules())
+
+
+def _never(*_: object) -> bool:
+    return False
 
 
 def _renders_colours(run: Run) -> bool:
