@@ -145,10 +145,11 @@ class ViewCommand:
         if self.exact or self.timing:
             raise ConfigError("--save-page writes a page and exits: leave out --exact and --timing")
         from eugen_nerf.cli.web import WebCommand
-        from eugen_nerf.web.native.adapters import WGPU
         from eugen_nerf.web.page_files import check_page_path
 
         check_page_path(place, option="--save-page")
+        from eugen_nerf.web.native.adapters import WGPU  # loads torch
+
         WebCommand(
             output=place,
             inputs=tuple(paths),
