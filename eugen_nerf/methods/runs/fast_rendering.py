@@ -177,12 +177,13 @@ def choose_renderer(run: Run, quality: float) -> tuple[FastRenderer, RendererCho
         if not model.renders_colours:
             choice = replace(choice, measured_on="depths of training views")
         dtypes: list[PlanDtype] = [machine_plan(model.device)[1], "float32"]
+        planned: PlanDtype | None = None
         if issubclass(model.renderer_kind, GridRenderer):  # millions of densities, which only say where samples belong
-            _plan(run, dtypes[0])
+            backend, planned = _plan(run, dtypes[0]), dtypes[0]
         candidates = model.fast_renderers(bundle)
         for dtype, renderer in itertools.product(dict.fromkeys(dtypes), candidates):
-            if renderer is candidates[0]:
-                backend = _plan(run, dtype)
+            if dtype != planned:
+                backend, planned = _plan(run, dtype), dtype
             model.render_by(renderer)
             choice = replace(choice, lost=decibel(exact) - decibel(check.squared_error(model)))
             if choice.lost <= quality:
