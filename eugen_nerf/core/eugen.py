@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +93,9 @@ class EUGenLinear(FeatureLayer):
     projection_bias: Tensor | None
     projection_norm: Tensor | None
     coefficients: Tensor
+    feature_mean: Tensor | None
+    """`[degree * m]`, subtracted from free features before A after a start from data; else None. The bias is then the
+    mean output on that batch, whatever A is, and A learns faster. Collapsed, the bias is `b - A feature_mean`."""
 
     def __init__(self, in_features: int, out_features: int, config: EUGenConfig | None = None) -> None:
         super().__init__(in_features, out_features)
@@ -119,6 +122,7 @@ class EUGenLinear(FeatureLayer):
         self.weight = nn.Parameter((weight / math.sqrt(max(1, columns))).to(torch.get_default_dtype()))
         self.weight_bias = nn.Parameter(torch.zeros(out_features)) if config.weights != "free" and config.bias else None
         self.bias = nn.Parameter(torch.zeros(out_features)) if config.bias else None
+        self.register_buffer("feature_mean", None)
         if not config.train_projection:
             self.draw_norm_column()
         elif config.weights == "free" and config.degree > 0:
@@ -262,6 +266,7 @@ class EUGenLinear(FeatureLayer):
         if self.config.weights != "free":
             raise ConfigError(f"weights={self.config.weights!r} have no free output matrix; use weights='free'")
         _copy_checked(self.weight, weight, "weight")
+        self.feature_mean = None
         if self.bias is not None and bias is not None:
             _copy_checked(self.bias, bias, "bias")
 
@@ -275,6 +280,12 @@ class EUGenLinear(FeatureLayer):
                 drawn = sample_projection(self.config.projection, len(column), 1, generator=generator)
                 spread = float(getattr(self, name).double().square().mean().sqrt())
                 column.copy_(drawn[:, 0] * spread)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *further: Any) -> None:
+        """As in torch; the checkpoint says whether there is a mean of the features."""
+        mean = state_dict.get(f"{prefix}feature_mean")
+        self.feature_mean = None if mean is None else self.weight.new_zeros(mean.shape)
+        super()._load_from_state_dict(state_dict, prefix, *further)
 
     def features(self, x: Tensor) -> Tensor:
         """`Phi` features of inputs `[..., d]`: `[..., degree * m]`, without the constant one."""
@@ -303,7 +314,10 @@ class EUGenLinear(FeatureLayer):
             return [(Stage(self.projection, None, None, 1, True, "identity"), Affine(empty, self.bias))]
         g, bias, norm = self.projection, self.projection_bias, self.projection_norm
         stage = Stage(g, bias, norm, c.degree, c.shared, c.phi, product=c.product)
-        return [(stage, Affine(self.weight_features(), self.bias))]
+        weight, bias = self.weight_features(), self.bias
+        if self.feature_mean is not None and bias is not None:
+            bias = bias - weight @ self.feature_mean
+        return [(stage, Affine(weight, bias))]
 
     def extra_repr(self) -> str:
         """Widths and the settings that matter."""

@@ -25,7 +25,8 @@ def start_from_data(layer: EUGenLinear, inputs: Tensor, outputs: Tensor | None =
 
     Rows of G become orthogonal, with pre-activations of unit variance on the batch. They are centred at `OFFSET` where
     Phi has a kink, at 0 otherwise, and at 1 in the further factors of Eq. (1), whose products are then nearly linear.
-    The output map is small, and the layer's mean output is that of `outputs`.
+    The output map is small. It takes features from which their mean on the batch is subtracted (`feature_mean`), so the
+    layer's mean output is that of `outputs` and stays so while the map is learned.
 
     Args:
         layer: with free weights and a bias; changed in place.
@@ -68,9 +69,10 @@ def start_from_data(layer: EUGenLinear, inputs: Tensor, outputs: Tensor | None =
     if layer.projection_norm is not None:
         layer.projection_norm.zero_()
     drawn = torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64)
-    layer.weight.copy_(drawn * (GAIN / layer.weight.shape[1] ** 0.5))
-    target = 0.0 if outputs is None else outputs.to(layer.weight).mean(dim=0)
-    layer.bias.copy_(target - layer.weight @ layer.features(inputs.to(layer.projection)).mean(dim=0))
+    layer.set_output(drawn * (GAIN / layer.weight.shape[1] ** 0.5), torch.zeros_like(layer.bias))
+    layer.feature_mean = layer.features(inputs.to(layer.projection)).mean(dim=0)
+    if outputs is not None:
+        layer.bias.copy_(outputs.to(layer.bias).mean(dim=0))
 
 
 def _is_first_factor(block: int) -> bool:

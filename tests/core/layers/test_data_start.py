@@ -44,6 +44,26 @@ def test_pre_activations_are_centred_and_outputs_have_the_mean_of_what_is_learne
         torch.testing.assert_close(started(x).mean(dim=0), torch.zeros(5, dtype=torch.float64))
 
 
+def test_outputs_keep_their_mean_while_the_map_is_learned() -> None:
+    started, x, y = layer(), positive(400, 24), draw(400, 5, seed=2) + 7
+    start_from_data(started, x, y)
+    with torch.no_grad():
+        started.weight.add_(draw(*started.weight.shape, seed=4))
+        torch.testing.assert_close(started(x).mean(dim=0), y.mean(dim=0))
+
+
+def test_the_mean_of_the_features_is_saved_and_forgotten_with_the_map() -> None:
+    started, other, x = layer(), layer(), positive(50, 24)
+    assert "feature_mean" not in other.state_dict()
+    start_from_data(started, x)
+    other.load_state_dict(started.state_dict())
+    torch.testing.assert_close(other(x), started(x), rtol=0, atol=0)
+    other.load_state_dict(layer().state_dict())
+    torch.testing.assert_close(other(x), layer()(x), rtol=0, atol=0)
+    started.set_output(torch.zeros_like(started.weight), torch.ones(5))
+    torch.testing.assert_close(started(x), torch.ones(50, 5, dtype=torch.float64))
+
+
 def test_it_learns_what_he_et_als_start_does_not() -> None:
     """Narrow layers on positive inputs: one start leaves most of the variance, the other what a linear map leaves."""
     torch.manual_seed(0)
@@ -55,7 +75,7 @@ def test_it_learns_what_he_et_als_start_does_not() -> None:
         if name == "data":
             start_from_data(model, x, y)
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-        for _ in range(1000):
+        for _ in range(500):
             optimizer.zero_grad()
             loss = (model(x) - y).square().mean()
             loss.backward()
