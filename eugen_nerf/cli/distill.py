@@ -34,8 +34,8 @@ class Distill:
         "choice": ("fields", "layers", "exclude", "num_features", "proposals"),
         "fit": ("recipe", "projection", "degree", "product", "norm", "sweeps", "output_aware", "train_steps",
                 "train_lr", "ray_fraction", "max_rays", "seed"),
-        "calibration": ("finetune_steps", "finetune_minutes"),
-        "output": ("bundle", "onnx", "experiment_name", "timestamp", "output_dir"),
+        "calibration": ("finetune_steps", "finetune_minutes", "elastic"),
+        "output": ("share", "bundle", "onnx", "experiment_name", "timestamp", "output_dir"),
     }  # fmt: skip
 
     load_config: Path
@@ -63,6 +63,14 @@ class Distill:
     rays that it is checked with."""
     finetune_minutes: Annotated[float | None, Range(0, 100_000, above=True)] = None
     """Minutes of it instead."""
+    elastic: Annotated[tuple[float, ...], Range(0, 1, above=True, below=True)] = ()
+    """Shares of the features, such as 0.75 0.5 0.25, at which the new run can be evaluated too, without another fit:
+    neurons are put in the order in which they are chosen, and calibration, which this needs, trains all shares at once.
+    Without a budget or --num-features all neurons are kept. Evaluate by eugen-eval --shares; write one share by
+    --share."""
+    share: Annotated[float | None, Range(0, 1, above=True)] = None
+    """In place of a conversion: the run as it is, but evaluated at this share of its features, one of those that it was
+    trained at (--elastic, or --pipeline.model.network.shares)."""
     bundle: Path | None = None
     """Also write the final field as a bundle to this folder, with all that renders it: safetensors and JSON, read and
     rendered with torch alone."""
@@ -149,8 +157,11 @@ class Distill:
                     self._finish(console, written, pending)
                 return
         teacher = open_teacher(run, config, keep=True)
-        console.print(teacher.memory_line())
-        converted, record = self._convert(console, teacher, budget)
+        if self.share is None:
+            console.print(teacher.memory_line())
+            converted, record = self._convert(console, teacher, budget)
+        else:
+            converted, record = self._at_share(teacher, self.share), {"share": self.share}
         if not first:
             return
         student = converted.student
@@ -163,6 +174,16 @@ class Distill:
         if converted.budget is not None:
             print_budget(console, converted.budget)
         self._finish(console, path, pending)
+
+    @staticmethod
+    def _at_share(teacher: Teacher, share: float) -> Converted:
+        """The run at a share of its features; raises `ConfigError` where it was not trained at it."""
+        from eugen_nerf.conversion.convert_run import Converted
+        from eugen_nerf.conversion.teachers.graph_teacher import GraphTeacher
+
+        if not isinstance(teacher, GraphTeacher):
+            raise ConfigError("--share needs a run of a method eugen-* that was trained at shares of its features")
+        return Converted(teacher.at_share(share))
 
     def _bundle_alone(self, console: Console, place: Path) -> None:
         """Bundles the run as it is, converted or not; raises `ConfigError` as `check_bundled`."""
@@ -210,6 +231,14 @@ class Distill:
             raise ConfigError(f"{given[0]} chooses the numbers of features: leave --num-features out")
         if self.bundle is not None and self.bundle.exists():
             raise ConfigError(f"{self.bundle} exists; choose another --bundle")
+        if self.share is not None and (given or self.num_features or self.layers or self._finetunes or self.elastic):
+            raise ConfigError("--share converts nothing: leave budgets, --num-features, --layers and calibration out")
+        if self.elastic and not self._finetunes:
+            raise ConfigError("--elastic trains all shares together: give --finetune-steps or --finetune-minutes too")
+        if self.elastic and self.layers == ("none",):
+            raise ConfigError(
+                "--layers none converts nothing, --elastic puts neurons of layers in order: leave one out"
+            )
         if self.onnx and self.bundle is None:
             raise ConfigError("--onnx writes beside a bundle: give --bundle as well")
         for option, place in {"--bundle": self.bundle, "--output-dir": self.output_dir}.items():
@@ -264,15 +293,16 @@ class Distill:
         )
         return DistillConfig(
             fields=self.fields,
-            layers=self.layers,
+            layers=self.layers if self.share is None else NO_LAYERS,
             exclude=self.exclude,
             num_features=self.num_features,
             proposals=self.proposals,
             conversion=conversion,
             output_aware=self.output_aware,
-            ray_fraction=self.ray_fraction,
+            ray_fraction=self.ray_fraction if self.share is None else 1.0,  # of no use there: never too few
             max_rays=self.max_rays,
             seed=self.seed,
+            shares=self.elastic,
             output_dir=self.output_dir,
             experiment_name=self.experiment_name,
             timestamp=self.timestamp,

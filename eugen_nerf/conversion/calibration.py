@@ -13,6 +13,7 @@ from nerfstudio.models.base_model import Model
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.optimizers import Algorithm, FieldOptimizerConfig
 from eugen_nerf.methods.runs.training_rays import Photographs, ray_bundle
 
@@ -39,18 +40,23 @@ class CalibrationReport:
     seconds: float
     """Trials and checks included."""
     squared_error: tuple[float, float]
-    """On the check rays, before and after: no step was made on them, but the state was chosen by them."""
+    """On the check rays, before and after: no step was made on them, but the state was chosen by them. Of a run with
+    shares of its features, the geometric mean over these."""
     optimizer: Algorithm = "adam"
+    share_errors: tuple[tuple[float, float], ...] = ()
+    """Shares of its features, and the squared error at each afterwards, where the student has them."""
 
     def __str__(self) -> str:
         """What was done and what came of it, in one line."""
-        before, after = (10 * math.log10(1 / max(error, 1e-12)) for error in self.squared_error)
+        before, after = map(_decibels, self.squared_error)
         if self.squared_error[1] < self.squared_error[0]:
             found = f"{before:.2f} -> {after:.2f} dB"
         else:
             found = f"no better than the initial {before:.2f} dB: the initial weights are kept"
         done = f"{self.steps} steps of {self.optimizer} at {self.learning_rate:g}, {self.seconds:.0f} s"
-        return f"calibrated: {done}, on rays not trained on {found}"
+        shares = ", ".join(f"{_decibels(error):.2f} dB with {share:.4g}" for share, error in self.share_errors)
+        apart = f", the mean over shares of the features: {shares}" if shares else ""
+        return f"calibrated: {done}, on rays not trained on {found}{apart}"
 
 
 def calibrate(
@@ -67,6 +73,8 @@ def calibrate(
     """Trains all parameters of a student in place by its own loss, and keeps the state that is best on the check rays.
 
     Optimised camera poses are used and stay as they are: they belong to the photographs, not to the field.
+
+    A student with shares of its features draws one each step (`GraphModel.forward`), and is compared at all of them.
 
     Optimizer and learning rate are those that do best on the check rays after short trials: all candidates, then the
     two best for longer, each from the student as it was given.
@@ -87,7 +95,7 @@ def calibrate(
     if (steps is None) == (minutes is None) or (steps or 1) < 1 or (minutes or 1) <= 0:
         raise ConfigError("calibration takes a positive number of steps or of minutes, one of the two")
     start = time.perf_counter()
-    before = check.squared_error(student)
+    before = _mean_error(student, check)
     best_error, best_state = before, copy.deepcopy(student.state_dict())
     first = best_state
     ranked = list(CANDIDATES)
@@ -98,7 +106,7 @@ def calibrate(
             limit = max(1, round(share * steps)) if steps else None
             until = None if minutes is None else share * 60 * minutes
             _descend(student, training, candidate, batch, seed, limit, until, lambda done: None)
-            trials[candidate] = check.squared_error(student)
+            trials[candidate] = _mean_error(student, check)
             progress(0.0, f"{candidate[0]}, learning rate {candidate[1]:g}: {trials[candidate]:.3e}")
         ranked = sorted(trials, key=trials.__getitem__)
     chosen = ranked[0]
@@ -110,7 +118,7 @@ def calibrate(
         if share * _CHECKS < done + 1:
             return
         done = int(share * _CHECKS)
-        error = check.squared_error(student)
+        error = _mean_error(student, check)
         if error < best_error:
             best_error, best_state = error, copy.deepcopy(student.state_dict())
         student.train()
@@ -121,7 +129,28 @@ def calibrate(
     student.load_state_dict(best_state)
     student.eval()
     algorithm, rate = chosen
-    return CalibrationReport(taken, rate, time.perf_counter() - start, (before, best_error), algorithm)
+    errors = tuple(_share_errors(student, check).items())
+    return CalibrationReport(taken, rate, time.perf_counter() - start, (before, best_error), algorithm, errors)
+
+
+def _share_errors(student: Model, check: Photographs) -> dict[float, float]:
+    """The error on the check rays at each share of its features that the student was trained at."""
+    errors = {}
+    if isinstance(student, GraphModel):
+        for share in student.trained_shares():
+            with student.evaluated_at(share):
+                errors[share] = check.squared_error(student)
+    return errors
+
+
+def _mean_error(student: Model, check: Photographs) -> float:
+    """The error on the check rays; of a student with shares of its features that of the mean PSNR over these."""
+    errors = [*_share_errors(student, check).values()] or [check.squared_error(student)]
+    return math.exp(sum(math.log(max(error, 1e-12)) for error in errors) / len(errors))
+
+
+def _decibels(squared_error: float) -> float:
+    return -10 * math.log10(max(squared_error, 1e-12))
 
 
 def _descend(

@@ -38,6 +38,9 @@ class DistillConfig:
     ray_fraction: float = 1 / 64
     max_rays: int = 4096
     seed: int = 0
+    shares: tuple[float, ...] = ()
+    """Shares of every layer's features at which the student can be evaluated too, once calibrated: its features come in
+    the order in which they were chosen. Without numbers of features, layers keep all of their neurons."""
     output_dir: Path | None = None
     """Folder of runs; the teacher's where None."""
     experiment_name: str | None = None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,6 +171,37 @@ class GraphModel(Model):
     def graph_fields(self) -> dict[str, GraphField]:
         """The fields by the names that reports use, in the order a ray meets them; proposals are `proposal_...`."""
         raise NotImplementedError
+
+    def trained_shares(self) -> tuple[float, ...]:
+        """Shares of their features at which all fields that draw shares were trained, the largest first; none where no
+        field draws any."""
+        drawn = [set(field.shares) for field in self.graph_fields().values() if field.shares]
+        return tuple(sorted(set.intersection(*drawn), reverse=True)) if drawn else ()
+
+    def evaluate_at(self, share: float) -> None:
+        """Evaluates the fields that draw shares at one of `trained_shares` from now on; inference plans are dropped.
+
+        Raises:
+            ConfigError: they were not trained at it.
+        """
+        shares = self.trained_shares()
+        if share not in shares:
+            known = f"at these: {', '.join(f'{s:g}' for s in shares)}" if shares else "with all of them alone"
+            raise ConfigError(f"the run cannot be evaluated with {share:g} of its features: it was trained {known}")
+        for field in self.graph_fields().values():
+            if field.shares:
+                field.network.share = share
+
+    @contextmanager
+    def evaluated_at(self, share: float) -> Iterator[None]:
+        """`evaluate_at` within it."""
+        before = {name: field.network.share for name, field in self.graph_fields().items()}
+        self.evaluate_at(share)
+        try:
+            yield
+        finally:
+            for name, field in self.graph_fields().items():
+                field.network.share = before[name]
 
     def displacing_fields(self) -> tuple[str, ...]:
         """Those of `graph_fields` that displace the samples of later ones; a conversion uses them as converted."""

@@ -22,7 +22,7 @@ from eugen_nerf.conversion.budget.budget_search import convert_to_budget
 from eugen_nerf.conversion.budget.measure import query_macs
 from eugen_nerf.conversion.calibration import calibrate
 from eugen_nerf.conversion.conversion_settings import DistillConfig
-from eugen_nerf.conversion.convert_run import Budget, convert_run, convert_teacher
+from eugen_nerf.conversion.convert_run import Budget, convert_run, convert_teacher, open_teacher
 from eugen_nerf.conversion.run_writer import write_run
 from eugen_nerf.conversion.teachers.field_calls import record_field_calls, replay_call
 from eugen_nerf.conversion.teachers.module_teacher import ModuleTeacher
@@ -338,3 +338,8 @@ def test_the_command_takes_a_budget_and_calibrates(
     with pytest.raises(SystemExit):
         cli.main()
     assert "fields are no graphs of layers: bundles and pages are for" in capfd.readouterr().err
+
+
+def test_neurons_of_modules_have_no_shares(teacher: Run) -> None:
+    with pytest.raises(ConfigError, match=r"need a run of vanilla-nerf, dnerf or a method eugen-\*, not of "):
+        open_teacher(teacher, DistillConfig(shares=(0.5,), ray_fraction=0.5))

@@ -49,12 +49,17 @@ def candidates(teacher: GraphModel, chosen: Sequence[str], config: DistillConfig
 def explicit_plan(teacher: GraphModel, chosen: Sequence[str], config: DistillConfig) -> dict[str, dict[str, int]]:
     """Numbers of features by field and layer, as configured; layers that are no longer dense stay as they are.
 
+    Where shares of the features are wanted and no number of them is given, it is all neurons of all layers.
+
     Raises:
         ConfigError: patterns that match nothing, or as many numbers as there are no layers.
         RunError: a field of a variant that has no dense layers to replace.
     """
     if config.layers == NO_LAYERS:
         return {name: {} for name in chosen}
+    if config.shares and not config.num_features:
+        layers, fields = candidates(teacher, chosen, config), teacher.graph_fields()
+        return {name: {v: fields[name].network.layer(v).out_features for v in layers.get(name, ())} for name in chosen}
     plan = {name: _field_plan(teacher, name, chosen, config) for name in chosen}
     if not any(plan.values()):
         raise ConfigError(f"the settings of {', '.join(chosen)} replace no layer: name those to convert with --layers")

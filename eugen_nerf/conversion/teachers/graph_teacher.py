@@ -39,6 +39,7 @@ from eugen_nerf.conversion.teachers.teacher import (
 )
 from eugen_nerf.core import convert_graph, merged_for_training
 from eugen_nerf.core.distributed import process_count
+from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.fitting.convert_graph import before_after
 from eugen_nerf.core.fitting.importance import Batches, gather_moments
 from eugen_nerf.core.fitting.layer_batches import CACHE_BYTES
@@ -73,6 +74,8 @@ class GraphTeacher(Teacher):
         self._source = (str(run.path.resolve()), run.checkpoint.name, run.checkpoint.stat().st_mtime_ns)
         self._kept: set[Path] | None = set() if keep else None
         self.chosen = chosen_fields(self.model, config)
+        if config.shares and not self.recipe.chooses_neurons:
+            raise ConfigError("shares of the features need a recipe that puts neurons in order, such as rows")
 
     @property
     def renders_images(self) -> bool:
@@ -178,6 +181,11 @@ class GraphTeacher(Teacher):
             if model_config.settings_of(name)[1] in attributes:
                 # fields that share their settings are alike, and the last of them says the same as the first
                 describe_student(model_config, self.model, name, plan.get(name, {}), self.config.conversion)
+        for name, layers in plan.items():
+            if layers and self.config.shares:
+                settings = model_config.settings_of(name)[0]
+                settings.shares = tuple(sorted({1.0, *self.config.shares}, reverse=True))
+                settings.train_merged = True  # calibration then moves what a share is a part of
         return trainer
 
     def untrained(self, trainer: TrainerConfig) -> GraphModel:
@@ -229,6 +237,24 @@ class GraphTeacher(Teacher):
         student = self.untrained(trainer)
         student.load_state_dict(state)
         return Student(trainer, student.to(self.model.device), reports)
+
+    def at_share(self, share: float) -> Student:
+        """The run as it is, its fields evaluated at one of the shares of their features that they were trained at.
+
+        Raises:
+            ConfigError: they were not trained at it.
+        """
+        with self.model.evaluated_at(share):  # says so where it cannot be
+            trainer = copy.deepcopy(self.trainer)
+        model_config = trainer.pipeline.model
+        assert isinstance(model_config, GraphModelConfig)
+        for name, field in self.model.graph_fields().items():
+            if field.shares:
+                settings = model_config.settings_of(name)[0]
+                settings.share, settings.shares = share, ()
+        student = self.untrained(trainer)
+        student.load_state_dict(self.model.state_dict())
+        return Student(trainer, student, [])
 
     def forget(self) -> None:
         """Removes the layers that were kept: what came of them is written."""

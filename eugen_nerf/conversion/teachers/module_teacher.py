@@ -62,6 +62,11 @@ class ModuleTeacher(Teacher):
         pipeline = run.config.pipeline
         if type(pipeline) not in (VanillaPipelineConfig, ConvertedPipelineConfig):
             raise RunError(f"{run.path} has a pipeline of its own ({type(pipeline).__name__}) and cannot be converted")
+        if config.shares:
+            raise ConfigError(
+                "shares of the features (--elastic) need a run of vanilla-nerf, dnerf or a method eugen-*, not of "
+                f"{run.config.method_name}"
+            )
         if config.fields or config.proposals:
             raise ConfigError(
                 f"fields of {run.config.method_name} have no names of their own: choose their layers by --layers, such "
