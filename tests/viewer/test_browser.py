@@ -126,6 +126,26 @@ def test_compare_in_a_browser(page: Any, pair: list[ShownRun], tmp_path: Path) -
         assert "test view 0" in tab.numbers
 
 
+def test_features_of_a_run_of_every_width(page: Any, tiny_eugen_run: Path, tmp_path: Path) -> None:
+    shown = open_run(tiny_eugen_run, "eugen", device="cpu", data=None)
+    for field in shown.model.graph_fields().values():
+        field.shares = (1.0, 0.5)
+    pictures = {}
+    for share in shown.shares:
+        shown.evaluate_at(share)
+        pictures[share] = quantise(render_rgb(shown.run, view_camera(shown.run, 0)))
+    shown.evaluate_at(1.0)
+    with viewing([shown], tmp_path, max_size=16) as viewer:
+        tab = Tab(page, viewer)
+        tab.fine()
+        aspect, macs = tab.session.client.camera.aspect, shown.costs()[1]
+        same_within_jpeg(tab.canvas(), pad_to_aspect(pictures[1.0], aspect))
+        tab.choose("Features of eugen", "50 %")
+        until(lambda: (shown.costs()[1] or 0) < (macs or 0), "fewer features are evaluated")
+        tab.fine()
+        same_within_jpeg(tab.canvas(), pad_to_aspect(pictures[0.5], aspect))
+
+
 def test_the_split_is_dragged_on_the_picture(page: Any, pair: list[ShownRun], tmp_path: Path) -> None:
     """By its line, of one pixel, which is where the slider says; the numbers stand in the picture's corner."""
     with viewing(pair, tmp_path, max_size=20) as viewer:

@@ -21,8 +21,9 @@ from eugen_nerf.evaluation.images.ground_truth import composite
 from eugen_nerf.evaluation.images.view_rendering import eval_dataset
 from eugen_nerf.fields.counting import macs_per_query
 from eugen_nerf.fields.radiance_field import Selection
+from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.runs.bundle_runs import open_bundle
-from eugen_nerf.methods.runs.fast_rendering import RendererChoice, use_fast_renderer
+from eugen_nerf.methods.runs.fast_rendering import RendererChoice, plan_run, use_fast_renderer
 from eugen_nerf.methods.runs.image_metrics import Image8, quantise
 from eugen_nerf.methods.runs.loading import Run, load_run, query_module
 from eugen_nerf.methods.runs.run_paths import is_bundle
@@ -53,6 +54,7 @@ class ShownRun:
     model: Model
     quality: float | None = None
     trust_config: bool = False
+    _choice: RendererChoice | None = field(default=None, repr=False)
     _costs: tuple[int, int | None] | None = field(default=None, repr=False)
 
     @property
@@ -84,7 +86,7 @@ class ShownRun:
             What was chosen; None where the method has no such renderer.
         """
         self.quality = quality
-        choice = use_fast_renderer(self.run, quality=quality)
+        self._choice = choice = use_fast_renderer(self.run, quality=quality)
         self.model = self.run.model  # a stock model may have made place for its copy
         self.forget_costs()
         return choice
@@ -96,6 +98,25 @@ class ShownRun:
         line = render_by_gpu(self.run, gpu, wanted=wanted, quality=quality, progress=progress)
         self.model = self.run.model
         return line
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Shares of its features at which the run can be shown without another fit, the largest first."""
+        return self.model.trained_shares() if isinstance(self.model, GraphModel) else ()
+
+    def evaluate_at(self, share: float) -> None:
+        """Shows the run at one of `shares`; it must not be rendered meanwhile.
+
+        A fast renderer keeps its grid, which all features made, and gets plans of the narrower networks.
+
+        Raises:
+            ConfigError: it is none of them.
+        """
+        assert isinstance(self.model, GraphModel)
+        self.model.evaluate_at(share)
+        if self._choice is not None and self._choice.rate:
+            plan_run(self.run, self._choice.dtype)  # type: ignore[arg-type]
+        self.forget_costs()
 
     def costs(self) -> tuple[int, int | None]:
         """Number of parameters needed for evaluation, and multiply-adds of a query (None if they cannot be counted)."""

@@ -97,7 +97,7 @@ def use_fast_renderer(
     model.render_by(None)
     unplan_model(model)
     if choice.rate:
-        _plan(run, choice.dtype)  # type: ignore[arg-type]
+        plan_run(run, choice.dtype)  # type: ignore[arg-type]
         model.render_by(renderer)
     else:
         restore_stock(run)
@@ -179,11 +179,11 @@ def choose_renderer(run: Run, quality: float) -> tuple[FastRenderer, RendererCho
         dtypes: list[PlanDtype] = [machine_plan(model.device)[1], "float32"]
         planned: PlanDtype | None = None
         if issubclass(model.renderer_kind, GridRenderer):  # millions of densities, which only say where samples belong
-            backend, planned = _plan(run, dtypes[0]), dtypes[0]
+            backend, planned = plan_run(run, dtypes[0]), dtypes[0]
         candidates = model.fast_renderers(bundle)
         for dtype, renderer in itertools.product(dict.fromkeys(dtypes), candidates):
             if dtype != planned:
-                backend, planned = _plan(run, dtype), dtype
+                backend, planned = plan_run(run, dtype), dtype
             model.render_by(renderer)
             choice = replace(choice, lost=decibel(exact) - decibel(check.squared_error(model)))
             if choice.lost <= quality:
@@ -197,7 +197,7 @@ def choose_renderer(run: Run, quality: float) -> tuple[FastRenderer, RendererCho
     return renderer, replace(choice, seconds=time.perf_counter() - start)
 
 
-def _plan(run: Run, dtype: PlanDtype) -> str:
+def plan_run(run: Run, dtype: PlanDtype) -> str:
     """Gives a run's networks plans of a dtype; returns the backend of the one that makes the colours."""
     model = run.model
     assert isinstance(model, GraphModel)

@@ -8,6 +8,7 @@ from typing import Any
 
 import viser
 
+from eugen_viewer.background_jobs import NewestValueWorker
 from eugen_viewer.context import ViewerContext
 from eugen_viewer.image_composition import DIFFERENCE_COLOURS, Mode
 from eugen_viewer.panels.widgets import colour_bar
@@ -41,6 +42,8 @@ class ComparePanel:
         self.output = gui.add_dropdown("Output", ("rgb",), initial_value="rgb")
         self.scale = gui.add_slider("Difference scale", 0.01, 1.0, 0.01, choice.settings.full_scale)
         self.bar = gui.add_markdown("", visible=False)
+        self.shares = {name: self._add_shares(name) for name, run in comparison.runs.items() if run.shares}
+        """For each run of several widths its choice of one."""
         views = comparison.base.cameras
         if views is not None:
             self.view = gui.add_number("Test view", 0, min=0, max=len(views) - 1, step=1)
@@ -84,6 +87,19 @@ class ComparePanel:
         if chosen not in names:
             self.app.comparison.choose(output=names[0])
             self.app.recompose()
+
+    def _add_shares(self, name: str) -> viser.GuiDropdownHandle[str]:
+        words = {f"{100 * share:g} %": share for share in self.app.comparison.runs[name].shares}
+        control = self.app.server.gui.add_dropdown(f"Features of {name}", tuple(words))
+        worker: NewestValueWorker[str] = NewestValueWorker(lambda word: self._evaluate_at(name, words[word]))
+        control.on_update(lambda event: None if event.client is None else worker.put(control.value))
+        return control
+
+    def _evaluate_at(self, name: str, share: float) -> None:
+        comparison = self.app.comparison
+        with comparison.renderer.lock:
+            comparison.runs[name].evaluate_at(share)
+        self.app.refresh()
 
     def _go(self, client: viser.ClientHandle | None) -> None:
         session = self.app.session_for(client)
