@@ -30,6 +30,7 @@ from torch import Tensor
 from eugen_nerf.benchmarks.hardware import matmul_peak
 from eugen_nerf.core import HashGrid, IntegratedEncoding
 from eugen_nerf.core.encodings import frustum_points, hash_grid, integrated
+from eugen_nerf.core.encodings.compiled_gaussians import can_compile
 from eugen_nerf.core.encodings.compiled_grid import can_pool
 from eugen_nerf.core.encodings.compiled_multisamples import can_place
 from eugen_nerf.core.encodings.integrated import LEAST_EXPONENT
@@ -119,6 +120,7 @@ class Contender:
         model.render_by(self.renderer if way.fast else None)
         hash_grid.can_pool = _never if way.before else can_pool
         frustum_points.can_place = _never if way.before else can_place
+        frustum_points.can_compile = integrated.can_compile = _never if way.before else can_compile
         integrated.LEAST_EXPONENT = -math.inf if way.before else LEAST_EXPONENT
 
     def picture(self, camera: Any = None) -> Tensor:

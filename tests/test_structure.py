@@ -11,7 +11,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "eugen_nerf"
-KERNELS = ("fused_kernel", "fused_functions", "grid_kernels", "multisample_kernels", "product_kernels", "numba_loops")
+KERNELS = (
+    "fused_kernel",
+    "fused_functions",
+    "gaussian_kernels",
+    "grid_kernels",
+    "multisample_kernels",
+    "product_kernels",
+    "numba_loops",
+)
 """Modules of core that need triton or numba."""
 VIEWER = ROOT / "viewer" / "eugen_viewer"
 """A package of its own: it may import all parts but the commands, and the commands alone import it."""

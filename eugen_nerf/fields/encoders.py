@@ -12,8 +12,7 @@ from nerfstudio.utils.math import generate_polyhedron_basis
 from torch import Tensor, nn
 
 from eugen_nerf.core import FrequencyEncoding, HashGrid, IntegratedEncoding
-from eugen_nerf.core.encodings.frustum_points import alternating_hexagons, frustum_multisamples
-from eugen_nerf.core.rendering.contraction import contract_gaussian
+from eugen_nerf.core.encodings.frustum_points import alternating_hexagons, contracted_gaussians, frustum_multisamples
 from eugen_nerf.core.rendering.proposal_renderer import ConeFrustums
 from eugen_nerf.core.training.mixed_precision import full_precision
 
@@ -33,6 +32,15 @@ def plain_frequencies(encoding: NeRFEncoding) -> FrequencyEncoding:
     return FrequencyEncoding(
         encoding.in_dim, encoding.num_frequencies, float(encoding.min_freq), float(encoding.max_freq)
     )
+
+
+def cones(frustums: Frustums) -> ConeFrustums:
+    """Frustums of nerfstudio as core has them, each round the middle of its pixel."""
+    starts, ends, area = (v[..., 0] for v in (frustums.starts, frustums.ends, frustums.pixel_area))
+    if area.stride(-1) == 0:  # all frustums of a ray share a cone
+        area = area[..., :1]
+    radius = (area / math.pi).sqrt()  # a disc as large as the pixel, as nerfstudio's Gaussians have it
+    return ConeFrustums(frustums.origins, frustums.directions, starts, ends, radius)
 
 
 class FrustumEncoder(nn.Module, ABC):
@@ -65,8 +73,11 @@ class GaussianEncoder(FrustumEncoder):
     @full_precision()
     def forward(self, ray_samples: RaySamples) -> Tensor:
         """Features `[..., 42 L]` in [-1, 1]."""
-        blob = ray_samples.frustums.get_gaussian_blob()
-        return self.encoding(*contract_gaussian(blob.mean, blob.cov))
+        return self.encoding(*self.gaussians(ray_samples.frustums))
+
+    def gaussians(self, frustums: Frustums) -> tuple[Tensor, Tensor]:
+        """Contracted means `[..., 3]` and covariances `[..., 3, 3]` of the Gaussians."""
+        return contracted_gaussians(cones(frustums))
 
 
 class MultisampleEncoder(FrustumEncoder):
@@ -94,14 +105,11 @@ class MultisampleEncoder(FrustumEncoder):
 
     def multisamples(self, frustums: Frustums) -> tuple[Tensor, Tensor]:
         """Contracted means `[..., J, 3]` and standard deviations `[..., J]` of the Gaussians, J = 6 or, thinned, 2."""
-        starts, ends, area = (v[..., 0] for v in (frustums.starts, frustums.ends, frustums.pixel_area))
+        parts = cones(frustums)
+        starts = parts.starts
         if self.training:
             angle = torch.rand_like(starts) * (2 * math.pi)
             mirror = torch.rand_like(starts) < 0.5
         else:
             angle, mirror = alternating_hexagons(starts)
-        if area.stride(-1) == 0:  # all frustums of a ray share a cone
-            area = area[..., :1]
-        radius = (area / math.pi).sqrt()  # a disc as large as the pixel, as nerfstudio's Gaussians have it
-        cones = ConeFrustums(frustums.origins, frustums.directions, starts, ends, radius)
-        return frustum_multisamples(cones, angle, mirror, thinned=self.thinned and not self.training)
+        return frustum_multisamples(parts, angle, mirror, thinned=self.thinned and not self.training)

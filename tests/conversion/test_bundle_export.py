@@ -11,7 +11,6 @@ from nerfstudio.cameras.rays import Frustums, RaySamples
 from nerfstudio.configs.method_configs import all_methods
 from nerfstudio.data.scene_box import SceneBox
 from nerfstudio.field_components.field_heads import FieldHeadNames
-from nerfstudio.utils.math import Gaussians
 from tiny_runs import shrink_dnerf, shrink_ngp, shrink_unbounded
 from torch import Tensor
 
@@ -19,8 +18,8 @@ from eugen_nerf.conversion.bundle_export import bundle_of, write_bundle
 from eugen_nerf.core import ConfigError, EvaluationMode, load_bundle, save_bundle
 from eugen_nerf.core.bundle_schema import BundleError
 from eugen_nerf.core.bundles.bundled_field import BundledField
-from eugen_nerf.core.rendering.contraction import contract, contraction_scale
-from eugen_nerf.fields.encoders import MultisampleEncoder
+from eugen_nerf.core.rendering.contraction import contract, contract_gaussian, contraction_scale
+from eugen_nerf.fields.encoders import GaussianEncoder, MultisampleEncoder
 from eugen_nerf.fields.hash import BoxEncoder
 from eugen_nerf.fields.occupancy import evaluate_occupied
 from eugen_nerf.methods.dnerf import EugenDNerfModel
@@ -144,11 +143,11 @@ def test_mipnerf360_given_the_same_gaussians(variant: str, scale: float, monkeyp
     """The whole field, when the frustum's Gaussian is the isotropic one that the bundle is evaluated with."""
     model, samples = make_model("eugen-mipnerf360", variant), make_samples(2.0)
 
-    def isotropic(frustums: Frustums) -> Gaussians:
+    def isotropic(encoder: GaussianEncoder, frustums: Frustums) -> tuple[Tensor, Tensor]:
         mean = frustums.get_positions()
-        return Gaussians(mean, (scale**2 * torch.eye(3)).expand(*mean.shape, 3))
+        return contract_gaussian(mean, (scale**2 * torch.eye(3)).expand(*mean.shape, 3))
 
-    monkeypatch.setattr(Frustums, "get_gaussian_blob", isotropic)
+    monkeypatch.setattr(GaussianEncoder, "gaussians", isotropic)
     with torch.no_grad():
         truth = model.query_module()(samples)
     agree_with_field(bundle_of(model), truth, samples, scale)
@@ -200,8 +199,8 @@ def test_the_scale_matters_where_it_is_looked_at() -> None:
 def test_a_proposal_is_density_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     model, samples = make_model("eugen-mipnerf360"), make_samples(2.0)
     mean = samples.frustums.get_positions()
-    blob = Gaussians(mean, torch.zeros(*mean.shape, 3))
-    monkeypatch.setattr(Frustums, "get_gaussian_blob", lambda self: blob)
+    points = contract_gaussian(mean, torch.zeros(*mean.shape, 3))
+    monkeypatch.setattr(GaussianEncoder, "gaussians", lambda *_: points)
     density, colour = ask(bundle_of(model, "proposal_0"), samples)
     assert colour is None
     with torch.no_grad():

@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from eugen_nerf.core.encodings.compiled_gaussians import can_compile, contract_compiled
 from eugen_nerf.core.encodings.compiled_multisamples import can_place, place_compiled
 from eugen_nerf.core.encodings.multisample import NUM_POINTS, hexagonal_points, perpendicular_axes
-from eugen_nerf.core.rendering.contraction import contract, contraction_scale
+from eugen_nerf.core.rendering.contraction import contract, contract_gaussian, contraction_scale
 from eugen_nerf.core.rendering.proposal_renderer import ConeFrustums
 
 FOOTPRINT = 0.5
@@ -35,6 +36,13 @@ def frustum_gaussians(frustums: ConeFrustums) -> tuple[Tensor, Tensor]:
     outer = frustums.directions[..., :, None] * frustums.directions[..., None, :]
     eye = torch.eye(3, device=outer.device, dtype=outer.dtype)
     return means, along[..., None] * outer + across[..., None] * (eye - outer)
+
+
+def contracted_gaussians(frustums: ConeFrustums) -> tuple[Tensor, Tensor]:
+    """Gaussians with the moments of frustums `[...]`, contracted: means `[..., 3]` and covariances `[..., 3, 3]`."""
+    if can_compile(frustums.origins, frustums.directions, frustums.starts, frustums.ends, frustums.radius):
+        return contract_compiled(frustums)
+    return contract_gaussian(*frustum_gaussians(frustums))
 
 
 def alternating_hexagons(starts: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from eugen_nerf.core.encodings.compiled_gaussians import can_compile, encode_compiled
+
 ROWS = 512
 """Gaussians at a time, so that what is kept of them stays in a processor's cache."""
 LEAST_EXPONENT = -50.0
@@ -42,6 +44,8 @@ class IntegratedEncoding(nn.Module):
 
     def forward(self, mean: Tensor, covariance: Tensor) -> Tensor:
         """Features `[..., 2 L directions]` in [-1, 1] for means `[..., 3]` and covariances `[..., 3, 3]`."""
+        if can_compile(mean, covariance, self.directions):
+            return encode_compiled(mean, covariance, self.directions, len(self.frequencies))
         # frequencies are powers of two: multiplied into the directions they change no rounding, and cost nothing
         waves = self.frequencies[:, None, None] * self.directions
         outer = -0.5 * waves[..., :, None] * waves[..., None, :]

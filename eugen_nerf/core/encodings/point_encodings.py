@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTensors
-from eugen_nerf.core.encodings.frustum_points import alternating_hexagons, frustum_gaussians, frustum_multisamples
+from eugen_nerf.core.encodings.frustum_points import alternating_hexagons, contracted_gaussians, frustum_multisamples
 from eugen_nerf.core.encodings.hash_grid import PRECONDITION, HashGrid
 from eugen_nerf.core.encodings.integrated import IntegratedEncoding
 from eugen_nerf.core.encodings.stored_grids import build_grid, describe_grid
@@ -173,7 +173,7 @@ class ContractedEncoding(Encoding):
 
     def of_frustums(self, frustums: ConeFrustums, *, thinned: bool = False) -> Tensor:
         """Features `[r, n, 2 L n]` of the Gaussians of conical frustums; `thinned` changes nothing."""
-        return self.integrated(*contract_gaussian(*frustum_gaussians(frustums)))
+        return self.integrated(*contracted_gaussians(frustums))
 
     def describe(self) -> dict[str, Any]:
         """Number of frequencies."""

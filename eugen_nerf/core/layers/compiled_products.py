@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eugen_nerf.core.layers.loop_threads import COMPILES, loop_threads
+from eugen_nerf.core.layers.loop_threads import COMPILES, in_parts
 
 _COMPILED = ("harmonic", "minimum", "clamped")
 _ROWS = 1 << 10
@@ -69,17 +69,11 @@ def _by_rows(kernel: Callable[..., None], *tensors: Tensor) -> None:
     """Runs a kernel on all rows, in as many parts as torch has threads."""
     width = tensors[0].shape[-1]
     arrays = [_array(t).reshape(-1, width) for t in tensors]
-    count = len(arrays[0])
-    threads = max(1, min(torch.get_num_threads(), count // _ROWS))
 
-    def run(part: int) -> None:
-        rows = slice(part * count // threads, (part + 1) * count // threads)
+    def run(rows: slice) -> None:
         kernel(*(array[rows] for array in arrays), width // 2)
 
-    if threads == 1:
-        run(0)
-    else:
-        list(loop_threads(threads).map(run, range(threads)))
+    in_parts(run, len(arrays[0]), _ROWS)
 
 
 def _array(t: Tensor) -> Any:
