@@ -74,7 +74,7 @@ class DistanceBundle(BundledField):
         """See `BundledField`; the first surface, lit from the camera before black."""
         renderer = self.rendered_scene().renderer
         assert isinstance(renderer, SurfaceRenderer)
-        found = renderer(self.distance, lambda points: self.distance_and_gradient(points)[1], rays)
+        found = renderer(self.distance, self.distance_and_gradient, rays)
         return RenderedPixels(found.shade.expand(-1, 3), found.depth, found.hit, found.normals)
 
     def describe(self) -> dict[str, Any]:

@@ -16,10 +16,17 @@ from eugen_nerf.core.rendering.sphere_tracing import first_crossing
 
 Distance = Callable[[Tensor], Tensor]
 """Signed distances `[n]` at points `[n, 3]`."""
+Slope = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""The same, and their gradients `[n, 3]`."""
 MAX_STEPS = 256
 """Of a march through a grid."""
 TOLERANCE = 0.05
 """Distance from the surface, in cells, within which a ray has found it."""
+MIN_FALL = -0.05
+"""Of a distance along a ray that crosses its zero: one that falls less steeply is taken to fall so."""
+MAX_UNCHECKED = 0.03
+"""Length of Newton's step along a ray, in cells, up to which the field is not queried at its end; so far at most from
+the surface gradients are taken."""
 _MAX_POINTS = 1 << 15
 """Points that are evaluated at a time."""
 
@@ -93,6 +100,7 @@ def build_distance_grid(distance: Distance, box: Tensor, *, cells: int = 128) ->
 def first_crossing_by_grid(
     grid: DistanceGrid,
     distance: Distance,
+    slope: Slope,
     origins: Tensor,
     directions: Tensor,
     near: Tensor,
@@ -100,16 +108,18 @@ def first_crossing_by_grid(
     *,
     min_step: float = 0.01,
     **settings: Any,
-) -> tuple[Tensor, Tensor]:
-    """As `first_crossing`, with a grid that leads there: some two queries a ray in place of a dozen.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As `first_crossing`, with a grid that leads there: some one query a ray in place of a dozen.
 
-    Rays are traced through the grid to its own surface. One step of the secant method, by the field, leads from there
-    to the field's. Rays that end away from it, and those that begin outside the grid or leave it, are traced as ever:
-    from where the grid's surface is near, or was left.
+    Rays are traced through the grid to its own surface, where the field is queried with its gradient, once: one of
+    Newton's steps leads from there to the field's. A ray that is `TOLERANCE` away already, or that the step leads
+    further than `MAX_UNCHECKED`, is queried again at the step's end. Rays that end away from the surface, and those
+    that begin outside the grid or leave it, are traced as ever: from where the grid's surface is near, or was left.
 
     Args:
         grid: of the distance.
         distance: signed distances `[n]` at points `[n, 3]`.
+        slope: the same, and their gradients `[n, 3]`.
         origins: `[R, 3]`.
         directions: `[R, 3]`, unit vectors.
         near: `[R]`, where the search begins.
@@ -118,28 +128,40 @@ def first_crossing_by_grid(
         settings: further ones of `first_crossing`, for rays that are traced as ever.
 
     Returns:
-        Distances along the rays `[R]`, `far` for misses, and whether each ray hit, bool `[R]`.
+        Distances along the rays `[R]`, `far` for misses; whether each ray hit, bool `[R]`; and gradients `[R, 3]`, 0
+        for misses, taken at these points or within `MAX_UNCHECKED` of them.
     """
     before, behind, at_before, at_behind, met = _march(grid, origins, directions, near, far, min_step)
     t, hit, again = far.clone(), met.clone(), ~met
+    gradients = torch.zeros_like(directions)
     rays = met.nonzero()[:, 0]
     if len(rays):
         from_, to = origins[rays], directions[rays]
-        slope = ((at_behind - at_before)[rays] / (behind - before)[rays].clamp_min(1e-6)).clamp_max(-0.05)
-        here = before[rays] - at_before[rays] / slope
-        value = distance(torch.addcmul(from_, to, here[:, None]))
-        there = here + (-value / slope).clamp(-2 * grid.cell, 2 * grid.cell)
-        other = distance(torch.addcmul(from_, to, there[:, None]))
-        closer = other.abs() < value.abs()
-        t[rays] = torch.where(closer, there, here)
-        again[rays] = torch.where(closer, other, value).abs() > TOLERANCE * grid.cell
+        falling = ((at_behind - at_before)[rays] / (behind - before)[rays].clamp_min(1e-6)).clamp_max(MIN_FALL)
+        here = before[rays] - at_before[rays] / falling
+        value, gradient = slope(torch.addcmul(from_, to, here[:, None]))
+        step = -value / (gradient * to).sum(dim=-1).clamp_max(MIN_FALL)
+        there = here + step.clamp(-2 * grid.cell, 2 * grid.cell)
+        t[rays], gradients[rays] = there, gradient
+        unsure = ((value.abs() > TOLERANCE * grid.cell) | (step.abs() > MAX_UNCHECKED * grid.cell)).nonzero()[:, 0]
+        if len(unsure):
+            rays, here, there, value = rays[unsure], here[unsure], there[unsure], value[unsure]
+            other, turned = slope(torch.addcmul(from_[unsure], to[unsure], there[:, None]))
+            closer = other.abs() < value.abs()
+            t[rays] = torch.where(closer, there, here)
+            gradients[rays] = torch.where(closer[:, None], turned, gradient[unsure])
+            again[rays] = torch.where(closer, other, value).abs() > TOLERANCE * grid.cell
     rays = again.nonzero()[:, 0]
     if len(rays):
         start = torch.where(met[rays], before[rays] - 2 * grid.cell, before[rays]).maximum(near[rays])
         t[rays], hit[rays] = first_crossing(
             distance, origins[rays], directions[rays], start, far[rays], min_step=min_step, **settings
         )
-    return t, hit
+        gradients[rays] = 0
+        rays = rays[hit[rays].nonzero()[:, 0]]
+        if len(rays):
+            gradients[rays] = slope(torch.addcmul(origins[rays], directions[rays], t[rays][:, None]))[1]
+    return t, hit, gradients
 
 
 def _march(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.rendering.distance_grid import DistanceGrid, first_crossing_by_grid
+from eugen_nerf.core.rendering.distance_grid import DistanceGrid, Slope, first_crossing_by_grid
 from eugen_nerf.core.rendering.ray_spans import RayBatch
 from eugen_nerf.core.rendering.sphere_tracing import first_crossing
 
@@ -19,7 +19,7 @@ AMBIENT = 0.15
 """Brightness of a surface along the line of sight; one that faces the camera has 1."""
 TRACING = ("step_scale", "min_step", "max_steps", "refinements")
 """Settings of a `SurfaceRenderer` that are numbers."""
-GRADIENT_POINTS = 1 << 12
+GRADIENT_POINTS = {"cpu": 1 << 10, "cuda": 1 << 12}
 """Whose gradients are taken at a time: so many layers' outputs are kept at once, and stay in a processor's cache."""
 
 
@@ -40,17 +40,16 @@ class SurfacePoints(NamedTuple):
 class SurfaceRenderer:
     """Renders rays by following a signed distance to its first zero; see `first_crossing` for the settings.
 
-        Examples:
-            >>> import torch
-            >>> from eugen_nerf.core.rendering.distance_grid import DistanceGrid, first_crossing_by_grid
-    from eugen_nerf.core.rendering.ray_spans import RayBatch
-            >>> from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
-            >>> distance = lambda points: points.norm(dim=-1) - 1  # a ball
-            >>> ahead = torch.tensor([[0.0, 0, 1], [0, 1, 0]])
-            >>> rays = RayBatch(torch.tensor([[0.0, 0, -3]]).expand(2, 3), ahead, torch.zeros(2), torch.full((2,), 9.0))
-            >>> result = SurfaceRenderer()(distance, lambda points: points, rays)
-            >>> [round(x, 2) for x in result.depth.flatten().tolist()], result.hit.flatten().tolist()
-            ([2.0, 9.0], [1.0, 0.0])
+    Examples:
+        >>> import torch
+        >>> from eugen_nerf.core.rendering.ray_spans import RayBatch
+        >>> from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
+        >>> distance = lambda points: points.norm(dim=-1) - 1  # a ball
+        >>> ahead = torch.tensor([[0.0, 0, 1], [0, 1, 0]])
+        >>> rays = RayBatch(torch.tensor([[0.0, 0, -3]]).expand(2, 3), ahead, torch.zeros(2), torch.full((2,), 9.0))
+        >>> result = SurfaceRenderer()(distance, lambda points: (distance(points), points), rays)
+        >>> [round(x, 2) for x in result.depth.flatten().tolist()], result.hit.flatten().tolist()
+        ([2.0, 9.0], [1.0, 0.0])
     """
 
     step_scale: float = 0.9
@@ -69,14 +68,12 @@ class SurfaceRenderer:
             )
 
     @torch.no_grad()
-    def __call__(
-        self, distance: Callable[[Tensor], Tensor], gradient: Callable[[Tensor], Tensor], rays: RayBatch
-    ) -> SurfacePoints:
+    def __call__(self, distance: Callable[[Tensor], Tensor], slope: Slope, rays: RayBatch) -> SurfacePoints:
         """The surface along rays.
 
         Args:
             distance: signed distances `[n]` at points `[n, 3]`.
-            gradient: its gradient `[n, 3]` there.
+            slope: the same, and their gradients `[n, 3]`.
             rays: `[r]`, with unit directions.
         """
         along = (rays.origins, rays.directions, rays.near, rays.far)
@@ -86,16 +83,22 @@ class SurfaceRenderer:
             "max_steps": self.max_steps,
             "refinements": self.refinements,
         }
+        size = GRADIENT_POINTS.get(rays.origins.device.type, GRADIENT_POINTS["cuda"])
+
+        def in_parts(points: Tensor) -> tuple[Tensor, Tensor]:
+            distances, gradients = zip(*map(slope, points.split(size)), strict=True)
+            return torch.cat(distances), torch.cat(gradients)
+
         if self.grid is None:
             t, hit = first_crossing(distance, *along, **settings)  # type: ignore[arg-type]
+            gradients = torch.zeros_like(rays.directions)
+            which = hit.nonzero()[:, 0]  # once: as an index, the mask would make the host wait each time
+            if len(which):
+                points = rays.origins[which] + t[which][:, None] * rays.directions[which]
+                gradients[which] = in_parts(points)[1]
         else:
-            t, hit = first_crossing_by_grid(self.grid, distance, *along, **settings)  # type: ignore[arg-type]
-        normals = torch.zeros_like(rays.directions)
-        which = hit.nonzero()[:, 0]  # once: as an index, the mask would make the host wait each time
-        if len(which):
-            points = rays.origins[which] + t[which][:, None] * rays.directions[which]
-            gradients = torch.cat([gradient(part) for part in points.split(GRADIENT_POINTS)])
-            normals[which] = normalize(gradients, dim=-1)
+            t, hit, gradients = first_crossing_by_grid(self.grid, distance, in_parts, *along, **settings)  # type: ignore[arg-type]
+        normals = normalize(gradients, dim=-1)
         facing = (normals * rays.directions).sum(dim=-1, keepdim=True).abs()
         met = hit[:, None].float()
         return SurfacePoints(t[:, None], met, normals, (AMBIENT + (1 - AMBIENT) * facing) * met)

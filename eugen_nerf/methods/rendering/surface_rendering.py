@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.rendering.distance_grid import build_distance_grid
 from eugen_nerf.core.rendering.ray_spans import RayBatch
-from eugen_nerf.core.rendering.surface_renderer import SurfacePoints, SurfaceRenderer
+from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 from eugen_nerf.fields.isdf import ISDFField
 
 
@@ -24,7 +23,8 @@ def render_surface(field: ISDFField, renderer: SurfaceRenderer, ray_bundle: RayB
         renderer: what finds its surface.
         ray_bundle: rays `[rays]`, near and far planes set.
     """
-    found = _found(field, renderer, ray_bundle, partial(field.distance, mode=EvaluationMode.INFERENCE))
+    distance = partial(field.distance, mode=EvaluationMode.INFERENCE)
+    found = renderer(distance, field.distance_and_gradient, _batch(ray_bundle))
     stretch = ray_bundle.metadata.get("directions_norm", torch.ones_like(found.depth))
     return {
         "rgb": found.shade.expand(-1, 3),
@@ -41,22 +41,24 @@ def surface_renderers(field: ISDFField, box: Tensor) -> list[SurfaceRenderer]:
 
 
 def surface_queries(field: ISDFField, renderer: SurfaceRenderer, ray_bundle: RayBundle) -> float:
-    """Distances that a renderer queries for a ray, on average; the gradients of normals are not counted."""
+    """Points at which a renderer queries the field for a ray, on average, whether with their gradients or without."""
     queries = 0
 
-    def counted(points: Tensor) -> Tensor:
+    def distance(points: Tensor) -> Tensor:
         nonlocal queries
         queries += len(points)
         return field.distance(points, EvaluationMode.INFERENCE)
 
-    _found(field, renderer, ray_bundle, counted)
+    def slope(points: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal queries
+        queries += len(points)
+        return field.distance_and_gradient(points)
+
+    renderer(distance, slope, _batch(ray_bundle))
     return queries / len(ray_bundle)
 
 
-def _found(
-    field: ISDFField, renderer: SurfaceRenderer, ray_bundle: RayBundle, distance: Callable[[Tensor], Tensor]
-) -> SurfacePoints:
+def _batch(ray_bundle: RayBundle) -> RayBatch:
     assert ray_bundle.nears is not None
     assert ray_bundle.fars is not None
-    rays = RayBatch(ray_bundle.origins, ray_bundle.directions, ray_bundle.nears[:, 0], ray_bundle.fars[:, 0])
-    return renderer(distance, lambda points: field.distance_and_gradient(points)[1], rays)
+    return RayBatch(ray_bundle.origins, ray_bundle.directions, ray_bundle.nears[:, 0], ray_bundle.fars[:, 0])

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.rendering.distance_grid import DistanceGrid, build_distance_grid, first_crossing_by_grid
+from eugen_nerf.core.rendering.distance_grid import (
+    MAX_UNCHECKED,
+    TOLERANCE,
+    Distance,
+    DistanceGrid,
+    Slope,
+    build_distance_grid,
+    first_crossing_by_grid,
+)
 from eugen_nerf.core.rendering.sphere_tracing import first_crossing
 
 BOX = torch.tensor([[-2.0, -2.0, -2.0], [2.0, 2.0, 1.5]])
@@ -24,6 +32,19 @@ def bumpy(points: Tensor) -> Tensor:
 
 def two_balls(points: Tensor) -> Tensor:
     return torch.minimum(ball(3 * (points - torch.tensor([0.0, 0.0, -1.2]))) / 3, ball(points))
+
+
+def sloped(distance: Distance) -> Slope:
+    """The distance, and its gradient by autograd."""
+
+    def slope(points: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            at = points.clone().requires_grad_()
+            values = distance(at)
+            (gradient,) = torch.autograd.grad(values.sum(), at)
+        return values.detach(), gradient
+
+    return slope
 
 
 def rays(number: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -62,11 +83,15 @@ def test_crossings_of_a_sphere_are_where_geometry_has_them() -> None:
     root = along.square() - origins.square().sum(dim=-1) + 1
     exact = -along - root.clamp_min(0).sqrt()
     grid = build_distance_grid(ball, BOX, cells=48)
-    t, hit = first_crossing_by_grid(grid, ball, origins, directions, near, far)
+    t, hit, gradients = first_crossing_by_grid(grid, ball, sloped(ball), origins, directions, near, far)
     sure = root.abs() > 0.02  # a ray that grazes the sphere may go either way
     assert torch.equal(hit[sure], (root > 0)[sure])
     assert (t - exact)[hit & sure].abs().max() < 0.05 * grid.cell * 3
     assert torch.equal(t[~hit], far[~hit])
+    assert not gradients[~hit].any()
+    points = (origins + t[:, None] * directions)[hit & sure]
+    assert (gradients[hit & sure] - points).norm(dim=-1).max() < MAX_UNCHECKED * grid.cell + 1e-3
+    assert (points.norm(dim=-1) - 1).abs().max() < TOLERANCE * grid.cell
     assert hit.sum() > 200
 
 
@@ -82,13 +107,18 @@ def test_plain_tracing_finds_the_same_by_many_more_queries(distance) -> None:  #
     plain, plain_hit = first_crossing(counted, origins, directions, near, far)
     by_plain, counts[0] = counts[0], 0
     grid = build_distance_grid(distance, BOX, cells=64)
-    fast, hit = first_crossing_by_grid(grid, counted, origins, directions, near, far)
+    fast, hit, gradients = first_crossing_by_grid(grid, counted, sloped(counted), origins, directions, near, far)
     assert (hit == plain_hit).float().mean() > 0.99
     both = hit & plain_hit
     error = (fast - plain)[both].abs()
     assert error.median() < 2e-3
     assert (error > 0.02).float().mean() < 0.02
-    assert counts[0] < 0.5 * by_plain
+    assert counts[0] < 0.3 * by_plain
+    points = (origins + fast[:, None] * directions)[both]
+    exact = sloped(distance)(points)[1]
+    turned = torch.nn.functional.cosine_similarity(gradients[both], exact, dim=-1)
+    assert turned.median() > 0.999
+    assert (turned < 0.97).float().mean() < 0.03
 
 
 def test_a_ray_that_begins_inside_stops_there_and_one_that_begins_outside_is_traced() -> None:
@@ -96,7 +126,7 @@ def test_a_ray_that_begins_inside_stops_there_and_one_that_begins_outside_is_tra
     origins = torch.tensor([[0.0, 0.0, 0.2], [0.0, 0.0, -5.0], [0.0, 0.0, 1.2], [5.0, 0.0, 0.0]])
     directions = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
     near, far = torch.full((4,), 0.1), torch.full((4,), 9.0)
-    t, hit = first_crossing_by_grid(grid, ball, origins, directions, near, far)
+    t, hit, _ = first_crossing_by_grid(grid, ball, sloped(ball), origins, directions, near, far)
     plain, plain_hit = first_crossing(ball, origins, directions, near, far)
     assert hit.tolist() == plain_hit.tolist() == [True, True, False, False]
     assert torch.allclose(t, plain, atol=2e-3)
@@ -104,15 +134,15 @@ def test_a_ray_that_begins_inside_stops_there_and_one_that_begins_outside_is_tra
 
 
 def test_what_lies_outside_the_grid_is_found_too() -> None:
-    grid = build_distance_grid(lambda points: ball(points - torch.tensor([0.0, 4.0, 0.0])), BOX, cells=16)
-    t, hit = first_crossing_by_grid(
-        grid,
-        lambda points: ball(points - torch.tensor([0.0, 4.0, 0.0])),
-        torch.zeros(1, 3),
-        torch.tensor([[0.0, 1.0, 0.0]]),
-        torch.zeros(1),
-        torch.full((1,), 9.0),
+    def away(points: Tensor) -> Tensor:
+        return ball(points - torch.tensor([0.0, 4.0, 0.0]))
+
+    grid = build_distance_grid(away, BOX, cells=16)
+    ahead = torch.tensor([[0.0, 1.0, 0.0]])
+    t, hit, gradients = first_crossing_by_grid(
+        grid, away, sloped(away), torch.zeros(1, 3), ahead, torch.zeros(1), torch.full((1,), 9.0)
     )
+    torch.testing.assert_close(gradients, -ahead, atol=1e-3, rtol=0)
     assert bool(hit)
     assert float(t) == pytest.approx(3, abs=2e-3)
 
@@ -120,5 +150,8 @@ def test_what_lies_outside_the_grid_is_found_too() -> None:
 def test_no_rays_are_no_error() -> None:
     grid = build_distance_grid(ball, BOX, cells=8)
     empty = torch.zeros(0)
-    t, hit = first_crossing_by_grid(grid, ball, torch.zeros(0, 3), torch.zeros(0, 3), empty, empty)
+    t, hit, gradients = first_crossing_by_grid(
+        grid, ball, sloped(ball), torch.zeros(0, 3), torch.zeros(0, 3), empty, empty
+    )
     assert t.shape == hit.shape == (0,)
+    assert gradients.shape == (0, 3)

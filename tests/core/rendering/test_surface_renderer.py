@@ -19,7 +19,7 @@ def test_a_ball_is_where_the_quadratic_formula_says() -> None:
     under = along.square() - (origins.double().square().sum(dim=-1) - 1)
     hit = (under > 0) & (-along - under.clamp_min(0).sqrt() > 0)
     rays = RayBatch(origins, directions, torch.zeros(300), torch.full((300,), 9.0))
-    found = SurfaceRenderer(min_step=1e-3)(lambda p: p.norm(dim=-1) - 1, lambda p: 2 * p, rays)
+    found = SurfaceRenderer(min_step=1e-3)(lambda p: p.norm(dim=-1) - 1, lambda p: (p.norm(dim=-1) - 1, 2 * p), rays)
     clear = (under.abs() > 0.01) & hit
     assert 50 < int(clear.sum()) < 290
     assert torch.equal(found.hit[clear], torch.ones_like(found.hit[clear]))
