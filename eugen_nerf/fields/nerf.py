@@ -129,7 +129,8 @@ class NeRFField(RadianceField):
     @full_precision()
     def evaluate_spans(self, ray_bundle: RayBundle, spans: Spans) -> FieldOutputs:
         """As the base class; a ray's direction is encoded once for all of its spans."""
-        points = torch.addcmul(ray_bundle.origins[spans.ray], ray_bundle.directions[spans.ray], spans.middle[:, None])
+        origins, directions = spans.of_rays(ray_bundle.origins), spans.of_rays(ray_bundle.directions)
+        points = torch.addcmul(origins, directions, spans.middle[:, None])
         return self.activate(self._raw_in_parts(points, ray_bundle.directions, spans.ray, density_only=False))
 
     def _raw_in_parts(self, points: Tensor, directions: Tensor, ray: Tensor, density_only: bool) -> tuple[Tensor, ...]:

@@ -176,7 +176,8 @@ class EugenNerfModel(GraphModel):
         """Those of the fine field; its density is zero in cells carved empty before training."""
         outputs = self.field_fine.evaluate_spans(ray_bundle, spans)
         if self.occupancy is not None:
-            points = ray_bundle.origins[spans.ray] + ray_bundle.directions[spans.ray] * spans.middle[:, None]
+            origins, directions = spans.of_rays(ray_bundle.origins), spans.of_rays(ray_bundle.directions)
+            points = origins + directions * spans.middle[:, None]
             outputs[FieldHeadNames.DENSITY] = outputs[FieldHeadNames.DENSITY] * self.occupancy.occupied(points)[:, None]
         return outputs
 

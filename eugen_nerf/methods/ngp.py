@@ -163,7 +163,8 @@ class EugenNGPModel(GraphModel):
     def evaluate_spans(self, ray_bundle: RayBundle, spans: Spans) -> FieldOutputs:
         """Those of the field; its density is zero in cells carved empty before training."""
         outputs = self.field.evaluate_spans(ray_bundle, spans)
-        points = ray_bundle.origins[spans.ray] + ray_bundle.directions[spans.ray] * spans.middle[:, None]
+        origins, directions = spans.of_rays(ray_bundle.origins), spans.of_rays(ray_bundle.directions)
+        points = origins + directions * spans.middle[:, None]
         outputs[FieldHeadNames.DENSITY] = outputs[FieldHeadNames.DENSITY] * self.occupancy.occupied(points)[:, None]
         return outputs
 

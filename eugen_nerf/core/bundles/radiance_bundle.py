@@ -153,9 +153,10 @@ class RadianceBundle(BundledField):
 
     def evaluate_spans(self, rays: RayBatch, spans: Spans) -> tuple[Tensor, Tensor]:
         """Density `[n, 1]` and colour `[n, 3]`, float32, at the middles of spans `[n]` of rays."""
-        points = torch.addcmul(rays.origins[spans.ray], rays.directions[spans.ray], spans.middle[:, None])
-        times = None if self.deformation is None or rays.times is None else rays.times[spans.ray, None]
-        density, colour = self(points, rays.directions[spans.ray], times)
+        directions = spans.of_rays(rays.directions)
+        points = torch.addcmul(spans.of_rays(rays.origins), directions, spans.middle[:, None])
+        times = None if self.deformation is None or rays.times is None else spans.of_rays(rays.times)[:, None]
+        density, colour = self(points, directions, times)
         return density.float(), colour.float()
 
     def evaluate(self, frustums: ConeFrustums, *, thinned: bool = False) -> tuple[Tensor, Tensor | None]:

@@ -50,7 +50,7 @@ def composite(spans: Spans, density: Tensor, colour: Tensor) -> Composite:
     accumulation = spans.sums(weights)
     before = spans.sums_before(weights)
     # the last span that begins before half of the opacity is reached
-    reached = before <= 0.5 * accumulation[spans.ray]
+    reached = before <= 0.5 * spans.of_rays(accumulation)
     depth = weights.new_zeros(spans.num_rays)
     depth.scatter_reduce_(0, spans.ray, torch.where(reached, spans.middle, 0.0), "amax")
     counts = spans.counts

@@ -23,25 +23,27 @@ def march(grid: DensityGrid, rays: RayBatch) -> tuple[Spans, Tensor]:
     """
     enter, leave = box_distances(grid.low, grid.high, rays)
     met = (leave > enter).nonzero()[:, 0]
-    begin, end, step = enter[met], leave[met], STRIDE * grid.cell
+    # `index_select` throughout: a tensor as an index takes a CPU several times as long
+    begin, end, step = enter.index_select(0, met), leave.index_select(0, met), STRIDE * grid.cell
     # in cells from the grid's corner
-    origins, directions = (rays.origins[met] - grid.low) / grid.cell, rays.directions[met] / grid.cell
+    origins = (rays.origins.index_select(0, met) - grid.low) / grid.cell
+    directions = rays.directions.index_select(0, met) / grid.cell
     slices = grid.slices(None if rays.times is None else rays.times[met], len(met))
     count = int(((end - begin) / step).ceil().amax()) if len(met) else 0
     starts = begin[:, None] + step * torch.arange(count, device=begin.device)
     coarse = _cells_at(grid, origins[:, None], directions[:, None], slices[:, None], starts + step / 2)
     near = grid.near_occupied.index_select(0, coarse.flatten()).view(coarse.shape) & (starts < end[:, None])
     which, number = near.nonzero(as_tuple=True)
-    start = starts[which, number, None] + grid.cell * torch.arange(STRIDE, device=begin.device)
-    cells = _cells_at(
-        grid, origins[which, None], directions[which, None], slices[which, None], start + grid.cell / 2
-    ).flatten()
+    first = starts.flatten().index_select(0, which * count + number)
+    start = first[:, None] + grid.cell * torch.arange(STRIDE, device=begin.device)
+    origins, directions, slices = (values.index_select(0, which)[:, None] for values in (origins, directions, slices))
+    cells = _cells_at(grid, origins, directions, slices, start + grid.cell / 2).flatten()
     which, start = which.repeat_interleave(STRIDE), start.flatten()
-    stop = torch.minimum(start + grid.cell, end[which])
+    stop = torch.minimum(start + grid.cell, end.index_select(0, which))
     occupied = (grid.occupied.flatten().index_select(0, cells) & (stop > start)).nonzero()[:, 0]
-    which, start, stop = which[occupied], start[occupied], stop[occupied]
-    depth = grid.flat_density.index_select(0, cells[occupied]) * (stop - start)
-    return Spans(met[which], start, stop, len(rays)), depth
+    which, start, stop, cells = (values.index_select(0, occupied) for values in (which, start, stop, cells))
+    depth = grid.flat_density.index_select(0, cells) * (stop - start)
+    return Spans(met.index_select(0, which), start, stop, len(rays)), depth
 
 
 def box_distances(low: Tensor, high: Tensor, rays: RayBatch) -> tuple[Tensor, Tensor]:

@@ -86,6 +86,10 @@ class Spans:
         """Distance of the middle of each span."""
         return (self.start + self.end) / 2
 
+    def of_rays(self, values: Tensor) -> Tensor:
+        """Of values `[num_rays, ...]`, those of each span's ray: `[n, ...]`."""
+        return values.index_select(0, self.ray)  # on a CPU several times as fast as a tensor in brackets
+
     def sums_before(self, values: Tensor) -> Tensor:
         """Of values `[n]`, the sum over the spans of the same ray that lie before each, in the values' dtype."""
         if not len(self):
@@ -93,7 +97,8 @@ class Spans:
         total = values.cumsum(0, dtype=torch.float64)
         before = total - values
         # what all rays before have summed up to
-        return (before - before[self.first.clamp_max(len(self) - 1)][self.ray]).to(values.dtype)
+        others = before.index_select(0, self.first.clamp_max(len(self) - 1))
+        return (before - self.of_rays(others)).to(values.dtype)
 
     def sums(self, values: Tensor) -> Tensor:
         """Of values `[n]` or `[n, channels]`, the sum over each ray: `[num_rays]` or `[num_rays, channels]`."""
@@ -101,4 +106,5 @@ class Spans:
 
     def select(self, which: Tensor) -> Spans:
         """Some of the spans, by their numbers int64 `[k]`, increasing."""
-        return Spans(self.ray[which], self.start[which], self.end[which], self.num_rays)
+        ray, start, end = (values.index_select(0, which) for values in (self.ray, self.start, self.end))
+        return Spans(ray, start, end, self.num_rays)
