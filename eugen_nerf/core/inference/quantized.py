@@ -103,8 +103,8 @@ def reduce_precision(graph: LayerGraph, precision: Precision) -> str:
         >>> from eugen_nerf.core import NeRFShape, build_nerf, reduce_precision
         >>> network, x = build_nerf(NeRFShape(27, trunk_width=16, head_width=0)), torch.rand(5, 27)
         >>> (exact,) = network(x)
-        >>> reduce_precision(network, "bfloat16")
-        'weights, features and products in bfloat16...'
+        >>> print(reduce_precision(network, "bfloat16"))
+        weights, features and products in bfloat16...
         >>> with torch.no_grad():
         ...     (rounded,) = network(x)
         >>> torch.allclose(rounded, exact, atol=0.05), torch.equal(rounded, exact)
