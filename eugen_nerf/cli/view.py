@@ -61,6 +61,8 @@ class ViewCommand:
     """Pixels along the longer side of an image at full resolution; a slider in the viewer changes it."""
     save_page: Path | None = None
     """Write a web page of one run, or of two side by side, to this .html file (see `eugen-web`), and exit."""
+    overwrite: bool = False
+    """With --save-page: replace a page that is there."""
     timing: bool = False
     """Measure start, frames and refits without a browser, print the times, and exit."""
     exact: bool = False
@@ -88,6 +90,8 @@ class ViewCommand:
         check_bundle_paths(self.bundles, exact=self.exact)
         check_data_path(self.data)
         check_place(self.output, "folder")
+        if self.overwrite and self.save_page is None:
+            raise ConfigError("--overwrite replaces a page: give --save-page too, or leave it out")
         if self.save_page is not None:
             self._save_page(self.save_page, paths)
             return
@@ -147,13 +151,14 @@ class ViewCommand:
         from eugen_nerf.cli.web import WebCommand
         from eugen_nerf.web.page_files import check_page_path
 
-        check_page_path(place, option="--save-page")
+        check_page_path(place, overwrite=self.overwrite, option="--save-page")
         from eugen_nerf.web.native.adapters import WGPU  # loads torch
 
         WebCommand(
             output=place,
             inputs=tuple(paths),
             names=self.names,
+            overwrite=self.overwrite,
             quality=self.quality,
             device=None if self.device == WGPU else self.device,
             data=self.data,

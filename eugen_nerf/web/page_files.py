@@ -33,8 +33,7 @@ def check_page_path(path: Path, *, folder: bool = False, overwrite: bool = False
     if folder and path.is_dir() and any(path.iterdir()) and not (path / INDEX).is_file():
         raise RunError(f"the folder {path} holds other files and no page: choose another {option}")
     if path.exists() and not overwrite and not (folder and not any(path.iterdir())):
-        more = ", or pass --overwrite to replace it" if option == "--output" else ""
-        raise RunError(f"{path} exists: choose another {option}{more}")
+        raise RunError(f"{path} exists: choose another {option}, or pass --overwrite to replace it")
 
 
 def write_page(page: WebPage, path: Path, *, overwrite: bool = False) -> int:

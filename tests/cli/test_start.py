@@ -59,6 +59,7 @@ WRONG = [
     ("view", (RUN_AT, "run", "--data", "nowhere"), "--data nowhere does not exist"),
     ("view", (RUN_AT, "run", "--save-page", "taken"), r"taken is no \.html file"),
     ("view", (RUN_AT, "run", "--save-page", "a.html", "--exact"), "leave out --exact"),
+    ("view", (RUN_AT, "run", "--overwrite"), "--overwrite replaces a page: give --save-page too"),
     ("web", ("--output", "a.html"), "one field or two, not 0"),
     ("web", ("run", "run", "run", "--output", "a.html"), "one field or two, not 3"),
     ("web", ("nowhere", "--output", "a.html"), "no run at nowhere"),

@@ -67,8 +67,11 @@ def test_eugen_view_writes_the_page_that_eugen_web_writes(tmp_path: Path) -> Non
     ViewCommand(bundles=(BUNDLE,), save_page=tmp_path / "a.html", names=("n",), output=tmp_path / "out").run()
     WebCommand(inputs=(BUNDLE,), output=tmp_path / "b.html", names=("n",)).run()
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
-    with pytest.raises(RunError, match=r"choose another --save-page$"):
-        ViewCommand(bundles=(BUNDLE,), save_page=tmp_path / "a.html", output=tmp_path / "out").run()
+    again = ViewCommand(bundles=(BUNDLE,), save_page=tmp_path / "a.html", output=tmp_path / "out")
+    with pytest.raises(RunError, match=r"choose another --save-page, or pass --overwrite to replace it$"):
+        again.run()
+    replace(again, overwrite=True, names=("m",)).run()
+    assert [each["name"] for each in data_of(tmp_path / "a.html")["fields"]] == ["m"]
 
 
 @pytest.mark.parametrize("changed", [{"scale": 1.01}, {"transform": (0.0, 1.0, 0.0, 0.0, -1.0, *[0.0] * 5, 1.0, 0.0)}])
