@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -115,3 +116,34 @@ def test_a_card_of_its_own_comes_first_and_software_last(adapter: GpuAdapter, mo
     assert [each.name for each in machine_adapters()] == ["card", "chip", "riddle", "processor"]
     assert str(choose_adapter()) == "card by Vulkan, a GPU"
     assert [each.software for each in machine_adapters()] == [False, False, False, True]
+
+
+def tiny(**limits: int) -> GpuAdapter:
+    """An adapter with the limits of WebGPU's promise but for some, whose device does nothing."""
+    promised = {"max-compute-workgroup-storage-size": 16384, "max-storage-buffer-binding-size": 1 << 27}
+    all_limits = {**promised, "max-buffer-size": 1 << 28, **{k.replace("_", "-"): v for k, v in limits.items()}}
+    device = MagicMock(limits=all_limits)
+    handle = SimpleNamespace(limits=all_limits, request_device_sync=lambda required_limits: device)
+    return GpuAdapter("Tiny", "IntegratedGPU", "Vulkan", handle)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (
+            {"max_compute_workgroup_storage_size": 2048},
+            r"its layers take \d+ bytes that a workgroup shares, and this GPU has 2048: take another GPU, or make the "
+            r"network narrower \(eugen-distill\)\. Or render with --device cpu\.",
+        ),
+        (
+            {"max_storage_buffer_binding_size": 1000},
+            r"This GPU holds 0\.001 MB at a time; the \w[\w ]* take 0\.\d+ MB: take another GPU, or a smaller field "
+            r"\(eugen-distill\) or picture\. Or render with --device cpu\.",
+        ),
+    ],
+)
+def test_an_adapter_that_is_too_small_is_told_what_is_needed(limits: dict[str, int], message: str) -> None:
+    if (reason := adapters.missing_packages_reason()) is not None:
+        pytest.skip(reason)
+    with pytest.raises(GpuError, match=message):
+        NativeEngine(scene_data(with_scene("frequency")), tiny(**limits))

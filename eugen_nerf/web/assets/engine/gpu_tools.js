@@ -46,8 +46,9 @@ export class GpuTools {
   buffer(label, bytes, usage) {
     const size = Math.max(16, Math.ceil(bytes / 4) * 4);
     if (size > this.storageBytes) {
-      const megabytes = (n) => `${Math.ceil(n / 1e6)} MB`;
-      throw new EngineError("limits", `This GPU holds ${megabytes(this.storageBytes)} at a time; the ${label} take ${megabytes(size)}.`);
+      const megabytes = (n) => `${n < 1e6 ? Math.ceil(n / 1e3) / 1e3 : Math.ceil(n / 1e6)} MB`;
+      const sizes = `This GPU holds ${megabytes(this.storageBytes)} at a time; the ${label} take ${megabytes(size)}`;
+      throw new EngineError("limits", `${sizes}: take another GPU, or a smaller field (eugen-distill) or picture.`);
     }
     return this.device.createBuffer({ label, size, usage });
   }

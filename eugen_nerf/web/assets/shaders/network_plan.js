@@ -6,6 +6,8 @@ import { activation, product, refuse } from "./wgsl_words.js";
 const MOST_ENCODED = 96; // numbers of an input that are encoded at once; of a wider one some at a time
 export const STREAMED = 0xffffffff; // in place of a row: encoded some numbers at a time
 
+const SMALLER = "take another GPU, or make the network narrower (eugen-distill)";
+
 const padded = (n) => Math.ceil(n / 4) * 4;
 
 // A network of a description with its weights packed as threads read them.
@@ -112,18 +114,24 @@ export function layOut(networks, rows, gpu) {
   }
   for (const tile of TILES) {
     const across = tile / 4;
+  let needed = 0;
     const lanes = THREADS / across;
     const fits = networks.every((n) => n.steps.every((s) => owned(s, lanes) * s.projections <= MOST_ACCUMULATORS));
     const places = networks.map((network) => placeValues(network, false));
     const values = Math.max(...places.map((p) => p.rows));
     const scratch = Math.max(CHUNK, 4 * lanes);
-    if (fits && (values + scratch + rows) * across * 16 <= gpu.sharedBytes) {
+    needed = (values + scratch + rows) * across * 16;
+    if (fits && needed <= gpu.sharedBytes) {
       // rows that fill up fours have weights of zero, and must be finite; a software adapter (Mesa's llvmpipe 22.3) leaves
       // in a workgroup's memory what was there, though WGSL promises zeros
       return { own: false, clears: gpu.software, tile, across, lanes, samples: tile, scratch: values, rows: values + scratch, places };
     }
   }
-  throw refuse(`its layers do not fit into the ${gpu.sharedBytes} bytes that a workgroup of this GPU shares`);
+  throw refuse(
+    needed > gpu.sharedBytes
+      ? `its layers take ${needed} bytes that a workgroup shares, and this GPU has ${gpu.sharedBytes}: ${SMALLER}`
+      : `it has a layer of more features than ${THREADS} threads sum up: ${SMALLER}`,
+  );
 }
 
 // Groups of four features that a thread computes: a power of two, so that few kinds of layers have to be compiled.
