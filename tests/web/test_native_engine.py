@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -147,3 +148,15 @@ def test_an_adapter_that_is_too_small_is_told_what_is_needed(limits: dict[str, i
         pytest.skip(reason)
     with pytest.raises(GpuError, match=message):
         NativeEngine(scene_data(with_scene("frequency")), tiny(**limits))
+
+
+def test_mesa_prints_nothing_where_there_is_no_display(
+    adapter: GpuAdapter, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert machine_adapters()
+    assert "XDG_RUNTIME_DIR" not in os.environ
+    assert capfd.readouterr().err == ""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1")
+    machine_adapters()
+    assert os.environ["XDG_RUNTIME_DIR"] == "/run/user/1"

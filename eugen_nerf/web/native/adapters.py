@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -63,7 +66,8 @@ def machine_adapters() -> list[GpuAdapter]:
     import wgpu
 
     try:
-        handles = wgpu.gpu.enumerate_adapters_sync()
+        with _quiet_mesa():
+            handles = wgpu.gpu.enumerate_adapters_sync()
     except Exception:  # whatever a driver raises: then there is no adapter
         return []
     found = [_described(handle) for handle in handles]
@@ -105,6 +109,20 @@ def adapter_for(device: str | None, *, exact: bool) -> GpuAdapter | None:
     if exact or device is not None or torch.cuda.is_available():
         return None
     return next((each for each in machine_adapters() if not each.software), None)
+
+
+@contextmanager
+def _quiet_mesa() -> Iterator[None]:
+    """Mesa's Vulkan looks for a display, and prints a line for each adapter where no variable says where it would be:
+    so one says that there is none."""
+    if "XDG_RUNTIME_DIR" in os.environ:
+        yield
+        return
+    os.environ["XDG_RUNTIME_DIR"] = os.devnull
+    try:
+        yield
+    finally:
+        del os.environ["XDG_RUNTIME_DIR"]
 
 
 def _described(handle: Any) -> GpuAdapter:
