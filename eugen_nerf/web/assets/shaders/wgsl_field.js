@@ -4,9 +4,9 @@ import { Gathered } from "../engine/block_reader.js";
 import { FRUSTUM, ROWS_OF, frustumRows, planEncoding } from "./wgsl_encodings.js";
 import { LEVEL } from "./wgsl_grids.js";
 import { layOut, planNetwork } from "./network_plan.js";
-import { THREADS } from "./tile_sizes.js";
 import { networksCode } from "./wgsl_layers.js";
-import { FUNCTIONS, densityActivation, float, whole } from "./wgsl_words.js";
+import { tileMemory, workgroupModule } from "./wgsl_tiles.js";
+import { densityActivation, float, whole } from "./wgsl_words.js";
 
 // A field of a description with its numbers read, laid out for a GPU.
 //   field: `field`, or a proposal, of a description. gpu: a GpuTools. samples: points of a frustum.
@@ -46,15 +46,8 @@ export function planField(field, reader, gpu, samples = 1) {
 // Bindings of `weights` and `table` are written by who uses this.
 export function fieldCode(plan) {
   const { layout, field } = plan;
-  const space = layout.own ? "private" : "workgroup";
   return /* wgsl */ `
-const ACROSS = ${whole(layout.across)};
-const TILE = ${whole(layout.tile)};
-const STEP = ${whole(layout.own ? 1 : THREADS)};
-var<${space}> rows: array<vec4f, ${layout.rows * layout.across}>;
-var<${space}> points: array<vec4f, ${plan.points * layout.across}>;
-var<${space}> outputs: array<vec4f, ${4 * layout.across}>;
-${FUNCTIONS}
+${tileMemory(layout, plan.points, 4)}
 ${LEVEL}
 ${plan.encodings.map((encoding) => encoding.code(encoding.name, plan.samples)).join("\n")}
 ${plan.code}
@@ -137,20 +130,5 @@ fn occupied(point: vec3f) -> bool {
 // A whole module: bindings, how a tile's coordinates are set, the field, and what becomes of its outputs.
 //   body: of a function that knows its `tile` and its `lane`. functions: that it calls.
 export function tileModule(plan, bindings, body, functions = "") {
-  const { own, clears, rows, across } = plan.layout;
-  const clear = `for (var i = index; i < ${whole(rows * across)}; i += STEP) { rows[i] = vec4f(0f); }
-  BARRIER`;
-  const code = /* wgsl */ `
-${bindings}
-${fieldCode(plan)}
-${functions}
-@compute @workgroup_size(${THREADS})
-fn main(@builtin(local_invocation_index) index: u32, @builtin(workgroup_id) group: vec3u) {
-  let tile = ${own ? `group.x * ${whole(THREADS)} + index` : "group.x"};
-  let lane = ${own ? "0u" : "index"};
-  ${clears ? clear : ""}
-${body}
-}
-`;
-  return code.replaceAll("BARRIER", own ? "" : "workgroupBarrier();");
+  return workgroupModule(plan.layout, bindings, `${fieldCode(plan)}\n${functions}`, body);
 }
