@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_grid import pack_bits
-from eugen_nerf.core.bundles.bundled_network import BundledGraph
 from eugen_nerf.core.bundles.bundled_parts import Occupancy
 from eugen_nerf.core.bundles.distance_bundle import DistanceBundle
 from eugen_nerf.core.bundles.radiance_bundle import RadianceBundle
@@ -25,6 +25,7 @@ from eugen_nerf.core.encodings.point_encodings import (
 )
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.layers.stage import MergedStage
+from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 from eugen_nerf.web.data_blocks import DataBlocks, half_scale, short_steps
 from eugen_nerf.web.rounding import Precision
 
@@ -49,9 +50,9 @@ def describe_field(field: BundledField, blocks: DataBlocks, precision: Precision
     Raises:
         ConfigError: layers or encodings that a page does not run.
     """
-    network = _network(field.network, blocks, precision)
+    network = describe_network(field.network.graph, field.network.input_widths, blocks, half=precision.half)
     if isinstance(field, DistanceBundle):
-        position = _encoding(field.position, blocks, precision)
+        position = describe_encoding(field.position, blocks, precision)
         parts = {"kind": "distance", "position": position, "network": network, "output_scale": field.output_scale}
         return {**parts, "direction": None, "deformation": None, "occupancy": None}
     assert isinstance(field, RadianceBundle)
@@ -59,15 +60,15 @@ def describe_field(field: BundledField, blocks: DataBlocks, precision: Precision
     deformation = None
     if moving is not None:
         deformation = {
-            "position": _encoding(moving.position, blocks, precision),
-            "time": _encoding(moving.time, blocks, precision),
-            "network": _network(moving.network, blocks, precision),
+            "position": describe_encoding(moving.position, blocks, precision),
+            "time": describe_encoding(moving.time, blocks, precision),
+            "network": describe_network(moving.network.graph, moving.network.input_widths, blocks, half=precision.half),
             "anchored": moving.anchored,
         }
     return {
         "kind": "radiance",
-        "position": _encoding(field.position, blocks, precision),
-        "direction": None if field.direction is None else _encoding(field.direction, blocks, precision),
+        "position": describe_encoding(field.position, blocks, precision),
+        "direction": None if field.direction is None else describe_encoding(field.direction, blocks, precision),
         "network": network,
         "density": field.density,
         "density_bias": field.density_bias,
@@ -77,36 +78,48 @@ def describe_field(field: BundledField, blocks: DataBlocks, precision: Precision
     }
 
 
-def _network(network: BundledGraph, blocks: DataBlocks, precision: Precision) -> dict[str, Any]:
-    graph = network.graph
-    widths = [*network.input_widths, *(stage.num_features for stage, _ in graph.steps)]
+def describe_network(
+    graph: CollapsedGraph, input_widths: Sequence[int], blocks: DataBlocks, *, half: bool
+) -> dict[str, Any]:
+    """A network's description; its numbers go into blocks.
+
+    Args:
+        graph: without diagonal blocks.
+        input_widths: width of each input.
+        blocks: of the page.
+        half: whether matrices are float16; vectors are float32.
+
+    Raises:
+        ConfigError: layers that a page does not run.
+    """
+    widths = [*input_widths, *(stage.num_features for stage, _ in graph.steps)]
     if max(widths) > MOST_WIDTH:
         raise ConfigError(f"a page runs layers of up to {MOST_WIDTH} features, this field has one of {max(widths)}")
     outputs = [
         {
             "reads": value,
             "rows": widths[value] if affine.weight is None else len(affine.weight),
-            "weight": None if affine.weight is None else blocks.add_floats(affine.weight, half=precision.half),
+            "weight": None if affine.weight is None else blocks.add_floats(affine.weight, half=half),
             "bias": None if affine.bias is None else blocks.add_floats(affine.bias),
         }
         for value, affine in graph.outputs
     ]
-    if any(value < len(network.input_widths) for value, _ in graph.outputs):
+    if any(value < len(input_widths) for value, _ in graph.outputs):
         raise ConfigError("a page runs networks with at least one layer that is not affine; this field has one without")
-    steps = [{**_stage(stage, blocks, precision), "reads": list(reads)} for stage, reads in graph.steps]
-    return {"inputs": list(network.input_widths), "steps": steps, "outputs": outputs}
+    steps = [{**_stage(stage, blocks, half), "reads": list(reads)} for stage, reads in graph.steps]
+    return {"inputs": list(input_widths), "steps": steps, "outputs": outputs}
 
 
-def _stage(stage: MergedStage, blocks: DataBlocks, precision: Precision) -> dict[str, Any]:
+def _stage(stage: MergedStage, blocks: DataBlocks, half: bool) -> dict[str, Any]:
     if stage.degree > MOST_DEGREE:
         raise ConfigError(f"a page runs layers of degree up to {MOST_DEGREE}, this field has one of {stage.degree}")
-    phi, parameter = _activation(stage.phi)
+    phi, parameter = activation_word(stage.phi)
     factors = [
         None
         if pair is None
         else {
             "rows": len(pair[0]),
-            "weight": blocks.add_floats(pair[0], half=precision.half),
+            "weight": blocks.add_floats(pair[0], half=half),
             "bias": blocks.add_floats(pair[1]),
         }
         for pair in stage.factors
@@ -118,20 +131,21 @@ def _stage(stage: MergedStage, blocks: DataBlocks, precision: Precision) -> dict
         "product": stage.product,
         "phi": phi,
         "parameter": parameter,
-        "weight": blocks.add_floats(stage.weight, half=precision.half),
+        "weight": blocks.add_floats(stage.weight, half=half),
         "bias": None if stage.bias is None else blocks.add_floats(stage.bias),
         "norm": None if stage.norm is None else blocks.add_floats(stage.norm),
         "factors": factors,
     }
 
 
-def _activation(phi: str) -> tuple[str, float | None]:
+def activation_word(phi: str) -> tuple[str, float | None]:
     """A function's name and its parameter: `leaky_relu(0.2)` is both."""
     match = re.fullmatch(r"(\w+)\((.+)\)", phi)
     return (phi, PARAMETERS.get(phi)) if match is None else (match[1], float(match[2]))
 
 
-def _encoding(encoding: Encoding, blocks: DataBlocks, precision: Precision) -> dict[str, Any]:
+def describe_encoding(encoding: Encoding, blocks: DataBlocks, precision: Precision) -> dict[str, Any]:
+    """An encoding's description; its numbers go into blocks."""
     described: dict[str, Any] = {"kind": encoding.kind}
     if isinstance(encoding, FrequencyEncoding | SphericalEncoding):
         return encoding.describe()
