@@ -13,7 +13,8 @@ from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
 from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.inference.plan import InferencePlan, make_plan
-from eugen_nerf.core.inference.plan_backends import Backend, PlanDtype, machine_plan
+from eugen_nerf.core.inference.plan_backends import Backend, PlanDtype, has_other_gpu, machine_plan
+from eugen_nerf.core.timing import medians, time_interleaved
 
 VIEWS = 4
 """Test views that are looked at, at most."""
@@ -27,7 +28,7 @@ MIN_PSNR = 50.0
 
 
 @torch.no_grad()
-def plan_bundle(field: BundledField) -> dict[str, InferencePlan]:
+def plan_bundle(field: BundledField, *, adapters: bool = True) -> dict[str, InferencePlan]:
     """Gives the networks of a bundle that renders, proposals among them, the plans that are fastest on its device.
 
     Products are bfloat16 where the device multiplies it fast and images of test views hardly change (`MIN_PSNR`).
@@ -35,6 +36,8 @@ def plan_bundle(field: BundledField) -> dict[str, InferencePlan]:
 
     Args:
         field: on the device that it is to run on; it is changed.
+        adapters: whether a GPU that torch cannot use may evaluate networks on the CPU (backend wgpu): it does where
+            images of test views are rendered faster so. One in software is never taken.
 
     Returns:
         The plans by the networks' module names.
@@ -57,11 +60,37 @@ def plan_bundle(field: BundledField) -> dict[str, InferencePlan]:
         network.plan = None
     cameras = [c.resized(min(HEIGHT, c.height)) for c in field.cameras[:: max(1, len(field.cameras) // VIEWS)][:VIEWS]]
     inputs, exact = _inputs_in(field, cameras, networks)
-    backend, dtype = machine_plan(next(field.buffers()).device)
+    device = next(field.buffers()).device
+    backend, dtype = machine_plan(device)
     plans = _plan(networks, inputs, backend, dtype)
     if dtype != "float32" and plans and _psnr(exact, _images(field, cameras)) < MIN_PSNR:
         plans = _plan(networks, inputs, backend, "float32")
+    if adapters and has_other_gpu(device):
+        plans = _faster(field, cameras, networks, plans, _plan(networks, inputs, "wgpu", "float32"))
     return plans
+
+
+def _faster(
+    field: BundledField,
+    cameras: Sequence[PinholeCamera],
+    networks: dict[str, BundledGraph],
+    *choices: dict[str, InferencePlan],
+) -> dict[str, InferencePlan]:
+    """Those plans, of the same networks, by which images are rendered in the least time; the networks have them."""
+
+    def set_plans(number: int) -> None:
+        for name, plan in choices[number].items():
+            networks[name].plan = plan
+
+    def render(number: int) -> None:
+        set_plans(number)
+        _images(field, cameras)
+
+    ways = {str(number): partial(render, number) for number in range(len(choices))}
+    seconds = medians(time_interleaved(ways, warmup=1, repeats=3, device="cpu"))
+    best = int(min(seconds, key=lambda name: seconds[name]))
+    set_plans(best)
+    return choices[best]
 
 
 def _images(field: BundledField, cameras: Sequence[PinholeCamera]) -> list[Tensor]:

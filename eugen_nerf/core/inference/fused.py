@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -183,7 +184,16 @@ def check_fused(packed: PackedNetwork, *inputs: Tensor) -> None:
     Raises:
         RuntimeError: they differ by more than rounding does.
     """
-    for i, (y, truth) in enumerate(zip(run_fused(packed, *inputs), run_twin(packed, *inputs), strict=True)):
+    check_outputs(run_fused(packed, *inputs), run_twin(packed, *inputs))
+
+
+def check_outputs(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> None:
+    """Compares what a kernel computes and what PyTorch does.
+
+    Raises:
+        RuntimeError: they differ by more than rounding does.
+    """
+    for i, (y, truth) in enumerate(zip(outputs, expected, strict=True)):
         difference, largest = float((y - truth).abs().max()), float(truth.abs().max())
         if not difference <= MAX_RELATIVE_DIFFERENCE * largest:
             raise RuntimeError(

@@ -17,13 +17,10 @@ from torch.nn import functional as F
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
 from eugen_nerf.core.encodings.point_encodings import Encoding
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.inference.chunks import chunk_rows
-from eugen_nerf.core.inference.fused import MAX_RELATIVE_DIFFERENCE, kernel_unavailable_reason
+from eugen_nerf.core.inference.fused import MAX_RELATIVE_DIFFERENCE
 from eugen_nerf.core.inference.norm_folding import FoldedNorms, fold_norms
-from eugen_nerf.core.inference.packing import unsupported_reason
 from eugen_nerf.core.inference.plan_backends import (
     BACKENDS,
-    PLAN_DTYPES,
     Backend,
     Encodings,
     PlanDtype,
@@ -32,6 +29,7 @@ from eugen_nerf.core.inference.plan_backends import (
     leading_shape,
     make_runner,
     output_widths,
+    refusal,
 )
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 from eugen_nerf.core.networks.layer_graph import LayerGraph
@@ -138,27 +136,30 @@ def make_plan(
 ) -> InferencePlan:
     """Decides how a network is evaluated, and measures the deviation. The network is not changed.
 
-    Where the fused kernel cannot run the network, the plan falls back to compile on CUDA and to eager elsewhere. Where
-    compilation fails or changes outputs, it falls back to eager. `InferencePlan.fallback` records why.
+    Where the fused kernel or the GPU's shader cannot run the network, the plan falls back to compile on CUDA and to
+    eager elsewhere. Where compilation fails or changes outputs, it falls back to eager. `InferencePlan.fallback`
+    records why.
 
     Args:
         network: trained network on the device that it will run on.
         sample_inputs: `[..., d_i]` each, at least one row, typical of later inputs: deviations are measured on them.
-        backend: eager, compile (torch.compile) or triton (`core/inference/fused.py`).
-        dtype: float32 or bfloat16, for weights, features and products.
+        backend: eager, compile (torch.compile), triton (`core/inference/fused.py`), or wgpu: tensors on the CPU,
+            evaluated by a GPU that torch cannot use, or by one in software (extra `wgpu`).
+        dtype: float32 or bfloat16, for weights, features and products. wgpu has float32 and float16, which is of
+            matrices alone.
         chunk: rows that are evaluated at a time; from the size of the second-level cache where None. It changes results
-            by rounding alone; triton evaluates all rows in one launch.
+            by rounding alone; triton evaluates all rows in one launch, and wgpu at most as many as its buffers hold.
         drop_norm: largest change of an output, over the largest output, for which norms of inputs may be replaced by
             constants (`core/inference/norm_folding.py`); 0 drops columns of zeros alone.
         encodings: for each input its encoding, or None. The plan, and `sample_inputs`, then take points in place of
-            encoded ones, and the plan encodes them: within the kernel with triton, else before the network.
+            encoded ones, and the plan encodes them: within the kernel with triton and wgpu, else before the network.
 
     Returns:
         The plan, which is called as the network is, and gives float32 outputs.
 
     Raises:
-        ConfigError: an unknown backend or dtype, a chunk below 1, sample inputs without rows or of other widths,
-            encodings of other widths or of Gaussians.
+        ConfigError: an unknown backend, a dtype that it has not, a chunk below 1, sample inputs without rows or of
+            other widths, encodings of other widths or of Gaussians.
 
     Examples:
         >>> import torch
@@ -174,8 +175,8 @@ def make_plan(
     """
     if backend not in BACKENDS:
         raise ConfigError(f"backend {backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
-    if dtype not in PLAN_DTYPES:
-        raise ConfigError(f"dtype {dtype!r} is unknown; choose one of {', '.join(PLAN_DTYPES)}")
+    if dtype not in BACKENDS[backend]:
+        raise ConfigError(f"dtype {dtype!r} is unknown to {backend}; choose one of {', '.join(BACKENDS[backend])}")
     if chunk is not None and chunk < 1:
         raise ConfigError(f"chunk is {chunk}; give at least 1 row, or leave it out for a size from the cache")
     if not isinstance(network, LayerGraph | BundledGraph):
@@ -213,7 +214,6 @@ def _decide(
 ) -> InferencePlan:
     graph, device = folded.graph, samples[0].device
     reasons: list[str] = []
-    chunk_size = chunk or chunk_rows(graph, widths, getattr(torch, dtype), device)
 
     def part(outputs: tuple[int, ...]) -> InferencePlan:
         small, used = graph.pruned(len(widths), outputs)
@@ -222,15 +222,17 @@ def _decide(
         return _decide(replace(folded, graph=small), truth, read, rows, makers, backend, dtype, chunk)
 
     def attempt(kind: Backend) -> InferencePlan:
+        known: PlanDtype = dtype if dtype in BACKENDS[kind] else "float32"
+        run, rows = make_runner(graph, widths, kind, known, samples, encodings, chunk)
         plan = InferencePlan(
             backend=kind,
-            dtype=dtype,
-            chunk=None if kind == "triton" else chunk_size,
+            dtype=known,
+            chunk=rows,
             deviation=0.0,
             samples=len(samples[0]),
             fallback="; ".join(reasons) or None,
             input_widths=tuple(x.shape[1] for x in samples),
-            run=make_runner(graph, widths, kind, dtype, samples, encodings),
+            run=run,
             output_widths=output_widths(graph, widths),
             make_part=part,
             encodes=any(e is not None for e in encodings),
@@ -238,14 +240,14 @@ def _decide(
         )
         return replace(plan, deviation=_deviation(plan, reference, samples, encodings))
 
-    if backend == "triton":
-        reason = kernel_unavailable_reason(device) or unsupported_reason(graph, widths)
+    if backend in ("triton", "wgpu"):
+        reason = refusal(backend, device, graph, widths)
         if reason is None:
             try:
-                return attempt("triton")
+                return attempt(backend)
             except Exception as error:  # whatever a compiler or a driver raises: `fallback` records it
                 reason = _first_line(error)
-        reasons.append(f"not triton: {reason}")
+        reasons.append(f"not {backend}: {reason}")
     if backend == "compile" or (reasons and device.type == "cuda"):
         try:
             plan = attempt("compile")

@@ -99,7 +99,7 @@ def plan_networks(
     for name, samples in inputs_of.items():
         field = model.graph_fields()[name]
         # points instead of their encodings save the kernel's device most of what it would write and read
-        encodings = field.input_encodings() if backend == "triton" else None
+        encodings = field.input_encodings() if backend in ("triton", "wgpu") else None
         if encodings is not None:
             samples = [x[:, -e.width :] for x, e in zip(samples, encodings, strict=True)]
         plan = make_plan(

@@ -47,7 +47,7 @@ def open_bundle(path: Path, *, device: str | torch.device | None = None) -> Run:
     except ConfigError as error:
         raise BundleError(f"{path}: {error}") from error
     pipeline = BundlePipeline(model.to(on).eval())  # type: ignore[abstract]
-    plan_bundle(field)
+    plan_bundle(field, adapters=False)  # commands have such a GPU render whole images (conversion/gpu_rendering.py)
     return Run(TrainerConfig(method_name="a bundle"), pipeline, path / WEIGHTS, step=0, path=path)
 
 

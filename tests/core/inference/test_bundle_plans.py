@@ -67,6 +67,23 @@ def test_an_image_that_changes_too_much_stays_in_float32(monkeypatch: pytest.Mon
     torch.testing.assert_close(field.render(field.cameras[0]).colour, exact, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("best", [0, 1])
+def test_another_gpu_has_the_networks_where_images_are_faster_so(monkeypatch: pytest.MonkeyPatch, best: int) -> None:
+    """Where there is no adapter at all, the plans that are tried for it fall back and say why."""
+    monkeypatch.setattr(bundle_plans, "has_other_gpu", lambda device: True)
+    monkeypatch.setattr(bundle_plans, "medians", lambda seconds: {name: int(name) != best for name in seconds})
+    field = with_scene("moving")
+    exact = field.render(field.cameras[0]).colour
+    plans = plan_bundle(field)
+    assert len(plans) == 2
+    for plan in plans.values():
+        assert (plan.backend == "wgpu" or str(plan.fallback).startswith("not wgpu: ")) == (best == 1)
+    assert _plans(field) == list(plans.values())
+    torch.testing.assert_close(field.render(field.cameras[0]).colour, exact, rtol=0, atol=1e-3)
+    plan_bundle(field, adapters=False)
+    assert all(plan.fallback is None and plan.backend != "wgpu" for plan in _plans(field))  # type: ignore[attr-defined]
+
+
 def test_gradients_are_those_of_the_network() -> None:
     field = next(f for f in map(with_scene, RENDERED) if isinstance(f, DistanceBundle))
     points = torch.rand(50, 3, generator=torch.Generator().manual_seed(0)) - 0.5

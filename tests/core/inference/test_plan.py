@@ -228,7 +228,7 @@ def test_a_network_that_answers_by_a_plan_of_points_is_asked_with_points() -> No
 
 
 def test_the_kernel_is_not_asked_to_compute_other_encodings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eugen_nerf.core.inference.plan.kernel_unavailable_reason", lambda device: None)
+    monkeypatch.setattr("eugen_nerf.core.inference.plan_backends.kernel_unavailable_reason", lambda device: None)
     monkeypatch.setattr("eugen_nerf.core.inference.plan_backends.as_sinusoids", lambda encoding: None)
     plan = make_plan(network("encoded"), points_of("encoded"), backend="triton", encodings=encodings_of("encoded"))
     assert (plan.backend, plan.fallback) == ("eager", "not triton: the fused kernel computes no frequency encoding")
@@ -253,7 +253,7 @@ def test_without_a_device_triton_falls_back_to_eager(monkeypatch: pytest.MonkeyP
 
 
 def test_a_network_that_the_kernel_refuses_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eugen_nerf.core.inference.plan.kernel_unavailable_reason", lambda device: None)
+    monkeypatch.setattr("eugen_nerf.core.inference.plan_backends.kernel_unavailable_reason", lambda device: None)
     graph = network("monarch")
     plan = make_plan(graph, inputs_of(graph), backend="triton")
     assert plan.backend == "eager"
@@ -265,7 +265,7 @@ def test_failures_while_a_backend_is_tried_are_stated(monkeypatch: pytest.Monkey
         raise RuntimeError("out of registers\nsecond line")
 
     graph = network("nerf")
-    monkeypatch.setattr("eugen_nerf.core.inference.plan.kernel_unavailable_reason", lambda device: None)
+    monkeypatch.setattr("eugen_nerf.core.inference.plan_backends.kernel_unavailable_reason", lambda device: None)
     monkeypatch.setattr("eugen_nerf.core.inference.plan_backends.check_fused", fail)
     assert make_plan(graph, inputs_of(graph), backend="triton").fallback == "not triton: out of registers"
     monkeypatch.setattr(torch, "compile", fail)
@@ -288,9 +288,9 @@ def test_refusals() -> None:
     inputs = inputs_of(graph)
     with pytest.raises(ConfigError, match="and not of a Linear"):
         make_plan(torch.nn.Linear(9, 4), inputs)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="'onnx' is unknown; choose one of eager, compile, triton"):
+    with pytest.raises(ConfigError, match="'onnx' is unknown; choose one of eager, compile, triton, wgpu"):
         make_plan(graph, inputs, backend="onnx")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="'float16' is unknown; choose one of float32, bfloat16"):
+    with pytest.raises(ConfigError, match="'float16' is unknown to eager; choose one of float32, bfloat16"):
         make_plan(graph, inputs, dtype="float16")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="chunk is 0; give at least 1 row"):
         make_plan(graph, inputs, chunk=0)

@@ -12,8 +12,9 @@ const padded = (n) => Math.ceil(n / 4) * 4;
 
 // A network of a description with its weights packed as threads read them.
 //   inputs: for each input the planned encodings that make it. reader: of the description's blocks.
-//   constants: where packed weights go.
-export function planNetwork(name, network, inputs, reader, constants) {
+//   constants: where packed biases go, and packed weights where no place of their own is given. widest: numbers of an
+//   output that is a value itself; those with a matrix have four at most.
+export function planNetwork(name, network, inputs, reader, constants, { matrices = constants, widest = 4 } = {}) {
   const widths = network.inputs.slice();
   const segmentsOf = (value) => (value < inputs.length ? inputs[value].map((part) => part.width) : [widths[value]]);
   const steps = network.steps.map((step) => {
@@ -27,7 +28,7 @@ export function planNetwork(name, network, inputs, reader, constants) {
     const factors = step.reads.map((value, i) => {
       if (step.norm === null || step.factors[i] === null) return null;
       if (value < inputs.length) refuse("a norm has a factor of an input");
-      return planFactor(step.factors[i], widths[value], reader, constants);
+      return planFactor(step.factors[i], widths[value], reader, constants, matrices);
     });
     widths.push(features * step.degree);
     return {
@@ -38,7 +39,7 @@ export function planNetwork(name, network, inputs, reader, constants) {
       projections,
       features,
       groups: Math.ceil(features / 4),
-      weightAt: constants.add(packRows(reader.floats(step.weight, step.rows * columns), segments, features, projections)),
+      weightAt: matrices.add(packRows(reader.floats(step.weight, step.rows * columns), segments, features, projections)),
       biasAt: column(step.bias),
       normAt: step.norm === null ? 0 : column(step.norm),
       factors,
@@ -49,12 +50,13 @@ export function planNetwork(name, network, inputs, reader, constants) {
   let first = 0;
   const outputs = network.outputs.map((output) => {
     const width = output.weight === null ? widths[output.reads] : output.rows;
-    if (output.reads < inputs.length || width > 4) refuse("a network's output is an input, or wider than four");
+    const most = output.weight === null ? widest : 4;
+    if (output.reads < inputs.length || width > most) refuse(`a network's output is an input, or wider than ${most}`);
     const planned = { value: output.reads, columns: widths[output.reads], width, first, weightAt: null, biasAt: null };
     if (output.weight !== null) {
       const rows = reader.floats(output.weight, width * planned.columns);
       const bias = output.bias === null ? new Float32Array(width) : reader.floats(output.bias, width);
-      planned.weightAt = constants.add(packRows(rows, [planned.columns], width, 1));
+      planned.weightAt = matrices.add(packRows(rows, [planned.columns], width, 1));
       planned.biasAt = constants.add(packColumn(bias, width, 1));
     }
     first += width;
@@ -63,11 +65,11 @@ export function planNetwork(name, network, inputs, reader, constants) {
   return { name, inputs, widths, steps, outputs };
 }
 
-function planFactor(factor, columns, reader, constants) {
+function planFactor(factor, columns, reader, constants, matrices) {
   const rows = reader.floats(factor.weight, factor.rows * columns);
   return {
     groups: Math.ceil(factor.rows / 4),
-    weightAt: constants.add(packRows(rows, [columns], factor.rows, 1)),
+    weightAt: matrices.add(packRows(rows, [columns], factor.rows, 1)),
     biasAt: constants.add(packColumn(reader.floats(factor.bias, factor.rows), factor.rows, 1)),
   };
 }
@@ -112,9 +114,9 @@ export function layOut(networks, rows, gpu) {
     const values = Math.max(...places.map((p) => p.rows));
     return { own: true, clears: false, tile: 4, across: 1, lanes: 1, samples: 4 * THREADS, scratch: values, rows: values + 4, places };
   }
+  let needed = 0;
   for (const tile of TILES) {
     const across = tile / 4;
-  let needed = 0;
     const lanes = THREADS / across;
     const fits = networks.every((n) => n.steps.every((s) => owned(s, lanes) * s.projections <= MOST_ACCUMULATORS));
     const places = networks.map((network) => placeValues(network, false));

@@ -201,7 +201,7 @@ export function frustumRows(kind, samples) {
 }
 
 // The usual loop: a feature of a four of samples at a time.
-function eachFeature(name, body) {
+export function eachFeature(name, body) {
   return /* wgsl */ `
 fn encode_${name}(lane: u32, first: u32, count: u32, row: u32) {
   for (var i = lane; i < count * ACROSS; i += STEP) {

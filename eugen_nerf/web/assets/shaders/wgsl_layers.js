@@ -12,8 +12,8 @@ import { CHUNK, PROGRAM } from "./tile_sizes.js";
 import { whole } from "./wgsl_words.js";
 
 // WGSL of `fn network_<name>(lane: u32)` for each network: reads what its encodings read, leaves outputs in `outputs`.
-//   tables: where programs go.
-export function networksCode(networks, encodings, layout, tables) {
+//   tables: where programs go. matrix: WGSL of the vec4f at some place of the packed matrices.
+export function networksCode(networks, encodings, layout, tables, matrix = (at) => `weights[${at}]`) {
   const kinds = [];
   const programs = networks.map((network, i) => {
     const { words, reads } = programOf(network, layout.places[i], layout, kinds);
@@ -35,8 +35,8 @@ ${encodings.map((e) => `    case ${whole(e.number)}: { encode_${e.name}(lane, fi
     default: {}
   }
 }
-${kinds.map((kind, number) => layerCode(kind, number, layout.own)).join("\n")}
-${networks.map((network, i) => networkCode(network, kinds, programs[i])).join("\n")}
+${kinds.map((kind, number) => layerCode(kind, number, layout.own, matrix)).join("\n")}
+${networks.map((network, i) => networkCode(network, kinds, programs[i], matrix)).join("\n")}
 `;
 }
 
@@ -46,7 +46,7 @@ function flat(lines, width) {
   return words;
 }
 
-function networkCode(network, kinds, program) {
+function networkCode(network, kinds, program, matrix) {
   return /* wgsl */ `
 fn network_${network.name}(lane: u32) {
   for (var i = 0u; i < ${whole(program.length)}; i++) {
@@ -64,7 +64,7 @@ ${kinds.map((_, number) => `          case ${whole(number)}: { layer_${number}(a
       }
       default: {
         switch (table[at + 1u]) {
-${network.outputs.map((output, number) => `          case ${whole(number)}: {${outputCode(output)}
+${network.outputs.map((output, number) => `          case ${whole(number)}: {${outputCode(output, matrix)}
           }`).join("\n")}
           default: {}
         }
@@ -76,7 +76,7 @@ ${network.outputs.map((output, number) => `          case ${whole(number)}: {${o
 }
 
 // A thread with a tile of its own computes one group of outputs after another, any other all of its groups at once.
-function layerCode(kind, number, own) {
+function layerCode(kind, number, own, matrix) {
   const groups = Array.from({ length: kind.owned }, (_, g) => g);
   const sums = groups.flatMap((g) => Array.from({ length: kind.projections }, (_, p) => [g, p]));
   const each = (write) => sums.map(([g, p]) => write(g, p)).join("\n");
@@ -98,7 +98,7 @@ function layerCode(kind, number, own) {
 fn layer_${number}(step: u32, lane: u32) {
   let four = lane % ACROSS;
   let groups = table[step + 7u];
-${kind.normed ? NORM_OF_FACTORS : ""}
+${kind.normed ? normOfFactors(matrix) : ""}
 ${own ? "  for (var column = 0u; column < groups; column++) {" : "  let column = lane / ACROSS;"}
 ${groups.map((g) => `  let o${g} = min(column + ${whole(g)} * LANES, groups - 1u) * ${whole(kind.projections)};`).join("\n")}
 ${each(
@@ -119,10 +119,10 @@ ${kind.normed ? "  var square = factored;" : ""}
       for (var k = 0u; k < count; k += 4u) {
         let x = four_rows(row + k, four);${kind.normed ? square : ""}
 ${each(
-  (g, p) => `        a${g}_${p}_0 += x * weights[at + o${g} * 4u + ${offset(p)}];
-        a${g}_${p}_1 += x * weights[at + o${g} * 4u + ${offset(p)} + 1u];
-        a${g}_${p}_2 += x * weights[at + o${g} * 4u + ${offset(p)} + 2u];
-        a${g}_${p}_3 += x * weights[at + o${g} * 4u + ${offset(p)} + 3u];`,
+  (g, p) => `        a${g}_${p}_0 += x * ${matrix(`at + o${g} * 4u + ${offset(p)}`)};
+        a${g}_${p}_1 += x * ${matrix(`at + o${g} * 4u + ${offset(p)} + 1u`)};
+        a${g}_${p}_2 += x * ${matrix(`at + o${g} * 4u + ${offset(p)} + 2u`)};
+        a${g}_${p}_3 += x * ${matrix(`at + o${g} * 4u + ${offset(p)} + 3u`)};`,
 )}
         at += stride;
       }
@@ -159,7 +159,7 @@ ${lines.join("\n")}
 }
 
 // |x|^2 of what reads with factors stand for: |R x + r|^2, rows of R shared among the threads of a four.
-const NORM_OF_FACTORS = /* wgsl */ `
+const normOfFactors = (matrix) => /* wgsl */ `
   var factored = vec4f(0f);
   for (var r = 0u; r < table[step + 3u]; r++) {
     let read = table[step + 2u] + r * ${whole(PROGRAM.read)};
@@ -172,7 +172,8 @@ const NORM_OF_FACTORS = /* wgsl */ `
         for (var k = 0u; k < table[read + 1u]; k += 4u) {
           let x = four_rows(table[read] + k, four);
           let w = table[read + 4u] + (k / 4u * rank + g) * 4u;
-          r0 += x * weights[w]; r1 += x * weights[w + 1u]; r2 += x * weights[w + 2u]; r3 += x * weights[w + 3u];
+          r0 += x * ${matrix("w")}; r1 += x * ${matrix("w + 1u")};
+          r2 += x * ${matrix("w + 2u")}; r3 += x * ${matrix("w + 3u")};
         }
         part += r0 * r0 + r1 * r1 + r2 * r2 + r3 * r3;
       }
@@ -184,8 +185,8 @@ const NORM_OF_FACTORS = /* wgsl */ `
   }
 `;
 
-// Up to four outputs: the threads of a four share the columns, and sums are added up.
-function outputCode(output) {
+// Up to four outputs with a matrix: the threads of a four share the columns, and sums are added up.
+function outputCode(output, matrix) {
   const target = `outputs[(${whole(output.first)} + o) * ACROSS + four]`;
   const own = `
         let four = lane % ACROSS;
@@ -202,7 +203,7 @@ ${parts.map((i) => `        var p${i} = vec4f(0f);`).join("\n")}
         for (var k = 4u * column; k < ${whole(output.columns)}; k += 4u * LANES) {
           let x = four_rows(row + k, four);
           let w = ${whole(output.weightAt)} + k;
-${parts.map((i) => `          p${i} += x * weights[w + ${whole(i)}];`).join("\n")}
+${parts.map((i) => `          p${i} += x * ${matrix(`w + ${whole(i)}`)};`).join("\n")}
         }
 ${parts.map((i) => `        rows[(SCRATCH + ${whole(i)} * LANES + column) * ACROSS + four] = p${i};`).join("\n")}
         BARRIER

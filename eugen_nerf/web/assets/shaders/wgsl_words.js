@@ -3,7 +3,7 @@
 import { EngineError } from "../engine/engine_error.js";
 
 export function refuse(message) {
-  throw new EngineError("description", `This scene cannot be shown: ${message}.`);
+  throw new EngineError("description", `This scene cannot be shown: ${message}.`, message);
 }
 
 // A finite number as WGSL's f32.
@@ -42,6 +42,8 @@ const ACTIVATIONS = {
   leaky_relu: (p) => `select(${float(p)} * u, u, u > vec4f(0f))`,
   elu: (p) => `select(${float(p)} * (exp(min(u, vec4f(0f))) - 1f), u, u > vec4f(0f))`,
 };
+
+export const activationNames = () => Object.keys(ACTIVATIONS);
 
 export function activation(name, parameter) {
   return word(name, ACTIVATIONS, "activation")(parameter);
