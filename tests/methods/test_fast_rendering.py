@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny_runs import render
 
 from eugen_nerf.core.rendering.density_grid import DensityGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.methods.graph_model import GraphModel
-from eugen_nerf.methods.rendering import grid_rendering
+from eugen_nerf.methods.rendering import grid_rendering, stored_renderer
 from eugen_nerf.methods.rendering.grid_rendering import rays_of
 from eugen_nerf.methods.rendering.planning import plans_of
 from eugen_nerf.methods.rendering.stored_renderer import load_renderer, save_renderer
@@ -196,14 +197,15 @@ def test_what_loses_too_much_is_not_used(config: Path, monkeypatch: pytest.Monke
 def test_a_run_that_cannot_be_written_beside_is_rendered_all_the_same(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def full(*_: object, **__: object) -> None:  # safetensors has no OSError for a full disk
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(fast_rendering, "save_renderer", full)
+    monkeypatch.setattr(stored_renderer, "save_file", full)
     run, said = load_run(config, device="cpu"), list[str]()
     assert use_fast_renderer(run, quality=LOOSE, progress=said.append) is not None
     assert model_of(run).grid_renderer is not None
     assert any("could not be stored" in line for line in said)
+    assert not [*run.path.parent.glob("*renderer*")]
 
 
 def some_renderer() -> GridRenderer:

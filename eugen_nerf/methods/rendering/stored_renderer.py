@@ -32,6 +32,9 @@ def save_renderer(path: Path, renderer: Stored, measured: Mapping[str, object]) 
         path: of the file, which is replaced.
         renderer: to keep.
         measured: plain JSON, read back as it is.
+
+    Raises:
+        OSError: it cannot be written, as where a disk is full.
     """
     if isinstance(renderer, FewerSamples):
         settings, tensors = asdict(renderer), dict[str, Tensor]()
@@ -41,7 +44,10 @@ def save_renderer(path: Path, renderer: Stored, measured: Mapping[str, object]) 
         settings, tensors = _grid_parts(renderer)
     with atomic_path(path, replace=True) as temporary:
         metadata = {"format": FORMAT, "settings": json.dumps(settings), "measured": json.dumps(dict(measured))}
-        save_file(tensors, temporary, metadata=metadata)
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:  # which is what safetensors makes of errors of the system
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def _grid_parts(renderer: GridRenderer) -> tuple[dict[str, object], dict[str, Tensor]]:
