@@ -145,12 +145,14 @@ def _share_errors(student: Model, check: Photographs) -> dict[float, float]:
 
 def _mean_error(student: Model, check: Photographs) -> float:
     """The error on the check rays; of a student with shares of its features that of the mean PSNR over these."""
-    errors = [*_share_errors(student, check).values()] or [check.squared_error(student)]
+    errors = [*_share_errors(student, check).values()]
+    if not errors:
+        return check.squared_error(student)
     return math.exp(sum(math.log(max(error, 1e-12)) for error in errors) / len(errors))
 
 
 def _decibels(squared_error: float) -> float:
-    return -10 * math.log10(max(squared_error, 1e-12))
+    return 10 * math.log10(1 / max(squared_error, 1e-12))
 
 
 def _descend(

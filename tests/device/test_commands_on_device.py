@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ from eugen_nerf.cli import sdf
 from eugen_nerf.cli.distill import Distill
 from eugen_nerf.cli.eval import EvalCommand
 from eugen_nerf.core import load_bundle, save_bundle
-from eugen_nerf.core.inference.plan_backends import PlanDtype
+from eugen_nerf.core.inference.plan_backends import PLAN_DTYPES, PlanDtype
 from eugen_nerf.evaluation.protocol import Inference, Protocol, Timing
 from eugen_nerf.evaluation.sdf.sdf_protocol import SdfProtocol
 from eugen_nerf.methods.graph_model import GraphModel
@@ -94,7 +94,7 @@ def rays_of(path: Path, count: int = 32) -> tuple[GraphModel, Any]:
     return run.model, run.model.collider(rays) if run.model.collider is not None else rays
 
 
-@pytest.mark.parametrize("dtype", get_args(PlanDtype))
+@pytest.mark.parametrize("dtype", PLAN_DTYPES)
 @pytest.mark.parametrize("preset", ["eugen-nerf-small", "eugen-dnerf-hash-small", "eugen-zipnerf-small"])
 def test_a_plan_of_every_dtype(preset: str, dtype: PlanDtype, device_run: DeviceRun) -> None:
     path = device_run(preset, "eugen")

@@ -40,9 +40,9 @@ def inputs() -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("variant", ["dense", "eugen", "lowrank", "harmonic", "minimum"])
-@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.03), ("int8", 0.08)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("bfloat16", 0.03), ("int8", 0.12)])
 def test_outputs_are_near_those_of_float32_and_not_the_same(variant: str, precision: str, tolerance: float) -> None:
-    graph = network(variant)
+    graph = network(variant)  # inputs have 7 bits where 8 would overflow
     reduced = ReducedGraph(graph, precision)  # type: ignore[arg-type]
     with torch.no_grad():
         for y, exact in zip(reduced(*inputs()), graph(*inputs()), strict=True):
