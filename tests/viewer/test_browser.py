@@ -29,7 +29,7 @@ if chromium() is None:
     pytest.skip(NO_CHROMIUM, allow_module_level=True)
 
 
-DRAG_FRAMES = 6
+DRAG_FRAMES = 4
 """Images of a drag of two seconds at least, of tiny runs in a page that is drawn without a GPU."""
 
 
