@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -100,6 +102,12 @@ def test_a_machine_without_adapters_is_told_what_to_install(
     monkeypatch.setattr("wgpu.gpu.enumerate_adapters_sync", lambda: [])
     with pytest.raises(GpuError, match="install the GPU's driver"):
         choose_adapter()
+
+
+def test_compilers_load_beside_drivers(adapter: GpuAdapter) -> None:
+    """Mesa's drivers and triton each bring an LLVM: in one order, loading both ends the process."""
+    lines = "from eugen_nerf.web.native.adapters import machine_adapters; machine_adapters(); import torch._dynamo"
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", lines], check=False).returncode == 0
 
 
 def test_a_card_of_its_own_comes_first_and_software_last(adapter: GpuAdapter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -65,6 +66,8 @@ def machine_adapters() -> list[GpuAdapter]:
         return []
     import wgpu
 
+    with suppress(ImportError):  # Mesa's drivers bring an LLVM, beside which triton's crashes if it is loaded later
+        import_module("triton")
     try:
         with _quiet_mesa():
             handles = wgpu.gpu.enumerate_adapters_sync()
