@@ -178,16 +178,20 @@ class GraphModel(Model):
         drawn = [set(field.shares) for field in self.graph_fields().values() if field.shares]
         return tuple(sorted(set.intersection(*drawn), reverse=True)) if drawn else ()
 
+    def check_trained_share(self, share: float) -> None:
+        """Raises `ConfigError` where a share is none of `trained_shares`; it says which there are."""
+        shares = self.trained_shares()
+        if share not in shares:
+            known = f"at these: {', '.join(f'{s:g}' for s in shares)}" if shares else "with all of them alone"
+            raise ConfigError(f"the run cannot be evaluated with {share:g} of its features: it was trained {known}")
+
     def evaluate_at(self, share: float) -> None:
         """Evaluates the fields that draw shares at one of `trained_shares` from now on; inference plans are dropped.
 
         Raises:
             ConfigError: they were not trained at it.
         """
-        shares = self.trained_shares()
-        if share not in shares:
-            known = f"at these: {', '.join(f'{s:g}' for s in shares)}" if shares else "with all of them alone"
-            raise ConfigError(f"the run cannot be evaluated with {share:g} of its features: it was trained {known}")
+        self.check_trained_share(share)
         for field in self.graph_fields().values():
             if field.shares:
                 field.network.share = share

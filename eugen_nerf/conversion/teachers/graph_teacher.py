@@ -244,8 +244,8 @@ class GraphTeacher(Teacher):
         Raises:
             ConfigError: they were not trained at it.
         """
-        with self.model.evaluated_at(share):  # says so where it cannot be
-            trainer = copy.deepcopy(self.trainer)
+        self.model.check_trained_share(share)
+        trainer = copy.deepcopy(self.trainer)
         model_config = trainer.pipeline.model
         assert isinstance(model_config, GraphModelConfig)
         for name, field in self.model.graph_fields().items():
