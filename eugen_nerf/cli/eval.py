@@ -96,7 +96,7 @@ class EvalCommand:
         published = [] if self.published is None else read_published(self.published)
         comparison = evaluate(
             self.load_config,
-            names=self.names or None,
+            names=self.names,
             baseline=self.baseline,
             protocol=self.scoring,
             timing=self.speed,

@@ -188,7 +188,7 @@ class EvaluateCommand:
         published = [] if self.published is None else read_published(self.published)
         comparison = evaluate_sdf(
             self.load_config,
-            names=self.names or None,
+            names=self.names,
             baseline=self.baseline,
             protocol=self.protocol,
             device=self.device,

@@ -19,6 +19,7 @@ from eugen_nerf.methods.runs.run_paths import (
     check_bundle_paths,
     check_config_paths,
     check_data_path,
+    check_names,
     is_bundle,
     run_names,
 )
@@ -84,8 +85,7 @@ class ViewCommand:
         paths = [*self.load_config, *self.bundles]
         if not paths:
             raise ConfigError("no run to open: give --load-config RUN/config.yml, or the folder of a bundle")
-        if self.names and (len(self.names) != len(paths) or len(set(self.names)) != len(self.names)):
-            raise ConfigError(f"{len(self.names)} names for {len(paths)} runs: give each a name of its own")
+        check_names(self.names, len(paths))
         check_config_paths(self.load_config)
         check_bundle_paths(self.bundles, exact=self.exact)
         check_data_path(self.data)

@@ -12,7 +12,13 @@ from eugen_nerf.cli.support.common import print_lines, run_cli
 from eugen_nerf.cli.support.options import parse
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.ranges import QUALITY, QUALITY_RANGE
-from eugen_nerf.methods.runs.run_paths import check_bundle_paths, check_config_paths, check_data_path, run_names
+from eugen_nerf.methods.runs.run_paths import (
+    check_bundle_paths,
+    check_config_paths,
+    check_data_path,
+    check_names,
+    run_names,
+)
 from eugen_nerf.web.page import MOST_FIELDS
 from eugen_nerf.web.page_files import check_page_path
 
@@ -100,8 +106,7 @@ class WebCommand:
         """
         if not 0 < len(self.inputs) <= MOST_FIELDS:
             raise ConfigError(f"a page shows one field or two, not {len(self.inputs)}: give one or two bundles or runs")
-        if self.names and (len(self.names) != len(self.inputs) or len(set(self.names)) != len(self.names)):
-            raise ConfigError(f"{len(self.names)} names for {len(self.inputs)} fields: give each a name of its own")
+        check_names(self.names, len(self.inputs), kind="fields")
         check_data_path(self.data)
         return [_field_path(path) for path in self.inputs]
 

@@ -42,6 +42,7 @@ from eugen_nerf.evaluation.turns import add_splits, add_times
 from eugen_nerf.fields.counting import macs_per_query
 from eugen_nerf.methods.runs.image_metrics import Image8, LpipsMetric, load_lpips, psnr, ssim
 from eugen_nerf.methods.runs.loading import Run, load_run, query_module, usable_device
+from eugen_nerf.methods.runs.run_paths import check_names, run_names
 
 BASELINE_VARIANTS = ("mean-image", "white")
 
@@ -78,7 +79,7 @@ class Comparison:
 def evaluate(
     config_paths: Sequence[Path],
     *,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] = (),
     baseline: str | None = None,
     protocol: Protocol | None = None,
     timing: Timing | None = None,
@@ -95,7 +96,7 @@ def evaluate(
 
     Args:
         config_paths: the ``config.yml`` of each run.
-        names: what to call them; by default the method's name, numbered where it repeats.
+        names: what to call them; by default the shortest distinct parts of their paths, see `run_names`.
         baseline: the name that speeds are compared with; the first run by default.
         protocol: views and metrics.
         timing: warm-ups, repeats, number of queries, chunk size, views timed, seed, training iterations.
@@ -116,8 +117,12 @@ def evaluate(
     protocol, timing, inference = protocol or Protocol(), timing or Timing(), inference or Inference()
     if not config_paths:
         raise ConfigError("nothing to compare: give the config.yml of at least one run")
-    if names is not None:
-        _check_names(names, len(config_paths))  # before minutes are spent on loading
+    check_names(names, len(config_paths), reserved=BASELINE_VARIANTS)  # before minutes are spent on loading
+    names = run_names(config_paths, names)
+    baseline = baseline or names[0]
+    if baseline not in names:
+        raise ConfigError(f"no run is called {baseline!r}: --baseline takes one of {', '.join(names)}")
+    check_fast(fast, names)
     for path in config_paths:
         fit_seconds(path)  # a damaged record shows now, and not after rendering
     where = usable_device(device)
@@ -133,11 +138,6 @@ def evaluate(
         for path in config_paths:
             runs.append(load(path))
             done()
-    names = list(names) if names is not None else _default_names(runs)
-    baseline = baseline or names[0]
-    if baseline not in names:
-        raise ConfigError(f"no run is called {baseline!r}: --baseline takes one of {', '.join(names)}")
-    check_fast(fast, names)
     named = dict(zip(names, runs, strict=True))
     notes: list[str] = []
     shown = with_reduced(named, parse_reduced(reduced, names), lambda run: load(run.path), notes)
@@ -206,23 +206,6 @@ _NO_COSTS: dict[str, Any] = dict.fromkeys(
         *("plans", "shortcuts", "rays_per_chunk", "seed", "step", "method", "checkpoint", "config"),
     ]
 )  # baselines are no networks: nothing is timed or counted
-
-
-def _check_names(names: Sequence[str], count: int) -> None:
-    if len(names) != count:
-        raise ConfigError(f"{len(names)} names for {count} runs: give one name a run, in the same order")
-    taken = [name for name in names if name in BASELINE_VARIANTS or list(names).count(name) > 1 or not name.strip()]
-    if taken:
-        raise ConfigError(f"the name {taken[0]!r} is empty, repeated or reserved: every run needs a name of its own")
-
-
-def _default_names(runs: Sequence[Run]) -> list[str]:
-    names: list[str] = []
-    for run in runs:
-        name = str(run.config.method_name or "run")
-        number = sum(other == name or other.startswith(f"{name}-#") for other in names)
-        names.append(f"{name}-#{number + 1}" if number else name)
-    return names
 
 
 def _stop_background_loaders(run: Run) -> None:

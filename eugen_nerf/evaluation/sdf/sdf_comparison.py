@@ -28,6 +28,7 @@ from eugen_nerf.evaluation.sdf.tsdf_baseline import fuse
 from eugen_nerf.evaluation.stage_lines import counted, followed, shares
 from eugen_nerf.fields.query_timing import medians, speed_ratios, time_interleaved
 from eugen_nerf.methods.runs.loading import Run, load_run, usable_device
+from eugen_nerf.methods.runs.run_paths import check_names, run_names
 from eugen_nerf.surfaces.distance_field import SignedDistance
 from eugen_nerf.surfaces.mesh import extract_mesh
 from eugen_nerf.surfaces.slices import Slice, sample_slice
@@ -88,7 +89,7 @@ def split_outputs(run: Run) -> SplitOutputs:
 def evaluate_sdf(
     config_paths: Sequence[Path],
     *,
-    names: Sequence[str] | None = None,
+    names: Sequence[str] = (),
     baseline: str | None = None,
     protocol: SdfProtocol | None = None,
     device: str | None = None,
@@ -103,7 +104,7 @@ def evaluate_sdf(
 
     Args:
         config_paths: the `config.yml` of each run.
-        names: what to call them; by default the experiment's name, numbered where it repeats.
+        names: what to call them; by default the shortest distinct parts of their paths, see `run_names`.
         baseline: the name that speeds are compared with; the first run by default.
         protocol: what is measured.
         device: where all runs are loaded; None takes CUDA where there is a GPU, else the CPU.
@@ -119,15 +120,17 @@ def evaluate_sdf(
     protocol = protocol or SdfProtocol()
     if not config_paths:
         raise ConfigError("nothing to compare: give the config.yml of at least one run")
+    check_names(names, len(config_paths))
+    names = run_names(config_paths, names)
+    baseline = baseline or names[0]
+    if baseline not in names:
+        raise ConfigError(f"no run is called {baseline!r}: --baseline takes one of {', '.join(names)}")
     runs, where = [], usable_device(device)
     with sequences_read_once():
         for path in config_paths:
             with seeded(protocol.seed, where):
                 runs.append(load_run(path, device=where, test_mode="test", data=data, trust_config=trust_config))
-        named = dict(zip(_names(names, runs), runs, strict=True))
-        baseline = baseline or next(iter(named))
-        if baseline not in named:
-            raise ConfigError(f"no run is called {baseline!r}: --baseline takes one of {', '.join(named)}")
+        named = dict(zip(names, runs, strict=True))
         sdfs = {name: SignedDistance.of_model(run.model) for name, run in named.items()}
         outputs = _shared_outputs(named)
     make_grid(outputs.train.scene_box.aabb.numpy(), protocol.voxel)  # refuses a cell before minutes of work
@@ -163,19 +166,6 @@ def evaluate_sdf(
         "held_out_views": len(outputs.held_out.image_filenames),
     }
     return SdfComparison(rows, settings, environment(runs[0].pipeline.device, dtypes), notes, slices)
-
-
-def _names(names: Sequence[str] | None, runs: Sequence[Run]) -> list[str]:
-    if names is not None:
-        if len(names) != len(runs) or len(set(names)) != len(names) or not all(name.strip() for name in names):
-            raise ConfigError(f"{len(names)} names for {len(runs)} runs: give each run one name of its own, in order")
-        return list(names)
-    unique: list[str] = []
-    for run in runs:
-        name = str(run.config.experiment_name or run.config.method_name or "run")
-        number = sum(other == name or other.startswith(f"{name}-#") for other in unique)
-        unique.append(f"{name}-#{number + 1}" if number else name)
-    return unique
 
 
 def _shared_outputs(runs: Mapping[str, Run]) -> SplitOutputs:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from eugen_nerf.core.errors import RunError
+from eugen_nerf.core.errors import ConfigError, RunError
 
 _START = 4096
 """Bytes of a file that are looked at."""
@@ -55,10 +55,30 @@ def check_data_path(path: Path | None) -> None:
         raise RunError(f"--data {path} does not exist: give the folder of the data set")
 
 
-def run_names(paths: list[Path], given: tuple[str, ...]) -> list[str]:
+def check_names(names: Sequence[str], count: int, *, kind: str = "runs", reserved: Sequence[str] = ()) -> None:
+    """Refuses names that do not tell runs apart.
+
+    Args:
+        names: given by the user; none are fine.
+        count: number of runs.
+        kind: what they name, for the message.
+        reserved: names that stand for something else.
+
+    Raises:
+        ConfigError: not one for each run, or one that is empty, repeated or reserved.
+    """
+    if names and len(names) != count:
+        raise ConfigError(f"{len(names)} names for {count} {kind}: give each a name of its own, in order")
+    taken = [name for name in names if name in reserved or list(names).count(name) > 1 or not name.strip()]
+    if taken:
+        raise ConfigError(f"the name {taken[0]!r} is empty, repeated or reserved: give each a name of its own")
+
+
+def run_names(paths: Sequence[Path], given: Sequence[str]) -> list[str]:
     """Names for runs: those given, else the shortest distinct parts of their paths; of bundles the last parts."""
     if given:
         return list(given)
+    names: list[str] = []
     for length in (1, 2, 3, 4):
         names = ["/".join(_named_parts(path, length)) for path in paths]
         if len(set(names)) == len(names):
