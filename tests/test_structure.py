@@ -228,6 +228,7 @@ def test_the_mode_of_an_evaluation_is_handed_down() -> None:
         "core/networks/evaluation_mode.py",
         "core/layers/stage.py",  # products in the memory of their operands would spoil a graph
         "core/layers/compiled_products.py",  # compiled loops make no gradients of gradients
+        "core/layers/cpu_products.py",  # oneDNN's products of a training step have gradients of ours
         "core/inference/plan.py",  # refuses inputs whose gradients it would lose
     }
     assert _files_with("EvaluationMode.current()") == {

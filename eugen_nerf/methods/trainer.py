@@ -23,6 +23,7 @@ from eugen_nerf.core.checks.names import check_name
 from eugen_nerf.core.checks.places import check_place
 from eugen_nerf.core.distributed import process_index
 from eugen_nerf.core.errors import RunError, report_uncaught_in_one_line
+from eugen_nerf.core.layers.cpu_products import products_line
 from eugen_nerf.methods.optimizers import AdamWOptimizerConfig
 from eugen_nerf.methods.runs.checkpoints import atomic_torch_save, checkpoint_files, read_latest_checkpoint
 from eugen_nerf.methods.runs.training_data import write_training_data
@@ -114,6 +115,7 @@ class EugenTrainer(Trainer):
         without_gpu = self.device == "cpu" and not is_usable("cuda")
         if without_gpu:
             CONSOLE.print("torch finds no GPU here: training on the CPU")
+            CONSOLE.print(products_line(), markup=False, highlight=False, soft_wrap=True)
         super().setup(test_mode)
         if process_index() == 0:
             write_training_data(getattr(self.pipeline, "module", self.pipeline), self.config.get_base_dir())

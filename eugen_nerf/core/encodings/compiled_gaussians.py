@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.layers.loop_threads import COMPILES, in_parts
+from eugen_nerf.core.layers.plain_tensors import are_plain
 from eugen_nerf.core.rendering.proposal_renderer import ConeFrustums
 
 _ROWS = 256
@@ -21,8 +22,8 @@ _UPPER = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
 
 def can_compile(*tensors: Tensor) -> bool:
     """Whether the functions below take these: float32 on a CPU that need no gradients."""
-    plain = all(type(x) is Tensor and x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors)
-    return COMPILES and plain and not any(x.requires_grad for x in tensors)
+    single = all(x.dtype == torch.float32 for x in tensors)
+    return COMPILES and are_plain(*tensors) and single and not any(x.requires_grad for x in tensors)
 
 
 def encode_compiled(mean: Tensor, covariance: Tensor, directions: Tensor, num_frequencies: int) -> Tensor:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from eugen_nerf.core.layers.loop_threads import COMPILES, loop_threads
+from eugen_nerf.core.layers.plain_tensors import are_plain
 
 
 class GridLevel(NamedTuple):
@@ -33,9 +34,9 @@ class GridLevel(NamedTuple):
 
 def can_pool(table: Tensor, points: Tensor, weights: Tensor) -> bool:
     """Whether `pool_compiled` takes these: float32 on a CPU, with gradients for the table at most."""
-    plain = type(points) is Tensor and type(weights) is Tensor and type(table) in (Tensor, nn.Parameter)
-    single = all(x.dtype == torch.float32 and x.device.type == "cpu" for x in (table, points, weights))
-    return COMPILES and plain and single and not points.requires_grad and not weights.requires_grad
+    tensors, positions = (table, points, weights), (points, weights)
+    single = are_plain(*tensors) and all(x.dtype == torch.float32 for x in tensors)
+    return COMPILES and single and not any(x.requires_grad for x in positions)
 
 
 def pool_compiled(table: Tensor, levels: Sequence[GridLevel], points: Tensor, weights: Tensor) -> Tensor:

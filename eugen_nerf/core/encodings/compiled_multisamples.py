@@ -12,13 +12,14 @@ from torch import Tensor
 
 from eugen_nerf.core.encodings.multisample import ANGLES
 from eugen_nerf.core.layers.loop_threads import COMPILES
+from eugen_nerf.core.layers.plain_tensors import are_plain
 from eugen_nerf.core.rendering.proposal_renderer import ConeFrustums
 
 
 def can_place(frustums: ConeFrustums, *others: Tensor) -> bool:
     """Whether `place_compiled` takes these: float32 on a CPU that need no gradients, a cone a ray."""
     tensors = (frustums.origins, frustums.directions, frustums.starts, frustums.ends, frustums.radius, *others)
-    plain = all(x.device.type == "cpu" and x.dtype in (torch.float32, torch.bool) for x in tensors)
+    plain = are_plain(*tensors) and all(x.dtype in (torch.float32, torch.bool) for x in tensors)
     one_cone = frustums.starts.ndim == 2 and all(
         _is_one(x) for x in (frustums.origins, frustums.directions, frustums.radius)
     )

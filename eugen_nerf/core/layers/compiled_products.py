@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from eugen_nerf.core.layers.loop_threads import COMPILES, in_parts
+from eugen_nerf.core.layers.plain_tensors import are_plain
 
 _COMPILED = ("harmonic", "minimum", "clamped")
 _ROWS = 1 << 10
@@ -22,8 +23,7 @@ def can_join(u: Tensor, product: str) -> bool:
     """Whether `join_compiled` takes these: stacked a and b, float32 or bfloat16 without gaps on a CPU."""
     if product not in _COMPILED or not COMPILES or torch.compiler.is_compiling():
         return False
-    plain = type(u) in (Tensor, nn.Parameter) and u.device.type == "cpu" and u.is_contiguous()
-    return plain and u.dtype in (torch.float32, torch.bfloat16)
+    return are_plain(u) and u.is_contiguous() and u.dtype in (torch.float32, torch.bfloat16)
 
 
 def join_in_place(u: Tensor, product: str) -> None:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eugen_nerf.core.layers.activations import activation
+from eugen_nerf.core.layers.cpu_products import trained_linear
 from eugen_nerf.core.layers.products import features_in_place, hadamard_products
 
 
@@ -29,7 +30,7 @@ class Affine:
 
     def __call__(self, features: Tensor) -> Tensor:
         """Maps features `[..., F]` to `[..., l]`."""
-        return features if self.weight is None else F.linear(features, self.weight, self.bias)
+        return features if self.weight is None else trained_linear(features, self.weight, self.bias)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +119,7 @@ class MergedStage(Stage):
         """Stacked pre-activations `[..., blocks * m]` of joined segments, without the norm's part."""
         if self.groups > 1:
             return _grouped_linear(joined, self.weight, self.bias, self.groups)
-        return F.linear(joined, self.weight, self.bias)
+        return trained_linear(joined, self.weight, self.bias)
 
     def multiply_adds(self) -> int:
         """Multiply-adds of the matrix products for one input (element-wise work is not counted)."""
