@@ -15,6 +15,7 @@ KERNELS = (
     "fused_kernel",
     "fused_functions",
     "gaussian_kernels",
+    "marching_kernels",
     "grid_kernels",
     "multisample_kernels",
     "product_kernels",

@@ -13,8 +13,8 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from torch import Tensor
 
 from eugen_nerf.core import EvaluationMode, FrequencyEncoding, NeRFShape
+from eugen_nerf.core.marching.ray_spans import Spans
 from eugen_nerf.core.networks.nerf_mlp import Variant
-from eugen_nerf.core.rendering.ray_spans import Spans
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.encoders import direction_encoding, plain_frequencies
 from eugen_nerf.fields.graph_field import GraphFieldConfig

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.rendering.ray_spans import Spans
+from eugen_nerf.core.marching.ray_spans import Spans
 from eugen_nerf.fields.graph_field import GraphField
 
 FieldOutputs = dict[FieldHeadNames, Tensor]

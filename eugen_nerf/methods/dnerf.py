@@ -11,7 +11,7 @@ from torch.nn import Parameter
 
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.rendering.ray_spans import Spans
+from eugen_nerf.core.marching.ray_spans import Spans
 from eugen_nerf.fields.deformation import DeformationField, DeformationFieldConfig, DeformedGraphField, displaced
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 from eugen_nerf.fields.radiance_field import FieldOutputs, span_samples

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.distributed import summed
 from eugen_nerf.core.errors import ConfigError, RunError
+from eugen_nerf.core.marching.ray_spans import Spans
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
-from eugen_nerf.core.rendering.ray_spans import Spans
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 from eugen_nerf.core.training.mixed_precision import Arithmetic, full_precision
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig

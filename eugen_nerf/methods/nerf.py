@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from eugen_nerf.core import EvaluationMode
+from eugen_nerf.core.marching.ray_spans import Spans
 from eugen_nerf.core.networks.nerf_mlp import Variant
-from eugen_nerf.core.rendering.ray_spans import Spans
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 from eugen_nerf.fields.nerf import NeRFFieldConfig

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from eugen_nerf.core import EvaluationMode
+from eugen_nerf.core.marching.ray_spans import Spans
 from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.rendering.compositing import composite, rendering_weights
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
-from eugen_nerf.core.rendering.ray_spans import Spans
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.hash import HashField, HashFieldConfig
 from eugen_nerf.fields.occupancy import evaluate_occupied

@@ -20,7 +20,7 @@ from eugen_nerf.core import BundleError, ConfigError, load_bundle, save_bundle
 from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.errors import DataError
 from eugen_nerf.core.inference import bundle_plans
-from eugen_nerf.core.rendering.density_grid import DensityGrid
+from eugen_nerf.core.marching.density_grid import DensityGrid
 from eugen_nerf.evaluation.images.ground_truth import composite
 from eugen_nerf.evaluation.images.view_rendering import eval_dataset, render_rgb, view_camera
 from eugen_nerf.methods.graph_model import GraphModel
@@ -55,8 +55,8 @@ def moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the golden folder as the working directory, and grids of few cells."""
     copy = Path(shutil.copytree(GOLDEN, tmp_path / "golden"))
     monkeypatch.chdir(copy)
-    monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.SURVEY", 8)
-    monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.MOVING_SURVEY", 6)
+    monkeypatch.setattr("eugen_nerf.core.marching.density_grid.SURVEY", 8)
+    monkeypatch.setattr("eugen_nerf.core.marching.density_grid.MOVING_SURVEY", 6)
     monkeypatch.setattr(fast_rendering, "CHECK_RAYS", 64)
     monkeypatch.setattr(fast_rendering, "machine_plan", lambda device: ("eager", "float32"))
     monkeypatch.setattr(bundle_plans, "machine_plan", lambda device: ("eager", "float32"))
@@ -238,7 +238,7 @@ def test_a_bundle_is_not_made_of_a_method_without_graphs(tiny_stock_run: Path, m
 def test_a_stock_run_is_bundled_as_the_copy_that_renders_as_it_does(
     tiny_stock_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.SURVEY", 8)
+    monkeypatch.setattr("eugen_nerf.core.marching.density_grid.SURVEY", 8)
     monkeypatch.setattr(grid_rendering, "CELLS", 16)
     config = Path(shutil.copytree(tiny_stock_run.parent, tmp_path / "run")) / "config.yml"
     run = load_run(config, device="cpu")

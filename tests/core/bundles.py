@@ -28,7 +28,7 @@ from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.choices import Product
 from eugen_nerf.core.encodings.cube_encodings import CubeEncoding, SphericalEncoding
 from eugen_nerf.core.encodings.point_encodings import BoxEncoding, ContractedEncoding, Encoding, PyramidEncoding
-from eugen_nerf.core.rendering.density_grid import DensityGrid
+from eugen_nerf.core.marching.density_grid import DensityGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.rendering.proposal_renderer import ProposalRenderer
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer

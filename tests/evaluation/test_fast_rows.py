@@ -19,7 +19,7 @@ from eugen_nerf.methods.runs.loading import Run
 @pytest.fixture
 def config(tiny_eugen_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of its own to write beside, with grids of few cells."""
-    monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.SURVEY", 8)
+    monkeypatch.setattr("eugen_nerf.core.marching.density_grid.SURVEY", 8)
     monkeypatch.setattr("eugen_nerf.methods.rendering.grid_rendering.CELLS", 12)
     shutil.copytree(tiny_eugen_run.parent, tmp_path / "run")
     return tmp_path / "run" / "config.yml"

@@ -139,7 +139,7 @@ def test_the_command_renders_by_a_grid_where_nothing_else_is_said(
 ) -> None:
     for name, value in {"MOVING_CELLS": 8, "MOVING_SLICES": 2}.items():
         monkeypatch.setattr(f"eugen_nerf.methods.rendering.grid_rendering.{name}", value)
-    monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.MOVING_SURVEY", 6)
+    monkeypatch.setattr("eugen_nerf.core.marching.density_grid.MOVING_SURVEY", 6)
     folder = tmp_path / "run"
     shutil.copytree(tiny_dense_dnerf_run.parent, folder)
     words = ["--load-config", folder / "config.yml", "--output", tmp_path / "frames", "--frames", 1, "--quality", 30]

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny_runs import render
 
-from eugen_nerf.core.rendering.density_grid import DensityGrid
+from eugen_nerf.core.marching.density_grid import DensityGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.rendering import grid_rendering, stored_renderer
@@ -34,7 +34,7 @@ LOOSE = 30.0
 @pytest.fixture
 def config(tiny_eugen_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of its own to write beside, with grids of few cells."""
-    monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.SURVEY", 8)
+    monkeypatch.setattr("eugen_nerf.core.marching.density_grid.SURVEY", 8)
     monkeypatch.setattr(grid_rendering, "CELLS", 12)
     monkeypatch.setattr(fast_rendering, "machine_plan", lambda device: ("eager", "float32"))
     folder = tmp_path / "run"
@@ -282,7 +282,7 @@ def test_moving_runs_are_rendered_at_their_times(
     """The picture depends on the time, and each sample is displaced once."""
     for name, value in {"MOVING_CELLS": 8, "MOVING_SLICES": 3}.items():
         monkeypatch.setattr(grid_rendering, name, value)
-    monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.MOVING_SURVEY", 6)
+    monkeypatch.setattr("eugen_nerf.core.marching.density_grid.MOVING_SURVEY", 6)
     run = load_run(train_tiny_dnerf()[0], device="cpu")
     model, calls = model_of(run), []
     choice = use_fast_renderer(run, quality=LOOSE)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from eugen_nerf.core import HashGrid
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.rendering.density_grid import DensityGrid
+from eugen_nerf.core.marching.density_grid import DensityGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.fields.encoders import MultisampleEncoder
 from eugen_nerf.methods.rendering.fewer_samples import FewerSamples, sample_counts

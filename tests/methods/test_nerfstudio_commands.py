@@ -28,7 +28,7 @@ LOOSE = partial(use_fast_renderer, quality=30.0)
 @pytest.fixture
 def run_in_place(tiny_eugen_run: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """nerfstudio finds a run only where it was trained, so the renderer is written there, and removed."""
-    monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.SURVEY", 8)
+    monkeypatch.setattr("eugen_nerf.core.marching.density_grid.SURVEY", 8)
     monkeypatch.setattr(grid_rendering, "CELLS", 12)
     monkeypatch.setattr(fast_rendering, "machine_plan", lambda device: ("eager", "float32"))
     monkeypatch.setattr(nerfstudio_commands, "use_fast_renderer", LOOSE)

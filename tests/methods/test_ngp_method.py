@@ -18,8 +18,8 @@ from torch import Tensor
 from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.conversion.convert_run import convert_run
 from eugen_nerf.core import DenseLinear, EUGenLinear, EvaluationMode, LowRankLinear, MonarchLinear, SNNKLinear
+from eugen_nerf.core.marching.density_grid import DensityGrid
 from eugen_nerf.core.networks.nerf_mlp import VARIANTS
-from eugen_nerf.core.rendering.density_grid import DensityGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.training.merged import MergedLayer
 from eugen_nerf.methods.ngp import EugenNGPModel, EugenNGPModelConfig

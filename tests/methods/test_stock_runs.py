@@ -27,7 +27,7 @@ LOOSE = 30.0
 @pytest.fixture
 def config(tiny_stock_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stock run to write beside, with grids of few cells."""
-    monkeypatch.setattr("eugen_nerf.core.rendering.density_grid.SURVEY", 8)
+    monkeypatch.setattr("eugen_nerf.core.marching.density_grid.SURVEY", 8)
     monkeypatch.setattr(grid_rendering, "CELLS", 16)
     monkeypatch.setattr(fast_rendering, "machine_plan", lambda device: ("eager", "float32"))
     shutil.copytree(tiny_stock_run.parent, tmp_path / "run")

@@ -17,7 +17,7 @@ from eugen_nerf.core.bundles.bundled_scene import BundledScene
 from eugen_nerf.core.cameras.camera_images import RenderedPixels, render_camera
 from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.rendering.ray_spans import RayBatch
+from eugen_nerf.core.marching.ray_spans import RayBatch
 
 RAYS_AT_ONCE = 4096
 """Rays that are rendered at a time: their samples fit a processor's cache better than more would."""

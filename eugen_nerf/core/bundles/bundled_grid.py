@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTensors
-from eugen_nerf.core.rendering.density_grid import DensityGrid
+from eugen_nerf.core.marching.density_grid import DensityGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 
 MAX_SIDE = 1024

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTensors
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.marching.ray_spans import RayBatch
 from eugen_nerf.core.rendering.compositing import Composite
 from eugen_nerf.core.rendering.proposal_renderer import (
     MAX_COUNT,
@@ -20,7 +21,6 @@ from eugen_nerf.core.rendering.proposal_renderer import (
     ProposalRenderer,
     Spacing,
 )
-from eugen_nerf.core.rendering.ray_spans import RayBatch
 
 RAYS_OF_A_PART = 1024
 """Rays that are sampled at a time."""

@@ -14,7 +14,7 @@ from eugen_nerf.core.bundles.bundled_scene import SURFACE
 from eugen_nerf.core.cameras.camera_images import RenderedPixels
 from eugen_nerf.core.encodings.encoding_kinds import build_encoding
 from eugen_nerf.core.encodings.point_encodings import Encoding
-from eugen_nerf.core.rendering.ray_spans import RayBatch
+from eugen_nerf.core.marching.ray_spans import RayBatch
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 
 

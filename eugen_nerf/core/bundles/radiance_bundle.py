@@ -26,8 +26,8 @@ from eugen_nerf.core.encodings.point_encodings import (
     PyramidEncoding,
 )
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.marching.ray_spans import RayBatch, Spans
 from eugen_nerf.core.rendering.proposal_renderer import ConeFrustums
-from eugen_nerf.core.rendering.ray_spans import RayBatch, Spans
 
 DENSITIES: dict[str, Callable[[Tensor], Tensor]] = {"softplus": F.softplus, "exp": torch.exp, "relu": F.relu}
 """Activations that make a density of a network's raw output, by name."""

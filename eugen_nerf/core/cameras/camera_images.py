@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.rendering.ray_spans import RayBatch
+from eugen_nerf.core.marching.ray_spans import RayBatch
 
 
 class RenderedPixels(NamedTuple):

@@ -6,23 +6,11 @@ import math
 
 import numpy as np
 
-from eugen_nerf.core.layers.numba_loops import compiled
+from eugen_nerf.core.layers.numba_loops import compiled, cube_root
 
-ONE, TWO, HALF, THIRD = np.float32(1), np.float32(2), np.float32(0.5), np.float32(1 / 3)
+ONE, TWO, HALF = np.float32(1), np.float32(2), np.float32(0.5)
 SPREAD, FIFTH = np.float32(3 / math.sqrt(7)), np.float32(2 / 5)
 ROOT_HALF, LEAST, LEAST_WIDTH = np.float32(math.sqrt(0.5)), np.float32(1e-30), np.float32(1e-9)
-THREE, GUESS = np.int32(3), np.int32(709921077)
-"""A third of a float's bits, and this, are about the bits of its cube root (within 4 %)."""
-
-
-@compiled()
-def cube_root(x):
-    """Of a positive float32, to its rounding: Newton's steps are products, which a processor does several at a time."""
-    bits = np.float32(x).view(np.int32) // THREE + GUESS
-    root = np.int32(bits).view(np.float32)
-    for _ in range(3):
-        root = (TWO * root + x / (root * root)) * THIRD
-    return root
 
 
 @compiled()

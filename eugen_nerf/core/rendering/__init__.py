@@ -1,1 +1,1 @@
-"""Rendering apart from networks: contraction, step functions, sphere tracing, losses of distances."""
+"""Rendering apart from networks: contraction, step functions, renderers, sphere tracing, losses of distances."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eugen_nerf.core.rendering.ray_spans import Spans
+from eugen_nerf.core.marching.ray_spans import Spans
 
 
 class Composite(NamedTuple):
@@ -40,7 +40,7 @@ def composite(spans: Spans, density: Tensor, colour: Tensor) -> Composite:
     Examples:
         >>> import torch
         >>> from eugen_nerf.core.rendering.compositing import composite
-        >>> from eugen_nerf.core.rendering.ray_spans import Spans
+        >>> from eugen_nerf.core.marching.ray_spans import Spans
         >>> span = Spans(torch.tensor([0]), torch.tensor([1.0]), torch.tensor([2.0]), num_rays=2)
         >>> result = composite(span, torch.tensor([0.6931472]), torch.tensor([[1.0, 0.0, 0.0]]))
         >>> result.accumulation.flatten().tolist(), result.colour[0].tolist(), result.depth.flatten().tolist()

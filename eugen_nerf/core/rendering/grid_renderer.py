@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.marching.compiled_marching import can_march, place_by_loops
+from eugen_nerf.core.marching.density_grid import DensityGrid
+from eugen_nerf.core.marching.marching import march
+from eugen_nerf.core.marching.ray_spans import RayBatch, Spans
+from eugen_nerf.core.marching.sample_placement import place_samples
 from eugen_nerf.core.rendering.compositing import Composite, composite
-from eugen_nerf.core.rendering.density_grid import DensityGrid
-from eugen_nerf.core.rendering.marching import march
-from eugen_nerf.core.rendering.ray_spans import RayBatch, Spans
-from eugen_nerf.core.rendering.sample_placement import place_samples
 
 FieldOnRays = Callable[[RayBatch, Spans], tuple[Tensor, Tensor]]
 """Density `[n]` and colour `[n, 3]` of a field in spans `[n]`, evaluated at their middles."""
@@ -29,9 +30,9 @@ class GridRenderer:
 
     Examples:
         >>> import torch
-        >>> from eugen_nerf.core.rendering.density_grid import build_density_grid
+        >>> from eugen_nerf.core.marching.density_grid import build_density_grid
         >>> from eugen_nerf.core.rendering.grid_renderer import GridRenderer
-        >>> from eugen_nerf.core.rendering.ray_spans import RayBatch
+        >>> from eugen_nerf.core.marching.ray_spans import RayBatch
         >>> density = lambda points, times: 200.0 * (points.norm(dim=-1) < 0.5)
         >>> renderer = GridRenderer(build_density_grid(density, torch.tensor([[-1.0] * 3, [1.0] * 3]), cells=32))
         >>> def field(rays, spans):
@@ -60,6 +61,9 @@ class GridRenderer:
 
     def place(self, rays: RayBatch) -> Spans:
         """The spans of rays in which the field is queried."""
+        if can_march(self.grid, rays):
+            limits = {"early_stop": self.early_stop, "min_weight": self.min_weight}
+            return place_by_loops(self.grid, rays, rate=self.rate, **limits)
         spans, optical_depth = march(self.grid, rays)
         return place_samples(
             spans,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from eugen_nerf.core.marching.ray_spans import RayBatch, Spans
 from eugen_nerf.core.rendering.compositing import Composite
 from eugen_nerf.core.rendering.grid_renderer import FieldOnRays
-from eugen_nerf.core.rendering.ray_spans import RayBatch, Spans
 
 
 @torch.no_grad()

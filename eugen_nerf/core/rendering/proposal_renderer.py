@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.marching.ray_spans import RayBatch
 from eugen_nerf.core.rendering.compositing import Composite
-from eugen_nerf.core.rendering.ray_spans import RayBatch
 from eugen_nerf.core.rendering.step_functions import inverse_power_transform, power_transform
 
 MAX_COUNT = 512

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.marching.ray_spans import RayBatch
 from eugen_nerf.core.rendering.distance_grid import DistanceGrid, Slope, first_crossing_by_grid
-from eugen_nerf.core.rendering.ray_spans import RayBatch
 from eugen_nerf.core.rendering.sphere_tracing import first_crossing
 
 AMBIENT = 0.15
@@ -42,7 +42,7 @@ class SurfaceRenderer:
 
     Examples:
         >>> import torch
-        >>> from eugen_nerf.core.rendering.ray_spans import RayBatch
+        >>> from eugen_nerf.core.marching.ray_spans import RayBatch
         >>> from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
         >>> distance = lambda points: points.norm(dim=-1) - 1  # a ball
         >>> ahead = torch.tensor([[0.0, 0, 1], [0, 1, 0]])

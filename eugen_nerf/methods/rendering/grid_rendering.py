@@ -10,9 +10,9 @@ from nerfstudio.field_components.field_heads import FieldHeadNames
 from nerfstudio.model_components.renderers import RGBRenderer
 from torch import Tensor
 
-from eugen_nerf.core.rendering.density_grid import Density, DensityGrid, build_density_grid
+from eugen_nerf.core.marching.density_grid import Density, DensityGrid, build_density_grid
+from eugen_nerf.core.marching.ray_spans import RayBatch, Spans
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
-from eugen_nerf.core.rendering.ray_spans import RayBatch, Spans
 from eugen_nerf.fields.radiance_field import FieldOutputs
 
 RATES = (1.5, 2.0, 3.0, 4.0, 6.0)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from eugen_nerf.core.atomic_paths import atomic_path
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.rendering.density_grid import DensityGrid
+from eugen_nerf.core.marching.density_grid import DensityGrid
 from eugen_nerf.core.rendering.distance_grid import DistanceGrid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.rendering.surface_renderer import TRACING, SurfaceRenderer

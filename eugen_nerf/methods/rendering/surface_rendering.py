@@ -9,8 +9,8 @@ from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
 from eugen_nerf.core import EvaluationMode
+from eugen_nerf.core.marching.ray_spans import RayBatch
 from eugen_nerf.core.rendering.distance_grid import build_distance_grid
-from eugen_nerf.core.rendering.ray_spans import RayBatch
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 from eugen_nerf.fields.isdf import ISDFField
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool3d
 
-from eugen_nerf.core.rendering.density_grid import Density, DensityGrid
+from eugen_nerf.core.marching.density_grid import Density, DensityGrid
 from eugen_nerf.fields.occupancy import OccupancyGrid
 
 DENSE = 3e-3

@@ -18,7 +18,7 @@ from bundles import RENDERED, looking_at, make, some_grid, with_scene
 from eugen_nerf.core import BundleError, ConfigError, PinholeCamera, load_bundle, save_bundle
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid, pack_bits, unpack_bits
 from eugen_nerf.core.cameras.camera_images import RenderedPixels
-from eugen_nerf.core.rendering.ray_spans import RayBatch, Spans
+from eugen_nerf.core.marching.ray_spans import RayBatch, Spans
 
 pytest.importorskip("safetensors")
 ROOT = Path(__file__).resolve().parents[3]

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.marching.density_grid import STRIDE, DensityGrid, build_density_grid
+from eugen_nerf.core.marching.marching import box_distances, march
+from eugen_nerf.core.marching.ray_spans import RayBatch, Spans
+from eugen_nerf.core.marching.sample_placement import MAX_SAMPLES, place_samples
+from eugen_nerf.core.rendering import grid_renderer
 from eugen_nerf.core.rendering.compositing import composite, rendering_weights
-from eugen_nerf.core.rendering.density_grid import STRIDE, DensityGrid, build_density_grid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
-from eugen_nerf.core.rendering.marching import box_distances, march
 from eugen_nerf.core.rendering.plain_renderer import render_plainly
-from eugen_nerf.core.rendering.ray_spans import RayBatch, Spans
-from eugen_nerf.core.rendering.sample_placement import MAX_SAMPLES, place_samples
 
 BOX = torch.tensor([[-2.0] * 3, [2.0] * 3])
 
@@ -74,9 +75,12 @@ def grid_of(density: Callable[[Tensor], Tensor], cells: int = 96) -> DensityGrid
     return build_density_grid(lambda points, times: density(points), BOX, cells=cells)
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("scene", SCENES)
-def test_pictures_are_those_of_the_formula(scene: str) -> None:
+def test_pictures_are_those_of_the_formula(scene: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Colours and opacities within 0.04, 45 dB on the whole, depths within 1.5 cells, by at most 20 queries."""
+    if not compiled:
+        monkeypatch.setattr(grid_renderer, "can_march", lambda *_: False)
     rays, field = views(200), coloured(SCENES[scene])
     grid = grid_of(SCENES[scene])
     renderer = GridRenderer(grid, rate=3)

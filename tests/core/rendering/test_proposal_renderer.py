@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.errors import ConfigError
+from eugen_nerf.core.marching.ray_spans import RayBatch, Spans
 from eugen_nerf.core.rendering.plain_renderer import render_plainly
 from eugen_nerf.core.rendering.proposal_renderer import ConeFrustums, ProposalRenderer, draw_edges
-from eugen_nerf.core.rendering.ray_spans import RayBatch, Spans
 
 
 def ball(points: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.rendering.ray_spans import RayBatch
+from eugen_nerf.core.marching.ray_spans import RayBatch
 from eugen_nerf.core.rendering.surface_renderer import AMBIENT, SurfaceRenderer
 
 

@@ -44,7 +44,7 @@ class Spans:
 
     Examples:
         >>> import torch
-        >>> from eugen_nerf.core.rendering.ray_spans import Spans
+        >>> from eugen_nerf.core.marching.ray_spans import Spans
         >>> spans = Spans(torch.tensor([0, 0, 2]), torch.tensor([1.0, 2.0, 1.0]), torch.tensor([2.0, 3.0, 4.0]), 3)
         >>> spans.counts.tolist(), spans.first.tolist()
         ([2, 0, 1], [0, 2, 2])

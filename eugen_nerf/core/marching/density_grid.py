@@ -99,7 +99,7 @@ def build_density_grid(
 
     Examples:
         >>> import torch
-        >>> from eugen_nerf.core.rendering.density_grid import build_density_grid
+        >>> from eugen_nerf.core.marching.density_grid import build_density_grid
         >>> ball = lambda points, times: 50.0 * (points.norm(dim=-1) < 0.5)
         >>> grid = build_density_grid(ball, torch.tensor([[-2.0] * 3, [2.0] * 3]), cells=16)
         >>> bool((grid.low < -0.5).all()), bool((grid.high > 0.5).all()), bool((grid.high < 0.8).all())

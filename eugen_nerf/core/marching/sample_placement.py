@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eugen_nerf.core.rendering.ray_spans import Spans
+from eugen_nerf.core.marching.ray_spans import Spans
 
 MAX_SAMPLES = 64
 """Samples at most of a run: of spans of a ray that touch one another."""
@@ -35,8 +35,8 @@ def place_samples(
 
     Examples:
         >>> import torch
-        >>> from eugen_nerf.core.rendering.ray_spans import Spans
-        >>> from eugen_nerf.core.rendering.sample_placement import place_samples
+        >>> from eugen_nerf.core.marching.ray_spans import Spans
+        >>> from eugen_nerf.core.marching.sample_placement import place_samples
         >>> wall = Spans(torch.tensor([0, 0]), torch.tensor([2.0, 3.0]), torch.tensor([3.0, 4.0]), num_rays=1)
         >>> placed = place_samples(wall, torch.tensor([9.0, 9.0]), rate=2, early_stop=1e-3, min_weight=1e-3, unit=1.0)
         >>> [round(x, 2) for x in placed.start.tolist()], [round(x, 2) for x in placed.end.tolist()]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eugen_nerf.core.rendering.density_grid import STRIDE, DensityGrid
-from eugen_nerf.core.rendering.ray_spans import RayBatch, Spans
+from eugen_nerf.core.marching.density_grid import STRIDE, DensityGrid
+from eugen_nerf.core.marching.ray_spans import RayBatch, Spans
 
 
 def march(grid: DensityGrid, rays: RayBatch) -> tuple[Spans, Tensor]:
