@@ -71,8 +71,7 @@ class BoxEncoder(FrustumEncoder):
         """Features `[..., out_features]`; outside the box those of its border."""
         unit = self.unit(ray_samples.frustums.get_positions())
         points = unit.reshape(-1, 1, 3)
-        weights = torch.ones_like(points[..., 0])
-        features = self.grid.pool(points, [weights] * len(self.grid.resolutions)) * PRECONDITION
+        features = self.grid.pool(points, torch.ones_like(points[None, ..., 0])) * PRECONDITION
         return features.reshape(*unit.shape[:-1], self.out_features)
 
     def unit(self, positions: Tensor) -> Tensor:

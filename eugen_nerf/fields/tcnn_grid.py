@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -72,7 +71,7 @@ class TcnnHashGrid(HashGrid):
         del encoding.params
         self._encoding: list[Any] = [encoding]  # in a list, so that it is no sub-module with parameters of its own
 
-    def pool(self, points: Tensor, level_weights: Sequence[Tensor]) -> Tensor:
+    def pool(self, points: Tensor, level_weights: Tensor) -> Tensor:
         """Weighted means of the groups' interpolated features: `[n, L, F]` for points `[n, J, 3]`."""
         if points.device.type not in _DEVICES:
             return super().pool(points, level_weights)
@@ -82,4 +81,4 @@ class TcnnHashGrid(HashGrid):
         features = encoding(points.clamp(0, 1).reshape(-1, 3)).float()
         del encoding.params  # no leaf of the graph, and such a tensor cannot be copied with its module
         features = features.reshape(n, group, len(self.resolutions), self.features)
-        return (features * torch.stack(list(level_weights), dim=-1)[..., None]).mean(dim=1)
+        return (features * level_weights.movedim(0, -1)[..., None]).mean(dim=1)

@@ -125,7 +125,7 @@ def test_each_level_is_found_in_its_own_rows(stand_in: None) -> None:
     with torch.no_grad():
         for number, rows in enumerate(grid.table.split(grid.sizes), start=1):
             rows[:, 0], rows[:, 1] = number, -10 * number
-    pooled = grid.pool(groups()[0], [torch.ones(5, 6)] * 4)
+    pooled = grid.pool(groups()[0], torch.ones(1, 5, 6))
     expected = torch.tensor([[[number, -10.0 * number] for number in (1, 2, 3, 4)]]).expand(5, 4, 2)
     torch.testing.assert_close(pooled, expected, rtol=1e-5, atol=1e-5)
 

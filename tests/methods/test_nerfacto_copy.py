@@ -89,7 +89,7 @@ def test_a_grid_has_the_stock_features() -> None:
     points = torch.rand(500, 3, generator=torch.Generator().manual_seed(1))
     points[::5] = (points[::5] * 8).round() / 8
     expected = stock(points)
-    found = grid.pool(points[:, None], [torch.ones(500, 1)] * 3).flatten(1)
+    found = grid.pool(points[:, None], torch.ones(1, 500, 1)).flatten(1)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 

@@ -46,7 +46,7 @@ def pool_compiled(table: Tensor, levels: Sequence[GridLevel], points: Tensor, we
         table: `[rows, F]`.
         levels: those of the table.
         points: `[n, J, 3]`.
-        weights: `[L, n, J]`, those of the sums; divided by J already.
+        weights: `[L, n, J]` or `[1, n, J]`, those of the sums; divided by J already.
 
     Returns:
         `[n, L, F]`.

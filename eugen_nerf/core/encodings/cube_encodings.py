@@ -52,7 +52,7 @@ class CubeEncoding(Encoding):
         unit = self.unit(points)
         # nerfstudio moves points outside to the corner; their density is zero
         unit = torch.where(self.is_inside(unit), unit, 0.0).reshape(-1, 1, 3)
-        features = self.grid.pool(unit, [torch.ones_like(unit[..., 0])] * len(self.grid.resolutions))
+        features = self.grid.pool(unit, torch.ones_like(unit[None, ..., 0]))
         return features.reshape(*points.shape[:-1], self.out_features)
 
     def of_frustums(self, frustums: ConeFrustums, *, thinned: bool = False) -> Tensor:

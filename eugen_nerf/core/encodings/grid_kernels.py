@@ -116,7 +116,7 @@ def eight_of(values, q):
 def gather_rows(points, weights, table, values, number, level, features):
     """See `gather`; `features` is a tuple of length F, which is a constant of the compiled code."""
     groups, each = points.shape[1], points.shape[2]
-    flat, own = points.reshape(3, groups * each), weights[number].reshape(groups * each)
+    flat, own = points.reshape(3, groups * each), weights[number % len(weights)].reshape(groups * each)
     block = max(1, BLOCK // each)
     cells, places, rows, shares = room(block * each)
     for begin in range(0, groups, block):
@@ -135,7 +135,7 @@ def gather_rows(points, weights, table, values, number, level, features):
 def scatter_rows(points, weights, table, values, number, level, features):
     """See `scatter`; `features` as in `gather_rows`."""
     groups, each = points.shape[1], points.shape[2]
-    flat, own = points.reshape(3, groups * each), weights[number].reshape(groups * each)
+    flat, own = points.reshape(3, groups * each), weights[number % len(weights)].reshape(groups * each)
     block = max(1, BLOCK // each)
     cells, places, rows, shares = room(block * each)
     for begin in range(0, groups, block):
@@ -155,7 +155,7 @@ def gather(
 
     Args:
         points: `[3, groups, J]`.
-        weights: `[L, groups, J]`.
+        weights: `[L, groups, J]`, or `[1, groups, J]` for all levels.
         table: `[rows, F]`.
         values: `[groups, L, F]`.
         level: number of the level.

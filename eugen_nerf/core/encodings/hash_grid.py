@@ -8,7 +8,6 @@ same features in both. nerfstudio's own grids in PyTorch have points at `s_l x` 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -51,6 +50,8 @@ class HashGrid(nn.Module):
         (torch.Size([5, 6]), 6)
     """
 
+    _cells: Tensor
+
     def __init__(
         self,
         resolutions: tuple[int, ...],
@@ -73,6 +74,8 @@ class HashGrid(nn.Module):
         drawn = torch.rand(sum(self.sizes), features, generator=seeded_generator(seed, "hash grid")) * 2 - 1
         self.table = nn.Parameter(drawn * (init_range / PRECONDITION))
         self.out_features = len(resolutions) * (features + 1)
+        # integers, which no change of a module's dtype rounds
+        self.register_buffer("_cells", torch.tensor(resolutions) - 1, persistent=False)
         starts = accumulate(self.sizes[:-1], initial=0)
         levels = zip(self.resolutions, starts, self.sizes, self.hashed, strict=True)
         self._levels = tuple(GridLevel(*level, shift) for level in levels)
@@ -91,27 +94,27 @@ class HashGrid(nn.Module):
         Returns:
             `[n, L * (F + 1)]`: L * F features, level by level, then the L weights.
         """
-        weights = [torch.erf(1 / (math.sqrt(8) * (n - 1) * widths)) for n in self.resolutions]  # [n, J] each
+        weights = torch.erf(1 / (self._cells[:, None, None] * (math.sqrt(8) * widths)))  # [L, n, J]
         features = self.pool(points, weights)
-        means = torch.stack([2 * weight.mean(dim=-1) - 1 for weight in weights], dim=-1)
+        means = 2 * weights.mean(dim=-1).T - 1
         return torch.cat([features.flatten(1), means * self._spreads()], dim=-1) * PRECONDITION
 
-    def pool(self, points: Tensor, level_weights: Sequence[Tensor]) -> Tensor:
+    def pool(self, points: Tensor, level_weights: Tensor) -> Tensor:
         """Weighted means of the groups' interpolated features.
 
         Args:
             points: `[n, J, 3]`.
-            level_weights: of the points on each level, `[n, J]`.
+            level_weights: of the points on each level, `[L, n, J]`; `[1, n, J]` where they are the same on all.
 
         Returns:
             `[n, L, F]`.
         """
-        weights = torch.stack([weight / points.shape[1] for weight in level_weights])
+        weights = level_weights / points.shape[1]
         if can_pool(self.table, points, weights):
             return pool_compiled(self.table, self._levels, points, weights)
         features = []
         for level, rows in enumerate(self.table.split(self.sizes)):
-            corners = self.corners(points, level, weights[level])
+            corners = self.corners(points, level, weights[level % len(weights)])
             index, shares = (v.permute(1, 0, 2).flatten(1) for v in corners)
             features.append(gather_sum(rows, index, shares))
         return torch.stack(features, dim=1)

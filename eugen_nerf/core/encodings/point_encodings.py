@@ -244,7 +244,7 @@ class BoxEncoding(Encoding):
     def forward(self, points: Tensor, scale: Tensor) -> Tensor:
         """Features `[..., out_features]` of points `[..., 3]`; the scale is not used."""
         unit = self.unit(points).nan_to_num(0.5).reshape(-1, 1, 3)  # see `PyramidEncoding`
-        features = self.grid.pool(unit, [torch.ones_like(unit[..., 0])] * len(self.grid.resolutions)) * PRECONDITION
+        features = self.grid.pool(unit, torch.ones_like(unit[None, ..., 0])) * PRECONDITION
         return features.reshape(*points.shape[:-1], self.out_features)
 
     def unit(self, points: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def _points(groups: int, members: int) -> Tensor:
     return drawn
 
 
-def _pooled(grid: HashGrid, points: Tensor, weights: list[Tensor], upstream: Tensor) -> tuple[Tensor, Tensor]:
+def _pooled(grid: HashGrid, points: Tensor, weights: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
     grid.table.grad = None
     pooled = grid.pool(points, weights)
     pooled.backward(upstream)
@@ -57,10 +57,12 @@ def _threads(request: pytest.FixtureRequest) -> object:
 
 @pytest.mark.usefixtures("_threads")
 @pytest.mark.parametrize("members", [1, 6])
+@pytest.mark.parametrize("shared", [False, True], ids=["own weights", "shared weights"])
 @pytest.mark.parametrize("name", GRIDS)
-def test_it_is_what_pytorch_computes(name: str, members: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_what_pytorch_computes(name: str, shared: bool, members: int, monkeypatch: pytest.MonkeyPatch) -> None:
     grid, points = _grid(name), _points(200, members)
-    weights = [torch.rand(200, members, generator=torch.Generator().manual_seed(i)) for i in range(len(grid.sizes))]
+    drawn = [torch.rand(200, members, generator=torch.Generator().manual_seed(i)) for i in range(len(grid.sizes))]
+    weights = torch.stack(drawn[:1] if shared else drawn)
     upstream = torch.randn(200, len(grid.sizes), grid.features, generator=torch.Generator().manual_seed(9))
     calls: list[int] = []
     compiled = hash_grid.pool_compiled
@@ -78,7 +80,7 @@ def test_it_is_what_pytorch_computes(name: str, members: int, monkeypatch: pytes
 
 def test_no_points_give_no_features() -> None:
     grid = _grid("one feature")
-    pooled, grad = _pooled(grid, torch.zeros(0, 1, 3), [torch.zeros(0, 1)] * 3, torch.zeros(0, 3, 1))
+    pooled, grad = _pooled(grid, torch.zeros(0, 1, 3), torch.zeros(3, 0, 1), torch.zeros(0, 3, 1))
     assert pooled.shape == (0, 3, 1)
     assert not grad.any()
 
@@ -86,7 +88,7 @@ def test_no_points_give_no_features() -> None:
 def test_what_is_not_a_number_stays_so() -> None:
     points = torch.full((3, 1, 3), 0.5)
     points[0, 0, 1], points[1, 0, 2] = float("nan"), float("inf")
-    pooled = _grid("dense and hashed").pool(points, [torch.ones(3, 1)] * 3)
+    pooled = _grid("dense and hashed").pool(points, torch.ones(1, 3, 1))
     assert pooled[0].isnan().all()
     assert pooled[1:].isfinite().all(), "infinity is beyond the border"
 
@@ -105,7 +107,7 @@ def test_others_are_left_to_pytorch() -> None:
 
 def test_renderers_threads_share_it() -> None:
     grid, points = _grid("dense and hashed"), _points(400, 6)
-    weights = [torch.ones(400, 6)] * 3
+    weights = torch.ones(1, 400, 6)
     with torch.no_grad():
         expected = grid.pool(points, weights)
         with ThreadPoolExecutor(4) as pool:

@@ -272,7 +272,7 @@ class _Pool(torch.nn.Module):
         self.grid = grid
 
     def forward(self, points: Tensor, known: Tensor) -> Tensor:
-        return self.grid.pool(points, known.unbind())
+        return self.grid.pool(points, known)
 
 
 # ---- spread and decay
