@@ -22,7 +22,7 @@ import torch
 from eugen_nerf.benchmarks.network_speed import FAMILIES, Family, encoded_inputs, networks_of
 from eugen_nerf.benchmarks.query_speed import queries_for
 from eugen_nerf.core import InferencePlan, LayerGraph, make_plan
-from eugen_nerf.core.inference.plan_backends import Backend, PlanDtype
+from eugen_nerf.core.choices import Backend, PlanDtype
 from eugen_nerf.core.timing import time_interleaved
 from eugen_nerf.evaluation.costs.resources import environment
 from eugen_nerf.web.native.adapters import choose_adapter

@@ -26,8 +26,8 @@ from eugen_nerf.core import (
     make_plan,
     merged_for_training,
 )
+from eugen_nerf.core.choices import PLAN_DTYPES
 from eugen_nerf.core.inference.onednn import has_fast_bfloat16
-from eugen_nerf.core.inference.plan_backends import PLAN_DTYPES
 from eugen_nerf.core.layers.products import PRODUCTS
 from eugen_nerf.core.layers.projections import seeded_generator
 from eugen_nerf.evaluation.costs.resources import environment

@@ -29,13 +29,13 @@ from torch import Tensor
 
 from eugen_nerf.benchmarks.hardware import matmul_peak
 from eugen_nerf.core import HashGrid, IntegratedEncoding
+from eugen_nerf.core.choices import PlanDtype
 from eugen_nerf.core.encodings import frustum_points, hash_grid, integrated
 from eugen_nerf.core.encodings.compiled_gaussians import can_compile
 from eugen_nerf.core.encodings.compiled_grid import can_pool
 from eugen_nerf.core.encodings.compiled_multisamples import can_place
 from eugen_nerf.core.encodings.integrated import LEAST_EXPONENT
 from eugen_nerf.core.inference.onednn import has_fast_bfloat16
-from eugen_nerf.core.inference.plan_backends import PlanDtype
 from eugen_nerf.core.networks.layer_graph import LayerGraph
 from eugen_nerf.core.ranges import QUALITY
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core import EUGenConfig, EUGenLinear, LayerGraph, NeRFShape, Replacement, build_variant, make_plan
+from eugen_nerf.core.choices import PLAN_DTYPES, Backend, PlanDtype
 from eugen_nerf.core.inference.packing import unsupported_reason
-from eugen_nerf.core.inference.plan_backends import PLAN_DTYPES, Backend, PlanDtype
 from eugen_nerf.core.layers.projections import seeded_generator
 
 SLOW = ("compile", "float32")

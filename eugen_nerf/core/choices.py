@@ -10,3 +10,14 @@ RecipeName = Literal["rows", "random", "whitened", "pruned", "compensated", "svd
 """Ways to turn a dense layer into a cheaper one (`core/fitting/recipes/registry.py`)."""
 Product = Literal["plain", "harmonic", "minimum", "clamped"]
 """Ways to join the two projections of a feature of degree 2 (`core/layers/products.py`)."""
+Backend = Literal["eager", "compile", "triton", "wgpu"]
+"""What runs an inference plan (`core/inference/plan_backends.py`)."""
+PlanDtype = Literal["float32", "bfloat16", "float16"]
+PLAN_DTYPES: tuple[PlanDtype, ...] = ("float32", "bfloat16")
+BACKENDS: dict[Backend, tuple[PlanDtype, ...]] = {
+    "eager": PLAN_DTYPES,
+    "compile": PLAN_DTYPES,
+    "triton": PLAN_DTYPES,
+    "wgpu": ("float32", "float16"),
+}
+"""Backends, and the dtypes that each one has."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
+from eugen_nerf.core.choices import BACKENDS, Backend, PlanDtype
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.ranges import COUNT, SEED, Range, check_numbers
 
@@ -107,10 +108,10 @@ class Inference:
     Raises `ConfigError` for settings that do not fit together.
     """
 
-    plan_backend: Literal["none", "eager", "compile", "triton"] = "none"
+    plan_backend: Literal["none", Backend] = "none"
     """Run every network by an inference plan; the report states how far its outputs are from float32."""
-    plan_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the plans' weights, features and products."""
+    plan_dtype: PlanDtype = "float32"
+    """Of the plans' weights, features and products: float16 for wgpu, bfloat16 for the others."""
     plan_drop_norm: Annotated[float, tyro.conf.arg(metavar="SHARE"), Range(0, 1, below=True)] = 0.0
     """Let plans take the norm of a layer's input for constant where outputs change by less than this share of the
     largest, such as 0.001."""
@@ -125,7 +126,11 @@ class Inference:
         if self.plan_backend == "none" and self.plan_drop_norm:
             raise ConfigError("norms are dropped by plans: give --plan-backend eager")
         if self.plan_backend == "none" and self.plan_dtype != "float32":
-            raise ConfigError(f"a plan in {self.plan_dtype} needs a backend: give --plan-backend eager")
+            backend = "eager" if self.plan_dtype in BACKENDS["eager"] else "wgpu"
+            raise ConfigError(f"a plan in {self.plan_dtype} needs a backend: give --plan-backend {backend}")
+        if self.plan_backend != "none" and self.plan_dtype not in BACKENDS[self.plan_backend]:
+            dtypes = " or ".join(BACKENDS[self.plan_backend])
+            raise ConfigError(f"plans by {self.plan_backend} are in {dtypes}, not in {self.plan_dtype}")
         check_numbers(self)
 
     @property

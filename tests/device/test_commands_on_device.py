@@ -18,7 +18,7 @@ from eugen_nerf.cli import sdf
 from eugen_nerf.cli.distill import Distill
 from eugen_nerf.cli.eval import EvalCommand
 from eugen_nerf.core import load_bundle, save_bundle
-from eugen_nerf.core.inference.plan_backends import PLAN_DTYPES, PlanDtype
+from eugen_nerf.core.choices import PLAN_DTYPES, PlanDtype
 from eugen_nerf.evaluation.protocol import Inference, Protocol, Timing
 from eugen_nerf.evaluation.sdf.sdf_protocol import SdfProtocol
 from eugen_nerf.methods.graph_model import GraphModel

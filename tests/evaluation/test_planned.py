@@ -81,9 +81,21 @@ def test_a_run_of_a_stock_method_is_refused(tiny_stock_run: Path) -> None:
     assert rays.nears is not None
 
 
+def test_plans_of_a_gpu_that_torch_cannot_use(tiny_eugen_run: Path, tiny_dense_run: Path, tmp_path: Path) -> None:
+    """Where WebGPU finds none, the report says so and the networks are evaluated all the same."""
+    found = run_command([tiny_eugen_run, tiny_dense_run], tmp_path, "--plan-backend", "wgpu", "--plan-dtype", "float16")
+    for plan in (plan for row in found.rows[:2] for plan in row["plans"].values()):
+        assert plan["backend"] == "wgpu" or plan["fallback"].startswith("not wgpu: ")
+        assert plan["deviation"] < 0.1
+
+
 def test_refusals() -> None:
     with pytest.raises(ConfigError, match="give --plan-backend eager"):
         Inference(plan_dtype="bfloat16")
+    with pytest.raises(ConfigError, match="give --plan-backend wgpu"):
+        Inference(plan_dtype="float16")
+    with pytest.raises(ConfigError, match="by wgpu are in float32 or float16, not in bfloat16"):
+        Inference("wgpu", "bfloat16")
     with pytest.raises(ConfigError, match="--early-stop must be at least 0 and below 1"):
         Inference(early_stop=1.5)
     with pytest.raises(ConfigError, match="not -3"):

@@ -12,8 +12,9 @@ from torch import Tensor
 from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
 from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
+from eugen_nerf.core.choices import Backend, PlanDtype
 from eugen_nerf.core.inference.plan import InferencePlan, make_plan
-from eugen_nerf.core.inference.plan_backends import Backend, PlanDtype, has_other_gpu, machine_plan
+from eugen_nerf.core.inference.plan_backends import has_other_gpu, machine_plan
 from eugen_nerf.core.timing import medians, time_interleaved
 
 VIEWS = 4

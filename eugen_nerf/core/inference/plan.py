@@ -15,15 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
+from eugen_nerf.core.choices import BACKENDS, Backend, PlanDtype
 from eugen_nerf.core.encodings.point_encodings import Encoding
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.inference.fused import MAX_RELATIVE_DIFFERENCE
 from eugen_nerf.core.inference.norm_folding import FoldedNorms, fold_norms
 from eugen_nerf.core.inference.plan_backends import (
-    BACKENDS,
-    Backend,
     Encodings,
-    PlanDtype,
     Run,
     encoded,
     leading_shape,

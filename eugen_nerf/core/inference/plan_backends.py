@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Literal, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
+from eugen_nerf.core.choices import Backend, PlanDtype
 from eugen_nerf.core.encodings.point_encodings import Encoding
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.inference.chunks import chunk_rows
@@ -18,16 +19,6 @@ from eugen_nerf.core.inference.packing import pack, unsupported_reason
 from eugen_nerf.core.inference.sinusoids import as_sinusoids
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 
-Backend = Literal["eager", "compile", "triton", "wgpu"]
-PlanDtype = Literal["float32", "bfloat16", "float16"]
-PLAN_DTYPES: tuple[PlanDtype, ...] = ("float32", "bfloat16")
-BACKENDS: dict[Backend, tuple[PlanDtype, ...]] = {
-    "eager": PLAN_DTYPES,
-    "compile": PLAN_DTYPES,
-    "triton": PLAN_DTYPES,
-    "wgpu": ("float32", "float16"),
-}
-"""Backends, and the dtypes that each one has."""
 ADAPTER_BACKEND = "eugen_nerf.web.native.network_plans"
 """Module of the backend wgpu, an `AdapterBackend`. It needs the page's shaders, which stand above core: so it is looked
 up by name when it is wanted, and core runs without it."""

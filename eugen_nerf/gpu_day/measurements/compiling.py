@@ -18,9 +18,9 @@ import torch
 from eugen_nerf.benchmarks.network_speed import Family, encoded_inputs, networks_of
 from eugen_nerf.benchmarks.training_speed import training_steps
 from eugen_nerf.core import LayerGraph, make_plan
+from eugen_nerf.core.choices import PLAN_DTYPES
 from eugen_nerf.core.inference.fused import kernel_unavailable_reason
 from eugen_nerf.core.inference.packing import unsupported_reason
-from eugen_nerf.core.inference.plan_backends import PLAN_DTYPES
 from eugen_nerf.gpu_day.day import Day
 
 TRAINED = 2

@@ -9,7 +9,7 @@ from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
 from eugen_nerf.core import InferencePlan, make_plan
-from eugen_nerf.core.inference.plan_backends import Backend, PlanDtype
+from eugen_nerf.core.choices import Backend, PlanDtype
 from eugen_nerf.methods.graph_model import GraphModel
 
 MAX_SAMPLES = 4096

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import torch
 
+from eugen_nerf.core.choices import PLAN_DTYPES, PlanDtype
 from eugen_nerf.core.errors import RunError
-from eugen_nerf.core.inference.plan_backends import PLAN_DTYPES, PlanDtype, machine_plan
+from eugen_nerf.core.inference.plan_backends import machine_plan
 from eugen_nerf.core.ranges import QUALITY
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer

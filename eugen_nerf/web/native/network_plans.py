@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eugen_nerf.core.choices import PlanDtype
 from eugen_nerf.core.encodings.point_encodings import Encoding
 from eugen_nerf.core.errors import ConfigError
-from eugen_nerf.core.inference.plan_backends import PlanDtype, encoded, output_widths
+from eugen_nerf.core.inference.plan_backends import encoded, output_widths
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph
 from eugen_nerf.web.native.adapters import GpuAdapter, choose_adapter, machine_adapters, missing_packages_reason
 from eugen_nerf.web.native.network_shader import NetworkShader, network_shader, on_shader, shader_gap

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nerfstudio.models.base_model import Model
 from torch import Tensor
 
-from eugen_nerf.core.inference.plan_backends import Backend, PlanDtype
+from eugen_nerf.core.choices import Backend, PlanDtype
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.rendering.planning import network_inputs, plan_networks, plans_of
 from eugen_nerf.methods.runs.loading import Run
