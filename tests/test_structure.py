@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "eugen_nerf"
 KERNELS = (
+    "compositing_kernels",
     "fused_kernel",
     "fused_functions",
     "gaussian_kernels",

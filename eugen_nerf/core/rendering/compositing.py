@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from eugen_nerf.core.marching.ray_spans import Spans
+from eugen_nerf.core.rendering.compiled_compositing import can_composite, sum_up_by_loops
 
 
 class Composite(NamedTuple):
@@ -46,6 +47,8 @@ def composite(spans: Spans, density: Tensor, colour: Tensor) -> Composite:
         >>> result.accumulation.flatten().tolist(), result.colour[0].tolist(), result.depth.flatten().tolist()
         ([0.5, 0.0], [0.5, 0.0, 0.0], [1.5, 0.0])
     """
+    if can_composite(spans, density, colour):
+        return Composite(*sum_up_by_loops(spans, density, colour))
     weights = rendering_weights(spans, density)
     accumulation = spans.sums(weights)
     before = spans.sums_before(weights)

@@ -16,7 +16,7 @@ from eugen_nerf.core.marching.density_grid import STRIDE, DensityGrid, build_den
 from eugen_nerf.core.marching.marching import box_distances, march
 from eugen_nerf.core.marching.ray_spans import RayBatch, Spans
 from eugen_nerf.core.marching.sample_placement import MAX_SAMPLES, place_samples
-from eugen_nerf.core.rendering import grid_renderer
+from eugen_nerf.core.rendering import compositing, grid_renderer
 from eugen_nerf.core.rendering.compositing import composite, rendering_weights
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.rendering.plain_renderer import render_plainly
@@ -266,8 +266,11 @@ def random_spans(seed: int) -> Spans:
     return Spans(ray, begin, begin + lengths, 7)
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("seed", range(3))
-def test_sums_and_weights_are_those_of_loops(seed: int) -> None:
+def test_sums_and_weights_are_those_of_loops(seed: int, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:
+        monkeypatch.setattr(compositing, "can_composite", lambda *_: False)
     spans = random_spans(seed)
     density, colour = torch.rand(len(spans)) * 3, torch.rand(len(spans), 3)
     weights = rendering_weights(spans, density)
