@@ -17,6 +17,7 @@ from typing import Any
 from eugen_nerf.core.errors import ConfigError, DataError
 from eugen_nerf.evaluation.documents.attempts_markdown import Attempts, attempts_table
 from eugen_nerf.evaluation.documents.day_tables import DayTable, day_table
+from eugen_nerf.evaluation.documents.goals_markdown import ImageGoals, goals_table
 from eugen_nerf.evaluation.documents.launch_markdown import LaunchCounts, launch_table
 from eugen_nerf.evaluation.documents.roofline_markdown import Predictions, predictions_table
 from eugen_nerf.evaluation.documents.speed_markdown import Speeds, speeds_table
@@ -95,7 +96,7 @@ class Verdicts:
     """A suite's file by the `report.json` of its results, both relative to the project's folder."""
 
 
-AnyPlace = Place | Pivot | Cases | Verdicts | Speeds | Predictions | DayTable | LaunchCounts | Attempts
+AnyPlace = Place | Pivot | Cases | Verdicts | Speeds | Predictions | DayTable | LaunchCounts | Attempts | ImageGoals
 
 
 def read_places(path: Path) -> list[AnyPlace]:
@@ -120,6 +121,8 @@ def _place_of(entry: Mapping[str, Any]) -> AnyPlace:
         return Speeds(**entry)
     if "attempts" in entry:
         return Attempts(**entry)
+    if "goals" in entry:
+        return ImageGoals(**entry)
     if "launches" in entry:
         return LaunchCounts(**entry)
     if "predictions" in entry:
@@ -147,6 +150,8 @@ def table(place: AnyPlace, folder: Path) -> str:
         return speeds_table(place, folder)
     if isinstance(place, Attempts):
         return attempts_table(place, folder)
+    if isinstance(place, ImageGoals):
+        return goals_table(place, folder)
     if isinstance(place, LaunchCounts):
         return launch_table(place, folder)
     if isinstance(place, Predictions):
