@@ -9,6 +9,7 @@ Further arguments are handed to eugen-distill.
 import argparse
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -20,7 +21,8 @@ args, further = parser.parse_known_args()
 words = ["eugen-distill", "--load-config", args.config, "--macs", args.macs]
 words += ["--output-dir", args.output, "--experiment-name", "converted", "--timestamp", "example", *further]
 print("$", *words, flush=True)
-subprocess.run([str(word) for word in words], check=True)
+if status := subprocess.call([str(word) for word in words]):
+    sys.exit(status)  # the command has said why
 
 (record_file,) = args.output.glob("converted/*/example/distill.json")
 record = json.loads(record_file.read_text())

@@ -8,6 +8,7 @@ Further arguments are handed to ns-train.
 
 import argparse
 import subprocess
+import sys
 from pathlib import Path
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -22,7 +23,8 @@ args, further = parser.parse_known_args()
 def run(*words: object) -> None:
     """Prints a command and runs it."""
     print("$", *words, flush=True)
-    subprocess.run([str(word) for word in words], check=True)
+    if status := subprocess.call([str(word) for word in words]):
+        sys.exit(status)  # the command has said why
 
 
 room = args.output / "room"

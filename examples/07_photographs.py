@@ -27,7 +27,8 @@ if importlib.util.find_spec("pycolmap") is None:
 def run(*words: object) -> None:
     """Prints a command and runs it."""
     print("$", *words, flush=True)
-    subprocess.run([str(word) for word in words], check=True)
+    if status := subprocess.call([str(word) for word in words]):
+        sys.exit(status)  # the command has said why
 
 
 data = args.output / "data"

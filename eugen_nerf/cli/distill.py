@@ -45,13 +45,14 @@ class Distill:
     but proposals). The others stay as they are."""
     layers: tuple[str, ...] = ()
     """Layers to replace: regular expressions on trunk_0, trunk_1, ..., head_0, ... (default: those that the run's
-    method replaces). Of stock methods other than vanilla-nerf and dnerf: on full module names, such as field.mlp_head.*
-    (default: all hidden ones but proposals'). The one word none converts nothing: with --finetune-steps, the
-    teacher trained on, to compare with; with --bundle alone, a bundle of the run as it is."""
+    method replaces; with a budget, all hidden dense ones). Of stock methods other than vanilla-nerf and dnerf: on full
+    module names, such as field.mlp_head.* (default: all hidden ones but proposals'). The one word none converts
+    nothing: with --finetune-steps, the teacher trained on, to compare with; with --bundle alone, a bundle of the run as
+    it is."""
     exclude: tuple[str, ...] = ()
     """Layers to leave as they are: regular expressions as in --layers."""
     num_features: Annotated[tuple[int, ...], COUNT] = ()
-    """Random features m: one number for all layers, or one for each in the network's order (default: the method's)."""
+    """Features m of converted layers: one number, or one for each in the network's order (default: the method's)."""
     speedup: Annotated[float | None, Range(1, 1000, above=True, below=True)] = None
     """A budget instead of numbers of features: how many times faster field queries must be, measured."""
     max_drop: Annotated[float | None, Range(0, 60, above=True, below=True)] = None
@@ -82,8 +83,8 @@ class Distill:
     """rows: projections made of rows of the teacher, chosen greedily; random: drawn at random, the paper's Eq. (31);
     whitened: the same for inputs made equally wide in all directions. To compare with: pruned: the rows that count
     most, nothing fitted; compensated: the same rows, their consumers solved for again; svd: low rank; aware: low rank
-    by the inputs' second moments. These take --num-features (svd, aware: the rank) or --macs, allocated as for rows;
-    random and whitened get the same share in every layer."""
+    by the inputs' second moments. pruned and compensated take every budget, as rows does; the others --num-features
+    (svd, aware: the rank) or --macs, of which random and whitened get the same share in every layer."""
     projection: Literal["gaussian", "rademacher", "orthogonal"] = "gaussian"
     """Distribution of random projections."""
     degree: Annotated[int, Range(1, 16)] = 1

@@ -35,7 +35,7 @@ class RenderCommand:
 
     output: Path
     """NAME.mp4, NAME.gif, NAME.png (frames side by side), or a folder to make."""
-    bundle: tyro.conf.Positional[Path | None] = None
+    bundle: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[BUNDLE]")] = None
     """Folder of a bundle, in place of a run."""
     load_config: Path | None = None
     """config.yml of the run."""

@@ -15,9 +15,7 @@ RIGID_TOLERANCE = 1e-3
 def check_directory(path: Path) -> None:
     """Raises `DataError` unless `path` is a directory."""
     if not path.exists():
-        raise DataError(
-            f"data set '{path}' does not exist: pass its directory with --data, or make one with eugen-data"
-        )
+        raise DataError(f"data set '{path}' does not exist: give its directory, or make one with eugen-data")
     if not path.is_dir():
         raise DataError(f"data set '{path}' is a file: pass the directory that holds the data set with --data")
 

@@ -67,3 +67,23 @@ def test_sigterm_ends_a_command_as_cleanly_as_ctrl_c(capsys: pytest.CaptureFixtu
     assert cleaned
     assert capsys.readouterr().err == "terminated\n"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["scene", "--help"]])
+def test_output_that_nobody_reads_ends_a_command_quietly(arguments: list[str]) -> None:
+    code = f"import sys; sys.argv = ['eugen-data', *{arguments!r}]; from eugen_nerf.cli.data import main; main()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (process.returncode, said) == (141, "")
+
+
+def test_a_broken_pipe_of_another_kind_is_our_defect() -> None:
+    def broken() -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run_cli(broken)

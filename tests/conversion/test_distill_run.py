@@ -279,6 +279,8 @@ def test_the_command_refuses_in_one_line(
     assert line("--data", tmp_path / "gone").endswith("does not exist: give the folder of the data set")
     assert line("--load-config", tmp_path).endswith("is a folder: give the config.yml inside it")
     assert not list(tmp_path.iterdir())
+    (tmp_path / "bundle.json").touch()
+    assert "is a bundle: eugen-view and eugen-render take it without an option" in line("--load-config", tmp_path)
 
 
 def test_other_methods_have_no_graphs() -> None:

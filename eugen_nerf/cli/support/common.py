@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import sys
@@ -24,8 +25,9 @@ def run_cli(function: Callable[[], None]) -> None:
     """Runs a command, turning its errors into what a shell expects.
 
     An `EugenError` is printed to stderr as one line "error: ..." and exits with 1, and so is a disk that is full where
-    nothing else says so; Ctrl-C exits with 130, SIGTERM with 143 and as cleanly. Any other exception is our defect
-    and keeps its traceback. The process keeps what memory it frees (`core/memory.py`).
+    nothing else says so; Ctrl-C exits with 130, SIGTERM with 143 and as cleanly, and where nobody reads the output any
+    more (`| head`) the exit status is 141, without a word. Any other exception is our defect and keeps its traceback.
+    The process keeps what memory it frees (`core/memory.py`).
 
     Arguments:
         function: the command; parsing its arguments inside is fine, tyro exits with 2 by itself.
@@ -34,13 +36,15 @@ def run_cli(function: Callable[[], None]) -> None:
     in_main_thread = threading.current_thread() is threading.main_thread()  # others cannot handle signals
     before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
     try:
-        function()
+        _flushed(function)
     except EugenError as error:
         rank = os.environ.get("RANK", "0")
         where = "" if rank == "0" else f" in process {rank}"
         print(f"error{where}: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(141)
         if not (line := full_disk(error)):
             raise
         print(f"error: {line}", file=sys.stderr)
@@ -54,6 +58,33 @@ def run_cli(function: Callable[[], None]) -> None:
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, before)
+
+
+def _flushed(function: Callable[[], None]) -> None:
+    """Runs a command and writes what it printed, so that an error of the latter shows here and not at the very end."""
+    try:
+        function()
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe without a reader; from then on it goes nowhere."""
+    try:
+        output = sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # none, or one that a program has put in its place
+        return False
+    if not hasattr(select, "poll"):  # on Windows
+        return False
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        return False
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, output)
+    os.close(nowhere)
+    return True
 
 
 class _TerminatedError(KeyboardInterrupt):

@@ -41,9 +41,9 @@ def parse(command: type | Mapping[str, type], prog: str, args: Sequence[str] | N
         ConfigError: an empty argument, a number out of its range, or a text that cannot be what its option says.
     """
     args = list(sys.argv[1:] if args is None else args)
-    for before, text in zip([prog, *args], args, strict=False):
-        if not text or (text.endswith("=") and text.startswith("--")):
-            raise ConfigError(f"there is nothing after {(text or before).rstrip('=')}: an empty text is no value")
+    for before, word in zip([prog, *args], args, strict=False):
+        if not word or (word.endswith("=") and word.startswith("--")):
+            raise ConfigError(f"there is nothing after {(word or before).rstrip('=')}: an empty text is no value")
     if not isinstance(command, Mapping):
         args = current_arguments(prog, args)
         return _checked(tyro.cli(_grouped(command), prog=prog, args=args, config=MARKERS).command())

@@ -123,7 +123,8 @@ def load_bundle(path: str | Path, *, max_bytes: int = WEIGHTS_LIMIT) -> BundledF
     with _opened(folder / DESCRIPTION) as (file, size):
         if size > DESCRIPTION_LIMIT:
             raise BundleError(f"{folder / DESCRIPTION} has {size} bytes, a bundle allows {DESCRIPTION_LIMIT}; {ADVICE}")
-        document = Spec(parse_object(file.read(DESCRIPTION_LIMIT + 1), DESCRIPTION), DESCRIPTION)
+        where = str(folder / DESCRIPTION)
+        document = Spec(parse_object(file.read(DESCRIPTION_LIMIT + 1), where), where)
     document.text("format", (FORMAT,))
     version = document.integer("version", 0, 1 << 31)
     if version not in READABLE:
@@ -136,7 +137,7 @@ def load_bundle(path: str | Path, *, max_bytes: int = WEIGHTS_LIMIT) -> BundledF
     document.close()
     weights = folder / WEIGHTS
     with _opened(weights) as (file, size):
-        header = _header(file, size, max_bytes)
+        header = _header(file, str(weights), size, max_bytes)
     _compare(declared, header)
     try:
         with safetensors.safe_open(str(weights), framework="pt", device="cpu") as opened:
@@ -162,19 +163,19 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _header(file: BinaryIO, size: int, max_bytes: int) -> dict[str, tuple[str, list[int]]]:
+def _header(file: BinaryIO, where: str, size: int, max_bytes: int) -> dict[str, tuple[str, list[int]]]:
     """Dtype and shape of every tensor, from the first bytes alone; the sizes are checked against the file's."""
     start = file.read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > min(DESCRIPTION_LIMIT, size - 8):
         raise BundleError(
-            f"{WEIGHTS} has {size} bytes and its header claims {length}; {DESCRIPTION_LIMIT} are allowed; {ADVICE}"
+            f"{where} has {size} bytes and its header claims {length}; {DESCRIPTION_LIMIT} are allowed; {ADVICE}"
         )
-    entries = parse_object(file.read(length), f"the header of {WEIGHTS}")
+    entries = parse_object(file.read(length), f"the header of {where}")
     entries.pop("__metadata__", None)
     described, total = {}, 0
     for name, entry in entries.items():
-        spec = Spec(entry, f"the header of {WEIGHTS}: {name[:60]!r}")
+        spec = Spec(entry, f"the header of {where}: {name[:60]!r}")
         code, shape = spec.text("dtype", DTYPES), list(spec.integers("shape", 0, 1 << 40, 8))
         offsets = spec.integers("data_offsets", 0, 1 << 50, 2)
         spec.close()
@@ -184,11 +185,11 @@ def _header(file: BinaryIO, size: int, max_bytes: int) -> dict[str, tuple[str, l
         described[name], total = (code, shape), total + count
     if total > max_bytes:
         raise BundleError(
-            f"{WEIGHTS} holds {total} bytes of tensors, at most {max_bytes} are allowed: pass max_bytes={total} to "
+            f"{where} holds {total} bytes of tensors, at most {max_bytes} are allowed: pass max_bytes={total} to "
             "load_bundle if you trust it"
         )
     if 8 + length + total != size:
-        raise BundleError(f"{WEIGHTS} has {size} bytes, its header describes {8 + length + total}; {ADVICE}")
+        raise BundleError(f"{where} has {size} bytes, its header describes {8 + length + total}; {ADVICE}")
     return described
 
 

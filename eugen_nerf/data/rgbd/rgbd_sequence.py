@@ -39,7 +39,7 @@ def read_sequence(path: Path, options: SequenceOptions) -> Sequence:
     """
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
-        raise DataError(f"the sequence '{path}' {what}: pass its directory with --data, or make one: eugen-data room")
+        raise DataError(f"the sequence '{path}' {what}: give its directory, or make one with eugen-data room")
     layout = detect_layout(path) if options.layout == "auto" else options.layout
     reading = LAYOUTS[layout](path, options)
     if not reading.frames:

@@ -195,7 +195,8 @@ def read_config(config_path: Path, *, trust: bool = False) -> TrainerConfig:
     except RefusedConfigError as error:
         reason = " ".join(str(error).split())
         raise RunError(
-            f"{config_path} is refused: {reason}; if you know who made this run and trust them, give --trust-config"
+            f"{config_path} is refused: {reason}; copy it again if it was cut off, or give --trust-config if you know "
+            "and trust who made this run"
         ) from error
     except (*ERRORS, RecursionError, ImportError) as error:
         raise RunError(f"{config_path} is not a configuration that can be read: {problem_of(error)}") from error

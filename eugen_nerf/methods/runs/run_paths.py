@@ -7,6 +7,7 @@ from pathlib import Path
 
 from eugen_nerf.core.errors import ConfigError, RunError
 
+_BUNDLE_FILE = "bundle.json"
 _START = 4096
 """Bytes of a file that are looked at."""
 
@@ -14,6 +15,8 @@ _START = 4096
 def check_config_paths(paths: Iterable[Path]) -> None:
     """Raises `RunError` for the first path that is no file, or another one than a configuration of nerfstudio's."""
     for path in paths:
+        if (path / _BUNDLE_FILE).is_file():
+            raise RunError(f"{path} is a bundle: eugen-view and eugen-render take it without an option, others its run")
         if path.is_dir():
             raise RunError(f"{path} is a folder: give the config.yml inside it")
         if not path.is_file():
@@ -43,8 +46,8 @@ def check_bundle_paths(paths: Iterable[Path], *, exact: bool) -> None:
         RunError: there is no folder of a bundle, or it is to be rendered exactly.
     """
     for path in paths:
-        if not (path / "bundle.json").is_file():
-            raise RunError(f"{path} is no bundle: give a folder with bundle.json, or a run by --load-config")
+        if not (path / _BUNDLE_FILE).is_file():
+            raise RunError(f"{path} is no bundle: give a folder with {_BUNDLE_FILE}, or a run by --load-config")
         if exact:
             raise RunError(f"{path} is a bundle, without the samplers of training: leave out --exact, or open its run")
 
@@ -68,7 +71,7 @@ def check_names(names: Sequence[str], count: int, *, kind: str = "runs", reserve
         ConfigError: not one for each run, or one that is empty, repeated or reserved.
     """
     if names and len(names) != count:
-        raise ConfigError(f"{len(names)} names for {count} {kind}: give each a name of its own, in order")
+        raise ConfigError(f"--names has {len(names)} names for {count} {kind}: give each a name of its own, in order")
     taken = [name for name in names if name in reserved or list(names).count(name) > 1 or not name.strip()]
     if taken:
         raise ConfigError(f"the name {taken[0]!r} is empty, repeated or reserved: give each a name of its own")
