@@ -50,7 +50,7 @@ docs: install
 
 # suites of less than half an hour each on two cores; they resume. Those of the second line read data beside the checkout.
 BENCH := variance_cpu siren_cpu layer_fit_cpu ablation_scene_cpu ablation_scene_start_cpu scene_start_cpu distill_scene_cpu isdf_room_cpu \
-	scene_nerf_cpu scene_bfloat16_cpu scene_muon_cpu scene_rates_full_cpu scene_starts_full_cpu distill_scene_muon_cpu
+	scene_nerf_cpu elastic_scene_cpu scene_bfloat16_cpu scene_muon_cpu scene_rates_full_cpu scene_starts_full_cpu distill_scene_muon_cpu
 BENCH_DATA := fox_mipnerf360_cpu fox_zipnerf_cpu fox_zipnerf_distill_cpu fox_nerfacto_cpu full_mipnerf360_cost_cpu full_zipnerf_cost_cpu \
 	fox_mipnerf360_start_cpu lego_mipnerf_cpu lego_degree_cpu lego_start_cpu dnerf_lego_tiny_cpu isdf_kitchen_cpu
 ifneq ($(wildcard ../shared/data),)
