@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,20 @@ def batches_in_threads() -> Iterator[None]:
             """As above."""
 
     with mock.patch.object(parallel_datamanager, "DataProcessor", InThread):
+        yield
+
+
+@contextmanager
+def few_cells() -> Iterator[None]:
+    """Within it the grids of fast renderers are coarse: a hardly trained field is dense in millions of their cells."""
+    from eugen_nerf.core.marching import density_grid
+    from eugen_nerf.methods.rendering import grid_rendering
+
+    with ExitStack() as stack:
+        for name, cells in {"SURVEY": 8, "MOVING_SURVEY": 6}.items():
+            stack.enter_context(mock.patch.object(density_grid, name, cells))
+        for name, cells in {"CELLS": 12, "MOVING_CELLS": 8, "MOVING_SLICES": 3}.items():
+            stack.enter_context(mock.patch.object(grid_rendering, name, cells))
         yield
 
 

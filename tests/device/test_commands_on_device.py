@@ -12,7 +12,7 @@ import pytest
 import torch
 from bundles import RENDERED, with_scene
 from pretend import device_of, pretend_cuda
-from tiny_runs import batches_in_threads, train_stock
+from tiny_runs import batches_in_threads, few_cells, train_stock
 
 from eugen_nerf.cli import sdf
 from eugen_nerf.cli.distill import Distill
@@ -109,7 +109,9 @@ def test_a_plan_of_every_dtype(preset: str, dtype: PlanDtype, device_run: Device
 
 
 def test_a_bundle_is_written_and_queried(device_run: DeviceRun, tmp_path: Path) -> None:
-    distill(device_run("eugen-nerf-small", "dense"), tmp_path / "run", num_features=(6,), bundle=tmp_path / "bundle")
+    path = device_run("eugen-nerf-small", "dense")
+    with few_cells():
+        distill(path, tmp_path / "run", num_features=(6,), bundle=tmp_path / "bundle")
     points, directions = torch.rand(20, 3), torch.nn.functional.normalize(torch.rand(20, 3) - 0.5, dim=-1)
     with torch.no_grad():
         expected = load_bundle(tmp_path / "bundle")(points, directions)
