@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from nerfstudio.configs.base_config import ViewerConfig
+from nerfstudio.configs.external_methods import ExternalMethodDummyTrainerConfig
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.blender_dataparser import BlenderDataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
@@ -31,6 +32,24 @@ from eugen_nerf.methods.zipnerf import ZipNeRFModelConfig
 
 # every ns-* command imports this module before it loads a checkpoint, and stock runs need it as much as ours
 allow_numpy_scalars()
+
+
+def _list_methods_without_sources() -> None:
+    """nerfstudio lists methods that are not installed, and asks for the whole stack with all of its sources to know
+    each from one that was chosen: a third of the processor time in which every command that needs nerfstudio starts.
+    """
+    offer_to_install = ExternalMethodDummyTrainerConfig.__post_init__
+
+    def offer_if_chosen(self: ExternalMethodDummyTrainerConfig) -> None:
+        caller = sys._getframe(2)  # of `__init__`, which calls this
+        if caller.f_code.co_name != "get_external_methods":
+            offer_to_install(self)
+
+    ExternalMethodDummyTrainerConfig.__post_init__ = offer_if_chosen  # type: ignore[method-assign]
+
+
+# plugins are loaded before that list is made
+_list_methods_without_sources()
 
 
 def _report_errors_in_one_line() -> None:
