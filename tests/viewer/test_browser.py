@@ -41,9 +41,24 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+SELDOM_DRAWN = """
+const frame = window.requestAnimationFrame.bind(window);
+window.requestAnimationFrame = (draw) => setTimeout(() => frame(draw), 100);
+window.cancelAnimationFrame = clearTimeout;
+"""
+"""Makes a page wait between its frames: drawn in software, as fast as it can, it takes what the viewer needs."""
+
+
+def seldom_drawn(browser: Any, width: int, height: int) -> Any:
+    """A new page of a size."""
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.add_init_script(SELDOM_DRAWN)
+    return page
+
+
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
-    page = browser.new_page(viewport={"width": 800, "height": 560})
+    page = seldom_drawn(browser, 800, 560)
     yield page
     page.close()
 
@@ -204,7 +219,7 @@ def test_two_tabs_and_one_that_drops_while_it_is_served(
     monkeypatch.setattr("threading.excepthook", errors.append)
     with viewing(pair[:1], tmp_path, max_size=20) as viewer:
         first = Tab(page, viewer)
-        other = browser.new_page(viewport={"width": 500, "height": 400})
+        other = seldom_drawn(browser, 500, 400)
         second = Tab(other, viewer)
         assert first.client != second.client
         second.fine()
