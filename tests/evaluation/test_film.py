@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -15,6 +16,7 @@ import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from PIL import Image
+from tiny_runs import few_cells
 
 from eugen_nerf.cli import render as cli
 from eugen_nerf.core.errors import ConfigError, RunError
@@ -28,6 +30,12 @@ from eugen_nerf.methods.runs.image_metrics import quantise
 from eugen_nerf.methods.runs.loading import load_run, query_module
 
 CENTRE = torch.tensor([0.1, -0.2, 0.3])
+
+
+@pytest.fixture(autouse=True)
+def _few_cells() -> Iterator[None]:
+    with few_cells():
+        yield
 
 
 def make_camera(time: float | None = None) -> Cameras:
@@ -137,9 +145,6 @@ def test_the_command_renders_each_time(
 def test_the_command_renders_by_a_grid_where_nothing_else_is_said(
     tiny_dense_dnerf_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in {"MOVING_CELLS": 8, "MOVING_SLICES": 2}.items():
-        monkeypatch.setattr(f"eugen_nerf.methods.rendering.grid_rendering.{name}", value)
-    monkeypatch.setattr("eugen_nerf.core.marching.density_grid.MOVING_SURVEY", 6)
     folder = tmp_path / "run"
     shutil.copytree(tiny_dense_dnerf_run.parent, folder)
     words = ["--load-config", folder / "config.yml", "--output", tmp_path / "frames", "--frames", 1, "--quality", 30]
