@@ -17,7 +17,7 @@ from tiny_runs import batches_in_threads, render, train_stock
 from torch import Tensor, nn
 
 from eugen_nerf.cli import distill as cli
-from eugen_nerf.conversion.budget import budget_search
+from eugen_nerf.conversion.budget import budget_search, measure
 from eugen_nerf.conversion.budget.budget_search import convert_to_budget
 from eugen_nerf.conversion.budget.measure import query_macs
 from eugen_nerf.conversion.calibration import calibrate
@@ -318,6 +318,7 @@ def test_the_command_takes_a_budget_and_calibrates(
     words += ["--device", "cpu", "--output-dir", tmp_path, "--timestamp", "t", "--finetune-steps", 2]
     words += ["--layers", *SOME[teacher.config.method_name]]
     monkeypatch.setattr(sys, "argv", [str(w) for w in words])
+    monkeypatch.setattr(measure, "NUM_QUERIES", 256)  # how fast it is does not matter here
     cli.main()
     said = capfd.readouterr().out
     assert "what each budget would cost" in said

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from tiny_runs import batches_in_threads, few_cells, train_stock
 from eugen_nerf.cli import sdf
 from eugen_nerf.cli.distill import Distill
 from eugen_nerf.cli.eval import EvalCommand
+from eugen_nerf.conversion.budget import measure
 from eugen_nerf.core import load_bundle, save_bundle
 from eugen_nerf.core.choices import PLAN_DTYPES, PlanDtype
 from eugen_nerf.evaluation.protocol import Inference, Protocol, Timing
@@ -33,8 +35,8 @@ GPU = torch.device("cuda", 0)
 
 
 def distill(path: Path, output: Path, **settings: Any) -> Path:
-    """Converts a run on the device; returns the config.yml of what was written."""
-    with pretend_cuda():
+    """Converts a run on the device, timed by few queries; returns the config.yml of what was written."""
+    with pretend_cuda(), mock.patch.object(measure, "NUM_QUERIES", 256):
         Distill(load_config=path, output_dir=output, timestamp="now", ray_fraction=0.6, max_rays=320, **settings).run()
     (written,) = output.rglob("config.yml")
     return written
