@@ -103,8 +103,12 @@ class Spec:
 
     def numbers(self, key: str, low: float, high: float, count: int) -> tuple[float, ...]:
         """A list of `count` finite numbers, each from `low` to `high`."""
-        values = Spec({str(i): v for i, v in enumerate(self._list(key, count, count))}, f"{self.where}.{key}")
-        return tuple(values.number(str(i), low, high) for i in range(count))
+        return self.number_list(key, low, high, count, count)
+
+    def number_list(self, key: str, low: float, high: float, least: int, most: int) -> tuple[float, ...]:
+        """A list of `least` to `most` finite numbers, each from `low` to `high`."""
+        values = Spec({str(i): v for i, v in enumerate(self._list(key, least, most))}, f"{self.where}.{key}")
+        return tuple(values.number(i, low, high) for i in values.names())
 
     def optional_numbers(self, key: str, low: float, high: float, count: int) -> tuple[float, ...] | None:
         """As `numbers`, or None for null."""

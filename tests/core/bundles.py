@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from oracles import randomise
 from torch import Tensor
@@ -178,4 +180,16 @@ def with_scene(kind: str) -> BundledField:
         times=(0.0, 1.0) if moving else None,
         quality=None if kind == "distance" else MeasuredQuality(30.0, 29.97),
     )
+    return field
+
+
+def elastic(kind: str, shares: tuple[float, ...] = (1.0, 0.5, 0.25)) -> BundledField:
+    """As `with_scene`, all networks of which have shares of their features; quality is measured at the second."""
+    field = with_scene(kind)
+    for part in field.modules():
+        if isinstance(part, BundledGraph):
+            part.shares = shares
+    assert field.scene is not None
+    field.scene.views = tuple(replace(view, psnr=31.0) for view in field.scene.views)
+    field.scene.share_quality = {shares[1]: MeasuredQuality(28.0, 27.5)}
     return field

@@ -92,6 +92,33 @@ class BundledField(nn.Module, ABC):
         named = self.named_modules()
         return {n: m for n, m in named if isinstance(m, BundledGraph) and not n.startswith("scene.")}
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Shares of its features at which it was trained, from all of them (1) downwards; none where with all alone."""
+        networks = (part for part in self.modules() if isinstance(part, BundledGraph))
+        return next((network.shares for network in networks if network.shares), ())
+
+    def at_share(self, share: float) -> BundledField:
+        """The field with the first features of its layers alone, and no `shares`; as it is, it has all of them.
+
+        Args:
+            share: one of `shares`.
+
+        Returns:
+            A field of its own networks, which shares encodings, cells and renderer with this one.
+
+        Raises:
+            ConfigError: it was not trained at this share.
+        """
+        if share not in self.shares:
+            known = f"at these: {', '.join(f'{s:g}' for s in self.shares)}" if self.shares else "with all of them alone"
+            raise ConfigError(f"the bundle cannot be evaluated with {share:g} of its features: it was trained {known}")
+        narrower = _at_share(self, share)
+        assert isinstance(narrower, BundledField)
+        if narrower.scene is not None:
+            narrower.scene = narrower.scene.at_share(share)
+        return narrower.eval()
+
     def multiply_adds(self) -> int:
         """Multiply-adds of all networks for one point."""
         return sum(n.graph.multiply_adds() for n in self.networks().values())
@@ -143,3 +170,15 @@ class BundledField(nn.Module, ABC):
             raise ConfigError(
                 f"{name} {list(values.shape)} do not fit positions {list(positions.shape)}: their leading shapes differ"
             ) from error
+
+
+def _at_share(module: nn.Module, share: float) -> nn.Module:
+    """A copy whose networks have a share of their features; what holds no network is the module's own."""
+    if isinstance(module, BundledGraph):
+        return module.at_share(share)
+    if not any(isinstance(part, BundledGraph) for part in module.modules()):
+        return module
+    copied = copy.copy(module)
+    parts = module._modules.items()
+    copied._modules = {name: None if part is None else _at_share(part, share) for name, part in parts}
+    return copied

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from eugen_nerf.core.layers.activations import activation
 from eugen_nerf.core.layers.products import PRODUCTS
 from eugen_nerf.core.layers.stage import Affine, MergedStage
 from eugen_nerf.core.networks.collapsed_graph import CollapsedGraph, Step
+from eugen_nerf.core.networks.feature_prefix import feature_prefix
 
 MAX_STEPS = 1024
 """Most steps of a bundled network, and most values that a step reads."""
@@ -20,6 +22,8 @@ MAX_DEGREE = 64
 """Highest degree of a stage."""
 MAX_WIDTH = 1 << 24
 """Widest input or output."""
+MAX_SHARES = 16
+"""Shares of its features at which a network can be evaluated, at most."""
 
 
 class BundledGraph(nn.Module):
@@ -28,6 +32,7 @@ class BundledGraph(nn.Module):
     Args:
         graph: its tensors are copied.
         input_widths: width of each input.
+        shares: of its features at which it was trained, from all of them (1) downwards; none where with all alone.
 
     Examples:
         >>> import torch
@@ -38,9 +43,9 @@ class BundledGraph(nn.Module):
         (torch.Size([5, 1]), (1,))
     """
 
-    def __init__(self, graph: CollapsedGraph, input_widths: Sequence[int]) -> None:
+    def __init__(self, graph: CollapsedGraph, input_widths: Sequence[int], shares: Sequence[float] = ()) -> None:
         super().__init__()
-        self.input_widths = tuple(input_widths)
+        self.input_widths, self.shares = tuple(input_widths), tuple(shares)
         self.plan: Callable[..., tuple[Tensor, ...]] | None = None
         """What evaluates it without gradients in place of the graph (`core/inference/bundle_plans.py`). It is of the
         present tensors: dropped where they are moved, cast or loaded, and not copied."""
@@ -72,6 +77,16 @@ class BundledGraph(nn.Module):
             Affine(self._tensor(f"output{i}_weight"), self._tensor(f"output{i}_bias")) for i in range(self.num_outputs)
         )
         return CollapsedGraph(tuple(steps), tuple(zip(self._reads, maps, strict=True)))
+
+    def at_share(self, share: float) -> BundledGraph:
+        """The network of the first features alone (`feature_prefix.py`), a copy; itself where it has no `shares`.
+
+        Args:
+            share: one of `shares`.
+        """
+        if not self.shares:
+            return self
+        return BundledGraph(feature_prefix(self.graph, self.input_widths, share), self.input_widths)
 
     @property
     def num_outputs(self) -> int:
@@ -130,7 +145,9 @@ class BundledGraph(nn.Module):
             {"reads": v, "rows": None if a.weight is None else a.weight.shape[0], "bias": a.bias is not None}
             for v, a in graph.outputs
         ]
-        return {"inputs": list(self.input_widths), "steps": steps, "outputs": outputs}
+        # left out where there are none: earlier versions read such networks too
+        shares = {"shares": list(self.shares)} if self.shares else {}
+        return {"inputs": list(self.input_widths), "steps": steps, "outputs": outputs, **shares}
 
     @classmethod
     def build(
@@ -147,7 +164,8 @@ class BundledGraph(nn.Module):
 
         Raises:
             BundleError: another number of inputs or outputs, widths that do not fit, a step that reads what comes
-                after it, an unknown activation, tensors that are missing, of another shape or of several dtypes.
+                after it, an unknown activation, shares in another order, tensors that are missing, of another shape or
+                of several dtypes.
         """
         declared = spec.integers("inputs", 1, MAX_WIDTH, 16)
         if declared != tuple(inputs):
@@ -162,8 +180,9 @@ class BundledGraph(nn.Module):
             _read_output(part, tensors, f"{prefix}output{i}", widths)
             for i, part in enumerate(spec.parts("outputs", 16))
         ]
+        shares = _read_shares(spec) if spec.holds("shares") else ()
         spec.close()
-        network = cls(CollapsedGraph(tuple(steps), tuple(maps)), declared)
+        network = cls(CollapsedGraph(tuple(steps), tuple(maps)), declared, shares)
         if network.output_widths != tuple(outputs):
             made = list(network.output_widths)
             raise BundleError(f"{spec.where} has outputs of widths {made}, its kind needs {list(outputs)}; {ADVICE}")
@@ -187,6 +206,13 @@ class BundledGraph(nn.Module):
     def _factor(self, name: str) -> tuple[Tensor, Tensor] | None:
         weight, bias = self._tensor(f"{name}_weight"), self._tensor(f"{name}_bias")
         return None if weight is None or bias is None else (weight, bias)
+
+
+def _read_shares(spec: Spec) -> tuple[float, ...]:
+    shares = spec.number_list("shares", 1e-6, 1.0, 2, MAX_SHARES)
+    if shares[0] != 1 or any(first <= second for first, second in pairwise(shares)):
+        raise BundleError(f"{spec.where}.shares are {list(shares)}; they go from 1 downwards; {ADVICE}")
+    return shares
 
 
 def _read_step(spec: Spec, tensors: StoredTensors, name: str, widths: list[int]) -> Step:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import nn
 
 from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTensors
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid
+from eugen_nerf.core.bundles.bundled_network import MAX_SHARES
 from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
 from eugen_nerf.core.bundles.bundled_views import MAX_VIEWS, BundledView
 from eugen_nerf.core.rendering.surface_renderer import TRACING, SurfaceRenderer
@@ -66,6 +68,7 @@ class BundledScene(nn.Module):
         coordinates: those of the data set.
         times: first and last time that was trained; None for a scene that stands still.
         quality: what the renderer was measured to lose; None where there is no photograph to compare with.
+        share_quality: the same with fewer of the field's features, by their share; none where nothing was measured.
     """
 
     def __init__(
@@ -80,12 +83,23 @@ class BundledScene(nn.Module):
         coordinates: SceneCoordinates | None = None,
         times: tuple[float, ...] | None = None,
         quality: MeasuredQuality | None = None,
+        share_quality: Mapping[float, MeasuredQuality] | None = None,
     ) -> None:
         super().__init__()
         self.renderer, self.near, self.far, self.box, self.background = renderer, near, far, box, background
         self.views = tuple(views)
         self.coordinates = coordinates or SceneCoordinates()
-        self.times, self.quality = times, quality
+        self.times, self.quality, self.share_quality = times, quality, dict(share_quality or {})
+
+    def at_share(self, share: float) -> BundledScene:
+        """The scene of a field with a share of its features: what was measured with others is left out."""
+        scene = copy.copy(self)
+        scene._modules = dict(self._modules)
+        if share != 1:
+            scene.quality = self.share_quality.get(share)
+            scene.views = tuple(replace(view, psnr=None) for view in self.views)
+        scene.share_quality = {}
+        return scene
 
     def describe(self) -> dict[str, Any]:
         """See `BundledField.describe`."""
@@ -94,7 +108,10 @@ class BundledScene(nn.Module):
             renderer = {"kind": SURFACE, **{key: getattr(self.renderer, key) for key in TRACING}}
         elif self.renderer is not None:
             renderer = self.renderer.describe()
+        # left out where there is none: earlier versions read such scenes too
+        measured = [{"share": share, **asdict(quality)} for share, quality in self.share_quality.items()]
         return {
+            **({"share_quality": measured} if measured else {}),
             "renderer": renderer,
             "near": self.near,
             "far": self.far,
@@ -146,6 +163,7 @@ class BundledScene(nn.Module):
             coordinates=coordinates,
             times=times,
             quality=_read_quality(spec.optional_part("quality")),
+            share_quality=_read_share_quality(spec) if spec.holds("share_quality") else None,
         )
         spec.close()
         return scene
@@ -165,6 +183,17 @@ def build_surface_renderer(spec: Spec, tensors: StoredTensors, prefix: str) -> S
     )
     spec.close()
     return renderer
+
+
+def _read_share_quality(spec: Spec) -> dict[float, MeasuredQuality]:
+    measured: dict[float, MeasuredQuality] = {}
+    for part in spec.parts("share_quality", MAX_SHARES):
+        share, quality = part.number("share", 0.0, 1.0), _read_quality(part)
+        if share in measured:
+            raise BundleError(f"{part.where} is of the share {share:g} again; {ADVICE}")
+        assert quality is not None
+        measured[share] = quality
+    return measured
 
 
 def _read_quality(spec: Spec | None) -> MeasuredQuality | None:

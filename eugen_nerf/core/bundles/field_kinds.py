@@ -5,6 +5,7 @@ from __future__ import annotations
 from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTensors
 from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid
+from eugen_nerf.core.bundles.bundled_network import BundledGraph
 from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
 from eugen_nerf.core.bundles.bundled_scene import SURFACE, BuildRenderer, BundledScene, build_surface_renderer
 from eugen_nerf.core.bundles.distance_bundle import DistanceBundle
@@ -51,4 +52,19 @@ def build_field(spec: Spec, tensors: StoredTensors, scene: Spec | None = None) -
                 if view.camera.time is None:
                     raise BundleError(f"the scene moves, but its view {view.name!r} has no time; {ADVICE}")
     tensors.close()
+    _check_shares(field)
     return field.eval()
+
+
+def _check_shares(field: BundledField) -> None:
+    """Refuses networks of different shares, and what was measured at others."""
+    shares = field.shares
+    for name, network in field.named_modules():
+        if isinstance(network, BundledGraph) and network.shares not in ((), shares):
+            raise BundleError(f"{name} has the shares {list(network.shares)}, others have {list(shares)}; {ADVICE}")
+    if field.scene is not None:
+        for share in field.scene.share_quality:
+            if share not in shares[1:]:
+                raise BundleError(
+                    f"the scene has a quality at {share:g} of the features, its networks have no such share; {ADVICE}"
+                )
