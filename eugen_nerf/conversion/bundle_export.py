@@ -35,7 +35,8 @@ from eugen_nerf.methods.stock.copied_hash import CopiedHashField
 def bundle_of(model: GraphModel, name: str | None = None) -> BundledField:
     """A field of a model as a bundle, its networks collapsed; a copy, in evaluation mode.
 
-    A field behind a deformation brings the deformation, a model with occupied cells the cells.
+    A field behind a deformation brings the deformation, a model with occupied cells the cells. A run of every width
+    can be evaluated at each of them as a bundle too (`bundled_shares`); any other is as wide as it is evaluated now.
 
     Args:
         model: any of ours, dense or not.
@@ -55,9 +56,9 @@ def bundle_of(model: GraphModel, name: str | None = None) -> BundledField:
     # tensors made in inference mode could not be differentiated through later, as normals of a surface are
     with torch.inference_mode(False), torch.no_grad():
         if isinstance(field, ISDFField):
-            return _distance(field).eval()
+            return _distance(field, model).eval()
         if isinstance(field, CopiedHashField):
-            return _cube(field).eval()
+            return _cube(field, model).eval()
         if isinstance(field, NeRFField | MipNeRF360Field | ZipNeRFField | HashField):
             return _radiance(field, model).eval()
     raise ConfigError(f"field {chosen!r} is a {type(field).__name__}, which bundles do not know")
@@ -82,17 +83,17 @@ def write_bundle(model: GraphModel, path: Path, onnx: bool = False) -> BundledFi
     return bundle
 
 
-def _distance(field: ISDFField) -> DistanceBundle:
+def _distance(field: ISDFField, model: GraphModel) -> DistanceBundle:
     encoding = field.encoding
     position = OffAxisEncoding(encoding.phases.clone(), encoding.centre.clone(), encoding.scale)
-    return DistanceBundle(position, _network(field), field.output_scale)
+    return DistanceBundle(position, _network(field, model), field.output_scale)
 
 
-def _cube(field: CopiedHashField) -> RadianceBundle:
+def _cube(field: CopiedHashField, model: GraphModel) -> RadianceBundle:
     stock, direction = field.encoder.cube, field.direction_encoding
     position = CubeEncoding(copy_grid(stock.grid), None if stock.aabb is None else stock.aabb.clone())
     towards = None if direction is None else SphericalEncoding(direction.levels)
-    return RadianceBundle(position, _network(field), towards, density="exp", density_bias=field.density_bias)
+    return RadianceBundle(position, _network(field, model), towards, density="exp", density_bias=field.density_bias)
 
 
 def _radiance(field: NeRFField | MipNeRF360Field | ZipNeRFField | HashField, model: GraphModel) -> RadianceBundle:
@@ -105,7 +106,7 @@ def _radiance(field: NeRFField | MipNeRF360Field | ZipNeRFField | HashField, mod
         density = "exp" if isinstance(field, ZipNeRFField | HashField) else "softplus"
     return RadianceBundle(
         position,
-        _network(field),
+        _network(field, model),
         None if towards is None else plain_frequencies(towards),
         density=density,
         density_bias=bias,
@@ -121,7 +122,7 @@ def _deformation(model: GraphModel) -> Deformation | None:
         field = fields[name]
         assert isinstance(field, DeformationField)
         position, time = plain_frequencies(field.position_encoding), plain_frequencies(field.time_encoding)
-        return Deformation(position, time, _network(field), field.anchored)
+        return Deformation(position, time, _network(field, model), field.anchored)
     return None
 
 
@@ -130,8 +131,17 @@ def _occupancy(model: GraphModel) -> Occupancy | None:
     return None if grid is None else Occupancy(grid.cells.to(torch.uint8), grid.aabb.clone())
 
 
-def _network(field: GraphField) -> BundledGraph:
-    return BundledGraph(field.network.collapsed(), field.network.input_widths)
+def _network(field: GraphField, model: GraphModel) -> BundledGraph:
+    shares = bundled_shares(model) if field.shares else ()
+    return BundledGraph(field.network.collapsed(), field.network.input_widths, shares)
+
+
+def bundled_shares(model: GraphModel) -> tuple[float, ...]:
+    """Shares at which a bundle of the model can be evaluated, from all features (1) downwards: those of its training,
+    where it is evaluated with all features now and was trained with all of them too."""
+    shares = model.trained_shares()
+    whole = all(field.network.share == 1 for field in model.graph_fields().values() if field.shares)
+    return shares if whole and len(shares) > 1 and shares[0] == 1 else ()
 
 
 def _frustum_encoding(encoder: FrustumEncoder) -> Encoding:

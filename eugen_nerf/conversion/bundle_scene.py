@@ -72,6 +72,8 @@ def bundle_of_run(
     model = model_of_graphs(run)
     assert model is not None
     field = bundle_of(model)
+    if model.trained_shares() and not field.shares:
+        progress("the bundle is as wide as the run is evaluated now: the other shares of its features are not in it")
     try:
         training = training_views(run.pipeline.datamanager).cameras
         field.scene = _scene(run, model, training, quality, progress)
@@ -81,9 +83,13 @@ def bundle_of_run(
     if field.scene.renderer is not None and model.renders_colours:
         field.scene.quality = _quality(run, model, field)
         field.scene.views = _scored(run, model, field)
-        lost = field.scene.quality.lost
-        if lost > quality:
-            progress(f"the bundle's images lose {lost:.2f} dB of PSNR, more than the {quality:g} dB wanted")
+        for share in field.shares[1:]:
+            with model.evaluated_at(share):
+                field.scene.share_quality[share] = _quality(run, model, field.at_share(share))
+        for share, own in {1.0: field.scene.quality, **field.scene.share_quality}.items():
+            if own.lost > quality:
+                at = "" if share == 1 else f" at {share:g} of the features"
+                progress(f"the bundle's images lose {own.lost:.2f} dB of PSNR{at}, more than the {quality:g} dB wanted")
     elif field.scene.renderer is None:
         progress(f"the bundle is not rendered: bundles have no renderer for the fields of {run.config.method_name} yet")
     return field

@@ -85,6 +85,8 @@ def render_by_gpu(
             field = model.field
         else:
             field = bundle_of_run(run, quality=quality, progress=progress).cpu()
+        if field.shares:
+            field = field.at_share(field.shares[0])  # the engine has no others
         engine, psnr = _checked_engine(field, adapter)
     except EugenError as error:
         if wanted:

@@ -9,13 +9,20 @@ import torch
 from test_distill_run import load, refused, render, run_cli
 from torch import Tensor
 
+from eugen_nerf.conversion.bundle_export import bundle_of
+from eugen_nerf.conversion.bundle_scene import bundle_of_run
 from eugen_nerf.conversion.calibration import calibrate
 from eugen_nerf.conversion.conversion_settings import DistillConfig
 from eugen_nerf.conversion.convert_run import convert_run
+from eugen_nerf.conversion.page_export import page_of
 from eugen_nerf.conversion.teachers.graph_teacher import GraphTeacher
+from eugen_nerf.core import ConfigError, load_bundle, save_bundle
+from eugen_nerf.evaluation.images.view_rendering import render_rgb, view_camera
 from eugen_nerf.methods.graph_model import GraphModel
+from eugen_nerf.methods.runs.fast_rendering import decibel
 from eugen_nerf.methods.runs.loading import Run
-from eugen_nerf.methods.runs.training_rays import Photographs, draw_pixels
+from eugen_nerf.methods.runs.training_rays import Photographs, draw_pixels, training_views
+from eugen_viewer.shown_runs import open_run
 
 SHARES = (0.5, 0.25)
 ORDERED = DistillConfig(shares=SHARES, ray_fraction=0.5)
@@ -93,13 +100,25 @@ def test_calibration_trains_every_share(teacher: Run, student: GraphModel) -> No
     assert "dB with 0.25" in str(report)
 
 
+@pytest.fixture(scope="module")
+def elastic_run(tiny_dense_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `config.yml` of a run of three widths, as the command writes it."""
+    place = tmp_path_factory.mktemp("elastic")
+    words = ["--load-config", tiny_dense_run, "--ray-fraction", 0.5, "--output-dir", place, "--timestamp", "t"]
+    with pytest.MonkeyPatch.context() as patched:
+        run_cli(patched, *words, "--elastic", *SHARES, "--finetune-steps", 5)
+    (path,) = place.rglob("config.yml")
+    return path
+
+
 def test_the_commands(
-    tiny_dense_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tiny_dense_run: Path,
+    elastic_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    words = ["--load-config", tiny_dense_run, "--ray-fraction", 0.5, "--output-dir", tmp_path, "--timestamp", "t"]
-    run_cli(monkeypatch, *words, "--elastic", 0.5, 0.25, "--finetune-steps", 5)
-    (path,) = tmp_path.rglob("config.yml")
-    run = load(path)
+    path, run = elastic_run, load(elastic_run)
     assert run.model.trained_shares() == (1.0, 0.5, 0.25)
     assert len(json.loads(path.with_name("distill.json").read_text())["calibration"]["share_errors"]) == 3
     capfd.readouterr()
@@ -113,6 +132,11 @@ def test_the_commands(
         assert torch.equal(render(half.model, half)["rgb"], render(run.model, run)["rgb"])
         assert half.model.field_fine.macs_per_query() == run.model.field_fine.macs_per_query()
     assert half.model.field_fine.macs_per_query() < run.model.field_fine.macs_per_query()
+    share, own = bundle_of(run.model).at_share(0.5), bundle_of(half.model)
+    assert share.describe() == own.describe()
+    tensors = own.state_dict()
+    assert share.state_dict().keys() == tensors.keys()
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in share.state_dict().items())
 
     line = refused(monkeypatch, capfd, "--load-config", path, "--output-dir", tmp_path / "more", "--share", 0.3)
     assert line == "the run cannot be evaluated with 0.3 of its features: it was trained at these: 1, 0.5, 0.25"
@@ -124,3 +148,51 @@ def test_the_commands(
     assert "below 1, not 1" in refused(monkeypatch, capfd, *plain, "--elastic", 1, "--finetune-steps", 5)
     more = ("--elastic", 0.5, "--finetune-steps", 5, "--recipe", "svd", "--ray-fraction", 0.5)
     assert "such as rows" in refused(monkeypatch, capfd, *plain, *more)
+
+
+def test_a_bundle_and_a_page_have_every_share(
+    elastic_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eugen_nerf.conversion.bundle_scene.CHECK_RAYS", 256)
+    run = load(elastic_run)
+    said: list[str] = []
+    save_bundle(bundle_of_run(run, quality=100.0, progress=said.append), tmp_path / "bundle")
+    assert said == ["preparing fast rendering"], "nothing is lacking"
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.shares == (1.0, *SHARES)
+    assert bundle.scene is not None
+    assert list(bundle.scene.share_quality) == [*SHARES]
+    check = Photographs(run, draw_pixels(training_views(run.pipeline.datamanager).cameras, 256, 1))
+    for share in SHARES:
+        with run.model.evaluated_at(share):
+            exact = decibel(check.squared_error(run.model))
+        assert bundle.scene.share_quality[share].exact_psnr == pytest.approx(exact, abs=1e-4)
+        narrower = bundle.at_share(share)
+        image = narrower.render(narrower.cameras[0]).colour
+        assert (image - bundle.render(bundle.cameras[0]).colour).abs().max() > 1e-3
+    page, (data,) = page_of([("run", bundle)], "t")
+    told = data.description["info"]["shares"]
+    assert [each["share"] for each in told] == [1.0, *SHARES]
+    assert [each["macs"] for each in told] == [bundle.at_share(share).multiply_adds() for share in bundle.shares]
+    assert [each["quality"]["psnr"] for each in told[1:]] == [q.psnr for q in bundle.scene.share_quality.values()]
+    assert "Features" in page.html
+    run.model.evaluate_at(0.5)
+    narrow = bundle_of_run(run, quality=100.0, progress=said.append)
+    assert narrow.shares == ()
+    assert said[1:] == [
+        "the bundle is as wide as the run is evaluated now: the other shares of its features are not in it"
+    ]
+    assert narrow.multiply_adds() == bundle.at_share(0.5).multiply_adds()
+
+
+def test_a_bundle_of_every_width_is_shown_at_each(elastic_run: Path, tmp_path: Path) -> None:
+    save_bundle(bundle_of_run(load(elastic_run), quality=100.0), tmp_path / "bundle")
+    shown, bundle = open_run(tmp_path / "bundle", "bundle", device="cpu", data=None), load_bundle(tmp_path / "bundle")
+    for share in (*shown.shares, 1.0):
+        shown.evaluate_at(share)
+        narrower = bundle.at_share(share)
+        expected = narrower.render(bundle.cameras[0]).colour
+        torch.testing.assert_close(render_rgb(shown.run, view_camera(shown.run, 0)), expected, atol=1e-4, rtol=0)
+        assert shown.costs()[1] == narrower.multiply_adds()
+    with pytest.raises(ConfigError, match=r"with 0\.3 of its features"):
+        shown.evaluate_at(0.3)

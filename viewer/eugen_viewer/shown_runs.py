@@ -22,7 +22,7 @@ from eugen_nerf.evaluation.images.view_rendering import eval_dataset
 from eugen_nerf.fields.counting import macs_per_query
 from eugen_nerf.fields.radiance_field import Selection
 from eugen_nerf.methods.graph_model import GraphModel
-from eugen_nerf.methods.runs.bundle_runs import open_bundle
+from eugen_nerf.methods.runs.bundle_runs import BundleModel, open_bundle
 from eugen_nerf.methods.runs.fast_rendering import RendererChoice, plan_run, use_fast_renderer
 from eugen_nerf.methods.runs.image_metrics import Image8, quantise
 from eugen_nerf.methods.runs.loading import Run, load_run, query_module
@@ -102,6 +102,8 @@ class ShownRun:
     @property
     def shares(self) -> tuple[float, ...]:
         """Shares of its features at which the run can be shown without another fit, the largest first."""
+        if isinstance(self.model, BundleModel):
+            return self.model.shares
         return self.model.trained_shares() if isinstance(self.model, GraphModel) else ()
 
     def evaluate_at(self, share: float) -> None:
@@ -112,7 +114,7 @@ class ShownRun:
         Raises:
             ConfigError: it is none of them.
         """
-        assert isinstance(self.model, GraphModel)
+        assert isinstance(self.model, GraphModel | BundleModel)
         self.model.evaluate_at(share)
         if self._choice is not None and self._choice.rate:
             plan_run(self.run, self._choice.dtype)  # type: ignore[arg-type]

@@ -66,6 +66,10 @@ class BundleModel(Model):
     Args:
         field: with a scene that can be rendered.
 
+    Attributes:
+        whole: the field with all of its features.
+        field: what is evaluated, which may be a share of them.
+
     Raises:
         ConfigError: it cannot.
     """
@@ -76,9 +80,23 @@ class BundleModel(Model):
         scene = field.rendered_scene()
         box = SceneBox(aabb=torch.tensor(scene.box).view(2, 3))
         super().__init__(ModelConfig(enable_collider=False, eval_num_rays_per_chunk=FAST_RAYS), box, 0)
-        self.field = field
+        self.whole, self.field = field, field
         self.collider = NearFarCollider(scene.near, scene.far, reset_near_plane=False)  # type: ignore[assignment]
         self.renders_colours = field.kind == "radiance"
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """See `BundledField`; of the field with all of its features."""
+        return self.whole.shares
+
+    def evaluate_at(self, share: float) -> None:
+        """Evaluates the bundle at one of `shares` from now on, by plans as `open_bundle` has them.
+
+        Raises:
+            ConfigError: it is none of them.
+        """
+        self.field = self.whole if share == 1 and self.shares else self.whole.at_share(share)
+        plan_bundle(self.field, adapters=False)
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
         """`rgb`, `depth`, `accumulation`, and of a surface `z_depth` and `normals`; `[rays, channels]`."""
