@@ -10,6 +10,7 @@ import numpy as np
 
 from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_grid import pack_bits
+from eugen_nerf.core.bundles.bundled_network import BundledGraph
 from eugen_nerf.core.bundles.bundled_parts import Occupancy
 from eugen_nerf.core.bundles.distance_bundle import DistanceBundle
 from eugen_nerf.core.bundles.radiance_bundle import RadianceBundle
@@ -50,7 +51,7 @@ def describe_field(field: BundledField, blocks: DataBlocks, precision: Precision
     Raises:
         ConfigError: layers or encodings that a page does not run.
     """
-    network = describe_network(field.network.graph, field.network.input_widths, blocks, half=precision.half)
+    network = _networks(field.network, blocks, precision)
     if isinstance(field, DistanceBundle):
         position = describe_encoding(field.position, blocks, precision)
         parts = {"kind": "distance", "position": position, "network": network, "output_scale": field.output_scale}
@@ -62,7 +63,7 @@ def describe_field(field: BundledField, blocks: DataBlocks, precision: Precision
         deformation = {
             "position": describe_encoding(moving.position, blocks, precision),
             "time": describe_encoding(moving.time, blocks, precision),
-            "network": describe_network(moving.network.graph, moving.network.input_widths, blocks, half=precision.half),
+            "network": _networks(moving.network, blocks, precision),
             "anchored": moving.anchored,
         }
     return {
@@ -76,6 +77,14 @@ def describe_field(field: BundledField, blocks: DataBlocks, precision: Precision
         "deformation": deformation,
         "occupancy": None if field.occupancy is None else _occupancy(field.occupancy, blocks),
     }
+
+
+def _networks(network: BundledGraph, blocks: DataBlocks, precision: Precision) -> dict[str, Any]:
+    """A network's description; one of every width brings those of its other shares, each with numbers of its own."""
+    wide, *others = (network.at_share(share) for share in network.shares or (1.0,))
+    described = describe_network(wide.graph, wide.input_widths, blocks, half=precision.half)
+    narrower = [describe_network(each.graph, each.input_widths, blocks, half=precision.half) for each in others]
+    return {**described, **({"narrower": narrower} if narrower else {})}
 
 
 def describe_network(

@@ -89,14 +89,20 @@ def _round_densities(grid: BundledGrid, levels: int) -> BundledGrid:
 
 
 def rounding_error(exact: BundledField, field: BundledField) -> float | None:
-    """Mean squared error of a field's colours against another's, on some test views; None where there are none."""
+    """Mean squared error of a field's colours against another's, on some test views; None where there are none.
+
+    Of a field of every width it is that of the share with the largest.
+    """
     cameras = exact.cameras
     if not cameras:
         return None
     chosen = cameras[:: max(1, len(cameras) // CHECKED_VIEWS)][:CHECKED_VIEWS]
     small = [camera.resized(min(CHECKED_ROWS, camera.height)) for camera in chosen]
-    errors = [(exact.render(camera).colour - field.render(camera).colour).square().mean() for camera in small]
-    return float(torch.stack(errors).mean())
+    pairs = [(exact.at_share(share), field.at_share(share)) for share in exact.shares] or [(exact, field)]
+    return max(
+        float(torch.stack([(a.render(each).colour - b.render(each).colour).square().mean() for each in small]).mean())
+        for a, b in pairs
+    )
 
 
 def lost_decibel(error: float | None, quality: MeasuredQuality | None) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from eugen_nerf.core.bundles.bundled_field import BundledField
@@ -90,6 +90,18 @@ def _info(bundle: BundledField, scene: BundledScene, precision: Precision) -> di
         "moving": getattr(bundle, "deformation", None) is not None,
         "macs": bundle.multiply_adds(),
         "parameters": bundle.inference_parameters(),
+        "shares": [_share_info(bundle, share) for share in bundle.shares],
         "bits": 16 if precision.half else 32,
         "shadings": ["colour", "depth", "normals", "slice"] if surfaces else ["colour", "depth"],
+    }
+
+
+def _share_info(bundle: BundledField, share: float) -> dict[str, Any]:
+    """What the page says about a scene while a share of its field's features is shown."""
+    narrower = bundle.at_share(share)
+    quality = narrower.rendered_scene().quality
+    return {
+        "share": share,
+        "macs": narrower.multiply_adds(),
+        "quality": None if quality is None else asdict(quality),
     }

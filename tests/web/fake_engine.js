@@ -2,7 +2,7 @@
 
 import { EngineError } from "./engine_error.js";
 
-const fake = (window.fake = { draws: [], opened: 0, fail: null, nanoseconds: 50, lose: null });
+const fake = (window.fake = { draws: [], prepared: [], compiling: null, opened: 0, fail: null, nanoseconds: 50, lose: null });
 
 export async function openEngine(canvas) {
   const wanted = new URLSearchParams(location.search).get("fail");
@@ -18,7 +18,13 @@ class Engine {
   }
 
   async load(description, data) {
-    return { info: description.info, colour: description.colour, bytes: data.byteLength, sum: new Uint8Array(data).reduce((a, b) => a + b, 0) };
+    const { info, colour } = description;
+    const sum = new Uint8Array(data).reduce((a, b) => a + b, 0);
+    const prepare = async (share) => {
+      await fake.compiling;
+      fake.prepared.push([colour, share]);
+    };
+    return { info, colour, bytes: data.byteLength, sum, shares: Math.max(1, info.shares.length), prepare };
   }
 
   async draw(given) {

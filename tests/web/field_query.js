@@ -34,7 +34,7 @@ const BODY = /* wgsl */ `
 // Density, red, green and blue, or distance and three zeros, `[n, 4]`.
 //   field: loaded by an engine. points: float32 `[n, 8]`.
 export async function queryField({ gpu, passes }, points) {
-  const { plan, weights, table } = passes;
+  const { plans: [plan], weights, table } = passes;
   if (plan.frustum) refuse("it is a field of frustums, and points have none");
   const count = points.length / NUMBERS;
   const code = tileModule(plan, BINDINGS, BODY);

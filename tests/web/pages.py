@@ -43,8 +43,8 @@ def pretended_field(name: str, colour: str = "#c00", **info: Any) -> PageField:
     ]  # fmt: skip
     own = {
         "kind": "radiance", "near": 2, "far": 6, "box": [-1, -1, -1, 1, 1, 1], "background": [1, 1, 1], "times": None,
-        "views": views, "macs": 11456, "bytes": 64, "bits": 16, "quality": {"exact_psnr": 31.0, "psnr": 30.98},
-        "shadings": ["colour", "depth"],
+        "views": views, "macs": 11456, "bytes": 64, "shares": [], "bits": 16,
+        "quality": {"exact_psnr": 31.0, "psnr": 30.98}, "shadings": ["colour", "depth"],
     }  # fmt: skip
     return PageField(name, {"info": own | info, "colour": colour}, bytes(range(64)))
 

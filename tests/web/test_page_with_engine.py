@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
+from engine_page import decibel
 from installed_browser import NO_CHROMIUM, NO_PLAYWRIGHT, chromium
+from page_pictures import drawn_by_python, saved_picture
 from pages import WEBGPU, Opened, a_browser
-from PIL import Image
 
 from eugen_nerf.conversion.page_export import page_of
-from eugen_nerf.core import PinholeCamera, load_bundle
+from eugen_nerf.core import load_bundle
 from eugen_nerf.web.page_files import write_page
 
 pytest.importorskip("playwright.sync_api", reason=NO_PLAYWRIGHT)
@@ -35,25 +35,9 @@ def test_a_page_renders_what_python_renders(tmp_path: Path) -> None:
         if notice.is_visible() and "WebGPU" in notice.inner_text():
             pytest.skip(f"this Chromium has no WebGPU in software: {notice.inner_text()}")
         assert not notice.is_visible(), notice.inner_text()
-        with tab.page.expect_download(timeout=120_000) as download:
-            tab.page.get_by_role("button", name="Save the picture").evaluate("(button) => button.click()")
-        image = np.asarray(Image.open(download.value.path()).convert("RGB")) / 255
+        image = saved_picture(tab)
         assert tab.errors == []
         assert [url for url in tab.requests if not url.startswith(("blob:", "data:"))] == [address]
-    view = field.cameras[0]
-    height, width = image.shape[:2]
-    scale = min(width / view.width, height / view.height)
-    centre = ((width - view.width * scale) / 2, (height - view.height * scale) / 2)
-    camera = PinholeCamera(
-        view.pose,
-        view.fx * scale,
-        view.fy * scale,
-        centre[0] + view.cx * scale,
-        centre[1] + view.cy * scale,
-        width,
-        height,
-        view.time,
-    )
-    expected = field.render(camera).colour.double().clamp(0, 1).numpy()
+    expected = drawn_by_python(field, image)
     assert expected.std() > 0.02, "there is something to see"
-    assert -10 * np.log10(np.mean((image - expected) ** 2)) > LEAST_PSNR
+    assert decibel(image, expected) > LEAST_PSNR

@@ -41,7 +41,7 @@ class Engine {
   }
 
   // Renders a view and shows it; see the page's calls for what a view is.
-  // Returns how long it took, and how often fields were queried.
+  // Returns how long it took, and how often fields were queried; shaders of a share are compiled before that.
   async draw(view) {
     try {
       return await this.drawn(view);
@@ -51,19 +51,20 @@ class Engine {
     }
   }
 
-  async drawn({ fields, camera, time = null, mode = "single", split = 0.5, shading = "colour", slice = null }) {
+  async drawn({ fields, camera, time = null, mode = "single", split = 0.5, shading = "colour", slice = null, shares = [] }) {
     const shown = mode === "single" ? fields.slice(0, 1) : fields.slice(0, 2);
     if (!Object.hasOwn(MODES, mode) || !Object.hasOwn(SHADINGS, shading)) refuse("this mode or shading is unknown");
     if (shown.length < (mode === "single" ? 1 : 2)) refuse("two fields are compared, and one was given");
     const { width, height } = camera;
     checkCamera(camera, Math.floor(this.gpu.storageBytes / 32));
+    for (const [i, field] of shown.entries()) await field.prepare(shares[i] ?? 0);
     const started = performance.now();
     const column = Math.ceil(Math.min(1, Math.max(0, split)) * width - 0.5); // x + 0.5 < split * width shows the first
     const columns = mode === "split" ? [[0, column], [column, width]] : [[0, width], [0, width]];
     let queries = 0;
     for (const [i, field] of shown.entries()) {
       field.image = this.gpu.atLeast(field.image, "image", 32 * width * height);
-      const view = { camera, time, shading, slice: shading === "slice" ? slice : null };
+      const view = { camera, time, shading, slice: shading === "slice" ? slice : null, share: shares[i] ?? 0 };
       if (columns[i][0] < columns[i][1]) queries += await field.passes.render(this.gpu, view, columns[i], field.image);
     }
     await this.picture.show(shown.map((f) => f.image), camera, mode, shading, column, shown[0].info);
@@ -84,7 +85,15 @@ class LoadedField {
   constructor(gpu, description, passes, bytes) {
     this.gpu = gpu;
     this.passes = passes;
+    // a proposal may have shares where the field has none
+    this.shares = Math.max(1, description.info.shares?.length ?? 0);
     this.info = { ...description.info, kind: description.field.kind, bytes };
+  }
+
+  // Compiles what shows a share of the features, by its number; resolves once it can be drawn.
+  async prepare(share) {
+    if (!Number.isInteger(share) || share < 0 || share >= this.shares) refuse("it has no such share of its features");
+    await this.passes.prepare(this.gpu, share);
   }
 
   destroy() {

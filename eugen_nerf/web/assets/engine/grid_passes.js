@@ -1,6 +1,7 @@
 // Renders a field by its grid of densities: places samples, queries the field, sums up; band after band of an image.
 
 import { Gathered } from "./block_reader.js";
+import { SharePasses } from "./share_passes.js";
 import { CAMERA_BYTES, cameraBytes } from "../shaders/wgsl_rays.js";
 import { planField, tileModule } from "../shaders/wgsl_field.js";
 import { packCells, placingCode } from "../shaders/wgsl_marching.js";
@@ -10,28 +11,26 @@ const MOST_GROUPS = 65535;
 const MOST_BANDS = 256;
 const BYTES_OF_A_SAMPLE = 16; // of the largest of their buffers
 
-export class GridPasses {
+export class GridPasses extends SharePasses {
   // Compiles a field's shaders; `gpu` is a GpuTools.
   static async make(gpu, description, reader) {
     const passes = new GridPasses();
     const { renderer, info } = description;
-    const plan = planField(description.field, reader, gpu);
+    const plans = planField(description.field, reader, gpu);
     const cells = new Gathered(Uint32Array, 1);
     const count = renderer.times * renderer.sides.reduce((product, n) => product * n, 1);
     const bits = reader.words(renderer.bits, Math.ceil(count / 32));
     const density = reader.words(renderer.density, Math.ceil(renderer.occupied / 4));
     const places = packCells([renderer.times, ...renderer.sides], bits, density, cells);
     passes.info = info;
-    passes.plan = plan;
-    passes.samples = plan.layout.samples;
+    passes.plans = plans;
     passes.cells = gpu.filled("cells of the grid", cells.joined());
-    passes.weights = gpu.filled("weights", plan.constants);
-    passes.table = gpu.filled("tables", plan.table);
-    [passes.placing, passes.counting, passes.querying, passes.compositing] = await Promise.all([
+    passes.weights = gpu.filled("weights", plans[0].constants);
+    passes.table = gpu.filled("tables", plans[0].table);
+    [passes.placing, passes.compositing] = await Promise.all([
       gpu.pipeline("placing", placingCode(renderer, places)),
-      gpu.pipeline("counting", countingCode(passes.samples)),
-      gpu.pipeline("querying", tileModule(plan, SAMPLE_BINDINGS, SAMPLE_BODY)),
       gpu.pipeline("compositing", compositingCode(info.background)),
+      passes.prepare(gpu, 0),
     ]);
     passes.totals = gpu.storage("totals", 4 * MOST_BANDS);
     passes.groups = gpu.indirect("groups", 12);
@@ -40,17 +39,28 @@ export class GridPasses {
     return passes;
   }
 
-  // Renders columns [first, last) of a view into `image`: colour and depth, then opacity, of every pixel.
+  async compile(gpu, share) {
+    const plan = this.plans[share] ?? this.plans[0];
+    const { samples } = plan.layout;
+    const [counting, querying] = await Promise.all([
+      gpu.pipeline("counting", countingCode(samples)),
+      gpu.pipeline("querying", tileModule(plan, SAMPLE_BINDINGS, SAMPLE_BODY)),
+    ]);
+    return { samples, counting, querying };
+  }
+
+  // Renders columns [first, last) of a view, with its share of the features, into `image`: colour and depth, then opacity, of every pixel.
   // Returns how many samples were queried.
   async render(gpu, view, columns, image) {
     const pixels = view.camera.width * view.camera.height;
-    const most = Math.min(MOST_GROUPS * this.samples, Math.floor(gpu.storageBytes / BYTES_OF_A_SAMPLE));
+    const own = await this.prepare(gpu, view.share);
+    const most = Math.min(MOST_GROUPS * own.samples, Math.floor(gpu.storageBytes / BYTES_OF_A_SAMPLE));
     const bands = Math.min(MOST_BANDS, Math.ceil(pixels / gpu.bandPixels));
     this.bands = Math.max(this.bands, bands);
     this.reserve(gpu, Math.min(most, Math.max(1 << 14, this.capacity, Math.ceil((2 * pixels) / bands))));
     this.rays = gpu.atLeast(this.rays, "rays", 8 * pixels);
     for (;;) {
-      const totals = await this.attempt(gpu, view, columns, image);
+      const totals = await this.attempt(gpu, own, view, columns, image);
       const largest = Math.max(...totals);
       if (largest <= this.capacity) return totals.reduce((sum, n) => sum + n, 0);
       const wanted = Math.ceil(largest * 1.25);
@@ -72,7 +82,7 @@ export class GridPasses {
     this.results = gpu.atLeast(this.results, "results", BYTES_OF_A_SAMPLE * this.capacity);
   }
 
-  async attempt(gpu, view, columns, image) {
+  async attempt(gpu, own, view, columns, image) {
     const { camera, time, slice } = view;
     const rows = Math.ceil(camera.height / this.bands);
     let encoder = gpu.device.createCommandEncoder();
@@ -84,8 +94,8 @@ export class GridPasses {
       const pass = encoder.beginComputePass();
       const { cells, spans, owners, rays, totals, weights, table, results } = this;
       gpu.dispatch(pass, this.placing, [uniform, cells, spans, owners, rays, totals], groups);
-      gpu.dispatch(pass, this.counting, [uniform, totals, this.groups], [1]);
-      gpu.dispatch(pass, this.querying, [uniform, spans, owners, totals, weights, table, results], this.groups);
+      gpu.dispatch(pass, own.counting, [uniform, totals, this.groups], [1]);
+      gpu.dispatch(pass, own.querying, [uniform, spans, owners, totals, weights, table, results], this.groups);
       gpu.dispatch(pass, this.compositing, [uniform, spans, rays, results, image], groups);
       pass.end();
       gpu.device.queue.submit([encoder.finish()]);

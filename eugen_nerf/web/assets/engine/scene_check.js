@@ -6,19 +6,26 @@ import { refuse } from "../shaders/wgsl_words.js";
 export const VERSION = 1;
 const MOST_STEPS = 64;
 const MOST_WIDTH = 4096;
+const MOST_SHARES = 16;
 
 export function checkDescription(description) {
   if (description?.version !== VERSION) refuse(`it has version ${Number(description?.version)}, and this page reads ${VERSION}`);
   const { info, field, renderer, blocks } = description;
   if (!info || !field || !renderer || !Array.isArray(blocks)) refuse("parts of its description are missing");
   if (field.kind !== "radiance" && field.kind !== "distance") refuse("it is no field of colours or distances");
-  checkField(field);
-  for (const proposal of renderer.proposals ?? []) checkField(proposal);
+  const shares = info.shares ?? [];
+  checkWhole(shares.length, 0, MOST_SHARES, "shares of its features");
+  for (const each of [field, ...(renderer.proposals ?? [])]) checkField(each, Math.max(1, shares.length));
 }
 
-function checkField(field) {
-  checkNetwork(field.network);
-  if (field.deformation) checkNetwork(field.deformation.network);
+function checkField(field, shares) {
+  for (const network of [field.network, ...(field.deformation ? [field.deformation.network] : [])]) {
+    checkNetwork(network);
+    if (network.narrower === undefined) continue;
+    if (!Array.isArray(network.narrower)) refuse("it has no list of narrower networks");
+    checkWhole(network.narrower.length, shares - 1, shares - 1, "narrower networks");
+    network.narrower.forEach(checkNetwork);
+  }
 }
 
 function checkNetwork(network) {

@@ -41,6 +41,11 @@ export class EngineSession {
     engine.lost.then((reason) => this.#lost(engine, reason));
   }
 
+  // Compiles a share of a field's features, both by their numbers; rejects where it cannot be drawn.
+  async prepare(field, share) {
+    await this.loaded[field].prepare(share);
+  }
+
   // Puts the canvas into the page, once there is a picture in it.
   show() {
     if (this.canvas.isConnected) return;

@@ -22,12 +22,22 @@ function cameraOf(text) {
   return Math.abs(Math.hypot(...values.slice(3, 7)) - 1) < 0.01 ? values : null;
 }
 
+// For each field the number of a share that it has; null where it has none such.
+function widthsOf(text, shares) {
+  const found = numbers(text, shares.length)?.map((value, i) => {
+    const own = shares[i].length > 0 ? shares[i] : [1];
+    return own.findIndex((share) => Math.abs(share - value) < 1e-6);
+  });
+  return found?.every((number) => number >= 0) ? found : null;
+}
+
 function index(text, count) {
   return /^\d{1,4}$/.test(text) && Number(text) < count ? Number(text) : null;
 }
 
-// What a link says, {camera, lens, view, mode, split, time, shading, axis, offset}; null where any part of it is wrong.
-// `scene`: {views: how many, modes, shadings, axes, times: [first, last] or null}.
+// What a link says, {camera, lens, view, mode, split, time, shading, axis, offset, features}; null where any
+// part of it is wrong.
+// `scene`: {views: how many, modes, shadings, axes, times: [first, last] or null, shares: of the features, by field}.
 export function parseLink(hash, scene) {
   const text = hash.replace(/^#/, "");
   if (text.length > LONGEST) return null;
@@ -41,6 +51,7 @@ export function parseLink(hash, scene) {
     shading: (value) => (scene.shadings.includes(value) ? value : null),
     axis: (value) => (scene.axes.includes(value) ? value : null),
     offset: (value) => within(value, 0, 1),
+    features: (value) => widthsOf(value, scene.shares),
   };
   const found = {};
   for (const part of text.split("&")) {

@@ -14,12 +14,14 @@ import { Store } from "./store.js";
 import { Timeline } from "./timeline.js";
 import { connectTools, openPanel } from "./tools.js";
 import { Views } from "./views.js";
+import { Widths } from "./widths.js";
 
 const page = readDescription();
 const stage = document.getElementById("stage");
 const picture = document.getElementById("picture");
 const session = new EngineSession(picture, page.fields, lost);
 let scene = null; // what the page does once the fields are there
+let ready = null; // the engine that has compiled all widths, or does
 
 async function open() {
   hideNotice();
@@ -61,10 +63,11 @@ function connect(infos) {
   const extent = Math.hypot(...low.map((n, i) => high[i] - n));
   const scope = {
     views: info.views.length, modes: modesOf(names.length), shadings: info.shadings, axes: AXES, times: info.times,
+    shares: infos.map((each) => each.shares.map(({ share }) => share)),
   };
   const store = new Store({
     mode: scope.modes[0], split: 0.5, time: info.times?.[0] ?? 0, shading: "colour", axis: "z", offset: 0.5, view: null,
-    lens: info.views.length > 0 ? 0 : null, motion: "orbit",
+    lens: info.views.length > 0 ? 0 : null, motion: "orbit", widths: infos.map(() => 0),
   });
   const camera = new Camera();
   const drawing = new Drawing(session, { size, step, moving, settings }, shown, failed);
@@ -76,13 +79,15 @@ function connect(infos) {
   const timeline = new Timeline(store, info.times);
   const readout = new Readout();
   const views = new Views(store, names, infos, go);
+  const widths = new Widths(store, names, infos, (field, share) => session.prepare(field, share));
   connectPanel(store, controls, names, info);
   connectTools(page.title, link, () => drawing.finest());
-  fillTable(page.fields, infos);
+  fillTable(page.fields, infos, store.values.widths);
   document.body.classList.remove("bare");
   openPanel(window.innerWidth > 760);
   timeline.onPlay = () => drawing.changed();
   store.onChange((_, changed) => {
+    if (changed.includes("widths")) fillTable(page.fields, infos, store.values.widths);
     if (changed.some((key) => key !== "motion")) drawing.changed();
   });
   new ResizeObserver(() => {
@@ -110,11 +115,12 @@ function connect(infos) {
 
   function settings(grid) {
     const { mode, time, shading, axis, offset, lens } = store.values;
-    const [one, two] = session.loaded;
-    const fields = { first: [one], second: [two], split: [one, two], difference: [one, two] }[mode];
+    const numbers = { first: [0], second: [1], split: [0, 1], difference: [0, 1] }[mode];
+    const fields = numbers.map((number) => session.loaded[number]);
     const own = lens === null ? plainLens() : info.views[lens];
     return {
       fields,
+      shares: numbers.map((number) => store.values.widths[number]),
       camera: { pose: camera.pose, ...fitted(own, size(), grid) },
       time,
       mode: fields.length > 1 ? mode : "single",
@@ -127,6 +133,15 @@ function connect(infos) {
   function shown(made, now) {
     readout.picture(made, now);
     document.body.dataset.picture = made.moving ? "moving" : "still";
+    if (!made.moving && ready !== session.engine) prepareWidths();
+  }
+
+  // Compiles the other widths once there is a picture, one after another, so that a choice shows at once.
+  async function prepareWidths() {
+    ready = session.engine;
+    for (const [field, { shares }] of session.loaded.entries()) {
+      for (let share = 1; share < shares; share += 1) await session.prepare(field, share).catch(() => {});
+    }
   }
 
   function failed(error) {
@@ -155,10 +170,13 @@ function connect(infos) {
   function link() {
     const { view, lens, mode, split: at, time, shading, axis, offset } = store.values;
     const slice = shading === "slice" ? { axis, offset } : {};
+    const chosen = store.values.widths;
+    const features = chosen.some((number) => number > 0) ? chosen.map((number, i) => scope.shares[i][number] ?? 1) : null;
     const place = view === null ? { camera: camera.numbers, lens } : { view };
     return formatLink({
       ...place, mode: mode === scope.modes[0] ? null : mode, split: mode === "split" ? at : null,
       time: info.times ? time : null, shading: shading === "colour" ? null : shading, ...slice,
+      features,
     });
   }
 
@@ -168,10 +186,11 @@ function connect(infos) {
       say("The link does not name a view of this scene");
       return;
     }
-    const { camera: place, view, ...others } = found;
+    const { camera: place, view, features, ...others } = found;
     if (view !== undefined) go(view);
     else camera.setNumbers(place);
     store.change({ mode: scope.modes[0], shading: "colour", ...others, view: view ?? null });
+    widths.choose(features ?? names.map(() => 0));
     drawing.changed();
   }
 }

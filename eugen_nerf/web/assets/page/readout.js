@@ -22,20 +22,21 @@ function cell(kind, text) {
   return element;
 }
 
-// The table of the fields; `fields`: what the page says of each, `infos`: what the engine says.
-export function fillTable(fields, infos) {
+// The table of the fields; `fields`: what the page says of each, `infos`: what the engine says, `widths`: which share of
+// its features each is drawn with, by number.
+export function fillTable(fields, infos, widths) {
   const table = document.getElementById("fields");
   const rows = [
-    ["multiply-adds a query", (_, info) => info.macs.toLocaleString("en")],
+    ["multiply-adds a query", (_, info, own) => own.macs.toLocaleString("en")],
     ["in this page", (field) => bytesText(field.payload.stored)],
     ["weights", (_, info) => `float${info.bits}`],
-    ["PSNR, training", (_, info) => (info.quality ? `${info.quality.psnr.toFixed(2)} dB` : null)],
+    ["PSNR, training", (_, info, own) => (own.quality ? `${own.quality.psnr.toFixed(2)} dB` : null)],
   ];
   const headings = document.createElement("tr");
   headings.append(cell("td", ""), ...fields.map((field) => cell("th", field.name)));
   if (fields.length > 1) table.tHead.replaceChildren(headings);
   const filled = rows.flatMap(([title, text]) => {
-    const texts = fields.map((field, i) => text(field, infos[i]));
+    const texts = fields.map((field, i) => text(field, infos[i], infos[i].shares[widths[i]] ?? infos[i]));
     if (texts.every((each) => each === null)) return [];
     const row = document.createElement("tr");
     row.append(cell("th", title), ...texts.map((each) => cell("td", each ?? "-")));

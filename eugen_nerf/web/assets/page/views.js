@@ -27,13 +27,14 @@ export class Views {
   }
 
   arrange() {
-    const { view } = this.store.values;
+    const { view, widths } = this.store.values;
     this.select.value = view === null ? "" : view;
-    const rows = view === null ? [] : this.infos.flatMap((info, i) => this.#measured(info.views[view], this.names[i]));
+    const rows = view === null ? [] : this.infos.flatMap((info, i) => this.#measured(info.views[view], this.names[i], widths[i]));
     document.getElementById("view-psnr").replaceChildren(...rows);
   }
 
-  #measured(view, name) {
+  #measured(view, name, width) {
+    if (width > 0) return []; // measured with all features
     if (typeof view?.psnr !== "number") return [];
     const [term, value] = [document.createElement("dt"), document.createElement("dd")];
     term.textContent = this.names.length > 1 ? `PSNR, ${name}` : "PSNR to the photograph";

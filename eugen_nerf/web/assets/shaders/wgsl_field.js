@@ -8,7 +8,8 @@ import { networksCode } from "./wgsl_layers.js";
 import { tileMemory, workgroupModule } from "./wgsl_tiles.js";
 import { densityActivation, float, whole } from "./wgsl_words.js";
 
-// A field of a description with its numbers read, laid out for a GPU.
+// A field of a description with its numbers read, laid out for a GPU: a plan for each share of its features, from all of
+// them downwards. Numbers of all plans are in the same `constants` and `table`.
 //   field: `field`, or a proposal, of a description. gpu: a GpuTools. samples: points of a frustum.
 export function planField(field, reader, gpu, samples = 1) {
   const constants = new Gathered(Float32Array, 4);
@@ -18,29 +19,38 @@ export function planField(field, reader, gpu, samples = 1) {
     encodings.push(planEncoding(encodings.length, encoding, source, reader, constants, tables));
     return encodings.at(-1);
   };
-  const plan = { field, samples, networks: [] };
-  if (field.deformation) {
-    const parts = [encode(field.deformation.position, "position"), encode(field.deformation.time, "time")];
-    plan.networks.push(planNetwork("deformation", field.deformation.network, [parts], reader, constants));
-  }
+  const moving = field.deformation;
+  const moved = moving && [encode(moving.position, "position"), encode(moving.time, "time")];
   const position = encode(field.position, "position");
   const inputs = [[position]];
   if (field.direction) inputs.push([encode(field.direction, "direction")]);
-  plan.networks.push(planNetwork("field", field.network, inputs, reader, constants));
+  const common = { field, samples, encodings };
   if (field.occupancy) {
     const { resolution, bits } = field.occupancy;
-    plan.occupiedAt = tables.add(reader.words(bits, Math.ceil(resolution ** 3 / 32)));
+    common.occupiedAt = tables.add(reader.words(bits, Math.ceil(resolution ** 3 / 32)));
   }
-  plan.frustum = position.frustum ?? null;
-  plan.box = position.box ?? null;
-  plan.cube = position.cube ?? null;
-  plan.points = FRUSTUM + frustumRows(plan.frustum, samples);
-  plan.encodings = encodings;
-  plan.layout = layOut(plan.networks, plan.points + 4, gpu);
-  plan.code = networksCode(plan.networks, encodings, plan.layout, tables);
-  plan.constants = constants.joined();
-  plan.table = tables.joined();
-  return plan;
+  common.frustum = position.frustum ?? null;
+  common.box = position.box ?? null;
+  common.cube = position.cube ?? null;
+  common.points = FRUSTUM + frustumRows(common.frustum, samples);
+  const plans = Array.from({ length: countShares(field) }, (_, share) => {
+    const networks = [planNetwork("field", networkAt(field.network, share), inputs, reader, constants)];
+    if (moving) networks.unshift(planNetwork("deformation", networkAt(moving.network, share), [moved], reader, constants));
+    const layout = layOut(networks, common.points + 4, gpu);
+    return { ...common, networks, layout, code: networksCode(networks, encodings, layout, tables) };
+  });
+  const numbers = { constants: constants.joined(), table: tables.joined() };
+  return plans.map((plan) => ({ ...plan, ...numbers }));
+}
+
+// At how many shares of its features, all of them among them, a field can be evaluated.
+export function countShares({ network, deformation }) {
+  return 1 + Math.max(network.narrower?.length ?? 0, deformation?.network.narrower?.length ?? 0);
+}
+
+// The network of a share, by its number; one that was trained at one width is the same at all.
+function networkAt(network, share) {
+  return share === 0 ? network : (network.narrower?.[share - 1] ?? network);
 }
 
 // Bindings of `weights` and `table` are written by who uses this.
