@@ -102,6 +102,7 @@ def train_eugen(
 def shrink_nerf(settings: Any) -> None:
     """Makes the model of an eugen-nerf preset tiny in place."""
     settings.num_coarse_samples = settings.num_importance_samples = 8
+    settings.occupancy_resolution = 32
     network = settings.network
     network.trunk_width, network.head_width = 32, 16
     network.num_features = (12,) * len(network.num_features)

@@ -232,6 +232,7 @@ SHRINK: dict[str, object] = {
     "network.num-features": 6,
     "num-coarse-samples": 6,
     "num-importance-samples": 6,
+    "occupancy-resolution": 32,
 }
 
 
