@@ -29,7 +29,7 @@ demo: install
 	$(BIN)/eugen-bench configs/demo.yml
 
 test: install lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # the tests that depend on a processor's instructions or on a compiler, with fewer of either. torch's cache of compiled
 # code does not know of the limits, and would give one what it compiled under another.
