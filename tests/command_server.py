@@ -7,6 +7,7 @@ errors. The answers are two lines: the process, which leads a group of its own, 
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -59,6 +60,7 @@ def run_and_end(words: list[str], environment: dict[str, str], output: str, erro
 
 
 if __name__ == "__main__":
+    gc.freeze()  # a collector of garbage that looked through all that is imported would copy it in every process
     for line in sys.stdin:
         child = os.fork()
         if not child:
