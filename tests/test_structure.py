@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -79,8 +80,9 @@ def _module(path: Path) -> str:
     return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
 
 
-def _imported_by(path: Path) -> set[str]:
-    return set(_imports(path.read_text(), _module(path), path.name == "__init__.py"))
+@cache
+def _imported_by(path: Path) -> frozenset[str]:
+    return frozenset(_imports(path.read_text(), _module(path), path.name == "__init__.py"))
 
 
 def _circles(imports: Mapping[str, Collection[str]]) -> list[set[str]]:
@@ -110,7 +112,7 @@ def _circles(imports: Mapping[str, Collection[str]]) -> list[set[str]]:
     return found
 
 
-def _parts_of_package(names: set[str]) -> set[str]:
+def _parts_of_package(names: Collection[str]) -> set[str]:
     """Sub-packages of eugen_nerf among imported names."""
     folders = {p.name for p in PACKAGE.iterdir() if p.is_dir()}
     return {n.split(".")[1] for n in names if n.startswith("eugen_nerf.") and n.split(".")[1] in folders}
