@@ -37,6 +37,7 @@ KINDS = {
     "closed form": ("o", r"(drop|macs|rows)-[\d.]+(-readers|-deformation)?"),
     "closed form, calibrated": ("s", r"macs-\d+-calibrated|distilled"),
     "low rank or pruned": ("x", r"(aware|svd|compensated|pruned|random)-\d+"),
+    "one run of every width": ("v", r"elastic(-\d+)?( [\d.]+)?"),
     "EUGen from scratch": ("^", r"eugen(-deformation)?"),
     "narrower from scratch": ("D", r"narrow(-time|-third)?"),
     "narrower, in a calibration's time": ("d", r"narrow(-third)?-short|short-\de-\d"),

@@ -35,12 +35,12 @@ def run(
 ) -> object:
     """Runs an example of that number in an empty folder; returns what it prints."""
 
-    def started(words: list[str], check: bool) -> None:
-        assert check, "an example has to end where a command fails"
+    def started(words: list[str]) -> int:
         extra = next((extra for name, extra in FAST.items() if words[: len(name.split())] == name.split()), "")
         command({**offline, "RUN_IN": str(tmp_path)}, *words, *extra.split())
+        return 0
 
-    monkeypatch.setattr(subprocess, "run", started)
+    monkeypatch.setattr(subprocess, "call", started)
     monkeypatch.chdir(tmp_path)
 
     def example(number: int, *words: object) -> str:
@@ -50,6 +50,13 @@ def run(
         return capsys.readouterr().out
 
     return example
+
+
+def test_an_example_ends_where_a_command_fails(run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(subprocess, "call", lambda words: 3)
+    with pytest.raises(SystemExit) as ended:
+        run(2, "config.yml")
+    assert ended.value.code == 3
 
 
 def test_01_train(run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -59,7 +59,7 @@ def test_valid_set_passes_and_is_summed_up(data: Path) -> None:
 
 
 def test_missing_directory_file_as_directory_missing_transforms(data: Path, tmp_path: Path) -> None:
-    assert "nowhere' does not exist: pass its directory with --data" in message_of(
+    assert "nowhere' does not exist: give its directory, or make one" in message_of(
         check_blender_directory, tmp_path / "nowhere"
     )
     assert "is a file: pass the directory" in message_of(check_blender_directory, data / "transforms_val.json")

@@ -88,7 +88,7 @@ def test_a_frame_without_valid_depth_is_named_and_left_out(tmp_path: Path, capsy
 
 
 def test_nothing_there_and_no_sequence_are_told_apart(tmp_path: Path) -> None:
-    assert "nowhere' does not exist: pass its directory with --data" in message_of(tmp_path / "nowhere")
+    assert "nowhere' does not exist: give its directory, or make one" in message_of(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
     assert "file' is a file" in message_of(tmp_path / "file")
     (tmp_path / "empty").mkdir()

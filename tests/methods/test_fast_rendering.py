@@ -38,7 +38,8 @@ def config(tiny_eugen_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(grid_rendering, "CELLS", 12)
     monkeypatch.setattr(fast_rendering, "machine_plan", lambda device: ("eager", "float32"))
     folder = tmp_path / "run"
-    shutil.copytree(tiny_eugen_run.parent, folder)
+    # other tests may have rendered the shared run before
+    shutil.copytree(tiny_eugen_run.parent, folder, ignore=shutil.ignore_patterns("renderer.safetensors"))
     return folder / "config.yml"
 
 

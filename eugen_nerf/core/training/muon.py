@@ -7,7 +7,8 @@ Adam.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +27,9 @@ NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b, c of an iteration `a X + (b X X^T + c (X X^T)^2) X` (Jordan et al. 2024)."""
 NEWTON_SCHULZ_STEPS = 5
 """Number of iterations."""
+SIDE_MULTIPLE = 128
+"""Where products of few small matrices are mostly overhead, matrices form one batch if their shorter sides round up to
+the same multiple of it."""
 MIN_NORM = 1e-7
 """Least Frobenius norm to divide by."""
 
@@ -73,7 +77,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 class BatchedMuon(Optimizer):
-    """`torch.optim.Muon` (torch 2.9 and later) that orthogonalises matrices of equal size in one batch.
+    """`torch.optim.Muon` (torch 2.9 and later) that orthogonalises matrices of similar size in one batch.
 
     Steps and state equal torch's with `match_rms_adamw`; factors of one matrix share a step (`core/layers/factors.py`).
     Products are in bfloat16, as torch's, where the device multiplies it fast; else in the parameters' dtype.
@@ -114,14 +118,13 @@ class BatchedMuon(Optimizer):
             batches: dict[Any, list[Tensor]] = {}
             for p in group["params"]:
                 if p.grad is not None:
-                    # padding narrower matrices to join a batch took a third of the time, or half
-                    batches.setdefault((*sorted(_block(p)), p.device, p.dtype), []).append(p)
+                    batches.setdefault((_batch_of(p), p.device, p.dtype), []).append(p)
             for parameters in batches.values():
                 self._move(group, parameters)
         return loss
 
     def _move(self, group: dict[str, Any], parameters: list[Tensor]) -> None:
-        """Moves parameters whose blocks have the same sides, on one device and of one dtype."""
+        """Moves parameters of one batch."""
         for p in parameters:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
@@ -131,16 +134,35 @@ class BatchedMuon(Optimizer):
         updates = torch._foreach_lerp(gradients, buffers, group["momentum"])
         halved = updates[0].dtype == torch.float32 and has_fast_bfloat16(updates[0].device)
         parts = [part for p, update in zip(parameters, updates, strict=True) for part in update.split(_block(p)[0])]
-        wide = torch.stack([_wide(part) for part in parts])
-        directions = iter(orthogonalised(wide.to(torch.bfloat16 if halved else wide.dtype)))
+        directions = iter(orthogonalised(_stacked(parts, torch.bfloat16 if halved else parts[0].dtype)))
         if group["weight_decay"]:
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         for p in parameters:
-            longer = max(_block(p))
+            shorter, longer = sorted(_block(p))
             # root mean square of an update as Adam's usually is, so that rates mean the same for all shapes
             rate = group["lr"] * 0.2 * longer**0.5 * update_share(p)
             for part in p.split(_block(p)[0]):
-                _wide(part).add_(next(directions), alpha=-rate)
+                _wide(part).add_(next(directions)[:shorter, :longer], alpha=-rate)
+
+
+def _batch_of(parameter: Tensor) -> tuple[int, ...]:
+    """What parameters of one batch have in common, device and dtype apart.
+
+    On a CPU their sides: padding narrower matrices to join a batch took a third to a half of a step's time. Elsewhere a
+    launch costs more than padding does.
+    """
+    shorter, longer = sorted(_block(parameter))
+    return (shorter, longer) if parameter.device.type == "cpu" else (math.ceil(shorter / SIDE_MULTIPLE),)
+
+
+def _stacked(matrices: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """`[batch, r, c]`, r <= c: tall matrices transposed and small ones padded with zeros, which stay zeros."""
+    wide = [_wide(matrix) for matrix in matrices]
+    rows, columns = (max(side) for side in zip(*(matrix.shape for matrix in wide), strict=True))
+    stacked = matrices[0].new_zeros((len(wide), rows, columns), dtype=dtype)
+    for place, matrix in zip(stacked, wide, strict=True):
+        place[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return stacked
 
 
 def _wide(matrix: Tensor) -> Tensor:

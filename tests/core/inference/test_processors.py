@@ -14,6 +14,7 @@ from eugen_nerf.benchmarks.hardware import matmul_peak
 from eugen_nerf.core import make_plan
 from eugen_nerf.core.inference import onednn
 from eugen_nerf.core.inference.quantized import ReducedGraph
+from eugen_nerf.core.layers import cpu_products
 
 pytestmark = pytest.mark.processor
 CPU = torch.device("cpu")
@@ -26,10 +27,10 @@ def no_onednn(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def lacking(*_: object) -> torch.Tensor:
         raise RuntimeError("could not create a primitive descriptor")
 
-    monkeypatch.setattr(onednn, "_linear", lacking)
-    onednn._multiplies.cache_clear()
+    monkeypatch.setattr(cpu_products, "onednn_linear", lacking)
+    cpu_products.multiplies_by_onednn.cache_clear()
     yield
-    onednn._multiplies.cache_clear()
+    cpu_products.multiplies_by_onednn.cache_clear()
 
 
 @pytest.mark.usefixtures("no_onednn")

@@ -8,6 +8,7 @@ from torch import nn
 
 from eugen_nerf.core import BatchedMuon, EUGenConfig, EUGenLinear, LowRankLinear, MonarchLinear
 from eugen_nerf.core.layers.factors import update_share
+from eugen_nerf.core.training import muon
 from eugen_nerf.core.training.muon import orthogonalised
 
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -35,7 +36,10 @@ def set_gradients(params: list[nn.Parameter], seed: int, scale: float = 1.0) -> 
     return [array(p.grad) for p in params]
 
 
-def test_steps_are_those_of_the_published_iteration() -> None:
+@pytest.mark.parametrize("padded", [False, True], ids=["as on a CPU", "as on a GPU"])
+def test_steps_are_those_of_the_published_iteration(padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if padded:  # all in one batch
+        monkeypatch.setattr(muon, "_batch_of", lambda parameter: (1,))
     params = parameters()
     expected, momentum = [array(p) for p in params], [np.zeros(p.shape) for p in params]
     optimizer = BatchedMuon(params, lr=0.03, momentum=0.9, weight_decay=0.1)
