@@ -31,7 +31,7 @@ TABLES = ("README.md", "docs/results/conversion.md")
 """The pages whose tables say which result files the chart shows."""
 COMPARED = {"psnr_lost", "psnr_from_to", "query_speed_ratio"}
 """Columns of which a table has one where it sets rows against a dense twin; tables that choose rates have none."""
-MUON = ("demo_cpu", "distill_scene_muon_cpu", "lego_small_cpu")
+MUON = ("demo_cpu", "distill_scene_muon_cpu", "elastic_scene_cpu", "fox_zipnerf_seed_cpu", "lego_small_cpu")
 """Result files whose networks Muon trained; Adam trained the others."""
 KINDS = {
     "closed form": ("o", r"(drop|macs|rows)-[\d.]+(-readers|-deformation)?"),
