@@ -19,6 +19,7 @@ from eugen_nerf.methods.dnerf import EugenDNerfModelConfig
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.isdf import ISDFModel, ISDFModelConfig
 from eugen_nerf.methods.nerf import EugenNerfModelConfig
+from eugen_nerf.methods.rendering import planning
 from eugen_nerf.methods.rendering.planning import plan_model, unplan_model
 
 INFERENCE = EvaluationMode.INFERENCE
@@ -139,6 +140,25 @@ def test_a_distance_with_its_gradient_is_as_without_a_plan() -> None:
     plan = model.field.network.plan
     assert plan is not None
     assert 0 < float((planned - alone).abs().max()) <= 2 * model.field.output_scale * plan.deviation  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("method", ["nerf", "mip", "zip"])
+def test_many_samples_are_encoded_where_a_plan_takes_few(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rays = model_of(method), rays_of(method, 40)
+    plans, encoded = plan_model(model, rays, chunk=16), list[int]()
+    assert all(plan.chunk == 16 for plan in plans.values())
+
+    def record(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        encoded.append(inputs[0].shape[:-1].numel())
+
+    for field in model.graph_fields().values():
+        field.network.register_forward_pre_hook(record)
+    with torch.no_grad():
+        whole = model(rays)["rgb"]
+        assert min(encoded) > 16
+        monkeypatch.setattr(planning, "FEWEST_ROWS", 1)
+        plan_model(model, rays, chunk=16)
+        torch.testing.assert_close(model(rays)["rgb"], whole, atol=1e-5, rtol=0)
 
 
 def test_a_rays_direction_is_encoded_once_and_no_result_depends_on_it() -> None:

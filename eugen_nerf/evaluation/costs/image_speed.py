@@ -22,7 +22,7 @@ from eugen_nerf.evaluation.costs.time_breakdown import ceiling, median_split, sp
 from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.mipnerf360 import MipNeRF360ModelConfig
 from eugen_nerf.methods.nerf import EugenNerfModelConfig
-from eugen_nerf.methods.rendering.planning import ROWS_AT_ONCE, plan_model, unplan_model
+from eugen_nerf.methods.rendering.planning import plan_model, rows_at_once, unplan_model
 from eugen_nerf.methods.rendering.shortcuts import Shortcuts
 
 PLANS: tuple[tuple[str, str], ...] = (("eager", "float32"), ("eager", "bfloat16"))
@@ -46,7 +46,7 @@ class Way:
         self.model.shortcuts = Shortcuts(extras=self.plans is None)
         for name, plan in (self.plans or {}).items():
             field = self.model.graph_fields()[name]
-            field.network.plan, field.inference_rows = plan, plan.chunk or ROWS_AT_ONCE
+            field.network.plan, field.inference_rows = plan, rows_at_once(plan)
 
     def render(self, camera: Cameras) -> Tensor:
         """`[H, W, 3]`, on the CPU."""
