@@ -22,7 +22,7 @@ class Goal:
 
     work: str
     goal: str
-    """What is asked, for reading."""
+    """What is wanted, for reading."""
     report: str
     """A result file, relative to the project's folder."""
     run: str

@@ -16,7 +16,10 @@ def check_config_paths(paths: Iterable[Path]) -> None:
     """Raises `RunError` for the first path that is no file, or another one than a configuration of nerfstudio's."""
     for path in paths:
         if (path / _BUNDLE_FILE).is_file():
-            raise RunError(f"{path} is a bundle: eugen-view and eugen-render take it without an option, others its run")
+            raise RunError(
+                f"{path} is a bundle: eugen-view and eugen-render take it without an option; other commands take the "
+                "config.yml of the run that it was made of"
+            )
         if path.is_dir():
             raise RunError(f"{path} is a folder: give the config.yml inside it")
         if not path.is_file():

@@ -136,8 +136,8 @@ def test_other_rays_are_left_to_the_operations(case: str) -> None:
 def test_the_renderer_places_by_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     from eugen_nerf.core.rendering import grid_renderer
 
-    grid, rays, asked = random_grid(2), rays_around(50, 2), []
+    grid, rays, calls = random_grid(2), rays_around(50, 2), []
     own = place_by_loops
-    monkeypatch.setattr(grid_renderer, "place_by_loops", lambda *given, **rest: asked.append(1) or own(*given, **rest))
+    monkeypatch.setattr(grid_renderer, "place_by_loops", lambda *given, **rest: calls.append(1) or own(*given, **rest))
     GridRenderer(grid).place(rays)
-    assert asked == [1]
+    assert calls == [1]
