@@ -185,7 +185,8 @@ def test_the_split_is_dragged_on_the_picture(page: Any, pair: list[ShownRun], tm
         until(lambda: abs(line.bounding_box()["x"] - box["x"] - width / 4) <= 2, "the line follows")
         assert tab.session.view == 0, "the camera stays"
         corner = page.locator(f".{CLASS}:not([title])").inner_text()
-        assert corner.splitlines()[0] == "16 x 16"
+        # two fine images in a second, which a drag may well give, have a rate beside their size
+        assert corner.splitlines()[0].split(",")[0] == "16 x 16"
         assert "multiply-adds a query" in corner
         tab.save("overlay")
         tab.choose("View", "left only")
