@@ -2,7 +2,7 @@
 
 A page of one file cannot import, and its security policy names each script by a hash. The modules use a small part of
 the language's module syntax, and anything else is refused: named imports at the top level, and `export` before a
-function, class or constant. Lines that are comments stay in this package, and a tab stands for two spaces of
+function, class or constant. Comments stay in this package, and a tab stands for two spaces of
 indentation: shaders are most of the script, and their lines, inside template literals, are deeply indented.
 """
 
@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 _IMPORT = re.compile(r'^import\s*\{([^{}]*)\}\s*from\s*"([^"\n]+)";', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async function|function|class|const) (\w+))", re.MULTILINE)
 _COMMENT = re.compile(r"^[ \t]*//.*\n", re.MULTILINE)
+# behind code, and without a quotation mark: what has one may be a string with two slashes in it
+_REMARK = re.compile(r"[ \t]+// [^\"'`\n]*$", re.MULTILINE)
 _INDENT = re.compile(r"^(?:  )+", re.MULTILINE)
 _OTHER = re.compile(r"^(?:import|export)\b.*|.*\bimport\s*\(.*", re.MULTILINE)
 _NAME = re.compile(r"(\w+)(?:\s+as\s+(\w+))?")
@@ -74,7 +76,7 @@ def _names(path: str, text: str) -> list[tuple[str, str]]:
 
 def _as_function(sources: Mapping[str, str], path: str) -> str:
     """The body of a function that returns what the module exports."""
-    source = _INDENT.sub(lambda found: "\t" * (len(found[0]) // 2), _COMMENT.sub("", sources[path]))
+    source = _INDENT.sub(lambda found: "\t" * (len(found[0]) // 2), _REMARK.sub("", _COMMENT.sub("", sources[path])))
     if "</script" in source.lower() or "<!--" in source:
         raise ModuleError(f"{path} holds a text that would end its script element")
     exported = _EXPORT.findall(source)

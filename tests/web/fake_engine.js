@@ -43,7 +43,9 @@ class Engine {
     paint(given.fields[0], 0, edge);
     if (edge < width) paint(given.fields[1], edge, width - edge);
     fake.draws.push(JSON.parse(JSON.stringify({ ...given, fields: given.fields.map((field) => [field.colour, field.sum]) })));
-    const milliseconds = (fake.nanoseconds * width * height) / 1e6;
+    // a picture with fewer features takes less time
+    const costs = given.fields.map(({ info }, i) => (info.shares[given.shares[i]]?.macs ?? info.macs) / info.macs);
+    const milliseconds = (fake.nanoseconds * width * height * Math.max(...costs)) / 1e6;
     await new Promise((done) => setTimeout(done, Math.min(60, milliseconds)));
     return { milliseconds, queries: 10 * width * height };
   }

@@ -24,10 +24,13 @@ def test_modules_stand_after_what_they_import_and_once() -> None:
     assert script == bundle_modules(dict(reversed(sources.items())), "a/one.js")
 
 
-def test_lines_of_comments_are_left_out_and_tabs_indent() -> None:
-    source = "// what it is\nexport const one = 1; // of two\nconst text = `\n  // of a shader\n   fn f() {}`;\n"
+def test_comments_are_left_out_and_tabs_indent() -> None:
+    source = (
+        "// what it is\nexport const one = 1; // of two\nconst text = `\n  // of a shader\n   fn f() {} // two\n`;\n"
+        'const address = "a // b";\n'
+    )
     script = bundle_modules({"one.js": source}, "one.js")
-    assert "const one = 1; // of two\nconst text = `\n\t fn f() {}`;" in script
+    assert 'const one = 1;\nconst text = `\n\t fn f() {}\n`;\nconst address = "a // b";' in script
     assert "what it is" not in script
 
 

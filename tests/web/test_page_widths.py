@@ -116,6 +116,47 @@ def test_the_last_choice_is_shown_and_the_picture_stays_meanwhile(show: Open) ->
     assert tab.last["shares"] == [2]
 
 
+def fly(tab: Opened, pictures: int) -> list[dict[str, Any]]:
+    """What was drawn while a key that turns the camera was held down."""
+    tab.page.evaluate("window.fake.draws.length = 0")
+    tab.page.locator("#picture").focus()
+    tab.page.keyboard.down("ArrowRight")
+    tab.page.wait_for_function(f"() => window.fake.draws.length >= {pictures}")
+    drawn: list[dict[str, Any]] = tab.page.evaluate("window.fake.draws")
+    return drawn
+
+
+def test_a_slow_gpu_moves_with_fewer_features_and_rests_with_those_chosen(show: Open) -> None:
+    tab = show([elastic()])
+    tab.still()
+    full = tab.last["camera"]["width"] * tab.last["camera"]["height"]
+    tab.page.wait_for_function("() => window.fake.prepared.length >= 2")
+    assert {tuple(draw["shares"]) for draw in fly(tab, 20)} == {(0,)}, "it is fast enough"
+    tab.page.keyboard.up("ArrowRight")
+    tab.still()
+    # all features leave a thirtieth of the pixels in the time of a frame, the next width a twelfth
+    tab.page.evaluate(f"window.fake.nanoseconds = 27e6 * 30 / {full}")
+    assert [draw["shares"][0] for draw in fly(tab, 40)][-10:] == [1] * 10
+    assert tab.page.locator("#corner").inner_text().endswith("fewer features")
+    tab.page.evaluate("window.fake.nanoseconds *= 5")
+    assert [draw["shares"][0] for draw in fly(tab, 40)][-10:] == [2] * 10
+    tab.page.keyboard.up("ArrowRight")
+    tab.still()
+    assert tab.last["shares"] == [0]
+    assert "features" not in tab.page.locator("#corner").inner_text()
+    tab.page.evaluate("window.fake.nanoseconds = 50")
+    assert [draw["shares"][0] for draw in fly(tab, 40)][-10:] == [0] * 10, "the width comes back"
+    tab.page.keyboard.up("ArrowRight")
+
+
+def test_a_width_that_is_not_compiled_is_not_moved_with(show: Open) -> None:
+    tab = show([elastic()])
+    tab.page.evaluate("() => { window.fake.compiling = new Promise(() => {}); window.fake.nanoseconds = 20000; }")
+    tab.page.wait_for_function("() => window.fake.draws.length > 0")
+    assert {tuple(draw["shares"]) for draw in fly(tab, 20)} == {(0,)}
+    tab.page.keyboard.up("ArrowRight")
+
+
 def test_a_link_names_the_widths(show: Open) -> None:
     tab = show([elastic("left", "#c33"), elastic("right", "#36c")])
     tab.still()

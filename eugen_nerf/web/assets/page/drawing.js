@@ -9,8 +9,9 @@ export class Drawing {
   #moved = -Infinity; // when something moved last
   #before = null; // time of the last frame
 
-  // `scene`: {size() -> {width, height}, step(seconds), moving() -> boolean, settings(grid) -> what engine.draw takes};
-  // `shown(picture, now)` is called after each; `failed(error)` ends it until `start`.
+  // `scene`: {size() -> {width, height}, step(seconds), moving() -> boolean, costs() -> of a query, with the chosen
+  // widths and with each below them, settings(grid, narrower) -> what engine.draw takes}; `shown(picture, now)` is called
+  // after each; `failed(error)` ends it until `start`.
   constructor(session, scene, shown, failed) {
     this.session = session;
     this.scene = scene;
@@ -39,7 +40,7 @@ export class Drawing {
     try {
       const { size, full, densest } = this.#limits();
       const grid = gridOf(size, full, densest);
-      await this.session.engine.draw(this.scene.settings(grid));
+      await this.session.engine.draw(this.scene.settings(grid, 0));
       return { ...grid, colours: await this.session.engine.pixels() };
     } finally {
       this.#busy = false;
@@ -77,11 +78,13 @@ export class Drawing {
     this.#busy = true;
     try {
       const grid = gridOf(size, pixels, densest);
-      const drawn = await this.session.engine.draw(this.scene.settings(grid));
+      const narrower = moving ? this.pacing.narrower : 0;
+      const drawn = await this.session.engine.draw(this.scene.settings(grid, narrower));
       this.session.show();
       // the grid is rounded: what was requested at full size counts as full
       this.pacing.finished(pixels >= full ? full : grid.columns * grid.rows, drawn.milliseconds, moving);
-      this.shown({ ...grid, ...drawn, moving }, performance.now());
+      if (moving) this.pacing.fit(full, this.scene.costs());
+      this.shown({ ...grid, ...drawn, moving, narrower }, performance.now());
     } catch (error) {
       this.#busy = false;
       if (this.session.ready) this.failed(error);

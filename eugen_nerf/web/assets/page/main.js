@@ -22,6 +22,7 @@ const picture = document.getElementById("picture");
 const session = new EngineSession(picture, page.fields, lost);
 let scene = null; // what the page does once the fields are there
 let ready = null; // the engine that has compiled all widths, or does
+let compiled = []; // for each field the narrowest width that is, by its number
 
 async function open() {
   hideNotice();
@@ -70,7 +71,7 @@ function connect(infos) {
     lens: info.views.length > 0 ? 0 : null, motion: "orbit", widths: infos.map(() => 0),
   });
   const camera = new Camera();
-  const drawing = new Drawing(session, { size, step, moving, settings }, shown, failed);
+  const drawing = new Drawing(session, { size, step, moving, costs, settings }, shown, failed);
   const commands = {
     "[": () => views.step(-1), "]": () => views.step(1), home: () => first(), " ": () => timeline.toggle(),
   };
@@ -113,14 +114,30 @@ function connect(infos) {
     return controls.busy || timeline.playing;
   }
 
-  function settings(grid) {
+  // The numbers of the fields that are shown.
+  function numbers() {
+    return { first: [0], second: [1], split: [0, 1], difference: [0, 1] }[store.values.mode];
+  }
+
+  // Which share of its features a field is drawn with, by number: some widths below the chosen one, of those compiled.
+  function shareOf(number, narrower) {
+    const chosen = store.values.widths[number];
+    return Math.max(chosen, Math.min(chosen + narrower, compiled[number] ?? 0));
+  }
+
+  function costs() {
+    const most = Math.max(...numbers().map((number) => shareOf(number, Infinity) - store.values.widths[number]));
+    const macs = (number, narrower) => (infos[number].shares[shareOf(number, narrower)] ?? infos[number]).macs;
+    return Array.from({ length: most + 1 }, (_, k) => numbers().reduce((sum, number) => sum + macs(number, k), 0));
+  }
+
+  function settings(grid, narrower) {
     const { mode, time, shading, axis, offset, lens } = store.values;
-    const numbers = { first: [0], second: [1], split: [0, 1], difference: [0, 1] }[mode];
-    const fields = numbers.map((number) => session.loaded[number]);
+    const fields = numbers().map((number) => session.loaded[number]);
     const own = lens === null ? plainLens() : info.views[lens];
     return {
       fields,
-      shares: numbers.map((number) => store.values.widths[number]),
+      shares: numbers().map((number) => shareOf(number, narrower)),
       camera: { pose: camera.pose, ...fitted(own, size(), grid) },
       time,
       mode: fields.length > 1 ? mode : "single",
@@ -138,9 +155,13 @@ function connect(infos) {
 
   // Compiles the other widths once there is a picture, one after another, so that a choice shows at once.
   async function prepareWidths() {
-    ready = session.engine;
+    const done = [];
+    [ready, compiled] = [session.engine, done];
     for (const [field, { shares }] of session.loaded.entries()) {
-      for (let share = 1; share < shares; share += 1) await session.prepare(field, share).catch(() => {});
+      for (let share = 1; share < shares; share += 1) {
+        if (!(await session.prepare(field, share).then(() => true, () => false))) break;
+        done[field] = share;
+      }
     }
   }
 

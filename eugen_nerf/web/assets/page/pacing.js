@@ -1,14 +1,19 @@
-// How many pixels a picture has: as many as the frame budget allows while something moves, more and more at rest.
+// How many pixels a picture has: as many as the frame budget allows while something moves, more and more at rest. Fields
+// of several widths are drawn narrower where that would be few.
 
 const FRAME = 27; // milliseconds of rendering that leave 30 frames a second
 const STILL = 900; // milliseconds that one picture at rest may take
 const FEWEST = 1600; // pixels
 const SLOW = { pixels: 40000, milliseconds: 4000 }; // what a slow GPU, or a processor in its place, may take for few
 const FINER = 4; // times as many pixels in the next picture at rest, at most
+const COARSE = 1 / 16; // of all pixels: a moving picture with fewer is drawn narrower
+const SETTLED = 6; // moving pictures after which the number of pixels fits a width
 
 export class Pacing {
   constructor() {
     this.moving = 16384; // pixels while something moves; learned from every picture
+    this.narrower = 0; // widths below the chosen ones while something moves
+    this.since = 0; // moving pictures of that width
     this.perPixel = 0; // milliseconds, of the last picture
     this.shown = 0; // pixels of the last picture
   }
@@ -33,6 +38,18 @@ export class Pacing {
     // down at once, up by and by, so that the size does not swing
     const next = wanted < pixels ? wanted : pixels + (wanted - pixels) * 0.3;
     this.moving = Math.max(FEWEST, next);
+  }
+
+  // Chooses the width of the next moving pictures; `costs`: of the chosen width, and of those that are narrower.
+  fit(full, costs) {
+    if ((this.since += 1) < SETTLED) return;
+    const now = Math.min(this.narrower, costs.length - 1);
+    const share = (cost) => (this.moving * costs[now]) / (cost * full);
+    // back only with room to spare, so that the width does not swing
+    const widest = costs.findIndex((cost, i) => share(cost) >= (i < now ? 2 * COARSE : COARSE));
+    const next = widest < 0 ? costs.length - 1 : widest;
+    if (next !== now) [this.since, this.moving] = [0, share(costs[next]) * full];
+    this.narrower = next;
   }
 
   // The last picture is of something else now.

@@ -49,11 +49,11 @@ export class Readout {
   #recent = [];
 
   // A picture is shown: its size, how long it took, whether something moves.
-  picture({ columns, rows, milliseconds, queries, moving }, now) {
+  picture({ columns, rows, milliseconds, queries, moving, narrower }, now) {
     if (this.#recent.length > 0 && now - this.#recent.at(-1) > PAUSE) this.#recent = [];
     if (moving) this.#recent = [...this.#recent, now].slice(-RECENT);
     const rate = this.#rate();
-    const size = `${columns} x ${rows}`;
+    const size = `${columns} x ${rows}${narrower > 0 ? ", fewer features" : ""}`;
     const corner = document.getElementById("corner");
     corner.hidden = false;
     corner.textContent = moving && rate !== null ? `${rate.toFixed(0)} frames/s, ${size}` : `${milliseconds.toFixed(0)} ms, ${size}`;
