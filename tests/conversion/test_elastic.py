@@ -22,7 +22,11 @@ from eugen_nerf.methods.graph_model import GraphModel
 from eugen_nerf.methods.runs.fast_rendering import decibel
 from eugen_nerf.methods.runs.loading import Run
 from eugen_nerf.methods.runs.training_rays import Photographs, draw_pixels, training_views
+from eugen_viewer.frame_budget import FrameBudget
+from eugen_viewer.frame_rendering import Renderer
+from eugen_viewer.run_comparison import RunComparison
 from eugen_viewer.shown_runs import open_run
+from eugen_viewer.viewer_cameras import viewpoint_at_view
 
 SHARES = (0.5, 0.25)
 ORDERED = DistillConfig(shares=SHARES, ray_fraction=0.5)
@@ -189,10 +193,44 @@ def test_a_bundle_of_every_width_is_shown_at_each(elastic_run: Path, tmp_path: P
     save_bundle(bundle_of_run(load(elastic_run), quality=100.0), tmp_path / "bundle")
     shown, bundle = open_run(tmp_path / "bundle", "bundle", device="cpu", data=None), load_bundle(tmp_path / "bundle")
     for share in (*shown.shares, 1.0):
-        shown.evaluate_at(share)
+        shown.show_at(share)
         narrower = bundle.at_share(share)
         expected = narrower.render(bundle.cameras[0]).colour
         torch.testing.assert_close(render_rgb(shown.run, view_camera(shown.run, 0)), expected, atol=1e-4, rtol=0)
         assert shown.costs()[1] == narrower.multiply_adds()
     with pytest.raises(ConfigError, match=r"with 0\.3 of its features"):
-        shown.evaluate_at(0.3)
+        shown.show_at(0.3)
+
+
+@pytest.mark.parametrize("kind", ["run", "planned run", "bundle"])
+def test_a_slow_run_moves_with_fewer_features_and_rests_with_those_shown(
+    elastic_run: Path, tmp_path: Path, kind: str
+) -> None:
+    if kind == "bundle":
+        save_bundle(bundle_of_run(load(elastic_run), quality=100.0), tmp_path / "bundle")
+    shown = open_run(tmp_path / "bundle" if kind == "bundle" else elastic_run, "own", device="cpu", data=None)
+    if kind == "planned run":
+        assert shown.render_fast(100.0) is not None
+    expected = {}
+    for share in (*shown.shares, 1.0):
+        shown.show_at(share)
+        expected[share] = render_rgb(shown.run, view_camera(shown.run, 0)).numpy(), shown.costs()[1]
+    comparison = RunComparison({"own": shown}, Renderer(FrameBudget(max_size=512)))
+    assert comparison.base.cameras is not None
+    viewpoint = viewpoint_at_view(comparison.base.cameras, 0, 1.0)
+    size = expected[1.0][0].shape[:2]
+    first = comparison.render_frame(viewpoint, size, visible_only=True)
+    for _ in range(20):
+        # its own view is the full image here: what is slow is made so by what is recorded
+        comparison.renderer.budget.record_moving(["own"], 9, 10.0, full=1e6, costs=(1.0, 0.5, 0.25))
+    later = comparison.render_frame(viewpoint, size, visible_only=True)
+    rested = comparison.render_frame(viewpoint, size, fine=True)
+    for frame, share in ((first, 1.0), (later, 0.25), (rested, 1.0)):
+        image = frame.images["own"]
+        assert image.share == share
+        assert abs(image.outputs["rgb"] - expected[share][0]).max() < 1e-4
+        assert comparison.readout(frame).rows[0].multiply_adds == expected[share][1]
+    assert abs(expected[1.0][0] - expected[0.25][0]).max() > 1e-3
+    shown.show_at(0.5)
+    assert comparison.render_frame(viewpoint, size).images["own"].share == 0.5
+    assert comparison.render_frame(viewpoint, size, visible_only=True).images["own"].share == 0.25

@@ -147,9 +147,9 @@ def test_features_of_a_run_of_every_width(page: Any, tiny_eugen_run: Path, tmp_p
         field.shares = (1.0, 0.5)
     pictures = {}
     for share in shown.shares:
-        shown.evaluate_at(share)
+        shown.show_at(share)
         pictures[share] = quantise(render_rgb(shown.run, view_camera(shown.run, 0)))
-    shown.evaluate_at(1.0)
+    shown.show_at(1.0)
     with viewing([shown], tmp_path, max_size=16) as viewer:
         tab = Tab(page, viewer)
         tab.fine()

@@ -118,3 +118,34 @@ def test_half_of_a_split_is_rendered_by_each_model_at_first() -> None:
         budget.record_speed(name, 10_000, 0.1)
     whole, half = (budget.moving_size(["a", "b"], 1.0, share) for share in (1.0, 0.5))
     assert half[0] * half[1] == pytest.approx(2 * whole[0] * whole[1], rel=0.1)
+
+
+SHARES = (1.0, 0.5, 0.25)
+
+
+def steps_of(per_ray: Callable[[int], float], images: int, budget: FrameBudget) -> list[int]:
+    """Widths below the chosen one of each image, where a ray takes a time that depends on them."""
+    found = []
+    for _ in range(images):
+        step = min(budget.narrower(["a"]), len(SHARES) - 1)
+        found.append(step)
+        height, width = budget.moving_size(["a"], ASPECT)
+        rays = height * width
+        budget.record_moving(["a"], rays, 0.002 + rays * per_ray(step), full=FULL[0] * FULL[1], costs=SHARES)
+    return found
+
+
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
+@pytest.mark.parametrize("ray", [1e-6, 5e-6, 8e-6, 1.2e-5, 1.6e-5, 2.4e-5, 5e-5, 2e-4])
+def test_a_moving_image_of_few_pixels_has_fewer_features_and_one_width_at_last(ray: float, power: float) -> None:
+    """Whatever a share of the features takes of a ray's time, from as much to its square."""
+    budget = FrameBudget()
+    last = steps_of(lambda step: ray * SHARES[step] ** power, 120, budget)[-60:]
+    assert len(set(last)) == 1
+    affordable = 0.078 / (ray * SHARES[last[0]] ** power) / (FULL[0] * FULL[1])
+    assert (affordable > 1 / 17) or last[0] == len(SHARES) - 1
+    if last[0] > 0:
+        wider = 0.078 / (ray * SHARES[last[0] - 1] ** power) / (FULL[0] * FULL[1])
+        assert wider < 1 / 7
+    fast = steps_of(lambda step: 1e-6, 120, budget)
+    assert fast[-60:] == [0] * 60, "with time for all features they come back"

@@ -1,8 +1,9 @@
-"""Chooses image sizes that can be rendered within a time budget."""
+"""Chooses image sizes that can be rendered within a time budget, and how many features a moving image has."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 SMALLEST = 24
@@ -17,6 +18,46 @@ _CAUTION = 0.7
 """Exponent of that factor: part of an image's time does not depend on its rays."""
 _UNKNOWN = 5e-4
 """Seconds a ray that are guessed for a model before it has rendered."""
+
+_COARSE = 1 / 16
+"""Of all pixels: a moving image with fewer is rendered narrower."""
+_SETTLED = 6
+"""Moving images after which their number of pixels fits a width."""
+
+
+@dataclass
+class MovingWidth:
+    """The width of moving images, which follows from how many rays they can have.
+
+    Attributes:
+        steps: widths below the chosen ones.
+    """
+
+    steps: int = 0
+    _images: int = 0
+
+    def fit(self, rays: float, full: float, costs: Sequence[float]) -> float:
+        """Chooses the width of the next moving images; to be called after each.
+
+        Args:
+            rays: that the next image can have at the present width.
+            full: of the finest image.
+            costs: of a ray with the chosen width, and with each width below it; in any unit.
+
+        Returns:
+            How many times as many rays the next image can have by the change.
+        """
+        self._images += 1
+        if self._images < _SETTLED:
+            return 1.0
+        now = min(self.steps, len(costs) - 1)
+        # back only with room to spare, so that the width does not swing
+        least = [2 * _COARSE if i < now else _COARSE for i in range(len(costs))]
+        fitting = (i for i, cost in enumerate(costs) if rays * costs[now] / cost >= least[i] * full)
+        self.steps = next(fitting, len(costs) - 1)
+        if self.steps != now:
+            self._images = 0
+        return costs[now] / costs[self.steps]
 
 
 @dataclass
@@ -39,6 +80,7 @@ class FrameBudget:
     """Seconds, and rays rendered in them, by model; the longer ago, the less they count."""
     _moving_rays: dict[tuple[str, ...], float] = field(default_factory=dict)
     """Rays of the next moving image, by its models."""
+    _widths: dict[tuple[str, ...], MovingWidth] = field(default_factory=dict)
 
     def record_speed(self, name: str, rays: int, seconds: float) -> None:
         """Records that a model rendered a number of rays in a time."""
@@ -47,10 +89,27 @@ class FrameBudget:
         old_seconds, old_rays = self._spent.get(name, (0.0, 0.0))
         self._spent[name] = (_MEMORY * old_seconds + seconds, _MEMORY * old_rays + rays)
 
-    def record_moving(self, names: list[str], rays: int, seconds: float) -> None:
-        """Records that an image of several models took a time while the camera moved, encoding and sending included."""
+    def record_moving(
+        self, names: list[str], rays: int, seconds: float, *, full: float = math.inf, costs: Sequence[float] = (1.0,)
+    ) -> None:
+        """Records that an image of several models took a time while the camera moved, encoding and sending included.
+
+        Args:
+            names: of the models.
+            rays: of the image.
+            seconds: that it took.
+            full: rays of the finest image.
+            costs: as `MovingWidth.fit` takes them.
+        """
         change = (self.moving_seconds / max(seconds, 1e-6)) ** _CAUTION
-        self._moving_rays[tuple(names)] = rays * min(max(change, 1 / _MOST), _MOST)
+        following = rays * min(max(change, 1 / _MOST), _MOST)
+        width = self._widths.setdefault(tuple(names), MovingWidth())
+        self._moving_rays[tuple(names)] = following * width.fit(following, full, costs)
+
+    def narrower(self, names: list[str]) -> int:
+        """Widths below the chosen ones with which several models render the next image while the camera moves."""
+        width = self._widths.get(tuple(names))
+        return 0 if width is None else width.steps
 
     def is_measured(self, name: str) -> bool:
         """Whether a model has been measured."""

@@ -44,12 +44,14 @@ class RenderedImage:
         seconds: for rendering these columns.
         queries: number of points at which fields were evaluated; None if unknown.
         columns: the rendered ones.
+        share: of the run's features.
     """
 
     outputs: Mapping[str, NDArray[np.float32]]
     seconds: float
     queries: int | None
     columns: Columns
+    share: float = 1.0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -86,6 +88,7 @@ class Renderer:
         camera: Cameras,
         *,
         columns: Columns | None = None,
+        share: float | None = None,
         at_once: bool = False,
         wanted: Callable[[], bool] = lambda: True,
         progress: Callable[[float], None] = lambda share: None,
@@ -96,6 +99,7 @@ class Renderer:
             shown_run: the model.
             camera: `[1]`, in the model's own coordinates.
             columns: to render; None renders all.
+            share: of the run's features; None takes the one shown.
             at_once: whether the image is so small that it is one piece.
             wanted: called before every piece; False cancels.
             progress: called with the completed share after every piece.
@@ -105,6 +109,7 @@ class Renderer:
             RunError: the model fails, or has no image output.
         """
         model = shown_run.model
+        share = shown_run.share if share is None else share
         camera = camera.to(model.device)
         height, width = int(camera.height[0]), int(camera.width[0])
         first, last = columns or (0, width)
@@ -120,8 +125,10 @@ class Renderer:
             with self.lock:
                 if not wanted():  # any more: many tabs may have been served meanwhile
                     raise RenderCancelled
-                took, queries_of_piece, outputs = _render_piece(model, piece)
-            self.budget.record_speed(shown_run.name, len(piece), took)
+                with shown_run.evaluated_at(share):
+                    took, queries_of_piece, outputs = _render_piece(model, piece)
+            if share == shown_run.share:
+                self.budget.record_speed(shown_run.name, len(piece), took)
             seconds, queries, done = seconds + took, queries + queries_of_piece, done + len(piece)
             for name, value in outputs.items():
                 parts.setdefault(name, []).append(value)
@@ -131,7 +138,7 @@ class Renderer:
             whole = np.zeros((height, width, values[0].shape[-1]), dtype=np.float32)
             whole[:, first:last] = torch.cat(values).reshape(height, last - first, -1).numpy()
             shown[name] = whole
-        return RenderedImage(with_standard_names(shown), seconds, queries or None, (first, last))
+        return RenderedImage(with_standard_names(shown), seconds, queries or None, (first, last), share)
 
     def _piece(self, name: str) -> int:
         # the first piece is small: it measures the speed

@@ -131,6 +131,16 @@ class RunComparison:
             return budget.size(names, aspect, budget.first_seconds, max_size)
         return budget.next_size(names, aspect, shown_height, max_size)
 
+    def record_moving(self, frame: RenderedFrame, seconds: float) -> None:
+        """Learns from an image that was rendered while the camera moved, in a time from its camera to its sending."""
+        names, (height, width) = list(frame.images), self.full_size(frame.viewpoint)
+        runs = [self.runs[name] for name in names]
+        steps = max(len(run.shares) for run in runs)
+        # a share of the features takes at most so much of a ray's time: speeds, once measured, correct it
+        costs = [sum(run.narrower(step) for run in runs) for step in range(max(1, steps))]
+        rays = frame.size[0] * frame.size[1]
+        self.renderer.budget.record_moving(names, rays, seconds, full=height * width, costs=costs)
+
     def full_size(self, viewpoint: Viewpoint) -> tuple[int, int]:
         """Height and width of the finest image."""
         return self.renderer.budget.full_size(*self._shape(viewpoint))
@@ -159,7 +169,7 @@ class RunComparison:
             viewpoint: of all images.
             size: height and width.
             visible_only: whether to skip columns hidden by the split, as while the camera moves: the image is small
-                then, and one piece.
+                then, and one piece, and may be of fewer features.
             fine: stored in the frame.
             wanted: see `Renderer.render`.
             progress: called with the completed share.
@@ -170,6 +180,7 @@ class RunComparison:
         """
         choice = self.choice
         names, images = choice.needed(), {}
+        steps = self.renderer.budget.narrower(names) if visible_only else 0
         for number, name in enumerate(names):
             shown_run = self.runs[name]
             camera = self.camera_for(shown_run, viewpoint, size)
@@ -181,6 +192,7 @@ class RunComparison:
                 shown_run,
                 camera,
                 columns=columns,
+                share=shown_run.narrower(steps),
                 at_once=visible_only,
                 wanted=wanted,
                 progress=lambda share, number=number: progress((number + share) / len(names)),  # type: ignore[misc]
@@ -219,13 +231,13 @@ class RunComparison:
         for name, image in frame.images.items():
             if image.whole and "rgb" in image.outputs:
                 colours[name] = quantise(_tensor(image.outputs["rgb"]))
-            parameters, macs = self.runs[name].costs()
+            parameters, macs = self.runs[name].costs(image.share)
             queries = image.queries
             if queries is not None and not image.whole:
                 queries = round(queries * image.whole_seconds / image.seconds)
             truth = self._photograph(frame) if frame.fine and name in colours else None
             against = None if truth is None else psnr(colours[name], truth)
-            rows.append(ReadoutRow(name, image.whole_seconds, queries, parameters, macs, against))
+            rows.append(ReadoutRow(name, image.whole_seconds, queries, parameters, macs, against, image.share))
         mutual = psnr(*colours.values()) if len(colours) == 2 else None
         return Readout(rows, frame.size, frame.fine, mutual, frame.viewpoint.view)
 

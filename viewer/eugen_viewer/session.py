@@ -213,13 +213,16 @@ class Session(RenderStateMachine):
             self.display(frame, state)
 
     def _shown(self, viewpoint: Viewpoint) -> RenderedFrame | None:
-        """The displayed frame, if it is complete and of the same viewpoint and runs."""
+        """The displayed frame, if it is complete and of the same viewpoint and runs, with the features they are shown
+        with."""
         frame = self.frame
         if frame is None or set(frame.images) != set(self.app.comparison.choice.needed()):
             return None
         last = frame.viewpoint
         same = last.view == viewpoint.view and last.time == viewpoint.time and torch.equal(last.pose, viewpoint.pose)
-        return frame if same and all(p.whole for p in frame.images.values()) else None
+        runs = self.app.comparison.runs
+        complete = all(image.whole and image.share == runs[name].share for name, image in frame.images.items())
+        return frame if same and complete else None
 
     def _send_output_to_viewer(self, outputs: Any, static_render: bool = True) -> None:
         try:
@@ -229,9 +232,7 @@ class Session(RenderStateMachine):
                 report_failure("an image was not shown", error)
             return
         if self.state == "low_move":
-            height, width = outputs.size
-            seconds = time.monotonic() - self._began
-            self.app.comparison.renderer.budget.record_moving(list(outputs.images), height * width, seconds)
+            self.app.comparison.record_moving(outputs, time.monotonic() - self._began)
         elif self.state == "low_static" and self.next_action is None:
             self.request_render("static")  # finer at once, in place of a wait for a movement
 

@@ -15,6 +15,7 @@ from nerfstudio.models.base_model import Model
 from torch import Tensor
 
 from eugen_nerf.conversion.gpu_rendering import render_by_gpu
+from eugen_nerf.core import InferencePlan
 from eugen_nerf.core.errors import EugenError
 from eugen_nerf.evaluation.costs.resources import count_parameters, inference_parameters
 from eugen_nerf.evaluation.images.ground_truth import composite
@@ -22,6 +23,7 @@ from eugen_nerf.evaluation.images.view_rendering import eval_dataset
 from eugen_nerf.fields.counting import macs_per_query
 from eugen_nerf.fields.radiance_field import Selection
 from eugen_nerf.methods.graph_model import GraphModel
+from eugen_nerf.methods.rendering.planning import give_plans, plans_of
 from eugen_nerf.methods.runs.bundle_runs import BundleModel, open_bundle
 from eugen_nerf.methods.runs.fast_rendering import RendererChoice, plan_run, use_fast_renderer
 from eugen_nerf.methods.runs.image_metrics import Image8, quantise
@@ -54,8 +56,18 @@ class ShownRun:
     model: Model
     quality: float | None = None
     trust_config: bool = False
+    share: float = 1.0
+    """Of its features, with which it is shown: one of `shares`, where it has any."""
     _choice: RendererChoice | None = field(default=None, repr=False)
-    _costs: tuple[int, int | None] | None = field(default=None, repr=False)
+    _plans: dict[float, dict[str, InferencePlan]] = field(default_factory=dict, repr=False)
+    """Of the shares with which it was evaluated."""
+    _costs: dict[float, tuple[int, int | None]] = field(default_factory=dict, repr=False)
+    """Likewise."""
+
+    def __post_init__(self) -> None:
+        model = self.model
+        if isinstance(model, GraphModel) and model.trained_shares():
+            self.share = next(field.network.share for field in model.graph_fields().values() if field.shares)
 
     @property
     def cameras(self) -> Cameras | None:
@@ -88,7 +100,7 @@ class ShownRun:
         self.quality = quality
         self._choice = choice = use_fast_renderer(self.run, quality=quality)
         self.model = self.run.model  # a stock model may have made place for its copy
-        self.forget_costs()
+        self.forget_networks()
         return choice
 
     def render_on(
@@ -97,6 +109,7 @@ class ShownRun:
         """Has a GPU render the run's images by WebGPU, which may take seconds; as `render_by_gpu`."""
         line = render_by_gpu(self.run, gpu, wanted=wanted, quality=quality, progress=progress)
         self.model = self.run.model
+        self.forget_networks()
         return line
 
     @property
@@ -106,38 +119,74 @@ class ShownRun:
             return self.model.shares
         return self.model.trained_shares() if isinstance(self.model, GraphModel) else ()
 
-    def evaluate_at(self, share: float) -> None:
-        """Shows the run at one of `shares`; it must not be rendered meanwhile.
+    def narrower(self, steps: int) -> float:
+        """The share that is so many of `shares` below the one shown, or the last; the one shown where it has none."""
+        shares = self.shares
+        if self.share not in shares:
+            return self.share
+        return shares[min(shares.index(self.share) + steps, len(shares) - 1)]
 
-        A fast renderer keeps its grid, which all features made, and gets plans of the narrower networks.
+    def show_at(self, share: float) -> None:
+        """Shows the run at one of `shares`; it must not be rendered meanwhile.
 
         Raises:
             ConfigError: it is none of them.
         """
-        assert isinstance(self.model, GraphModel | BundleModel)
-        self.model.evaluate_at(share)
-        if self._choice is not None and self._choice.rate:
-            plan_run(self.run, self._choice.dtype)  # type: ignore[arg-type]
-        self.forget_costs()
+        self._evaluate_at(share)
+        self.share = share
 
-    def costs(self) -> tuple[int, int | None]:
-        """Number of parameters needed for evaluation, and multiply-adds of a query (None if they cannot be counted)."""
-        if self._costs is None:
-            try:
-                module = query_module(self.model)
-            except EugenError:
-                self._costs = count_parameters(self.model), None
-                return self._costs
-            try:
-                macs = macs_per_query(module, self.model.device)[0]
-            except Exception:  # a stock field may reject queries that its own model does not make
-                macs = None
-            self._costs = inference_parameters(module), macs
-        return self._costs
+    @contextmanager
+    def evaluated_at(self, share: float) -> Iterator[None]:
+        """Evaluates the run at one of `shares` within it, and as it is shown after it; nobody else may render it."""
+        if share == self.share:
+            yield
+            return
+        self.costs()  # while it is as it is shown
+        self._evaluate_at(share)
+        try:
+            yield
+        finally:
+            self._evaluate_at(self.share)
 
-    def forget_costs(self) -> None:
-        """To be called after layers of the model were replaced."""
-        self._costs = None
+    def _evaluate_at(self, share: float) -> None:
+        """A fast renderer keeps its grid, which all features made, and gets plans of the narrower networks."""
+        model = self.model
+        assert isinstance(model, GraphModel | BundleModel)
+        model.evaluate_at(share)
+        if isinstance(model, GraphModel) and self._choice is not None and self._choice.rate:
+            if share not in self._plans:
+                plan_run(self.run, self._choice.dtype)  # type: ignore[arg-type]
+                self._plans[share] = plans_of(model)
+            give_plans(model, self._plans[share])
+        if share not in self._costs:
+            self._costs[share] = self._count()
+
+    def costs(self, share: float | None = None) -> tuple[int, int | None]:
+        """Number of parameters needed for evaluation, and multiply-adds of a query (None if they cannot be counted).
+
+        Args:
+            share: with which it was evaluated before; None for the one shown.
+        """
+        share = self.share if share is None else share
+        if share not in self._costs:
+            self._costs[share] = self._count()
+        return self._costs[share]
+
+    def _count(self) -> tuple[int, int | None]:
+        try:
+            module = query_module(self.model)
+        except EugenError:
+            return count_parameters(self.model), None
+        try:
+            macs = macs_per_query(module, self.model.device)[0]
+        except Exception:  # a stock field may reject queries that its own model does not make
+            macs = None
+        return inference_parameters(module), macs
+
+    def forget_networks(self) -> None:
+        """To be called after layers of the model were replaced: drops what was counted and planned of them."""
+        self._costs.clear()
+        self._plans.clear()
 
     def photograph(self, view: int, size: tuple[int, int] | None = None) -> Image8:
         """A test view's photograph, uint8 `[height, width, 3]`, resized by averaging.

@@ -114,9 +114,16 @@ def plan_networks(
             drop_norm=drop_norm,
             encodings=encodings,
         )
-        field.network.plan, field.inference_rows = plan, rows_at_once(plan)
         plans[name] = plan
+    give_plans(model, plans)
     return plans
+
+
+def give_plans(model: GraphModel, plans: Mapping[str, InferencePlan]) -> None:
+    """Gives a model plans that were made of it, by the fields' names; others keep what they have."""
+    for name, plan in plans.items():
+        field = model.graph_fields()[name]
+        field.network.plan, field.inference_rows = plan, rows_at_once(plan)
 
 
 def rows_at_once(plan: InferencePlan) -> int:

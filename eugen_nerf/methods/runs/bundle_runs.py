@@ -81,6 +81,7 @@ class BundleModel(Model):
         box = SceneBox(aabb=torch.tensor(scene.box).view(2, 3))
         super().__init__(ModelConfig(enable_collider=False, eval_num_rays_per_chunk=FAST_RAYS), box, 0)
         self.whole, self.field = field, field
+        self._narrower: dict[float, BundledField] = {}
         self.collider = NearFarCollider(scene.near, scene.far, reset_near_plane=False)  # type: ignore[assignment]
         self.renders_colours = field.kind == "radiance"
 
@@ -95,8 +96,14 @@ class BundleModel(Model):
         Raises:
             ConfigError: it is none of them.
         """
-        self.field = self.whole if share == 1 and self.shares else self.whole.at_share(share)
-        plan_bundle(self.field, adapters=False)
+        if share == 1 and self.shares:
+            self.field = self.whole
+            return
+        if share not in self._narrower:
+            narrower = self.whole.at_share(share)
+            plan_bundle(narrower, adapters=False)
+            self._narrower[share] = narrower
+        self.field = self._narrower[share]
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # type: ignore[override]
         """`rgb`, `depth`, `accumulation`, and of a surface `z_depth` and `normals`; `[rays, channels]`."""

@@ -89,8 +89,10 @@ class ComparePanel:
             self.app.recompose()
 
     def _add_shares(self, name: str) -> viser.GuiDropdownHandle[str]:
-        words = {f"{100 * share:g} %": share for share in self.app.comparison.runs[name].shares}
-        control = self.app.server.gui.add_dropdown(f"Features of {name}", tuple(words))
+        run = self.app.comparison.runs[name]
+        words = {f"{100 * share:g} %": share for share in run.shares}
+        shown = next((word for word, share in words.items() if share == run.share), None)
+        control = self.app.server.gui.add_dropdown(f"Features of {name}", tuple(words), initial_value=shown)
         worker: NewestValueWorker[str] = NewestValueWorker(lambda word: self._evaluate_at(name, words[word]))
         control.on_update(lambda event: None if event.client is None else worker.put(control.value))
         return control
@@ -98,7 +100,7 @@ class ComparePanel:
     def _evaluate_at(self, name: str, share: float) -> None:
         comparison = self.app.comparison
         with comparison.renderer.lock:
-            comparison.runs[name].evaluate_at(share)
+            comparison.runs[name].show_at(share)
         self.app.refresh()
 
     def _go(self, client: viser.ClientHandle | None) -> None:

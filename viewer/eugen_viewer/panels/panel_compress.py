@@ -130,7 +130,7 @@ class CompressPanel:
             changed = compression.set(widths)
         if not changed:
             return
-        preview.forget_costs()
+        preview.forget_networks()
         if preview.name not in (self.app.comparison.choice.first, self.app.comparison.choice.second):
             self.app.comparison.choose(first=teacher.name, second=preview.name, mode="split")
             self.app.compare_panel.update_runs()

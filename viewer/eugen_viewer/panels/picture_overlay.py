@@ -123,6 +123,8 @@ def number_lines(readout: Readout, frames_per_second: float | None) -> Sequence[
             parts.append(f"{row.queries / (height * width):.1f} queries a ray")
         if row.multiply_adds is not None:
             parts.append(f"{row.multiply_adds:,} multiply-adds a query")
+        if row.features < 1:
+            parts.append(f"{row.features:.0%} of the features")
         lines.append(f"{row.name}: {', '.join(parts)}" if parts else row.name)
     return lines
 

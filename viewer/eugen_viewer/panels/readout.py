@@ -19,6 +19,7 @@ class ReadoutRow:
         parameters: needed for evaluation.
         multiply_adds: of a query.
         photograph: PSNR against the test view's photograph, dB.
+        features: the share of its features, of a run of several widths.
     """
 
     name: str
@@ -27,6 +28,7 @@ class ReadoutRow:
     parameters: int | None = None
     multiply_adds: int | None = None
     photograph: float | None = None
+    features: float = 1.0
 
 
 @dataclass(frozen=True)

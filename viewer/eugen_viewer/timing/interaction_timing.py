@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from viser._scene_api import _encode_image_binary
 
-from eugen_viewer.run_comparison import RunComparison
+from eugen_viewer.run_comparison import RenderedFrame, RunComparison
 from eugen_viewer.viewer_cameras import Viewpoint
 
 Size = tuple[int, int]
@@ -80,23 +80,23 @@ def _drag(comparison: RunComparison, viewpoint: Viewpoint) -> tuple[list[Size], 
         began = time.perf_counter()
         at = _turned(viewpoint, (began - start) / TURN_SECONDS)
         size = comparison.next_size(at, "low_move")
-        names = _show(comparison, at, size, moving=True)
+        frame = _show(comparison, at, size, moving=True)
         ended = time.perf_counter()
-        comparison.renderer.budget.record_moving(names, size[0] * size[1], ended - began)
+        comparison.record_moving(frame, ended - began)
         sizes.append(size)
         if ended - start > DRAG_SECONDS:
             return sizes, ended - start, at
 
 
-def _show(comparison: RunComparison, viewpoint: Viewpoint, size: Size, *, moving: bool) -> list[str]:
-    """Renders and encodes an image; names of the runs in it."""
+def _show(comparison: RunComparison, viewpoint: Viewpoint, size: Size, *, moving: bool) -> RenderedFrame:
+    """Renders and encodes an image."""
     frame = comparison.render_frame(viewpoint, size, visible_only=moving, fine=not moving)
     image = comparison.compose(frame, line=False)
     assert image is not None
     _encode_image_binary(image, "jpeg", 60 if moving else 95)
     if not moving:
         comparison.readout(frame).markdown()
-    return list(frame.images)
+    return frame
 
 
 def _turned(viewpoint: Viewpoint, turns: float) -> Viewpoint:
