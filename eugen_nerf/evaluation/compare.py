@@ -118,11 +118,16 @@ def evaluate(
     if not config_paths:
         raise ConfigError("nothing to compare: give the config.yml of at least one run")
     check_names(names, len(config_paths), reserved=BASELINE_VARIANTS)  # before minutes are spent on loading
-    names = run_names(config_paths, names)
+    names = run_names(config_paths, names, reserved=BASELINE_VARIANTS)
+    precisions, widths = parse_reduced(reduced, names), parse_shares(shares, names)
+    check_fast(fast, names)
+    further = [f"{name} {precision}" for name, precision in precisions]
+    further += [f"{name} {share:g}" for name, share in widths] + [f"{name} fast" for name in fast]
+    if twice := sorted({*further} & {*names}):
+        raise ConfigError(f"two rows would be called {twice[0]!r}: give that run another name by --names")
     baseline = baseline or names[0]
     if baseline not in names:
         raise ConfigError(f"no run is called {baseline!r}: --baseline takes one of {', '.join(names)}")
-    check_fast(fast, names)
     for path in config_paths:
         fit_seconds(path)  # a damaged record shows now, and not after rendering
     where = usable_device(device)
@@ -140,8 +145,8 @@ def evaluate(
             done()
     named = dict(zip(names, runs, strict=True))
     notes: list[str] = []
-    shown = with_reduced(named, parse_reduced(reduced, names), lambda run: load(run.path), notes)
-    shown = with_shares(shown, parse_shares(shares, names), lambda run: load(run.path), notes)
+    shown = with_reduced(named, precisions, lambda run: load(run.path), notes)
+    shown = with_shares(shown, widths, lambda run: load(run.path), notes)
     shown = with_fast(shown, fast, lambda run: load(run.path), notes)
     training = timing.train_iterations
     batches = {name: draw_batches(run, training, seed=timing.seed) for name, run in named.items()} if training else {}

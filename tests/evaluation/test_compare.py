@@ -154,6 +154,9 @@ def test_other_views_are_refused(tiny_stock_run: Path, tiny_blender: Path, tmp_p
         ({"names": ["a"]}, "1 names for 2 runs"),
         ({"names": ["a", "a"]}, "repeated or reserved"),
         ({"names": ["a", "white"]}, "repeated or reserved"),
+        ({"names": ["a", "a fast"], "fast": ["a"]}, "two rows would be called 'a fast'"),
+        ({"names": ["a 0.5", "a"], "shares": ["a:0.5"]}, "two rows would be called 'a 0.5'"),
+        ({"names": ["a", "a bfloat16"], "reduced": ["a:bfloat16"]}, "two rows would be called 'a bfloat16'"),
         ({"baseline": "absent"}, "no run is called 'absent'"),
     ],
 )

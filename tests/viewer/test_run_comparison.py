@@ -149,6 +149,7 @@ def test_names_tell_runs_apart() -> None:
     assert len(set(run_names(same, ()))) == 2
     assert run_names([paths[0], paths[0]], ()) == ["runs/a/eugen-nerf/1 (1)", "runs/a/eugen-nerf/1 (2)"]
     assert run_names(paths, ("x", "y")) == ["x", "y"]
+    assert run_names(paths, (), reserved=("b",)) == ["a/eugen-nerf", "b/eugen-nerf"]
 
 
 def test_costs_are_those_of_evaluation(pair: list[ShownRun]) -> None:

@@ -80,14 +80,20 @@ def check_names(names: Sequence[str], count: int, *, kind: str = "runs", reserve
         raise ConfigError(f"the name {taken[0]!r} is empty, repeated or reserved: give each a name of its own")
 
 
-def run_names(paths: Sequence[Path], given: Sequence[str]) -> list[str]:
-    """Names for runs: those given, else the shortest distinct parts of their paths; of bundles the last parts."""
+def run_names(paths: Sequence[Path], given: Sequence[str], *, reserved: Sequence[str] = ()) -> list[str]:
+    """Names for runs: those given, else the shortest distinct parts of their paths; of bundles the last parts.
+
+    Args:
+        paths: of the runs.
+        given: by the user, checked.
+        reserved: names that no part of a path may be, as they stand for something else.
+    """
     if given:
         return list(given)
     names: list[str] = []
     for length in (1, 2, 3, 4):
         names = ["/".join(_named_parts(path, length)) for path in paths]
-        if len(set(names)) == len(names):
+        if len({*names, *reserved}) == len(names) + len(reserved):
             return names
     return [f"{name} ({number})" for number, name in enumerate(names, start=1)]
 
