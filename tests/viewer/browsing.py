@@ -109,7 +109,7 @@ class Tab:
         self.page.screenshot(path=SHOTS / f"{name}.png")
 
 
-def until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+def until(condition: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
     """Waits for something to be so; what it is then."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -97,9 +97,9 @@ def test_compare_in_a_browser(page: Any, pair: list[ShownRun], tmp_path: Path) -
         # the page takes Markdown as a program: what others wrote must be shown as it is
         text = "failed: {a} <b> *c* |d| _e_ [f](g) `h` ~/i"
         viewer.lines.report("some work", 1.0, text)
-        page.get_by_text(text).wait_for(timeout=10_000)
+        page.get_by_text(text).wait_for(timeout=60_000)
         viewer.lines.report("some work", 1.0, "")
-        page.get_by_text(text).wait_for(state="detached", timeout=10_000)
+        page.get_by_text(text).wait_for(state="detached", timeout=60_000)
         tab.fine()
 
         tab.drag("Split position", 60)
