@@ -6,6 +6,8 @@ import shutil
 
 NO_CHROMIUM = "no Chromium here: apt-get install chromium"
 NO_PLAYWRIGHT = "Playwright is not installed: pip install -e '.[dev]'"
+MILLISECONDS = 90_000
+"""That a test waits for what a page is expected to do, at most: other tests run beside it."""
 
 
 def chromium() -> str | None:

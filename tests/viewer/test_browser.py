@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from browsing import SOFTWARE_GL, Tab, change, shown_pixels, until, viewing
-from installed_browser import NO_CHROMIUM, NO_PLAYWRIGHT, chromium
+from installed_browser import MILLISECONDS, NO_CHROMIUM, NO_PLAYWRIGHT, chromium
 from PIL import Image
 
 from eugen_nerf.evaluation.images.view_rendering import render_rgb, view_camera
@@ -52,6 +52,7 @@ window.cancelAnimationFrame = clearTimeout;
 def seldom_drawn(browser: Any, width: int, height: int) -> Any:
     """A new page of a size."""
     page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(MILLISECONDS)
     page.add_init_script(SELDOM_DRAWN)
     return page
 

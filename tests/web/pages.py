@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from installed_browser import chromium
+from installed_browser import MILLISECONDS, chromium
 
 from eugen_nerf.web.page import PageField, own_sources, web_page
 from eugen_nerf.web.page_files import write_page
@@ -76,6 +76,7 @@ class Opened:
 
     def __init__(self, browser: Any, address: str, **options: Any) -> None:
         self.page = browser.new_page(viewport=options.pop("viewport", {"width": 900, "height": 600}), **options)
+        self.page.set_default_timeout(MILLISECONDS)
         self.requests: list[str] = []
         self.errors: list[str] = []
         self.page.on("request", lambda request: self.requests.append(request.url))
