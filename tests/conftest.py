@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What has been imported by now stays: the collector of garbage need not look through it, 0.4 s each time."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _events_end_with_their_test() -> Iterator[None]:
+    """Closes what trainings write events to: nerfstudio would write those of each later training there too."""
+    yield
+    if "nerfstudio.utils.writer" in sys.modules:
+        from nerfstudio.utils import writer
+
+        for each in writer.EVENT_WRITERS:
+            if isinstance(each, writer.TensorboardWriter):
+                each.tb_writer.close()
+        writer.EVENT_WRITERS.clear()
 
 
 @pytest.fixture(scope="session")
