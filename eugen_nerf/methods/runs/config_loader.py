@@ -12,6 +12,7 @@ import enum
 import importlib
 import pathlib
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, get_origin, get_type_hints
 
 import torch
@@ -179,7 +180,7 @@ def _check_types(value: Any, checked: set[int]) -> None:
 
 
 def _checked_field(config: Any, field: dataclasses.Field[Any]) -> Any:
-    cls = type(config)
+    cls: type = type(config)
     where = f"{cls.__name__}.{field.name}"
     try:
         value = getattr(config, field.name)
@@ -188,7 +189,7 @@ def _checked_field(config: Any, field: dataclasses.Field[Any]) -> Any:
     try:
         check_type(
             value,
-            get_type_hints(cls)[field.name],
+            _field_types(cls)[field.name],
             forward_ref_policy=ForwardRefPolicy.IGNORE,
             collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS,
         )
@@ -197,6 +198,12 @@ def _checked_field(config: Any, field: dataclasses.Field[Any]) -> Any:
     if field.name == "_target" and not _is_target(value, field):
         raise RefusedConfigError(f"{where} cannot be {shown(value)}")
     return value
+
+
+@cache
+def _field_types(cls: type) -> dict[str, Any]:
+    """Once a class: looking names up takes longer than all else of reading a configuration."""
+    return get_type_hints(cls)
 
 
 def _is_target(value: Any, field: dataclasses.Field[Any]) -> bool:
