@@ -9,7 +9,7 @@ ifneq ($(wildcard ../shared/torch),)
 export TORCH_HOME ?= $(abspath ../shared/torch)
 endif
 
-.PHONY: install demo test test-processors lint docs bench bench-long gpu-pack clean
+.PHONY: install demo test test-long test-processors lint docs bench bench-long gpu-pack clean
 
 install: $(READY)
 
@@ -30,6 +30,10 @@ demo: install
 
 test: install lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# the few tests that take minutes each: README's commands, a whole suite, two processes, a day on a GPU by rehearsal
+test-long: install
+	$(BIN)/python -m pytest -m long -n 2 --dist loadfile --no-loadscope-reorder
 
 # the tests that depend on a processor's instructions or on a compiler, with fewer of either. torch's cache of compiled
 # code does not know of the limits, and would give one what it compiled under another.

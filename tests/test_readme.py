@@ -95,6 +95,7 @@ def ran(home: Path, offline: dict[str, str]) -> list[str]:
     return done
 
 
+@pytest.mark.long
 def test_every_command_of_the_page_runs(ran: list[str]) -> None:
     names = {name for name in SMALL for words in ran if words.startswith(name)}
     assert names == set(SMALL)
@@ -174,6 +175,7 @@ def test_a_plan_runs() -> None:
     assert (density.shape[0], colour.shape) == (1000, (1000, 3))  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 def test_a_bundle_is_read(ran: list[str], home: Path, offline: dict[str, str]) -> None:
     dense = next(words.split()[2] for words in ran if words.startswith("eugen-distill"))
     small = ["--num-features", "16", "--max-rays", "512", "--ray-fraction", "1", "--bundle", str(home / "DIR")]
@@ -184,6 +186,7 @@ def test_a_bundle_is_read(ran: list[str], home: Path, offline: dict[str, str]) -
     assert found["colour"].shape == (5, 3)  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 def test_a_signed_distance_is_read(ran: list[str], monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.chdir(home)
     run = next(words.split()[3] for words in ran if words.startswith("eugen-sdf mesh"))

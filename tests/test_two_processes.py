@@ -27,6 +27,8 @@ from eugen_nerf.methods.graph_model import DIVERGENCE_CHECK_INTERVAL
 from eugen_nerf.methods.presets.static import _in_one_line
 from eugen_nerf.methods.runs.loading import Run, load_run
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def folder(

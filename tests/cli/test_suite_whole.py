@@ -10,9 +10,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from eugen_nerf.cli.support.runner import tool
+
+pytestmark = pytest.mark.long
 
 SCORES = ("variant", "psnr", "ssim", "predictions_sha256", "parameters", "macs_per_query", "step")
 

@@ -28,6 +28,8 @@ from eugen_nerf.gpu_day.rows import read_rows
 from eugen_nerf.gpu_day.supervisor import Supervisor, measure_part
 from eugen_nerf.gpu_day.tiny_sets import write_tiny_sets
 
+pytestmark = pytest.mark.long
+
 FUNCTIONS = {part.name: part.function for part in PARTS}
 
 
