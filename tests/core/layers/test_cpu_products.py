@@ -83,6 +83,52 @@ def test_gradients_of_gradients_are_those_of_float64(faster: OneDNNGains) -> Non
         assert float((own.double() - exact).norm() / exact.norm()) < 1e-5
 
 
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "rows": lambda m: m[:24, :16].contiguous(),
+    "columns": lambda m: m[:16, :24].contiguous().mT,
+    "a part": lambda m: m[:24, :16],
+    "a part of columns": lambda m: m[:16, :24].mT,
+    "every second": lambda m: m[::2, ::2][:24, :16],
+    "one column": lambda m: m[:24, :1],
+    "one row": lambda m: m[:1, :16],
+    "a row for all": lambda m: m[:1, :16].expand(24, 16),
+}
+
+
+@needs_onednn
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("x", ["rows", "columns", "a part"])
+def test_no_layout_meets_the_reference_implementation(x: str, layout: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is a thousand times as slow. Narrower networks within one are parts of its matrices."""
+    torch.manual_seed(3)
+    weight = LAYOUTS[layout](torch.randn(64, 64))
+    rows = LAYOUTS[x](torch.randn(64, 64))[:, : weight.shape[1]]
+    if layout == "one column":
+        rows = rows[:, :1]
+    capfd.readouterr()
+    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+        found = cpu_products.onednn_linear(rows, weight, None)
+    said = [line for line in capfd.readouterr().out.splitlines() if ",exec," in line]
+    assert said
+    assert not [line for line in said if ",ref" in line]
+    torch.testing.assert_close(found, F.linear(rows, weight), rtol=1e-5, atol=1e-5)
+
+
+@needs_onednn
+def test_a_share_of_a_network_trains_through_it(faster: OneDNNGains, capfd: pytest.CaptureFixture[str]) -> None:
+    network = LayerGraph(
+        {"a": DenseLinear(6, 32), "b": DenseLinear(32, 32), "c": DenseLinear(32, 4, "identity")},
+        {"a": [0], "b": ["a"], "c": ["b"]}, (6,), ["c"],
+    )  # fmt: skip
+    network.share = 0.5
+    capfd.readouterr()
+    with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+        network(torch.randn(MIN_ROWS, 6))[0].square().sum().backward()
+    said = capfd.readouterr().out
+    assert ",exec," in said
+    assert not [line for line in said.splitlines() if ",exec," in line and ",ref" in line]
+
+
 @needs_onednn
 def test_what_is_not_a_number_stays_so(faster: OneDNNGains) -> None:
     x, weight, bias = tensors(MIN_ROWS)
