@@ -49,10 +49,11 @@ def function_patches(counts: Counts) -> Iterator[Any]:
     like = {f"{name}_like" for name in ("empty", "full", "ones", "rand", "randint", "randn", "zeros")}
     names = {f.__name__ for f in _device_constructors()} | like | PUT_TOGETHER
     makers = {name: getattr(torch, name) for name in names if hasattr(torch, name)}
-    for name, original in makers.items():
-        made = _constructor(counts, name, original)
-        for module in [m for m in sys.modules.values() if vars(m).get(name) is original]:  # `from torch import tensor`
-            yield mock.patch.object(module, name, made)
+    made = {name: _constructor(counts, name, original) for name, original in makers.items()}
+    for module in list(sys.modules.values()):  # `from torch import tensor`
+        content = vars(module)
+        for name in [name for name in makers.keys() & content.keys() if content[name] is makers[name]]:
+            yield mock.patch.object(module, name, made[name])
     for name in METHODS:
         yield mock.patch.object(Tensor, name, _constructor(counts, name, getattr(Tensor, name)))
     for name in DRAWS:

@@ -65,7 +65,7 @@ class PretendedOperations(TorchDispatchMode):
                 self.counts.wait("copy between devices")
         elif name in MASKED:
             self._check_indices(name, args)
-        elif not name.startswith(("_foreach_", "_fused_", "_amp_", "index_fill_")):
+        elif CPU in devices and not name.startswith(("_foreach_", "_fused_", "_amp_", "index_fill_")):
             strict = name in ON_ONE_DEVICE
             written = [args[0]] if name.endswith("_") else [v for k, v in kwargs.items() if k.startswith("out")]
             numbers = {id(t) for t in tensors if t.ndim == 0 and not strict} - {id(t) for t in written}
