@@ -35,9 +35,10 @@ DRAW = """async ([numbers, view]) => {
   const drawn = await engine.draw({ ...view, fields: numbers.map((i) => fields[i]) });
   return [drawn, packed(await engine.pixels())];
 }"""
-QUERY = """async ([number, points]) => {
+QUERY = """async ([description, points]) => {
   const { queryField } = await import("/field_query.js");
-  return packed(await queryField(fields[number], new Float32Array(points)));
+  const binary = await (await fetch("/binary")).arrayBuffer();
+  return packed(await queryField(engine.gpu, description, binary, new Float32Array(points)));
 }"""
 
 
@@ -63,9 +64,11 @@ class EnginePage:
         drawn, packed = self.page.evaluate(DRAW, [fields, settings])
         return _unpacked(packed).reshape(camera.height, camera.width, 3), drawn
 
-    def query(self, field: int, points: np.ndarray) -> np.ndarray:
-        """Outputs `[n, 4]` at points `[n, 8]`."""
-        return _unpacked(self.page.evaluate(QUERY, [field, points.flatten().tolist()])).reshape(-1, 4)
+    def query(self, data: SceneData, points: np.ndarray) -> np.ndarray:
+        """Outputs `[n, 4]` of a scene's field at points `[n, 8]`; shaders of its renderer are not compiled."""
+        self.binary = data.binary
+        found = self.page.evaluate(QUERY, [data.description, points.flatten().tolist()])
+        return _unpacked(found).reshape(-1, 4)
 
     def _serve(self, route: Any) -> None:
         url = route.request.url

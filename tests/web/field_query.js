@@ -1,7 +1,9 @@
 // A field queried at points, without a renderer.
 
+import { BlockReader } from "/engine/block_reader.js";
+import { checkDescription } from "/engine/scene_check.js";
 import { refuse } from "/shaders/wgsl_words.js";
-import { tileModule } from "/shaders/wgsl_field.js";
+import { planField, tileModule } from "/shaders/wgsl_field.js";
 
 const NUMBERS = 8; // of a point: x, y, z, time, direction, and one that is not used
 
@@ -32,20 +34,23 @@ const BODY = /* wgsl */ `
 `;
 
 // Density, red, green and blue, or distance and three zeros, `[n, 4]`.
-//   field: loaded by an engine. points: float32 `[n, 8]`.
-export async function queryField({ gpu, passes }, points) {
-  const { plans: [plan], weights, table } = passes;
+//   gpu: an engine's. description, binary: of a scene. points: float32 `[n, 8]`.
+export async function queryField(gpu, description, binary, points) {
+  checkDescription(description);
+  const [plan] = planField(description.field, new BlockReader(description.blocks, binary), gpu);
   if (plan.frustum) refuse("it is a field of frustums, and points have none");
   const count = points.length / NUMBERS;
   const code = tileModule(plan, BINDINGS, BODY);
   const pipeline = await gpu.pipeline("points", code);
   const inputs = gpu.filled("points", points);
+  const weights = gpu.filled("weights", plan.constants);
+  const table = gpu.filled("tables", plan.table);
   const results = gpu.storage("results", 16 * count);
   const encoder = gpu.device.createCommandEncoder();
   const pass = encoder.beginComputePass();
   gpu.dispatch(pass, pipeline, [inputs, weights, table, results], [Math.ceil(count / plan.layout.samples)]);
   pass.end();
   const numbers = new Float32Array(await gpu.read(encoder, results, 16 * count));
-  for (const buffer of [inputs, results]) buffer.destroy();
+  for (const buffer of [inputs, weights, table, results]) buffer.destroy();
   return numbers;
 }

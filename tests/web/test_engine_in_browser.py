@@ -78,7 +78,7 @@ def queried(page: EnginePage, field: BundledField, count: int = 70) -> tuple[np.
         moving = getattr(field, "deformation", None) is not None
         expected = torch.cat(exact(points, towards, times if moving else None), dim=-1)
     inputs = torch.cat([points, times, towards, torch.zeros(count, 1)], dim=-1)
-    return page.query(page.load(scene_data(field)), inputs.numpy()), expected.detach().numpy()
+    return page.query(scene_data(field), inputs.numpy()), expected.detach().numpy()
 
 
 @pytest.mark.parametrize("kind", POINTS)

@@ -28,11 +28,18 @@ export class GpuTools {
     tools.ownTiles = tools.software && !tiles;
     tools.bandPixels = tools.software ? SOFTWARE_BAND_PIXELS : BAND_PIXELS;
     tools.passing = [];
+    tools.pipelines = new Map();
     return tools;
   }
 
-  // A compute pipeline; its shader was generated, so what a user can do about an error is to report it.
-  async pipeline(label, code) {
+  // A compute pipeline, compiled once: fields of the same layers, and all that share a renderer, have the same code.
+  pipeline(label, code) {
+    if (!this.pipelines.has(code)) this.pipelines.set(code, this.compiled(label, code));
+    return this.pipelines.get(code);
+  }
+
+  // The shader was generated, so what a user can do about an error is to report it.
+  async compiled(label, code) {
     const module = this.device.createShaderModule({ label, code });
     try {
       return await this.device.createComputePipelineAsync({ label, layout: "auto", compute: { module } });
