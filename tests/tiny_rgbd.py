@@ -100,6 +100,11 @@ def isdf_trainer(
     return trainer
 
 
+def few_rays(config: Any) -> None:
+    """Steps of 100 rays: enough for a surface that is shown or compared."""
+    config.pipeline.datamanager.train_num_rays_per_batch = config.pipeline.datamanager.check_rays = 100
+
+
 def isdf_config(data: Path, output: Path, *, iterations: int, method: str = "eugen-isdf-small") -> Any:
     """The configuration of one of the signed distance presets with a narrow network, for the CPU."""
     from nerfstudio.configs.method_configs import all_methods

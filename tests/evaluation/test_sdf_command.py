@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_rgbd import isdf_trainer
+from tiny_rgbd import few_rays, isdf_trainer
 
 from eugen_nerf.cli.sdf import main
 from eugen_nerf.data import rgbd_parser
@@ -36,7 +36,7 @@ def runs(room: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     """The config.yml of a dense and an EUGen run of few steps: enough for a surface."""
     found = {}
     for variant in ("dense", "eugen"):
-        trainer = isdf_trainer(room, tmp_path_factory.mktemp(variant), iterations=40, variant=variant)
+        trainer = isdf_trainer(room, tmp_path_factory.mktemp(variant), iterations=40, variant=variant, change=few_rays)
         trainer.train()
         found[variant] = trainer.config.get_base_dir() / "config.yml"
     return found

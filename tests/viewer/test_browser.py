@@ -391,10 +391,10 @@ def test_a_surface_in_a_browser(page: Any, tiny_isdf_run: Path, tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def tiny_isdf_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tiny_rgbd import isdf_trainer, write_sequence
+    from tiny_rgbd import few_rays, isdf_trainer, write_sequence
 
     root = tmp_path_factory.mktemp("isdf")
     data = write_sequence(root / "data", np.linspace(0, 2 * np.pi, 12, endpoint=False))
-    trainer = isdf_trainer(data, root / "runs", iterations=120)
+    trainer = isdf_trainer(data, root / "runs", iterations=120, change=few_rays)
     trainer.train()
     return trainer.config.get_base_dir() / "config.yml"
