@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -149,11 +150,24 @@ def test_a_slow_gpu_moves_with_fewer_features_and_rests_with_those_chosen(show: 
     tab.page.keyboard.up("ArrowRight")
 
 
-def test_a_width_that_is_not_compiled_is_not_moved_with(show: Open) -> None:
+def test_a_width_is_moved_with_once_it_is_compiled_and_is_no_sudden_load(show: Open) -> None:
     tab = show([elastic()])
-    tab.page.evaluate("() => { window.fake.compiling = new Promise(() => {}); window.fake.nanoseconds = 20000; }")
+    tab.page.evaluate("""() => {
+      window.fake.compiling = new Promise((done) => (window.fake.go = done));
+      window.fake.nanoseconds = 20000;
+    }""")
     tab.page.wait_for_function("() => window.fake.draws.length > 0")
+    tab.still()
     assert {tuple(draw["shares"]) for draw in fly(tab, 20)} == {(0,)}
+    tab.page.evaluate("""() => {
+      window.fake.draws.splice(0, window.fake.draws.length - 1);
+      window.fake.go();
+    }""")
+    tab.page.wait_for_function("() => window.fake.draws.length >= 20")
+    draws = tab.page.evaluate("window.fake.draws")
+    assert draws[-1]["shares"] == [2]
+    pixels = [draw["camera"]["width"] * draw["camera"]["height"] for draw in draws]
+    assert all(after <= 1.4 * before for before, after in pairwise(pixels))
     tab.page.keyboard.up("ArrowRight")
 
 

@@ -48,7 +48,8 @@ export class Pacing {
     // back only with room to spare, so that the width does not swing
     const widest = costs.findIndex((cost, i) => share(cost) >= (i < now ? 2 * COARSE : COARSE));
     const next = widest < 0 ? costs.length - 1 : widest;
-    if (next !== now) [this.since, this.moving] = [0, share(costs[next]) * full];
+    // fewer pixels at once, more by and by: at the fewest, a GPU may be slower than that number says
+    if (next !== now) [this.since, this.moving] = [0, Math.min(this.moving, share(costs[next]) * full)];
     this.narrower = next;
   }
 
