@@ -2,7 +2,7 @@
 
 import { EngineError } from "./engine_error.js";
 
-const fake = (window.fake = { draws: [], prepared: [], compiling: null, opened: 0, fail: null, nanoseconds: 50, lose: null });
+const fake = (window.fake = { draws: [], prepared: [], compiling: window.compiling ?? null, opened: 0, fail: null, nanoseconds: 50, lose: null });
 
 export async function openEngine(canvas) {
   const wanted = new URLSearchParams(location.search).get("fail");

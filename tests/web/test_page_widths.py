@@ -152,16 +152,16 @@ def test_a_slow_gpu_moves_with_fewer_features_and_rests_with_those_chosen(show: 
 
 def test_a_width_is_moved_with_once_it_is_compiled_and_is_no_sudden_load(show: Open) -> None:
     tab = show([elastic()])
-    tab.page.evaluate("""() => {
-      window.fake.compiling = new Promise((done) => (window.fake.go = done));
-      window.fake.nanoseconds = 20000;
-    }""")
-    tab.page.wait_for_function("() => window.fake.draws.length > 0")
+    # before the page opens, or it may have compiled all widths by then
+    tab.page.add_init_script("window.compiling = new Promise((done) => (window.go = done))")
+    tab.page.reload()
+    tab.still()
+    tab.page.evaluate("window.fake.nanoseconds = 20000")
     tab.still()
     assert {tuple(draw["shares"]) for draw in fly(tab, 20)} == {(0,)}
     tab.page.evaluate("""() => {
       window.fake.draws.splice(0, window.fake.draws.length - 1);
-      window.fake.go();
+      window.go();
     }""")
     tab.page.wait_for_function("() => window.fake.draws.length >= 20")
     draws = tab.page.evaluate("window.fake.draws")
