@@ -18,8 +18,9 @@ from eugen_nerf.core.ranges import COUNT, POSITIVE
 from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.studies.study_run import Case, Column, Study, train
 
-EUGEN = ("eugen", "eugen-fixed", "eugen-data")
-"""Kinds of EUGen layers: with A and G trained, with A alone, and started from data (`core/layers/data_start.py`)."""
+EUGEN = ("eugen", "eugen-fixed", "eugen-data", "eugen-harmonic", "eugen-harmonic-data")
+"""Kinds of EUGen layers: with A and G trained, with A alone, started from data (`core/layers/data_start.py`), and of
+degree 2 with harmonic products."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class LayerFit(Study):
         "low rank for ReLU, softplus and GELU. Here the learning rate is chosen for each layer on points held out for "
         "that, and errors are on others; eugen-k2 has two degrees and so half the features; snnk's features are "
         "cosines, whatever the activation; eugen-fixed trains A alone; eugen-data starts with features centred on the "
-        "training points, none of them dead."
+        "training points, none of them dead; eugen-harmonic has degree 2 with harmonic products."
     )
 
     width: Annotated[int, COUNT] = 512
@@ -121,15 +122,20 @@ class LayerFit(Study):
         _check_variant(str(case["kind"]))
         torch.manual_seed(seed)
         kind, _, degree = str(case["kind"]).partition("-k")
-        m, order = int(case["m"]), int(degree or 1)
+        harmonic = kind.startswith("eugen-harmonic")
+        m, order = int(case["m"]), int(degree or (2 if harmonic else 1))
         if kind in EUGEN:
             # the same multiply-adds: a degree more is a block of features more
-            phi = "relu" if order == 1 else "identity"
-            eugen = EUGenConfig(degree=order, phi=phi, train_projection=kind != "eugen-fixed")
+            eugen = EUGenConfig(
+                degree=order,
+                phi="relu" if order == 1 else "identity",
+                product="harmonic" if harmonic else "plain",
+                train_projection=kind != "eugen-fixed",
+            )
             layer = LayerSpec("eugen", num_features=max(1, m // order), eugen=eugen, seed=seed).build(
                 self.width, self.width
             )
-            if kind == "eugen-data":
+            if kind.endswith("-data"):
                 assert isinstance(layer, EUGenLinear)
                 start_from_data(layer, inputs, outputs)
             return layer
@@ -141,8 +147,8 @@ class LayerFit(Study):
 
 
 def _check_variant(kind: str) -> None:
-    if not re.fullmatch(rf"({'|'.join(EUGEN)})(-k[1-9]\d?)?|snnk|lowrank|monarch", kind):
+    if not re.fullmatch(rf"({'|'.join(EUGEN[:3])})(-k[1-9]\d?)?|{'|'.join(EUGEN[3:])}|snnk|lowrank|monarch", kind):
         raise ConfigError(
-            f"variant {kind!r} is unknown; choose eugen, eugen-k2 (of degree 2, ...), eugen-fixed, eugen-data, snnk, "
-            "lowrank or monarch"
+            f"variant {kind!r} is unknown; choose eugen, eugen-k2 (of degree 2, ...), eugen-fixed, eugen-data, "
+            "eugen-harmonic, eugen-harmonic-data, snnk, lowrank or monarch"
         )

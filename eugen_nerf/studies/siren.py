@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 import torch
 from torch import Tensor, nn
 
-from eugen_nerf.core import EUGenConfig, EUGenLinear
+from eugen_nerf.core import EUGenConfig, EUGenLinear, start_from_data
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.layers.projections import seeded_generator
 from eugen_nerf.core.ranges import COUNT, POSITIVE
@@ -20,6 +20,9 @@ from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.studies.study_run import Case, Column, Study, train
 
 FREQUENCY = 30.0
+VARIANTS = ("dense", "eugen", "eugen-data", "harmonic", "harmonic-data", "lowrank", "narrow")
+"""Kinds of networks: sines of EUGen layers of degree 1, in place of the sines EUGen layers of degree 2 with harmonic
+products, either started from data (`core/layers/data_start.py`) or not, and baselines."""
 _GRADIENT_POINTS = 4096
 
 
@@ -72,9 +75,10 @@ class SirenFit(Study):
     spans: ClassVar[tuple[str, ...]] = ("features", "variants")
     remark: ClassVar[str] = (
         "The paper fits an image and its gradients with a SIREN 3 x 256 whose hidden layer has m = 32 features, at a "
-        "third of the size. Here all hidden layers are replaced; lowrank and narrow have eugen's parameters, and every "
-        "learning rate is the best of those tried. PSNR is on the pixels that are learned, as in the paper; the "
-        "gradient is the network's own against central differences of the photograph, relative to their norm."
+        "third of the size. Here all hidden layers are replaced; lowrank and narrow have eugen's parameters, harmonic "
+        "has degree 2 in place of sines, and every learning rate is the best of those tried. PSNR is on the pixels "
+        "that are learned, as in the paper; the gradient is the network's own against central differences of the "
+        "photograph, relative to their norm."
     )
 
     size: Annotated[int, COUNT] = 256
@@ -113,7 +117,7 @@ class SirenFit(Study):
                 return float((model(x).clamp(-1, 1) - y).square().mean())
 
         model, rate = train(
-            lambda: self._network(case, seed),
+            lambda: self._network(case, seed, x),
             lambda step: (x[order[step]], y[order[step]]),
             error,
             steps=self.steps,
@@ -127,7 +131,8 @@ class SirenFit(Study):
             "rate": rate,
         }
 
-    def _network(self, case: Case, seed: int) -> nn.Module:
+    def _network(self, case: Case, seed: int, x: Tensor) -> nn.Module:
+        """A network before its first step; `x` are the coordinates that it is trained on."""
         torch.manual_seed(seed)
         kind, m, width = case["kind"], case["m"], self.width
         _check_variant(kind)
@@ -135,14 +140,22 @@ class SirenFit(Study):
             width = max(4, round(math.sqrt(2 * m * width)))
         hidden: list[nn.Module] = []
         for i in range(self.depth - 1):
-            if kind == "eugen":
+            if kind.startswith("eugen"):
                 hidden.append(EUGenSine(width, m, seed + i))
+            elif kind.startswith("harmonic"):
+                # the same multiply-adds: a degree more is a block of features more
+                features = max(1, m // 2)
+                config = EUGenConfig(features, 2, phi="identity", product="harmonic", norm=False, seed=seed + i)
+                hidden.append(EUGenLinear(width, width, config))
             else:
                 hidden.append(Sine(width, width, rank=m if kind == "lowrank" else None))
         last = nn.Linear(width, 1)
         bound = math.sqrt(6 / width) / FREQUENCY
         nn.init.uniform_(last.weight, -bound, bound)
-        return nn.Sequential(Sine(2, width, first=True), *hidden, last)
+        network = nn.Sequential(Sine(2, width, first=True), *hidden, last)
+        if kind.endswith("-data"):
+            _start_from_data(network, x)
+        return network
 
     def _multiply_adds(self, model: nn.Module) -> int:
         """Of a pixel, EUGen's output maps merged into their consumers (Eq. 29)."""
@@ -150,7 +163,7 @@ class SirenFit(Study):
         total, merged_width = 0, None
         for layer in stages:
             width = layer.in_features if merged_width is None else merged_width
-            rows = layer.out_features if isinstance(layer, nn.Linear) else layer.config.num_features
+            rows = layer.out_features if isinstance(layer, nn.Linear) else layer.weight.shape[1]
             total += width * rows
             merged_width = None if isinstance(layer, nn.Linear) else rows
         return total
@@ -168,9 +181,19 @@ class SirenFit(Study):
         return float((torch.cat(parts) - truth).norm() / truth.norm())
 
 
+@torch.no_grad()
+def _start_from_data(network: nn.Sequential, x: Tensor) -> None:
+    for layer in network:
+        if isinstance(layer, EUGenSine):
+            start_from_data(layer.layer, FREQUENCY * x)
+        elif isinstance(layer, EUGenLinear):
+            start_from_data(layer, x)
+        x = layer(x)
+
+
 def _check_variant(kind: str) -> None:
-    if kind not in ("dense", "eugen", "lowrank", "narrow"):
-        raise ConfigError(f"variant {kind!r} is unknown; choose dense, eugen, lowrank or narrow")
+    if kind not in VARIANTS:
+        raise ConfigError(f"variant {kind!r} is unknown; choose {', '.join(VARIANTS[:-1])} or {VARIANTS[-1]}")
 
 
 def photograph(size: int) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from torch import nn
 
 from eugen_nerf.cli.study import is_study, read_study, run_study
 from eugen_nerf.cli.suite import keep_older
-from eugen_nerf.core import atomic_paths
+from eugen_nerf.core import EUGenLinear, atomic_paths
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.evaluation.reports.study_report import study_rows, study_tables
 from eugen_nerf.evaluation.reports.svg_plots import errors_svg, undominated
@@ -44,11 +44,15 @@ SIREN = SirenFit(size=16, width=32, depth=2, steps=40, batch=256, features=(4,),
 
 def test_every_variant_of_a_layer_has_the_same_cost_and_its_own_error() -> None:
     study = dataclasses.replace(
-        FIT, variants=("eugen", "eugen-k2", "eugen-data", "eugen-fixed", "snnk", "lowrank", "monarch")
+        FIT,
+        variants=(
+            *("eugen", "eugen-k2", "eugen-data", "eugen-fixed", "eugen-harmonic", "eugen-harmonic-data"),
+            *("snnk", "lowrank", "monarch"),
+        ),
     )
     found = {case["variant"]: study.run(case, 0) for case in study.cases()}
     assert list(found) == list(study.variants)
-    assert len({result["mse"] for result in found.values()}) == 7
+    assert len({result["mse"] for result in found.values()}) == 9
     assert {result["multiply_adds"] for result in found.values()} == {2 * 8 * 16}
     assert all(result["rate"] in study.rates for result in found.values())
     assert found["eugen"] == study.run(study.cases()[0], 0), "the same seed, the same result"
@@ -143,6 +147,29 @@ def test_siren_learns_an_image_and_counts_its_network() -> None:
     assert found["eugen, m = 4"]["multiply_adds"] == 2 * 32 + 32 * 4 + 4 * 1, "what A gives is taken over by the last"
     assert found["lowrank, m = 4"]["multiply_adds"] == 2 * 32 + 2 * 32 * 4 + 32
     assert found["narrow, m = 4"]["parameters"] < found["dense"]["parameters"]
+
+
+def test_harmonic_layers_in_a_siren_cost_what_its_sines_do() -> None:
+    """Half as many features of each of two degrees: the same multiply-adds and, but for biases, parameters."""
+    study = dataclasses.replace(SIREN, variants=("eugen", "eugen-data", "harmonic", "harmonic-data"))
+    found = {case["kind"]: study.run(case, 0) for case in study.cases()}
+    assert len({result["psnr"] for result in found.values()}) == 4
+    assert {result["multiply_adds"] for result in found.values()} == {2 * 32 + 32 * 4 + 4 * 1}
+    assert len({result["parameters"] for result in found.values()}) == 1
+
+
+def test_a_siren_started_from_data_begins_at_features_centred_on_the_image() -> None:
+    """Every hidden layer, the second on what the first gives once started: its mean output is what its bias says."""
+    study = dataclasses.replace(SIREN, depth=3, features=(8,))
+    x, _ = photograph(16)
+    for kind in ("eugen-data", "harmonic-data"):
+        hidden = x
+        for layer in study._network({"kind": kind, "m": 8}, 0, x):
+            inputs, hidden = hidden, layer(hidden)
+            if kind == "harmonic-data" and isinstance(layer, EUGenLinear):
+                assert torch.allclose(layer.features(inputs)[:, :4].mean(dim=0), torch.zeros(4), atol=1e-4)
+            if len(inputs[0]) == len(hidden[0]):
+                assert torch.allclose(hidden.mean(dim=0), torch.zeros(len(hidden[0])), atol=1e-4), kind
 
 
 def test_the_gradient_is_that_of_the_network() -> None:
@@ -246,7 +273,7 @@ def test_what_is_no_study_is_refused(tmp_path: Path, content: dict[str, Any], me
     with pytest.raises(ConfigError, match="'k' is unknown"):
         LayerFit(width=8)._layer({"kind": "k", "m": 4, "group": "relu"}, 0, torch.zeros(2, 8), torch.zeros(2, 8))
     with pytest.raises(ConfigError, match="'k' is unknown"):
-        SIREN._network({"kind": "k", "m": 4}, 0)
+        SIREN._network({"kind": "k", "m": 4}, 0, torch.zeros(2, 2))
 
 
 @pytest.mark.parametrize("path", [p for p in sorted((ROOT / "configs").glob("*.yml")) if is_study(p)], ids=str)
