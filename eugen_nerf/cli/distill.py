@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from eugen_nerf.conversion.teachers.teacher import Teacher
     from eugen_nerf.methods.runs.loading import Run
 
+MUCH = 0.3
+"""dB lost from which on training a narrower network is named as another way."""
+
 
 @dataclass
 class Distill:
@@ -133,7 +136,7 @@ class Distill:
         from eugen_nerf.conversion.conversion_settings import NO_LAYERS
         from eugen_nerf.conversion.conversion_table import print_budget, print_reports
         from eugen_nerf.conversion.convert_run import open_teacher
-        from eugen_nerf.conversion.run_writer import write_run
+        from eugen_nerf.conversion.run_writer import NARROWER, write_run
         from eugen_nerf.core.distributed import first_process_value, process_index
         from eugen_nerf.methods.runs.loading import load_run
         from eugen_nerf.methods.runs.training_data import training_data_files
@@ -168,12 +171,19 @@ class Distill:
         student = converted.student
         if pending is not None:
             pending.note(student.trainer.get_base_dir() / "config.yml")
-        files = {**self._drawings(converted), **training_data_files(run.pipeline)}
+        files = {**self._drawings(converted), **self._narrower(teacher, converted), **training_data_files(run.pipeline)}
         path = write_run(student.trainer, student.model, run.step, student.reports, record, files)
         teacher.forget()
         print_reports(console, student.reports, bundled=self.bundle is not None)
         if converted.budget is not None:
             print_budget(console, converted.budget)
+            drop = converted.budget.measured.drop
+            if drop is not None and drop > MUCH and NARROWER in files:
+                console.print(
+                    f"{drop:.2f} dB is much. If you can train for as long as the teacher was trained, a narrower "
+                    "network of as many multiply-adds mostly loses less: train anew, as below "
+                    "(docs/guides/conversion.md)"
+                )
         self._finish(console, path, pending)
 
     @staticmethod
@@ -198,7 +208,7 @@ class Distill:
 
     def _finish(self, console: Console, path: Path, pending: PendingBundle | None) -> None:
         """Makes the bundle of a run that is written, and says what there is; raises `BundleError`."""
-        from eugen_nerf.conversion.run_writer import TRAIN_ON
+        from eugen_nerf.conversion.run_writer import NARROWER, TRAIN_ON
         from eugen_nerf.methods.runs.loading import load_run
 
         further: dict[str, object] = {"run written": path}
@@ -211,6 +221,8 @@ class Distill:
             "evaluate": f"eugen-eval --load-config {self.load_config} {path}",
             "train on": f"ns-train {method} --load-config {path.with_name(TRAIN_ON)}",
         }
+        if path.with_name(NARROWER).exists():
+            further["train anew"] = f"ns-train {method} --load-config {path.with_name(NARROWER)}"
         print_lines(console, further)
 
     def _pending(self, run: Run) -> PendingBundle:
@@ -339,6 +351,16 @@ class Distill:
         if self._finetunes:
             console.print(str(report))
         return converted, record
+
+    @staticmethod
+    def _narrower(teacher: Teacher, converted: Converted) -> dict[str, str]:
+        """What is written beside `distill.json` too: how a narrower network of the same cost is trained anew."""
+        import yaml
+
+        from eugen_nerf.conversion.run_writer import NARROWER
+
+        trainer = teacher.narrower(converted.student)
+        return {} if trainer is None else {NARROWER: yaml.dump(trainer)}
 
     @staticmethod
     def _drawings(converted: Converted) -> dict[str, str]:

@@ -25,6 +25,8 @@ from eugen_nerf.methods.runs.checkpoints import atomic_torch_save
 
 TRAIN_ON = "train.yml"
 """A converted run's configuration for training on, beside its `config.yml`."""
+NARROWER = "narrower.yml"
+"""The configuration of a narrower network of its multiply-adds, to be trained anew, likewise."""
 
 
 @dataclass(frozen=True)

@@ -351,8 +351,11 @@ def test_the_command_writes_a_run_with_its_front(
     words = ["eugen-distill", "--load-config", tiny_dense_run, "--macs", 0.6, "--ray-fraction", 0.5, "--device", "cpu"]
     words += ["--output-dir", tmp_path / "runs", "--timestamp", "t", "--finetune-steps", 3, "--bundle", tmp_path / "b"]
     monkeypatch.setattr(sys, "argv", [str(w) for w in words])
+    monkeypatch.setattr(cli, "MUCH", -60.0)
     cli.main()
-    said = capfd.readouterr().out
+    said = " ".join(capfd.readouterr().out.split())
+    assert re.search(r"-?\d\.\d\d dB is much\..*train anew, as below", said)
+    assert re.search(r"train anew: ns-train eugen-nerf-small --load-config \S*/t/narrower\.yml", said)
     assert "field queries" in said
     assert "calibrated: 3 steps" in said
     (config,) = (tmp_path / "runs").rglob("config.yml")
@@ -382,6 +385,7 @@ def test_a_teacher_trained_on(
     monkeypatch.setattr(sys, "argv", [str(w) for w in words])
     cli.main()
     said = capfd.readouterr().out
+    assert "anew" not in said, "nothing is narrower"
     (config,) = tmp_path.rglob("config.yml")
     teacher, on = (load_run(c, device="cpu", test_mode="inference").model for c in (tiny_dense_run, config))
     assert query_macs(on) == query_macs(teacher)  # type: ignore[arg-type]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+
+from nerfstudio.engine.trainer import TrainerConfig
 
 from eugen_nerf.conversion.conversion_settings import NO_LAYERS, DistillConfig, selected_layers
 from eugen_nerf.core.errors import ConfigError, RunError
@@ -120,3 +123,22 @@ def describe_student(
     settings.degree, settings.phi, settings.norm = eugen.degree, eugen.phi, eugen.norm
     settings.product = eugen.product
     settings.projection, settings.train_projection = eugen.projection, True
+
+
+def narrower_config(student: TrainerConfig, converted: Iterable[str]) -> TrainerConfig:
+    """How a network of the student's multiply-adds is trained anew: every layer narrower, no weight of the teacher.
+
+    Args:
+        student: its configuration.
+        converted: names of the fields that were.
+    """
+    trainer = copy.deepcopy(student)
+    model = trainer.pipeline.model
+    assert isinstance(model, GraphModelConfig)
+    for name in converted:
+        settings, attribute = model.settings_of(name)
+        setattr(model, attribute, "narrow")
+        settings.shares = ()
+    trainer.load_dir = trainer.load_step = trainer.load_checkpoint = None
+    trainer.timestamp = "{timestamp}"  # nerfstudio's own: the time at which training starts
+    return trainer

@@ -28,6 +28,7 @@ from eugen_nerf.conversion.teachers.graph_settings import (
     chosen_fields,
     describe_student,
     explicit_plan,
+    narrower_config,
 )
 from eugen_nerf.conversion.teachers.teacher import (
     FieldProgress,
@@ -237,6 +238,14 @@ class GraphTeacher(Teacher):
         student = self.untrained(trainer)
         student.load_state_dict(state)
         return Student(trainer, student.to(self.model.device), reports)
+
+    def narrower(self, student: Student) -> TrainerConfig | None:
+        """Of the converted fields, beside the student in an experiment of its own; None where nothing was converted."""
+        if not student.reports:
+            return None
+        trainer = narrower_config(student.trainer, [report.name for report in student.reports])
+        trainer.experiment_name = f"{student.trainer.experiment_name}-narrower"
+        return trainer
 
     def at_share(self, share: float) -> Student:
         """The run as it is, its fields evaluated at one of the shares of their features that they were trained at.

@@ -122,6 +122,10 @@ class Teacher(ABC):
             ConfigError: numbers of features that a layer cannot have, or too few samples.
         """
 
+    def narrower(self, student: Student) -> TrainerConfig | None:
+        """How a plainly narrower network of a student's multiply-adds is trained anew; None where no method has one."""
+        return None
+
     @abstractmethod
     def sketch(self, plan: Plan) -> Any:
         """A model of the student's shape, weights aside."""
