@@ -15,6 +15,7 @@ from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid
 from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
 from eugen_nerf.core.bundles.bundled_scene import BundledScene, MeasuredQuality, SceneCoordinates, SceneRenderer
+from eugen_nerf.core.bundles.bundled_surface import BundledSurface
 from eugen_nerf.core.bundles.bundled_views import MAX_VIEWS, BundledView
 from eugen_nerf.core.errors import ConfigError, EugenError, RunError
 from eugen_nerf.core.ranges import QUALITY
@@ -114,11 +115,17 @@ def _scene(
 
 def _renderer(run: Run, model: GraphModel, quality: float, progress: Callable[[str], None]) -> SceneRenderer | None:
     """The renderer of the run's method; None for one without."""
-    if isinstance(model, ISDFModel):
-        return SurfaceRenderer()
-    kept = kept_renderer(run, quality=quality, progress=progress)
+    try:
+        kept = kept_renderer(run, quality=quality, progress=progress)
+    except EugenError as error:
+        if not isinstance(model, ISDFModel):
+            raise
+        progress(f"the bundle's rays are traced without a grid: {error}")
+        return BundledSurface(SurfaceRenderer())
     if kept is None:
         return None
+    if isinstance(kept[0], SurfaceRenderer):
+        return BundledSurface(kept[0] if kept[1].rate else SurfaceRenderer())
     if isinstance(kept[0], GridRenderer):
         return BundledGrid.of(kept[0])
     assert isinstance(model, UnboundedModel)

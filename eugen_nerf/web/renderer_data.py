@@ -7,8 +7,7 @@ from typing import Any
 from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid
 from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
-from eugen_nerf.core.bundles.bundled_scene import SURFACE
-from eugen_nerf.core.rendering.surface_renderer import TRACING, SurfaceRenderer
+from eugen_nerf.core.bundles.bundled_surface import BundledSurface
 from eugen_nerf.web.data_blocks import DataBlocks
 from eugen_nerf.web.field_data import describe_field
 from eugen_nerf.web.rounding import LEAST_DEPTH, MOST_DEPTH, Precision, density_levels
@@ -31,8 +30,8 @@ def describe_renderer(field: BundledField, blocks: DataBlocks, precision: Precis
             "depths": [LEAST_DEPTH, MOST_DEPTH],
             "density": blocks.add_words(density_levels(renderer, precision.density_levels)),
         }
-    if isinstance(renderer, SurfaceRenderer):
-        return {"kind": SURFACE, **{key: getattr(renderer, key) for key in TRACING}}
+    if isinstance(renderer, BundledSurface):
+        return renderer.tracing()
     assert isinstance(renderer, BundledProposals)
     proposals = [describe_field(proposal, blocks, precision) for proposal in renderer.proposals]  # type: ignore[arg-type]
     return {**renderer.describe(), "proposals": proposals}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 from pathlib import Path
@@ -12,13 +13,15 @@ import torch
 from golden_outputs import GOLDEN, golden_runs
 from PIL import Image
 from tiny_runs import render
+from torch import Tensor
 
 from eugen_nerf.cli import distill
 from eugen_nerf.cli import render as cli
+from eugen_nerf.conversion import bundle_scene
 from eugen_nerf.conversion.bundle_scene import bundle_of_run
-from eugen_nerf.core import BundleError, ConfigError, load_bundle, save_bundle
+from eugen_nerf.core import BundleError, ConfigError, DistanceBundle, load_bundle, save_bundle
 from eugen_nerf.core.bundles.bundled_field import BundledField
-from eugen_nerf.core.errors import DataError
+from eugen_nerf.core.errors import DataError, RunError
 from eugen_nerf.core.inference import bundle_plans
 from eugen_nerf.core.marching.density_grid import DensityGrid
 from eugen_nerf.evaluation.images.ground_truth import composite
@@ -85,8 +88,6 @@ def test_a_bundle_renders_what_the_run_renders(name: str, moved: Path, tmp_path:
     run = golden(moved, name)
     bundle = written(run, tmp_path / "bundle")
     use_fast_renderer(run, quality=LOOSE)  # from the file beside the run, its densities rounded as the bundle's
-    if isinstance(run.model, ISDFModel):
-        run.model.render_by(None)  # bundles trace distances without a grid
     dataset = eval_dataset(run)
     assert bundle.scene is not None
     assert [view.name for view in bundle.scene.views] == [file.name for file in dataset.image_filenames]
@@ -108,6 +109,41 @@ def test_a_bundle_renders_what_the_run_renders(name: str, moved: Path, tmp_path:
             torch.testing.assert_close(
                 0.5 * (found.normals + 1) * found.accumulation, expected["normals"], atol=1e-4, rtol=0
             )
+
+
+def test_a_grid_of_distances_goes_with_the_bundle_where_it_is_good_enough(
+    moved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, said = golden(moved, "isdf-factors"), list[str]()
+    bundle = written(run, tmp_path / "led")
+    assert isinstance(bundle, DistanceBundle)
+    kept = fast_rendering.kept_renderer(run, quality=LOOSE)
+    assert kept is not None
+
+    def points_of(bundle: DistanceBundle) -> int:
+        count, distance = [0], bundle.distance
+
+        def counted(points: Tensor) -> Tensor:
+            count[0] += len(points)
+            return distance(points)
+
+        monkeypatch.setattr(bundle, "distance", counted)
+        assert bundle.render(bundle.cameras[0]).accumulation.any()
+        return count[0]
+
+    exact = (kept[0], dataclasses.replace(kept[1], rate=0.0))
+    monkeypatch.setattr(bundle_scene, "kept_renderer", lambda run, **settings: exact)
+    plain = written(run, tmp_path / "traced")
+    assert isinstance(plain, DistanceBundle)
+    assert not hasattr(plain.rendered_scene().renderer, "distance")
+    assert points_of(bundle) < 0.5 * points_of(plain)
+
+    def refuse(run: Run, **settings: object) -> None:
+        raise RunError("no depths")
+
+    monkeypatch.setattr(bundle_scene, "kept_renderer", refuse)
+    assert points_of(written(run, tmp_path / "refused", said)) > 0  # type: ignore[arg-type]
+    assert said == ["the bundle's rays are traced without a grid: no depths"]
 
 
 def test_the_scene_is_that_of_the_run(moved: Path, tmp_path: Path) -> None:

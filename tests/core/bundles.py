@@ -25,12 +25,14 @@ from eugen_nerf.core.bundles.bundled_grid import BundledGrid
 from eugen_nerf.core.bundles.bundled_parts import Deformation, Occupancy
 from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
 from eugen_nerf.core.bundles.bundled_scene import BundledScene, MeasuredQuality, SceneCoordinates, SceneRenderer
+from eugen_nerf.core.bundles.bundled_surface import BundledSurface
 from eugen_nerf.core.bundles.bundled_views import BundledView
 from eugen_nerf.core.cameras.pinhole_camera import PinholeCamera
 from eugen_nerf.core.choices import Product
 from eugen_nerf.core.encodings.cube_encodings import CubeEncoding, SphericalEncoding
 from eugen_nerf.core.encodings.point_encodings import BoxEncoding, ContractedEncoding, Encoding, PyramidEncoding
 from eugen_nerf.core.marching.density_grid import DensityGrid
+from eugen_nerf.core.rendering.distance_grid import DistanceGrid, build_distance_grid
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.rendering.proposal_renderer import ProposalRenderer
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
@@ -151,10 +153,16 @@ def some_grid(times: int, seed: int = 0) -> GridRenderer:
     return GridRenderer(DensityGrid(torch.tensor([-1.0, -0.9, -0.8]), 0.25, density, occupied), rate=3.0)
 
 
+def some_distances() -> DistanceGrid:
+    """Of a ball, in a box round the origin."""
+    box = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.25]])
+    return build_distance_grid(lambda points: points.norm(dim=-1) - 0.7, box, cells=9)
+
+
 def some_renderer(kind: str) -> SceneRenderer:
     """One that fits a field of one of `KINDS`."""
     if kind == "distance":
-        return SurfaceRenderer(max_steps=40)
+        return BundledSurface(SurfaceRenderer(max_steps=40, grid=some_distances()))
     if kind not in ("contracted", "pyramid", "cube"):
         return BundledGrid.of(some_grid(3 if kind == "moving" else 1))
     position = position_encoding(kind)

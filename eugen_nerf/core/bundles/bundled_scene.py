@@ -13,17 +13,15 @@ from eugen_nerf.core.bundle_schema import ADVICE, BundleError, Spec, StoredTenso
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid
 from eugen_nerf.core.bundles.bundled_network import MAX_SHARES
 from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
+from eugen_nerf.core.bundles.bundled_surface import BundledSurface
 from eugen_nerf.core.bundles.bundled_views import MAX_VIEWS, BundledView
-from eugen_nerf.core.rendering.surface_renderer import TRACING, SurfaceRenderer
 
-SceneRenderer = BundledGrid | BundledProposals | SurfaceRenderer
+SceneRenderer = BundledGrid | BundledProposals | BundledSurface
 BuildRenderer = Callable[[Spec, StoredTensors, str], SceneRenderer]
 """Reads a renderer from its description and tensors, whose names have a prefix."""
 MAX_DISTANCE = 1e9
 """Farthest plane, largest coordinate of the box and of the transform, and largest scale."""
 MAX_DECIBEL = 1e3
-SURFACE = "surface"
-"""Kind of a `SurfaceRenderer`."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +101,11 @@ class BundledScene(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """See `BundledField.describe`."""
-        renderer: dict[str, Any] | None = None
-        if isinstance(self.renderer, SurfaceRenderer):
-            renderer = {"kind": SURFACE, **{key: getattr(self.renderer, key) for key in TRACING}}
-        elif self.renderer is not None:
-            renderer = self.renderer.describe()
         # left out where there is none: earlier versions read such scenes too
         measured = [{"share": share, **asdict(quality)} for share, quality in self.share_quality.items()]
         return {
             **({"share_quality": measured} if measured else {}),
-            "renderer": renderer,
+            "renderer": None if self.renderer is None else self.renderer.describe(),
             "near": self.near,
             "far": self.far,
             "box": list(self.box),
@@ -167,22 +160,6 @@ class BundledScene(nn.Module):
         )
         spec.close()
         return scene
-
-
-def build_surface_renderer(spec: Spec, tensors: StoredTensors, prefix: str) -> SurfaceRenderer:
-    """The renderer that `spec` describes; it has no tensors.
-
-    Raises:
-        BundleError: it describes none.
-    """
-    renderer = SurfaceRenderer(
-        spec.number("step_scale", 0.1, 2.0),
-        spec.number("min_step", 1e-6, 1e3),
-        spec.integer("max_steps", 1, 4096),
-        spec.integer("refinements", 0, 64),
-    )
-    spec.close()
-    return renderer
 
 
 def _read_share_quality(spec: Spec) -> dict[float, MeasuredQuality]:

@@ -10,12 +10,11 @@ from torch import Tensor
 from eugen_nerf.core.bundle_schema import Spec, StoredTensors
 from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
-from eugen_nerf.core.bundles.bundled_scene import SURFACE
+from eugen_nerf.core.bundles.bundled_surface import BundledSurface
 from eugen_nerf.core.cameras.camera_images import RenderedPixels
 from eugen_nerf.core.encodings.encoding_kinds import build_encoding
 from eugen_nerf.core.encodings.point_encodings import Encoding
 from eugen_nerf.core.marching.ray_spans import RayBatch
-from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
 
 
 class DistanceBundle(BundledField):
@@ -37,7 +36,7 @@ class DistanceBundle(BundledField):
     """
 
     kind = "distance"
-    renderers = (SURFACE,)
+    renderers = (BundledSurface.kind,)
 
     def __init__(self, position: Encoding, network: BundledGraph, output_scale: float) -> None:
         super().__init__()
@@ -73,8 +72,8 @@ class DistanceBundle(BundledField):
     def render_rays(self, rays: RayBatch) -> RenderedPixels:
         """See `BundledField`; the first surface, lit from the camera before black."""
         renderer = self.rendered_scene().renderer
-        assert isinstance(renderer, SurfaceRenderer)
-        found = renderer(self.distance, self.distance_and_gradient, rays)
+        assert isinstance(renderer, BundledSurface)
+        found = renderer.renderer(self.distance, self.distance_and_gradient, rays)
         return RenderedPixels(found.shade.expand(-1, 3), found.depth, found.hit, found.normals)
 
     def describe(self) -> dict[str, Any]:

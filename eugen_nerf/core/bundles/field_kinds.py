@@ -7,7 +7,8 @@ from eugen_nerf.core.bundles.bundled_field import BundledField
 from eugen_nerf.core.bundles.bundled_grid import BundledGrid
 from eugen_nerf.core.bundles.bundled_network import BundledGraph
 from eugen_nerf.core.bundles.bundled_proposals import BundledProposals
-from eugen_nerf.core.bundles.bundled_scene import SURFACE, BuildRenderer, BundledScene, build_surface_renderer
+from eugen_nerf.core.bundles.bundled_scene import BuildRenderer, BundledScene
+from eugen_nerf.core.bundles.bundled_surface import BundledSurface
 from eugen_nerf.core.bundles.distance_bundle import DistanceBundle
 from eugen_nerf.core.bundles.radiance_bundle import RadianceBundle
 
@@ -27,7 +28,7 @@ def _build_proposals(spec: Spec, tensors: StoredTensors, prefix: str) -> Bundled
 RENDERERS: dict[str, BuildRenderer] = {
     BundledGrid.kind: BundledGrid.build,
     BundledProposals.kind: _build_proposals,
-    SURFACE: build_surface_renderer,
+    BundledSurface.kind: BundledSurface.build,
 }
 """What reads a renderer, by its kind."""
 
