@@ -69,9 +69,10 @@ BENCH_LONG := lego_cpu distill_lego_cpu lego_narrow_cpu lego_vanilla_cpu dnerf_l
 	layer_fit_steps_cpu lego_planned_cpu scene_degree_cpu scene_rates_cpu scene_factors_rates_cpu \
 	garden_mipnerf360_rates_cpu garden_zipnerf_rates_cpu dnerf_lego_tiny_rates_cpu isdf_room_rates_cpu \
 	isdf_room_muon_cpu fox_mipnerf360_muon_cpu fox_zipnerf_muon_cpu fox_zipnerf_seed_cpu garden_mipnerf360_muon_cpu garden_zipnerf_muon_cpu \
-	dnerf_lego_tiny_muon_cpu dnerf_lego_tiny_rates_full_cpu lego_small_cpu lego_small_seeds_cpu lego_small_adam_cpu lego_rates_cpu lego_muon_cpu \
+	dnerf_lego_tiny_muon_cpu dnerf_lego_tiny_rates_full_cpu lego_small_cpu lego_small_seeds_cpu lego_small_adam_cpu lego_rates_cpu lego_trained_cpu \
 	scene_front_rates_cpu scene_front_rates_adam_cpu scene_front_cpu fox_mipnerf360_front_rates_cpu isdf_room_front_rates_cpu \
-	lego_front_rates_cpu scene_shares_cpu scene_small_front_cpu scene_rates_dense_full_cpu
+	lego_front_rates_cpu scene_shares_cpu scene_small_front_cpu scene_rates_dense_full_cpu \
+	scene_iterations_cpu fox_mipnerf360_seeds_cpu
 bench-long: install
 	$(BIN)/eugen-bench $(BENCH_LONG:%=configs/%.yml)
 
