@@ -54,7 +54,7 @@ class EvalCommand:
     """Runs to compare once more by the fast renderer that eugen-view shows them by, as rows of their own."""
     shares: Annotated[tuple[str, ...], NAME] = ()
     """Runs to compare once more at the first features of every hidden layer, as RUN:0.5, as rows of their own: for runs
-    trained with `--pipeline.model.network.shares`."""
+    trained with `--pipeline.model.network.shares` or made by `eugen-distill --elastic`."""
     published: Path | None = None
     """A JSON file of published results to show beside: a list of texts and their sources."""
     device: str | None = None

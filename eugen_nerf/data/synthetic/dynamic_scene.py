@@ -43,7 +43,7 @@ BALL_DISTANCE = 0.78
 
 @dataclass(frozen=True)
 class DynamicConfig(SceneConfig):
-    """What to generate, as in `SceneConfig`; every view has its own time."""
+    """What to generate; these numbers determine every view, and every view has its own time."""
 
     num_val: Annotated[int, Range(1, 100_000)] = 5
     """Number of validation views, at least 1."""

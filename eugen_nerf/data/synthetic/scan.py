@@ -50,7 +50,7 @@ class RoomConfig:
     fps: Annotated[float, Range(0.1, 1000)] = 10.0
     """Frames per second, 0.1 to 1000; it affects only the timestamps."""
     depth_noise: Annotated[float, Range(0, 10)] = 0.0
-    """Strength of the simulated sensor errors, 0 to 10: 0 is exact, 1 is like a Kinect (`noisy_depth`)."""
+    """Strength of the simulated sensor errors, 0 to 10: 0 is exact, 1 is like a Kinect."""
     seed: Annotated[int, SEED] = 0
     """Non-negative seed for furniture, colours, path and noise."""
 
