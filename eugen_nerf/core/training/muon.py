@@ -23,14 +23,10 @@ MIN_SIDE = 8
 MAX_SIDE = 8192
 """Longest side of a matrix for Muon: a longer one belongs to a table of features."""
 
-POLYNOMIALS = ((7.94996, -22.31601, 15.8458), (3.60913, -2.60337, 0.49259), (2.71162, -1.96312, 0.4286))
-"""a, b, c of the iterations `a X + (b X X^T + c (X X^T)^2) X`: each the odd polynomial nearest to 1 on the interval
-that the one before leaves of singular values from `LEAST_VALUE` on, taken `ROOM` wider at both ends (Amsel et al. 2025,
-arXiv 2505.16932, Sec. 4)."""
-LEAST_VALUE = 0.01 / 1.02
-"""Singular values from here on, of a matrix of norm 1, end between 0.69 and 1.31; lesser ones are multiplied by 78."""
-ROOM = 1.02
-"""For what rounding to bfloat16 adds: a polynomial grows fast outside its interval."""
+NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""a, b, c of an iteration `a X + (b X X^T + c (X X^T)^2) X` (Jordan et al. 2024)."""
+NEWTON_SCHULZ_STEPS = 5
+"""Number of iterations."""
 SIDE_MULTIPLE = 128
 """Where products of few small matrices are mostly overhead, matrices form one batch if their shorter sides round up to
 the same multiple of it."""
@@ -59,10 +55,9 @@ def _block(matrix: Tensor) -> tuple[int, int]:
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Approximate orthogonal factors `U V^T` of matrices `U S V^T`, by three polynomials of degree 5.
+    """Approximate orthogonal factors `U V^T` of matrices `U S V^T`, by a quintic Newton-Schulz iteration.
 
-    Singular values of a hundredth of the Frobenius norm and more end between 0.69 and 1.31; Muon's first iteration (of
-    one polynomial, five times) gets a thousandth up, which is two products of three more and trained no better here.
+    Singular values end between about 0.7 and 1.2 with Muon's coefficients, which trade exactness for few steps.
 
     Args:
         matrices: `[batch, r, c]`, of any scale.
@@ -70,10 +65,11 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     Returns:
         `[batch, r, c]`, of the same dtype.
     """
+    a, b, c = NEWTON_SCHULZ_COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=MIN_NORM)
-    for a, b, c in POLYNOMIALS:
+    for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
@@ -83,9 +79,8 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 class BatchedMuon(Optimizer):
     """`torch.optim.Muon` (torch 2.9 and later) that orthogonalises matrices of similar size in one batch.
 
-    Momentum, weight decay, scale of a step and state equal torch's with `match_rms_adamw`; the orthogonal factor is
-    `orthogonalised`'s; factors of one matrix share a step (`core/layers/factors.py`). Products are in bfloat16, as
-    torch's, where the device multiplies it fast; else in the parameters' dtype.
+    Steps and state equal torch's with `match_rms_adamw`; factors of one matrix share a step (`core/layers/factors.py`).
+    Products are in bfloat16, as torch's, where the device multiplies it fast; else in the parameters' dtype.
 
     Args:
         params: matrices.
