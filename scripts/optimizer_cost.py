@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""What Adam and Muon take of a training step of `eugen-nerf-small`, dense and EUGen, in turns in one process.
+"""What Adam and Muon take of a training step of `eugen-nerf-small`, dense and EUGen, in turns in one process: processor
+time of one thread, which other programs beside it disturb least.
 
 python scripts/optimizer_cost.py --output docs/results/data/optimizer_cost_cpu.json
 """
@@ -72,9 +73,9 @@ def main() -> None:
             for name, (passes, optimizers) in steps.items():
                 parts = {"passes": passes, **{kind: optimizer.step for kind, optimizer in optimizers.items()}}
                 for part, do in parts.items():
-                    start = time.perf_counter()
+                    start = time.process_time()
                     do()
-                    seconds.setdefault((name, part), []).append(time.perf_counter() - start)
+                    seconds.setdefault((name, part), []).append(time.process_time() - start)
     rows = []
     for name in VARIANTS:
         passes_ms = 1e3 * median(seconds[name, "passes"][2:])

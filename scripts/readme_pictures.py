@@ -31,14 +31,21 @@ TABLES = ("README.md", "docs/results/conversion.md")
 """The pages whose tables say which result files the chart shows."""
 COMPARED = {"psnr_lost", "psnr_from_to", "query_speed_ratio"}
 """Columns of which a table has one where it sets rows against a dense twin; tables that choose rates have none."""
-MUON = ("demo_cpu", "distill_scene_muon_cpu", "elastic_scene_cpu", "fox_zipnerf_seed_cpu", "lego_small_cpu")
+MUON = (
+    "demo_cpu",
+    "distill_scene_muon_cpu",
+    "elastic_scene_cpu",
+    "fox_zipnerf_seed_cpu",
+    "lego_small_cpu",
+    "lego_trained_cpu",
+)
 """Result files whose networks Muon trained; Adam trained the others."""
 KINDS = {
     "closed form": ("o", r"(drop|macs|rows)-[\d.]+(-readers|-deformation)?"),
-    "closed form, calibrated": ("s", r"macs-\d+-calibrated|distilled"),
+    "closed form, calibrated": ("s", r"(macs|speedup)-[\d.]+-calibrated|distilled"),
     "low rank or pruned": ("x", r"(aware|svd|compensated|pruned|random)-\d+"),
     "one run of every width": ("v", r"elastic(-\d+)?( [\d.]+)?"),
-    "EUGen from scratch": ("^", r"eugen(-deformation)?"),
+    "EUGen from scratch": ("^", r"eugen(-deformation)?|harmonic"),
     "narrower from scratch": ("D", r"narrow(-time|-third)?"),
     "narrower, in a calibration's time": ("d", r"narrow(-third)?-short|short-\de-\d"),
 }
