@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from eugen_nerf.methods.runs.loading import Run
 
 MUCH = 0.3
-"""dB lost from which on training a narrower network is named as another way."""
+"""dB lost in closed form from which on training a narrower network is named as another way."""
 
 
 @dataclass
@@ -180,8 +180,8 @@ class Distill:
             drop = converted.budget.measured.drop
             if drop is not None and drop > MUCH and NARROWER in files:
                 console.print(
-                    f"{drop:.2f} dB is much. If you can train for as long as the teacher was trained, a narrower "
-                    "network of as many multiply-adds mostly loses less: train anew, as below "
+                    f"{drop:.2f} dB in closed form is much. If you can train for as long as the teacher was trained, "
+                    "a narrower network of as many multiply-adds mostly loses less: train anew, as below "
                     "(docs/guides/conversion.md)"
                 )
         self._finish(console, path, pending)

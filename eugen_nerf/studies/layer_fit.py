@@ -18,9 +18,10 @@ from eugen_nerf.core.ranges import COUNT, POSITIVE
 from eugen_nerf.core.spec import count_parameters
 from eugen_nerf.studies.study_run import Case, Column, Study, train
 
-EUGEN = ("eugen", "eugen-fixed", "eugen-data", "eugen-harmonic", "eugen-harmonic-data")
-"""Kinds of EUGen layers: with A and G trained, with A alone, started from data (`core/layers/data_start.py`), and of
-degree 2 with harmonic products."""
+EUGEN = ("eugen", "eugen-fixed", "eugen-data")
+"""Kinds of EUGen layers: with A and G trained, with A alone, and started from data (`core/layers/data_start.py`)."""
+HARMONIC = ("eugen-harmonic", "eugen-harmonic-data")
+"""Kinds of degree 2 with harmonic products, from the usual start and from data."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +123,9 @@ class LayerFit(Study):
         _check_variant(str(case["kind"]))
         torch.manual_seed(seed)
         kind, _, degree = str(case["kind"]).partition("-k")
-        harmonic = kind.startswith("eugen-harmonic")
+        harmonic = kind in HARMONIC
         m, order = int(case["m"]), int(degree or (2 if harmonic else 1))
-        if kind in EUGEN:
+        if kind in EUGEN + HARMONIC:
             # the same multiply-adds: a degree more is a block of features more
             eugen = EUGenConfig(
                 degree=order,
@@ -147,7 +148,7 @@ class LayerFit(Study):
 
 
 def _check_variant(kind: str) -> None:
-    if not re.fullmatch(rf"({'|'.join(EUGEN[:3])})(-k[1-9]\d?)?|{'|'.join(EUGEN[3:])}|snnk|lowrank|monarch", kind):
+    if not re.fullmatch(rf"({'|'.join(EUGEN)})(-k[1-9]\d?)?|{'|'.join(HARMONIC)}|snnk|lowrank|monarch", kind):
         raise ConfigError(
             f"variant {kind!r} is unknown; choose eugen, eugen-k2 (of degree 2, ...), eugen-fixed, eugen-data, "
             "eugen-harmonic, eugen-harmonic-data, snnk, lowrank or monarch"

@@ -354,7 +354,7 @@ def test_the_command_writes_a_run_with_its_front(
     monkeypatch.setattr(cli, "MUCH", -60.0)
     cli.main()
     said = " ".join(capfd.readouterr().out.split())
-    assert re.search(r"-?\d\.\d\d dB is much\..*train anew, as below", said)
+    assert re.search(r"-?\d\.\d\d dB in closed form is much\..*train anew, as below", said)
     assert re.search(r"train anew: ns-train eugen-nerf-small --load-config \S*/t/narrower\.yml", said)
     assert "field queries" in said
     assert "calibrated: 3 steps" in said
