@@ -6,6 +6,8 @@ from typing import Literal
 
 Variant = Literal["eugen", "dense", "lowrank", "snnk", "monarch", "narrow", "shallow"]
 """Networks of a method: EUGen layers, none, or another kind of cheaper layer at the same cost."""
+VariantSetting = Literal[Variant, "auto"]
+"""What a run's settings name: a network, or the one that is recommended for its method."""
 RecipeName = Literal["rows", "random", "whitened", "pruned", "compensated", "svd", "aware"]
 """Ways to turn a dense layer into a cheaper one (`core/fitting/recipes/registry.py`)."""
 Product = Literal["plain", "harmonic", "minimum", "clamped"]

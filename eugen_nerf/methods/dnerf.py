@@ -54,7 +54,7 @@ class EugenDNerfModel(EugenNerfModel):
                 "have no hull in common; take --pipeline.model.occupancy none"
             )
         super().populate_modules()
-        self.deformation = DeformationField(self.config.deformation, self.config.variant)
+        self.deformation = DeformationField(self.config.deformation, self.config.network_variant())
         with torch.no_grad():
             for values in self.deformation.network.layer("offset").parameters():
                 values.mul_(START_OFFSET)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from nerfstudio.cameras.cameras import Cameras
@@ -16,6 +16,7 @@ from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 
 from eugen_nerf.core import EvaluationMode
+from eugen_nerf.core.choices import Variant, VariantSetting
 from eugen_nerf.core.distributed import summed
 from eugen_nerf.core.errors import ConfigError, RunError
 from eugen_nerf.core.marching.ray_spans import Spans
@@ -47,6 +48,19 @@ class GraphModelConfig(ModelConfig):
     arithmetic: Arithmetic = "fast"
     """What networks multiply in: fast (TF32 on CUDA, float32 on a CPU, half with --mixed-precision), exact
     (float32 everywhere), bfloat16 (that while training, on any device, else as fast). All else stays float32."""
+    variant: VariantSetting = "eugen"
+    """Network: eugen; dense, its twin; a baseline: lowrank, monarch, narrow, shallow at the same multiply-adds, snnk;
+    auto, the cheap one that is recommended for the method (`docs/guides/training.md`)."""
+    recommended: ClassVar[Variant] = "eugen"
+    """What `auto` is: of networks of one cost, the one that trained best in this method's suites."""
+
+    def __post_init__(self) -> None:
+        # settled before config.yml is written: a run keeps its network when another one is recommended later
+        self.variant = self.network_variant()
+
+    def network_variant(self) -> Variant:
+        """The variant that is built."""
+        return self.recommended if self.variant == "auto" else self.variant
 
     def settings_of(self, name: str) -> tuple[GraphFieldConfig, str]:
         """The settings that describe a field of `GraphModel.graph_fields`, and the attribute that holds its variant.

@@ -19,7 +19,6 @@ from torch.nn import Parameter
 
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.distributed import process_index
-from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.rendering.sdf_losses import BoundMethod, distance_loss, eikonal_loss, gradient_loss, sdf_bounds
 from eugen_nerf.core.rendering.sphere_tracing import first_crossing, surface_samples
 from eugen_nerf.core.rendering.surface_renderer import SurfaceRenderer
@@ -42,9 +41,6 @@ class ISDFModelConfig(GraphModelConfig):
 
     _target: type = field(default_factory=lambda: ISDFModel)
     """Class to instantiate."""
-    variant: Variant = "eugen"
-    """Network: eugen; dense, its twin; or a baseline: lowrank, monarch, narrow, shallow at the same multiply-adds,
-    snnk."""
     network: ISDFFieldConfig = field(default_factory=ISDFFieldConfig)
     """Sizes, and the layers that are replaced."""
     num_stratified_samples: int = 19
@@ -109,7 +105,7 @@ class ISDFModel(GraphModel):
             self.collider = NearFarCollider(  # type: ignore[assignment]
                 **self.config.collider_params, reset_near_plane=False
             )
-        self.field = self.config.network.build(self.config.variant, self.scene_box)
+        self.field = self.config.network.build(self.config.network_variant(), self.scene_box)
         self.renderer_rgb = RGBRenderer(background_color="black")
         self._step = 0
         self._recalled: tuple[Reference, ISDFField] | None = None

@@ -19,7 +19,6 @@ from torch.nn import Parameter
 
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.marching.ray_spans import Spans
-from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.training.mixed_precision import full_precision
 from eugen_nerf.fields.graph_field import GraphField, GraphFieldConfig
 from eugen_nerf.fields.nerf import NeRFFieldConfig
@@ -38,9 +37,6 @@ class EugenNerfModelConfig(GraphModelConfig):
 
     _target: type = field(default_factory=lambda: EugenNerfModel)
     """Class to instantiate."""
-    variant: Variant = "eugen"
-    """Network: eugen; dense, its twin; or a baseline: lowrank, monarch, narrow, shallow at the same multiply-adds,
-    snnk."""
     network: GraphFieldConfig = field(default_factory=NeRFFieldConfig)
     """Sizes, and the layers that are replaced; coarse and fine fields are alike."""
     num_coarse_samples: int = 64
@@ -89,7 +85,7 @@ class EugenNerfModel(GraphModel):
         self.rgb_loss = MSELoss()
 
     def _build_field(self, settings: GraphFieldConfig) -> RadianceField:
-        field = settings.build(self.config.variant, self.scene_box)
+        field = settings.build(self.config.network_variant(), self.scene_box)
         assert isinstance(field, RadianceField), f"{type(settings).__name__} describes no field of density and colour"
         return field
 

@@ -16,7 +16,6 @@ from torch.nn import Parameter
 
 from eugen_nerf.core import EvaluationMode
 from eugen_nerf.core.marching.ray_spans import Spans
-from eugen_nerf.core.networks.nerf_mlp import Variant
 from eugen_nerf.core.rendering.compositing import composite, rendering_weights
 from eugen_nerf.core.rendering.grid_renderer import GridRenderer
 from eugen_nerf.core.training.mixed_precision import full_precision
@@ -45,9 +44,6 @@ class EugenNGPModelConfig(GraphModelConfig):
 
     _target: type = field(default_factory=lambda: EugenNGPModel)
     """Class to instantiate."""
-    variant: Variant = "eugen"
-    """Network: eugen; dense, its twin; or a baseline: lowrank, monarch, narrow, shallow at the same multiply-adds,
-    snnk."""
     network: HashFieldConfig = field(
         default_factory=lambda: HashFieldConfig(layers=("trunk_.*", "head_.*"), density_bias=0.0)
     )
@@ -89,7 +85,7 @@ class EugenNGPModel(GraphModel):
             self.collider = NearFarCollider(  # type: ignore[assignment]
                 **config.collider_params, reset_near_plane=config.reset_near_plane
             )
-        self.field = config.network.build(config.variant, self.scene_box)  # type: ignore[assignment]
+        self.field = config.network.build(config.network_variant(), self.scene_box)  # type: ignore[assignment]
         self.occupancy = SamplingGrid(self.scene_box.aabb, config.grid_resolution)
         self.renderer_rgb = rgb_renderer(config.background_color, self.kwargs.get("metadata"))
         self.rgb_loss = MSELoss()

@@ -36,9 +36,6 @@ from eugen_nerf.methods.training.plane_check import check_before_training
 class UnboundedModelConfig(GraphModelConfig):
     """Settings that Mip-NeRF 360 and Zip-NeRF share; both add `network` and `proposal`, the fields' settings."""
 
-    variant: Variant = "eugen"
-    """Network of the final field: eugen; dense, its twin; or a baseline: lowrank, monarch, narrow,
-    shallow at the same multiply-adds, snnk."""
     proposal_variant: Variant = "dense"
     """Network of the proposals."""
     near_plane: float = 0.2
@@ -100,7 +97,7 @@ class UnboundedModel(GraphModel):
     def build_fields(self) -> None:
         """Sets `field` and `proposals`."""
         final, proposals = self.config.field_settings()
-        self.field = final.setup(variant=self.config.variant)
+        self.field = final.setup(variant=self.config.network_variant())
         self.proposals = nn.ModuleList(p.setup(variant=self.config.proposal_variant) for p in proposals)
 
     def first_sampler(self) -> Sampler:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from nerfstudio.model_components.ray_samplers import Sampler
 from torch import Tensor
 
+from eugen_nerf.core.choices import Variant
 from eugen_nerf.core.errors import ConfigError
 from eugen_nerf.core.rendering.proposal_renderer import ProposalRenderer
 from eugen_nerf.core.rendering.step_functions import antialiased_interlevel_loss, check_halfwidth
@@ -26,6 +27,7 @@ class ZipNeRFModelConfig(UnboundedModelConfig):
 
     _target: type = field(default_factory=lambda: ZipNeRFModel)
     """Class to instantiate."""
+    recommended: ClassVar[Variant] = "narrow"
     network: ZipNeRFFieldConfig = field(default_factory=ZipNeRFFieldConfig)
     """Sizes of the final field, and its layers that are replaced."""
     proposal: ZipNeRFFieldConfig = field(
