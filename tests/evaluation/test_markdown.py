@@ -95,6 +95,16 @@ def test_reports_of_several_seeds_are_one_table(tmp_path: Path) -> None:
     assert table(place, tmp_path).splitlines()[2] == "| fast | 29.25 ± 0.35 | 1.25 ± 0.35 |"
 
 
+def test_a_suite_of_one_seed_and_its_further_seeds_are_read_as_one(tmp_path: Path) -> None:
+    """A suite of one seed names its runs without it; alone, its row stays that of one run."""
+    first = report(tmp_path, [{"variant": "dense", "psnr": 30.0}, {"variant": "fast", "psnr": 29.0}], "dense", "0.json")
+    rows = [{"variant": "dense-s1", "psnr": 31.0}, {"variant": "fast-s1", "psnr": 29.5}]
+    further = report(tmp_path, rows, "dense-s1", "1.json")
+    made = [TableRow("all", [first, further], "fast"), TableRow("one", first, "fast")]
+    lines = table(Place("README.md", "t", ["psnr"], made), tmp_path).splitlines()
+    assert lines[2:] == ["| all | 29.25 ± 0.35 |", "| one | 29.00 |"]
+
+
 def test_cases_of_a_study_stand_side_by_side(tmp_path: Path) -> None:
     cases = [("relu", "a", 8, 1.23456), ("relu", "a", 16, 200.4), ("relu", "b", 16, 0.5)]
     rows = [{"group": g, "kind": k, "m": m, "mean": {"mse": [value, 0.1]}} for g, k, m, value in cases]

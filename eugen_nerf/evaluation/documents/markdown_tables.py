@@ -256,13 +256,15 @@ def _figures(row: TableRow, folder: Path) -> dict[str, Any]:
     lost = losses(rows, baseline, "psnr")
     rows = [{**other, "psnr_lost": loss} for other, loss in zip(rows, lost, strict=True)]
     teacher = next((other.get("psnr") for other in rows if other["variant"] == baseline), None)
+    seeds = {other["variant"]: other for other in over_seeds(rows, list(COLUMNS))}
+    if len(paths) > 1 and row.variant in seeds:  # although the run of one seed may have the bare name
+        return seeds[row.variant]
     for other in rows:
         if other["variant"] == row.variant:
             if None in (teacher, other.get("psnr")):
                 return other
             return {**other, FROM_TO: (teacher, other["psnr"]), "psnr_lost": teacher - other["psnr"]}
-    for other in over_seeds(rows, list(COLUMNS)):
-        if other["variant"] == row.variant:
-            return other
+    if row.variant in seeds:
+        return seeds[row.variant]
     there_are = ", ".join(other["variant"] for other in rows)
     raise DataError(f"{', '.join(map(str, paths))} has no variant {row.variant!r}; there are {there_are}")
