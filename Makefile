@@ -72,7 +72,7 @@ BENCH_LONG := lego_cpu distill_lego_cpu lego_narrow_cpu lego_vanilla_cpu dnerf_l
 	dnerf_lego_tiny_muon_cpu dnerf_lego_tiny_rates_full_cpu lego_small_cpu lego_small_seeds_cpu lego_small_adam_cpu lego_rates_cpu lego_trained_cpu \
 	scene_front_rates_cpu scene_front_rates_adam_cpu scene_front_cpu fox_mipnerf360_front_rates_cpu isdf_room_front_rates_cpu \
 	lego_front_rates_cpu scene_shares_cpu scene_small_front_cpu scene_rates_dense_full_cpu \
-	fox_mipnerf360_seed_cpu
+	fox_mipnerf360_seed_cpu fox_mipnerf360_seed_2_cpu fox_zipnerf_seed_2_cpu dnerf_lego_tiny_seed_cpu lego_trained_seed_cpu
 bench-long: install
 	$(BIN)/eugen-bench $(BENCH_LONG:%=configs/%.yml)
 

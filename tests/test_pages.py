@@ -6,6 +6,7 @@ import ast
 import importlib
 import itertools
 import re
+import statistics
 import subprocess
 from pathlib import Path
 
@@ -130,3 +131,18 @@ def test_the_chart_shows_what_the_tables_say(monkeypatch: pytest.MonkeyPatch) ->
             compared += 1
     assert compared > 15
     assert sum(point.speed_ratio is None for point in shown) == 4, "those that were not timed beside a dense network"
+
+
+def test_the_front_shows_what_the_tables_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Means and deviations of its marks stand in the tables of the page that it heads."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    front = importlib.import_module("front_picture")
+    page = (ROOT / "docs/results/optimizer.md").read_text(encoding="utf8")
+    cells = {cell.strip() for line in page.splitlines() if line.startswith("|") for cell in line.split("|")}
+    for title, files in front.PANELS.items():
+        shown = front.marks(files)
+        assert {"dense", "eugen", "narrow"} <= {mark.kind for mark in shown}, title
+        for mark in shown:
+            spread = f" ± {statistics.stdev(mark.psnr):.2f}" if len(mark.psnr) > 1 else ""
+            assert f"{statistics.fmean(mark.psnr):.2f}{spread}" in cells, f"{title}: no figure for {mark.kind}"
+            assert mark.kind != front.REFERENCE or set(mark.times) == {1.0}
