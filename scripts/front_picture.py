@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from eugen_nerf.evaluation.statistics.seeds import name_and_seed
 
 ROOT = Path(__file__).resolve().parent.parent
 PANELS = {
@@ -56,22 +57,23 @@ def marks(files: Iterable[str]) -> list[Mark]:
     """What a panel shows, in the order of `KINDS`.
 
     Raises:
-        SystemExit: a file without EUGen, which the others are timed against.
+        SystemExit: a seed without EUGen, which the others are timed against.
     """
     psnr: dict[str, list[float]] = {kind: [] for kind in KINDS}
     times: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for name in files:
         path = ROOT / "docs" / "results" / "data" / f"{name}.json"
         rows = json.loads(path.read_text(encoding="utf8"))["rows"]
-        named = [(*re.fullmatch(r"(.*?)(-s\d+)?", row["variant"]).groups(""), row) for row in rows]
+        named = [(*name_and_seed(row), row) for row in rows]
         references = {seed: row for kind, seed, row in named if kind == REFERENCE}
-        if not references:
-            raise SystemExit(f"{path}: no run {REFERENCE!r}, whose queries are the unit of time")
         for kind, seed, row in named:
-            if kind in KINDS:
-                psnr[kind].append(row["psnr"])
-                rounds = zip(row["query_seconds"], references[seed]["query_seconds"], strict=True)
-                times[kind] += [own / reference for own, reference in rounds]
+            if kind not in KINDS:
+                continue
+            if seed not in references:
+                raise SystemExit(f"{path}: {row['variant']!r} has no run {REFERENCE!r} of its seed to be timed against")
+            psnr[kind].append(row["psnr"])
+            rounds = zip(row["query_seconds"], references[seed]["query_seconds"], strict=True)
+            times[kind] += [own / reference for own, reference in rounds]
     return [Mark(kind, tuple(psnr[kind]), tuple(times[kind])) for kind in KINDS if psnr[kind]]
 
 

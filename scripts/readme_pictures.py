@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Makes README's two pictures: eugen-view as an animation, and results as a chart.
+"""Makes two pictures: eugen-view as an animation, for README, and conversions as a chart, for their page.
 
     python scripts/readme_pictures.py --runs DENSE/config.yml EUGEN/config.yml    # docs/images/view.webp, results.png
     python scripts/readme_pictures.py                                             # docs/images/results.png alone

@@ -27,7 +27,7 @@ class ZipNeRFModelConfig(UnboundedModelConfig):
 
     _target: type = field(default_factory=lambda: ZipNeRFModel)
     """Class to instantiate."""
-    recommended: ClassVar[Variant] = "narrow"
+    recommended: ClassVar[Variant] = "narrow"  # the head is small: EUGen was no better there in any suite
     network: ZipNeRFFieldConfig = field(default_factory=ZipNeRFFieldConfig)
     """Sizes of the final field, and its layers that are replaced."""
     proposal: ZipNeRFFieldConfig = field(
